@@ -1,0 +1,1 @@
+"""One file per naming family, each a table of rules from its names to the canonical ones."""

@@ -1,0 +1,134 @@
+"""The Orbax container: a folder of arrays, nested dicts as dotted names.
+
+Reading needs only ``tensorstore``; writing needs ``orbax-checkpoint``, which brings jax.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.tensors import Header, Tensors
+from training_recipe.run_folder import sync_tree
+from transformer_spec import UserError
+
+METADATA = "_METADATA"
+
+
+def is_orbax(path: Path) -> bool:
+    return (path / METADATA).is_file()
+
+
+class OrbaxFolder(Tensors):
+    """One Orbax checkpoint as StandardCheckpointer and PyTreeCheckpointer write it."""
+
+    def __init__(self, path: Path) -> None:
+        metadata = _read_metadata(path)
+        self.stores = _open_stores(path, metadata)
+        headers = {
+            name: Header(tuple(store.shape), np.dtype(store.dtype.numpy_dtype))
+            for name, store in self.stores.items()
+        }
+        super().__init__(str(path), headers)
+
+    def read(self, name: str) -> np.ndarray:
+        try:
+            return np.asarray(self.stores[name].read().result())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.label}: cannot read {name!r}: {_reason(error)}") from error
+
+
+def open_orbax(path: Path) -> Tensors:
+    """The arrays of an Orbax folder, named by their dict keys joined with dots."""
+    return OrbaxFolder(path)
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        content["tree_metadata"].items()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} has no {METADATA}: it is half-written or no Orbax checkpoint; "
+            "give the folder that holds this file"
+        ) from None
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise UserError(f"{path / METADATA} is damaged: {error!r}") from error
+    return content
+
+
+def _open_stores(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Every array opened (shape and dtype known), none read."""
+    tensorstore = _import_tensorstore()
+    driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+    try:
+        names = [_name(entry) for entry in metadata["tree_metadata"].values()]
+        pending = {}
+        for name in names:
+            spec = {"driver": driver, "kvstore": _place(path, name, metadata)}
+            pending[name] = tensorstore.open(spec, open=True, read=True)
+        return {name: future.result() for name, future in pending.items()}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} is damaged or half-written: {_reason(error)}") from error
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return ".".join(str(key["key"]) for key in entry["key_metadata"])
+
+
+def _place(path: Path, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Where tensorstore finds one array: inside the OCDBT database, or in a folder of its own."""
+    if metadata.get("use_ocdbt", True):
+        base = {"driver": "file", "path": f"{path.resolve()}/"}
+        return {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+    return {"driver": "file", "path": f"{path.resolve()}/{name}/"}
+
+
+def _import_tensorstore() -> Any:
+    try:
+        import tensorstore
+    except ImportError as error:
+        raise UserError(
+            "reading an Orbax checkpoint needs tensorstore; install it with twinformer[torch] or "
+            "twinformer[jax]"
+        ) from error
+    return tensorstore
+
+
+def _reason(error: Exception) -> str:
+    """A tensorstore error on one line, without the specification that it appends."""
+    return " ".join(str(error).partition(" [tensorstore_spec")[0].split()) or repr(error)
+
+
+def write_orbax(path: Path, tensors: Tensors) -> None:
+    """Write a folder as StandardCheckpointer does and force it onto the disk."""
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise UserError("writing an Orbax checkpoint needs twinformer[jax]") from error
+    if path.exists():
+        raise UserError(f"{path} exists already")
+    tree = nested(tensors.read_all())
+    try:
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path.resolve(), tree)
+        sync_tree(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Dotted names as nested dicts; a name that is also the beginning of another is a UserError."""
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for key in path:
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{name!r} goes through {key!r}, which is an array itself")
+        if leaf in node:
+            raise UserError(f"{name!r} is also the beginning of another name")
+        node[leaf] = np.ascontiguousarray(array).reshape(array.shape)
+    return tree

@@ -1,0 +1,102 @@
+"""Named arrays that are described at once and read one at a time."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from transformer_spec import UserError
+
+
+class Header(NamedTuple):
+    """What a file says about an array before the array is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """Bytes of the array."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+def header_of(array: np.ndarray) -> Header:
+    return Header(array.shape, array.dtype)
+
+
+class Tensors(Mapping[str, Header]):
+    """A mapping name -> Header whose arrays are read on demand with ``read(name)``."""
+
+    def __init__(
+        self, label: str, headers: dict[str, Header], metadata: dict[str, str] | None = None
+    ) -> None:
+        self.label = label
+        self.headers = headers
+        self.metadata = metadata or {}
+
+    def __getitem__(self, name: str) -> Header:
+        return self.headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.headers)
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(header.size for header in self.values())
+
+    @abstractmethod
+    def read(self, name: str) -> np.ndarray:
+        """The array of one name, in memory of its own; a damaged file is a UserError."""
+
+    def read_all(self) -> dict[str, np.ndarray]:
+        return {name: self.read(name) for name in self}
+
+
+class Held(Tensors):
+    """Arrays that are in memory already."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], label: str = "weights") -> None:
+        super().__init__(label, {name: header_of(array) for name, array in arrays.items()})
+        self.arrays = arrays
+
+    def read(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+
+class Subset(Tensors):
+    """Some of the names of other tensors."""
+
+    def __init__(self, tensors: Tensors, names: list[str]) -> None:
+        super().__init__(tensors.label, {name: tensors[name] for name in names}, tensors.metadata)
+        self.tensors = tensors
+
+    def read(self, name: str) -> np.ndarray:
+        return self.tensors.read(name)
+
+
+class Joined(Tensors):
+    """Several files seen as one; a name that two of them hold is a UserError."""
+
+    def __init__(self, label: str, parts: list[Tensors]) -> None:
+        owners: dict[str, Tensors] = {}
+        for part in parts:
+            for name in part:
+                if name in owners:
+                    raise UserError(f"{name!r} is in {owners[name].label} and in {part.label}")
+                owners[name] = part
+        super().__init__(label, {name: owner[name] for name, owner in owners.items()})
+        self.owners = owners
+
+    def read(self, name: str) -> np.ndarray:
+        return self.owners[name].read(name)

@@ -1,0 +1,7 @@
+"""The JAX/Flax NNX twin."""
+
+from flax_transformer.dropout import Dropout
+from flax_transformer.model import Transformer
+from flax_transformer.weights import load, load_weights, weights
+
+__all__ = ["Dropout", "Transformer", "load", "load_weights", "weights"]

@@ -1,0 +1,45 @@
+"""Dropout whose masks both twins share (Srivastava et al. 2014; see transformer_spec)."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool
+
+from transformer_spec.dropout_keys import (
+    MULTIPLIER_1,
+    MULTIPLIER_2,
+    SHIFT_1,
+    SHIFT_2,
+    SITE_STRIDE,
+    WORD,
+    drop_threshold,
+)
+
+
+class Dropout:
+    """One step's source of masks; every call is another site. ``key`` is a 32-bit number."""
+
+    def __init__(self, key: int | Array) -> None:
+        self.key, self.site = jnp.asarray(key, jnp.uint32), 0
+
+    def next_key(self) -> Array:
+        self.site += 1
+        return _hash32(self.key + jnp.uint32(self.site * SITE_STRIDE & WORD))
+
+    def keep_mask(self, x: Array, rate: float) -> Bool[Array, "..."]:
+        bits = jax.lax.iota(jnp.uint32, x.size) + self.next_key()
+        return (_hash32(bits) >= jnp.uint32(drop_threshold(rate))).reshape(x.shape)
+
+
+def drop(x: Array, rate: float, dropout: Dropout | None) -> Array:
+    """Zero each element with probability ``rate`` and scale the others by 1/(1-rate)."""
+    if dropout is None or rate == 0:
+        return x
+    return x * (dropout.keep_mask(x, rate).astype(x.dtype) * (1 / (1 - rate)))
+
+
+def _hash32(bits: Array) -> Array:
+    bits = bits ^ (bits >> SHIFT_1)
+    bits = bits * jnp.uint32(MULTIPLIER_1)
+    bits = bits ^ (bits >> SHIFT_2)
+    return bits * jnp.uint32(MULTIPLIER_2)

@@ -1,0 +1,196 @@
+"""The layers of the Transformer in Flax NNX, line for line the twin of torch_transformer/layers.py.
+
+Letters: B batch, S source length, T target length, Q query length, K key length, D hidden_dim,
+H num_heads, A head_dim, F inner_dim, V vocabulary. Masks are True where a key may be seen.
+Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float
+
+from flax_transformer.dropout import Dropout, drop
+from transformer_spec import TransformerConfig
+
+KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_sigmoid": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "silu": jax.nn.silu,
+    "identity": lambda x: x,
+}
+
+
+def linear(in_dim: int, out_dim: int, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+    """A Linear whose first values the model overwrites: zeros cost nothing to make."""
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Linear(in_dim, out_dim, use_bias=bias, kernel_init=zeros, rngs=rngs)
+
+
+def layer_norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with the two-pass variance (Ba et al. 2016) that PyTorch computes."""
+    return nnx.LayerNorm(
+        config.hidden_dim, epsilon=config.norm_epsilon, use_fast_variance=False, rngs=rngs
+    )
+
+
+def padding_mask(real: Bool[Array, "B K"]) -> Bool[Array, "B 1 1 K"]:
+    """Every query sees the real tokens only."""
+    return real[:, None, None, :]
+
+
+def look_ahead_mask(Q: int, K: int) -> Bool[Array, "1 1 Q K"]:
+    """Query row i sees keys up to K-Q+i: aligned bottom-right, so that Q new rows end at key K."""
+    rows = jnp.arange(Q)[:, None] + (K - Q)
+    return (jnp.arange(K)[None, :] <= rows)[None, None]
+
+
+def attention(
+    q: Float[Array, "B H Q A"],
+    k: Float[Array, "B H K A"],
+    v: Float[Array, "B H K A"],
+    mask: Bool[Array, "#B 1 #Q K"],
+    config: TransformerConfig,
+    dropout: Dropout | None,
+) -> Float[Array, "B H Q A"]:
+    """Scaled dot-product attention (section 3.2.1); a row that may see nothing sees all alike."""
+    scores = jnp.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k)
+    scores = jnp.where(mask, scores, jnp.finfo(q.dtype).min)
+    probabilities = drop(jax.nn.softmax(scores, -1), config.attention_dropout, dropout)
+    return jnp.einsum("bhqk,bhka->bhqa", probabilities, v)
+
+
+class KeyValueCache:
+    """One layer's keys and values of the tokens decoded so far, in arrays of fixed length."""
+
+    def __init__(self, keys: Array, values: Array, length: int | Array) -> None:
+        self.keys, self.values, self.length = keys, values, length
+
+    def append(self, keys: Array, values: Array) -> KeysValues:
+        """Write Q new columns after the first ``length`` and return all columns."""
+        start = (0, 0, self.length, 0)
+        self.keys = jax.lax.dynamic_update_slice(self.keys, keys, start)
+        self.values = jax.lax.dynamic_update_slice(self.values, values, start)
+        return self.keys, self.values
+
+
+class MultiHeadAttention(nnx.Module):
+    """Multi-head attention (section 3.2.2); heads are split by reshape."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        D = config.hidden_dim
+        self.config = config
+        self.fcQ = linear(D, D, config.attention_bias, rngs)
+        self.fcK = linear(D, D, config.attention_bias, rngs)
+        self.fcV = linear(D, D, config.attention_bias, rngs)
+        self.fcOut = linear(D, D, config.attention_bias, rngs)
+
+    def split_heads(self, x: Float[Array, "B K D"]) -> Float[Array, "B H K A"]:
+        B, K, _ = x.shape
+        return x.reshape(B, K, self.config.num_heads, self.config.head_dim).swapaxes(1, 2)
+
+    def keys_values(self, memory: Float[Array, "B K D"]) -> KeysValues:
+        return self.split_heads(self.fcK(memory)), self.split_heads(self.fcV(memory))
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        keys_values: KeysValues,
+        mask: Bool[Array, "#B 1 #Q K"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B Q D"]:
+        q = self.split_heads(self.fcQ(x))  # (B, Q, D) -> (B, H, Q, A)
+        context = attention(q, *keys_values, mask, self.config, dropout)
+        return self.fcOut(context.swapaxes(1, 2).reshape(x.shape))  # (B, H, Q, A) -> (B, Q, D)
+
+
+class FeedForward(nnx.Module):
+    """Position-wise feed-forward network (section 3.3)."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.fc1 = linear(config.hidden_dim, config.inner_dim, config.ffn_bias, rngs)
+        self.fc2 = linear(config.inner_dim, config.hidden_dim, config.ffn_bias, rngs)
+
+    def __call__(
+        self, x: Float[Array, "B Q D"], dropout: Dropout | None = None
+    ) -> Float[Array, "B Q D"]:
+        h = ACTIVATIONS[self.config.activation](self.fc1(x))  # (B, Q, D) -> (B, Q, F)
+        return self.fc2(drop(h, self.config.activation_dropout, dropout))
+
+
+class Layer(nnx.Module):
+    """What encoder and decoder layers share: a residual sum around every sub-layer."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+
+    def residual(
+        self, x: Array, norm: nnx.LayerNorm, sub_layer: Callable, dropout: Dropout | None
+    ) -> Array:
+        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1)."""
+        if self.config.norm_position == "pre":
+            return x + drop(sub_layer(norm(x)), self.config.dropout, dropout)
+        return norm(x + drop(sub_layer(x), self.config.dropout, dropout))
+
+
+class EncoderLayer(Layer):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        super().__init__(config, rngs)
+        self.multiheadattention = MultiHeadAttention(config, rngs)
+        self.layerNorm1 = layer_norm(config, rngs)
+        self.ffn = FeedForward(config, rngs)
+        self.layerNorm2 = layer_norm(config, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B 1 1 S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B S D"]:
+        def attend(h: Array) -> Array:
+            keys_values = self.multiheadattention.keys_values(h)
+            return self.multiheadattention(h, keys_values, mask, dropout)
+
+        x = self.residual(x, self.layerNorm1, attend, dropout)
+        return self.residual(x, self.layerNorm2, lambda h: self.ffn(h, dropout), dropout)
+
+
+class DecoderLayer(Layer):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        super().__init__(config, rngs)
+        self.multiheadattention1 = MultiHeadAttention(config, rngs)
+        self.layerNorm1 = layer_norm(config, rngs)
+        self.multiheadattention2 = MultiHeadAttention(config, rngs)
+        self.layerNorm2 = layer_norm(config, rngs)
+        self.ffn = FeedForward(config, rngs)
+        self.layerNorm3 = layer_norm(config, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        mask: Bool[Array, "B 1 Q K"],
+        memory: KeysValues,
+        memory_mask: Bool[Array, "B 1 1 S"],
+        cache: KeyValueCache | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B Q D"]:
+        def attend_self(h: Array) -> Array:
+            keys_values = self.multiheadattention1.keys_values(h)
+            keys_values = cache.append(*keys_values) if cache else keys_values
+            return self.multiheadattention1(h, keys_values, mask, dropout)
+
+        def attend_memory(h: Array) -> Array:
+            return self.multiheadattention2(h, memory, memory_mask, dropout)
+
+        x = self.residual(x, self.layerNorm1, attend_self, dropout)
+        x = self.residual(x, self.layerNorm2, attend_memory, dropout)
+        return self.residual(x, self.layerNorm3, lambda h: self.ffn(h, dropout), dropout)

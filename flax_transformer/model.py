@@ -1,0 +1,268 @@
+"""The Transformer in Flax NNX, line for line the twin of torch_transformer/model.py.
+
+Letters: B batch, S source length, T target length, Q query length, K key length, D hidden_dim,
+H num_heads, A head_dim, V vocabulary. Real tokens are those that are not padding.
+Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from flax_transformer.dropout import Dropout, drop
+from flax_transformer.layers import (
+    DecoderLayer,
+    EncoderLayer,
+    KeysValues,
+    KeyValueCache,
+    layer_norm,
+    look_ahead_mask,
+    padding_mask,
+)
+from flax_transformer.precision import full_precision
+from transformer_spec import (
+    TransformerConfig,
+    check_length,
+    initial_weights,
+    position_rows,
+    sinusoid_table,
+    to_flax,
+)
+
+
+def sinusoids(config: TransformerConfig, dtype: jnp.dtype) -> Array:
+    """The sinusoid table in a model's own number format, never rounded twice."""
+    table = sinusoid_table(config, np.float64 if dtype == jnp.float64 else np.float32)
+    return jnp.asarray(table, dtype)
+
+
+def embedding(rows: int, dim: int, rngs: nnx.Rngs) -> nnx.Embed:
+    """An Embed whose first values the model overwrites: zeros cost nothing to make."""
+    return nnx.Embed(rows, dim, embedding_init=nnx.initializers.zeros_init(), rngs=rngs)
+
+
+class Half(nnx.Module):
+    """What encoder and decoder share: embeddings before the layers, a norm after them."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        vocab_size: int,
+        positions: str,
+        own_table: bool,
+        rngs: nnx.Rngs,
+    ) -> None:
+        D = config.hidden_dim
+        self.config, self.positions = config, positions
+        self.embedding = embedding(vocab_size, D, rngs) if own_table else None
+        learned, rows = positions == "learned", position_rows(config)
+        self.pos_embedding = embedding(rows, D, rngs) if learned else None
+        self.embedding_norm = layer_norm(config, rngs) if config.embedding_norm else None
+        self.final_norm = layer_norm(config, rngs) if config.final_norm else None
+
+    def embed(
+        self,
+        tokens: Int[Array, "B Q"],
+        table: Float[Array, "V D"],
+        position_ids: Int[Array, "#B Q"],
+        dropout: Dropout | None,
+    ) -> Float[Array, "B Q D"]:
+        """Scaled embeddings (section 3.4) plus positions (section 3.5)."""
+        x = table[tokens] * self.config.embedding_scale
+        if self.positions == "sinusoidal":
+            x = x + sinusoids(self.config, x.dtype)[position_ids]
+        elif self.pos_embedding is not None:
+            x = x + self.pos_embedding.embedding[position_ids]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return drop(x, self.config.dropout, dropout)
+
+    def finish(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
+        return x if self.final_norm is None else self.final_norm(x)
+
+
+class Encoder(Half):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        super().__init__(config, config.source_vocab_size, config.encoder_positions, True, rngs)
+        layers = [EncoderLayer(config, rngs) for _ in range(config.num_encoder_layers)]
+        self.enc_layers = nnx.List(layers)
+
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "B 1 1 S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B S D"]:
+        for layer in self.enc_layers:
+            x = layer(x, mask, dropout)
+        return self.finish(x)
+
+
+class Frozen(nnx.Variable):
+    """A weight that is stored and never trained."""
+
+
+class OutputProjection(nnx.Module):
+    """States to logits; a tied weight is passed in, a frozen bias is no parameter."""
+
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        V, D = config.target_vocab_size, config.hidden_dim
+        own = config.tied_embeddings == "none"
+        self.kernel = nnx.Param(jnp.zeros((D, V))) if own else None
+        if config.output_bias == "frozen":
+            self.bias = Frozen(jnp.zeros(V))
+        else:
+            trained = config.output_bias == "trained"
+            self.bias = nnx.Param(jnp.zeros(V)) if trained else None
+
+    def __call__(
+        self, states: Float[Array, "B Q D"], weight: Float[Array, "V D"]
+    ) -> Float[Array, "B Q V"]:
+        logits = states @ weight.T
+        return logits if self.bias is None else logits + self.bias
+
+
+class Decoder(Half):
+    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+        own_table = config.tied_embeddings != "all"
+        super().__init__(config, config.target_vocab_size, config.decoder_positions, own_table, rngs)
+        layers = [DecoderLayer(config, rngs) for _ in range(config.num_decoder_layers)]
+        self.dec_layers = nnx.List(layers)
+        self.finalFc = OutputProjection(config, rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        mask: Bool[Array, "B 1 Q K"],
+        memory: list[KeysValues],
+        memory_mask: Bool[Array, "B 1 1 S"],
+        caches: list[KeyValueCache] | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B Q D"]:
+        for i, layer in enumerate(self.dec_layers):
+            cache = caches[i] if caches else None
+            x = layer(x, mask, memory[i], memory_mask, cache, dropout)
+        return self.finish(x)
+
+
+def seed_of(rngs: nnx.Rngs) -> int:
+    """The number that ``nnx.Rngs(seed)`` was made from."""
+    return int(jax.random.key_data(rngs.params.key[...]).ravel()[-1])
+
+
+def initialise(model: nnx.Module, config: TransformerConfig, seed: int, dtype: type) -> None:
+    """Set every stored weight, by name, to ``initial_weights(config, seed)``."""
+    first = dict(to_flax(*item) for item in initial_weights(config, seed, dtype).items())
+    for path, variable in nnx.to_flat_state(nnx.state(model)):
+        variable.set_value(jnp.asarray(first[".".join(map(str, path))]))
+
+
+class Transformer(nnx.Module):
+    """The encoder-decoder of a config; starts from ``initial_weights(config, seed)``.
+
+    Deterministic unless a ``Dropout`` is passed. Sequences longer than ``max_length`` are a
+    UserError. The same config and weights give the same logits as the Flax twin.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, rngs: nnx.Rngs | None = None, dtype: type = jnp.float32
+    ) -> None:
+        rngs = rngs or nnx.Rngs(0)
+        seed = seed_of(rngs)
+        self.config = config
+        self.encoder = Encoder(config, rngs)
+        self.decoder = Decoder(config, rngs)
+        initialise(self, config, seed, dtype)
+
+    @full_precision
+    def __call__(
+        self,
+        source: Int[Array, "B S"],
+        target: Int[Array, "B T"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B T V"]:
+        return self.decode(target, self.encode(source, dropout), source, dropout)
+
+    @full_precision
+    def encode(
+        self, source: Int[Array, "B S"], dropout: Dropout | None = None
+    ) -> Float[Array, "B S D"]:
+        check_length(source.shape[1], self.config)
+        real = self.real_tokens(source)
+        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
+        return self.encoder(x, padding_mask(real), dropout)
+
+    @full_precision
+    def decode(
+        self,
+        target: Int[Array, "B T"],
+        memory: Float[Array, "B S D"],
+        source: Int[Array, "B S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B T V"]:
+        return self.project(self.decoder_states(target, memory, source, dropout))
+
+    @full_precision
+    def decoder_states(
+        self,
+        target: Int[Array, "B T"],
+        memory: Float[Array, "B S D"],
+        source: Int[Array, "B S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Array, "B T D"]:
+        """What ``decode`` projects to logits."""
+        check_length(target.shape[1], self.config)
+        real, T = self.real_target_tokens(target), target.shape[1]
+        x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)
+        mask = padding_mask(real) & look_ahead_mask(T, T)
+        memory_mask = padding_mask(self.real_tokens(source))
+        return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)
+
+    @full_precision
+    def memory(self, memory: Float[Array, "B S D"]) -> list[KeysValues]:
+        """Each decoder layer's keys and values of the encoder's output."""
+        return [layer.multiheadattention2.keys_values(memory) for layer in self.decoder.dec_layers]
+
+    @full_precision
+    def project(self, states: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:
+        return self.decoder.finalFc(states, self.output_table)
+
+    @property
+    def source_table(self) -> Float[Array, "V D"]:
+        return self.encoder.embedding.embedding[...]
+
+    @property
+    def target_table(self) -> Float[Array, "V D"]:
+        own = self.decoder.embedding
+        return self.source_table if own is None else own.embedding[...]
+
+    @property
+    def output_table(self) -> Float[Array, "V D"]:
+        own = self.decoder.finalFc.kernel
+        return self.target_table if own is None else own.T
+
+    def real_tokens(self, tokens: Int[Array, "B K"]) -> Bool[Array, "B K"]:
+        return tokens != self.config.pad_id
+
+    def real_target_tokens(self, target: Int[Array, "B T"]) -> Bool[Array, "B T"]:
+        """As ``real_tokens``, but a decoder that starts from the padding token sees its start."""
+        real = self.real_tokens(target)
+        if self.config.decoder_start_id != self.config.pad_id:
+            return real
+        return real | (jnp.arange(target.shape[1]) == 0)
+
+    def position_ids(
+        self,
+        real: Bool[Array, "B K"],
+        past: Int[Array, "B 1"] | int = 0,
+        columns: int | Int[Array, ""] = 0,
+    ) -> Int[Array, "#B K"]:
+        """Positions of K tokens after ``columns`` earlier ones, ``past`` of which are real."""
+        if self.config.positions_skip_padding:
+            counted = jnp.maximum(real.cumsum(1) - 1 + past, 0)
+        else:
+            counted = columns + jnp.arange(real.shape[1])[None, :]
+        return counted + self.config.position_offset

@@ -1,0 +1,240 @@
+"""The training backend in JAX, line for line the twin of torch_transformer/training.py."""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+from convert.checkpoints import (
+    Checkpoint,
+    check_checkpoint,
+    read_checkpoint,
+    write_flax_checkpoint,
+)
+from flax_transformer.decoding import decode
+from flax_transformer.dropout import Dropout
+from flax_transformer.loss import smoothed_cross_entropy
+from flax_transformer.model import Transformer
+from flax_transformer.weights import fill, load_weights, skeleton, variables
+from training_recipe.backend import Hypothesis, Search, StepResult
+from training_recipe.batches import Batch
+from training_recipe.settings import TrainingSettings
+from transformer_spec import (
+    TransformerConfig,
+    UserError,
+    flax_name,
+    to_flax,
+    to_torch,
+    trained_names,
+    weight_shapes,
+)
+from transformer_spec.dropout_keys import step_key
+
+Arrays = dict[str, Array]
+
+
+def find_device(name: str) -> jax.Device:
+    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
+    try:
+        return jax.devices(None if name == "auto" else name)[0]
+    except RuntimeError:
+        present = sorted({device.platform for device in jax.devices()})
+        message = f"--device {name}: JAX sees only {', '.join(present)} on this machine"
+        raise UserError(message) from None
+
+
+def objective(
+    model: Transformer,
+    source: Int[Array, "B S"],
+    target_in: Int[Array, "B T"],
+    target_out: Int[Array, "B T"],
+    smoothing: float,
+    dropout: Dropout | None = None,
+) -> Float[Array, ""]:
+    """The loss summed over the real tokens of a batch."""
+    memory = model.encode(source, dropout)
+    states = model.decoder_states(target_in, memory, source, dropout)
+    states = states.reshape(-1, states.shape[-1])
+    table, bias = model.output_table, model.decoder.finalFc.bias
+    bias = None if bias is None else bias[...]
+    pad_id = model.config.pad_id
+    return smoothed_cross_entropy(states, table, bias, target_out.ravel(), pad_id, smoothing)
+
+
+class JaxBackend:
+    """Fills training_recipe.backend.Backend."""
+
+    name = "jax"
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        settings: TrainingSettings,
+        weights: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.config, self.settings = config, settings
+        if settings.dtype == "float64":
+            jax.config.update("jax_enable_x64", True)
+        self.device = find_device(settings.device)
+        jax.config.update("jax_default_device", self.device)
+        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.dtype))
+        if weights is not None:
+            load_weights(model, dict(to_flax(*item) for item in weights.items()))
+        self.skeleton = skeleton(model)
+        names = [flax_name(name) for name in trained_names(config)]
+        self.frozen = {name: v[...] for name, v in variables(model).items() if name not in names}
+        self.trained = {name: v[...] for name, v in variables(model).items() if name in names}
+        self.first_moments = jax.tree.map(jnp.zeros_like, self.trained)
+        self.second_moments = jax.tree.map(jnp.zeros_like, self.trained)
+        self.count = 0
+        self.compiled_step = jax.jit(self.pure_step, donate_argnums=0)
+        self.compiled_loss = jax.jit(self.pure_loss, static_argnames="smoothing")
+
+    @property
+    def model(self) -> Transformer:
+        return fill(self.skeleton, self.trained | self.frozen)
+
+    def arrays(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return batch.source, batch.target_in, batch.target_out
+
+    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+        self.count += 1
+        key = np.uint32(step_key(self.settings.seed, step))
+        numbers = adamw_numbers(self.count, learning_rate, self.settings)
+        state = self.trained, self.first_moments, self.second_moments
+        state, loss_sum, norm = self.compiled_step(
+            state, self.frozen, self.arrays(batch), key, batch.tokens, numbers
+        )
+        self.trained, self.first_moments, self.second_moments = state
+        return StepResult(loss_sum, batch.tokens, norm)
+
+    def pure_step(
+        self,
+        state: tuple[Arrays, Arrays, Arrays],
+        frozen: Arrays,
+        arrays: tuple[Array, Array, Array],
+        key: Array,
+        tokens: Array,
+        numbers: tuple[Array, Array, Array],
+    ) -> tuple[tuple[Arrays, Arrays, Arrays], Array, Array]:
+        """One optimizer step as a function: (state, summed loss, gradient norm)."""
+        trained, first, second = state
+
+        def mean_loss(trained: Arrays) -> tuple[Array, Array]:
+            smoothing = self.settings.label_smoothing
+            loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, Dropout(key))
+            return loss_sum / tokens, loss_sum
+
+        gradients, loss_sum = jax.grad(mean_loss, has_aux=True)(trained)
+        gradients, norm = clip(gradients, self.settings.clip_norm)
+        update = functools.partial(adamw, numbers=numbers, settings=self.settings)
+        new = {n: update(trained[n], gradients[n], first[n], second[n]) for n in trained}
+        parts = tuple({name: triple[i] for name, triple in new.items()} for i in range(3))
+        return parts, loss_sum, norm
+
+    def pure_loss(
+        self,
+        trained: Arrays,
+        frozen: Arrays,
+        arrays: tuple[Array, Array, Array],
+        smoothing: float,
+        dropout: Dropout | None = None,
+    ) -> Array:
+        model = fill(self.skeleton, trained | frozen)
+        return objective(model, *arrays, smoothing, dropout)
+
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        arrays = self.arrays(batch)
+        return float(self.compiled_loss(self.trained, self.frozen, arrays, smoothing=0.0)), batch.tokens
+
+    def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
+        return decode(self.model, source, search)
+
+    def save(self, folder: Path) -> None:
+        write_flax_checkpoint(folder, self.checkpoint())
+
+    def checkpoint(self) -> Checkpoint:
+        """Weights, moments and step count under canonical names."""
+        groups = [self.trained | self.frozen, {}, {}]
+        if self.count:
+            groups[1:] = [self.first_moments, self.second_moments]
+        order = list(weight_shapes(self.config))
+        return Checkpoint(*(_canonical(group, order) for group in groups), self.count)
+
+    def restore(self, folder: Path) -> None:
+        self.load(read_checkpoint(folder), str(folder))
+
+    def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
+        """Take over weights, moments and step count; what does not fit is a UserError."""
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.dtype), label)
+        held = _on_device(checkpoint.weights)
+        self.trained = {name: held[name] for name in self.trained}
+        self.frozen = {name: held[name] for name in self.frozen}
+        self.count = checkpoint.count
+        if checkpoint.count:
+            self.first_moments = _on_device(checkpoint.first_moments)
+            self.second_moments = _on_device(checkpoint.second_moments)
+
+
+def clip(gradients: Arrays, most: float) -> tuple[Arrays, Array]:
+    """Scale all gradients so that their global norm is at most ``most``; 0 leaves them alone."""
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients.values()))
+    if most > 0:
+        scale = most / jnp.maximum(norm, most)
+        gradients = {name: g * scale for name, g in gradients.items()}
+    return gradients, norm
+
+
+def adamw_numbers(
+    count: int, learning_rate: float, settings: TrainingSettings
+) -> tuple[float, float, float]:
+    """Learning rate and both bias corrections, in double precision whatever the model's format."""
+    corrections = 1 - settings.adam_beta1**count, 1 - settings.adam_beta2**count
+    return learning_rate, *corrections
+
+
+def adamw(
+    parameter: Array,
+    gradient: Array,
+    first: Array,
+    second: Array,
+    numbers: tuple[Array, Array, Array],
+    settings: TrainingSettings,
+) -> tuple[Array, Array, Array]:
+    """AdamW (Loshchilov and Hutter 2019), with PyTorch's placement of epsilon.
+
+    Only matrices decay. Written out because optax computes 1 - beta**count in float32, which is
+    off by 1e-5 in the first steps.
+    """
+    rate, correction_1, correction_2 = (jnp.asarray(n, parameter.dtype) for n in numbers)
+    beta1, beta2 = settings.adam_beta1, settings.adam_beta2
+    first = beta1 * first + (1 - beta1) * gradient
+    second = beta2 * second + (1 - beta2) * jnp.square(gradient)
+    scale = jnp.sqrt(second) / jnp.sqrt(correction_2) + settings.adam_eps
+    decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+    parameter = parameter * (1 - rate * decay) - rate / correction_1 * first / scale
+    return parameter, first, second
+
+
+def _canonical(arrays: Arrays, order: list[str]) -> dict[str, np.ndarray]:
+    found = dict(to_torch(name, np.array(array)) for name, array in arrays.items())
+    return {name: found[name] for name in order if name in found}
+
+
+def _on_device(canonical: dict[str, np.ndarray]) -> Arrays:
+    flax = dict(to_flax(*item) for item in canonical.items())
+    return {name: jnp.array(array) for name, array in flax.items()}
+
+
+def make_backend(
+    config: TransformerConfig,
+    settings: TrainingSettings,
+    weights: dict[str, np.ndarray] | None = None,
+) -> JaxBackend:
+    """The backend; without ``weights`` it starts from ``initial_weights(config, seed)``."""
+    return JaxBackend(config, settings, weights)

@@ -1,0 +1,123 @@
+"""Full disks and damaged checkpoints: the older checkpoint survives and the error names it."""
+
+import errno
+import json
+import os
+import resource
+
+import numpy as np
+import pytest
+import training_fixtures
+from training_cases import SMALL, assert_same_run, run, signal_after
+
+place, whole = training_fixtures.place, training_fixtures.whole
+quick = training_fixtures.quick
+
+
+class TestFullDisk:
+    def stopped(self, place, capsys, in_save):
+        assert run("numpy", [*SMALL, "--name", "a"], in_save=in_save) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: cannot save checkpoint") or "cannot save step_" in message
+        assert message.count("\n") == 1
+        assert "disk is full" in message and "step_00000005 is whole" in message
+        assert "--resume runs/a" in message
+        assert not list(place.rglob("*.partial-*"))
+
+    @pytest.mark.parametrize(
+        "error",
+        [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("IO: (os error 28)")],
+    )
+    def test_older_checkpoint_survives(self, error, place, whole, capsys, quick):
+        def full(folder):
+            if (place / "runs/a/checkpoints/step_00000005").exists():
+                raise error
+
+        self.stopped(place, capsys, full)
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+
+    def test_real_limit(self, place, whole, capsys, quick):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def write_too_much(folder):
+            if (place / "runs/a/checkpoints/step_00000005").exists():
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+                (folder / "large").write_bytes(bytes(200_000))
+
+        try:
+            self.stopped(place, capsys, write_too_much)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+
+    def test_other_errors_are_not_hidden(self, place, quick):
+        def broken(folder):
+            raise ZeroDivisionError("a bug")
+
+        with pytest.raises(ZeroDivisionError):
+            run("numpy", [*SMALL, "--name", "a"], in_save=broken)
+        assert not list(place.rglob("*.partial-*"))
+
+
+class TestDamagedCheckpoints:
+    def stopped(self, place):
+        assert run("numpy", [*SMALL, "--name", "a", "--keep", "9"], signal_after(9)) == 130
+        return place / "runs/a/checkpoints"
+
+    def resume_fails(self, capsys, *more):
+        capsys.readouterr()
+        assert run("numpy", ["--resume", "runs/a", *more]) == 2
+        return capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["arrays.npz", "progress.json"])
+    def test_truncated(self, name, place, whole, quick, capsys):
+        folder = self.stopped(place)
+        path = folder / "step_00000009" / name
+        os.truncate(path, path.stat().st_size // 2)
+        message = self.resume_fails(capsys)
+        assert f"runs/a/checkpoints/step_00000009/{name} is" in message
+        assert "complete: step_00000004, step_00000005, step_00000008" in message
+        assert "--resume runs/a --from-step 8" in message
+        assert run("numpy", ["--resume", "runs/a", "--from-step", "5", "--keep", "9"]) == 0
+        assert (folder / "set_aside_step_00000009").is_dir()
+        assert_same_run_but_set_aside(place / "runs/a", whole("numpy"))
+
+    def test_same_size_other_bytes(self, place, quick, capsys):
+        path = self.stopped(place) / "step_00000009/arrays.npz"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+        path.write_bytes(content)
+        assert "arrays.npz is damaged" in self.resume_fails(capsys)
+
+    def test_file_missing(self, place, quick, capsys):
+        (self.stopped(place) / "step_00000009/arrays.npz").unlink()
+        assert "step_00000009/arrays.npz is missing" in self.resume_fails(capsys)
+
+    def test_newest_missing(self, place, quick, capsys):
+        folder = self.stopped(place)
+        (folder / "step_00000009").rename(place / "elsewhere")
+        message = self.resume_fails(capsys)
+        assert "step_00000009 does not exist" in message and "--from-step 8" in message
+
+    def test_unknown_step(self, place, quick, capsys):
+        self.stopped(place)
+        message = self.resume_fails(capsys, "--from-step", "7")
+        assert "step_00000007 does not exist" in message and "step_00000008" in message
+
+    def test_does_not_fit_the_config(self, place, quick, capsys):
+        folder = self.stopped(place) / "step_00000009"
+        with np.load(folder / "arrays.npz") as saved:
+            content = dict(saved)
+        np.savez(folder / "arrays.npz", **content | {"before": np.zeros((2, 2))})
+        progress = json.loads((folder / "progress.json").read_text())
+        del progress["files"]  # as a conversion leaves it
+        (folder / "progress.json").write_text(json.dumps(progress))
+        assert "before has shape (2, 2), not" in self.resume_fails(capsys)
+
+
+def assert_same_run_but_set_aside(folder, expected):
+    for part in (folder / "checkpoints").glob("set_aside_*"):
+        part.rename(folder.parent / part.name)
+    assert_same_run(folder, expected)

@@ -1,0 +1,92 @@
+"""The training loop: what it writes, shows and waits for."""
+
+import json
+import os
+
+import pytest
+import training_fixtures
+from numpy_backend import NumpyBackend
+from training_cases import SMALL, metrics, run
+
+from training_recipe.backend import StepResult
+
+place, whole = training_fixtures.place, training_fixtures.whole
+quick = training_fixtures.quick
+
+
+class TestRunFolder:
+    def test_layout(self, whole):
+        folder = whole("numpy")
+        assert sorted(part.name for part in folder.iterdir()) == [
+            "best", "checkpoints", "config.json", "curves.png", "metrics.jsonl", "settings.json",
+            "tensorboard", "vocabulary",
+        ]  # fmt: skip
+        assert sorted(p.name for p in (folder / "vocabulary").iterdir()) == [
+            "source.json", "target.json",
+        ]  # fmt: skip
+        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+        assert [p.name for p in (folder / "tensorboard").iterdir()][0].startswith("events.out.tfe")
+        record = json.loads((folder / "settings.json").read_text())
+        assert record["backend"] == "torch" and record["newest_checkpoint"] == 12
+        assert record["settings"]["peak_lr"] == 0.05 and "numpy" in record["versions"]
+
+    def test_metrics(self, whole):
+        lines = metrics(whole("numpy"))
+        assert [(line["kind"], line["step"]) for line in lines if line["kind"] != "test"] == [
+            ("train", 3), ("evaluation", 5), ("train", 6), ("train", 9), ("evaluation", 10),
+            ("train", 12), ("evaluation", 12),
+        ]  # fmt: skip
+        losses = [line["loss"] for line in lines if line["kind"] == "train"]
+        assert losses == sorted(losses, reverse=True)
+        assert lines[0]["learning_rate"] == 0.05 and lines[0]["gradient_norm"] > 0
+        assert set(lines[1]["scores"]) == {"BLEU", "chrF"}
+
+    def test_keeps_the_newest_and_the_best(self, place, quick):
+        run("numpy", [*SMALL, "--name", "a", "--keep", "1", "--save-every", "1"])
+        best = int(os.readlink(place / "runs/a/best").removeprefix("checkpoints/step_"))
+        kept = [int(p.name.removeprefix("step_")) for p in (place / "runs/a/checkpoints").iterdir()]
+        assert sorted(kept) == sorted({best, 12})
+
+    def test_it_learns(self, place, quick, capsys):
+        longer = ["--steps", "60", "--log-every", "60", "--evaluate-every", "60"]
+        assert run("numpy", [*SMALL, *longer, "--name", "a"]) == 0
+        assert metrics(place / "runs/a")[-1]["scores"]["BLEU"] == pytest.approx(100)
+        printed = capsys.readouterr().out
+        for words in ("2 shapes", "% padding", "parameters", "never saw", "translate.py runs/a"):
+            assert words in printed
+
+    def test_no_scores_without_examples_to_decode(self, place, quick):
+        none = ["--valid-examples", "0", "--test-examples", "0"]
+        assert run("numpy", [*SMALL, *none, "--name", "a"]) == 0
+        evaluations = [m for m in metrics(place / "runs/a") if m["kind"] == "evaluation"]
+        assert [m["best"] for m in evaluations] == [True] * 3  # judged by the loss, which falls
+        assert all(m["scores"] == {} for m in evaluations)
+
+
+def test_divergence_is_one_clear_error(place, quick, capsys, monkeypatch):
+    monkeypatch.setattr(
+        NumpyBackend, "train_step", lambda *_: StepResult(float("nan"), 1, float("inf"))
+    )
+    assert run("numpy", [*SMALL, "--name", "a"]) == 2
+    assert "training diverged" in capsys.readouterr().err
+    assert not list((place / "runs/a/checkpoints").iterdir())
+
+
+def test_results_are_read_only_at_log_steps(place, quick, monkeypatch):
+    step_of_reading, now = [], [0]
+
+    class OnDevice(float):
+        def __float__(self):
+            step_of_reading.append(now[0])
+            return float.__float__(self)
+
+    train_step = NumpyBackend.train_step
+
+    def lazy(self, batch, step, learning_rate):
+        now[0] = step
+        result = train_step(self, batch, step, learning_rate)
+        return StepResult(OnDevice(result.loss_sum), result.tokens, OnDevice(result.gradient_norm))
+
+    monkeypatch.setattr(NumpyBackend, "train_step", lazy)
+    run("numpy", [*SMALL, "--name", "a", "--save-every", "12", "--evaluate-every", "12"])
+    assert set(step_of_reading) == {3, 6, 9, 12}

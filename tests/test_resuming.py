@@ -1,0 +1,160 @@
+"""Stopping a run anywhere, by whatever signal, and going on changes nothing: not one bit.
+
+``RESUMABLE`` names the backends checked; a backend is stopped at its ``MOMENTS`` and ``KILLS``.
+"""
+
+import json
+import os
+import signal
+
+import pytest
+import training_fixtures
+from numpy_backend import NumpyBackend
+from training_cases import (
+    SMALL,
+    assert_same_run,
+    halve_a_file,
+    launch,
+    launch_code,
+    metrics,
+    run,
+    signal_after,
+    write_words,
+)
+
+RESUMABLE = ("numpy",)
+MOMENTS = {"numpy": range(1, 13), "torch": (1, 5, 8, 11), "jax": (5, 7)}
+KILLED = {
+    "numpy": ("step:2", "step:7", "save:1", "save:3", "saved:2"),
+    "torch": ("step:7", "save:3"),
+    "jax": ("step:7", "save:3"),
+}
+CASES = [(name, step) for name in RESUMABLE for step in MOMENTS[name]]
+KILLS = [(name, f"SIGKILL@{moment}") for name in RESUMABLE for moment in KILLED[name]]
+place, whole = training_fixtures.place, training_fixtures.whole
+quick = training_fixtures.quick
+
+
+class TestInterruption:
+    @pytest.mark.parametrize(("name", "step"), CASES)
+    def test_after_any_step(self, name, step, place, whole, quick, capsys):
+        status = run(name, [*SMALL, "--name", "a"], signal_after(step))
+        assert status == 130
+        assert "python train.py --resume runs/a" in capsys.readouterr().out
+        assert run(name, ["--resume", "runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole(name))
+
+    @pytest.mark.parametrize("name", RESUMABLE)
+    def test_again_and_again(self, name, place, whole, quick):
+        arguments = [*SMALL, "--name", "a"]
+        for step in (2, 5, 6, 10):
+            assert run(name, arguments, signal_after(step, signal.SIGTERM)) == 143
+            arguments = ["--resume", "runs/a"]
+        assert run(name, arguments) == 0
+        assert_same_run(place / "runs/a", whole(name))
+
+    @pytest.mark.parametrize(("name", "moment"), KILLS)
+    def test_killed(self, name, moment, place, whole, quick):
+        killed = launch(name, moment, [*SMALL, "--name", "a"], place)
+        assert killed.returncode == -signal.SIGKILL
+        partial = list(place.rglob("*.partial-*"))
+        assert bool(partial) == ("@save:" in moment)
+        assert run(name, ["--resume", "runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole(name))
+
+    @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+    def test_status_of_the_process(self, number, status, place):
+        stopped = launch("numpy", f"{number}@step:4", [*SMALL, "--name", "a"], place)
+        assert (stopped.returncode, stopped.stderr) == (
+            status, "\nstopping after this step; once more to leave at once\n",
+        )  # fmt: skip
+        assert f"stopped by {number} after step 4 of 12" in stopped.stdout
+        assert (place / "runs/a/curves.png").exists()
+
+    def test_second_ctrl_c_leaves_at_once(self, place):
+        # The second signal comes in the save that the first asked for.
+        code = (
+            "import os, signal, sys, training_cases as t\n"
+            "again = lambda folder: os.kill(os.getpid(), signal.SIGINT)\n"
+            f"t.run('numpy', {[*SMALL, '--name', 'a']!r}, t.signal_after(3), again)\n"
+        )
+        stopped = launch_code(code, place)
+        assert stopped.returncode == -signal.SIGINT
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+
+    def test_during_validation(self, place, whole, quick, monkeypatch):
+        evaluate = NumpyBackend.evaluate
+
+        def interrupted(self, batch):
+            os.kill(os.getpid(), signal.SIGINT)
+            return evaluate(self, batch)
+
+        monkeypatch.setattr(NumpyBackend, "evaluate", interrupted)
+        assert run("numpy", [*SMALL, "--name", "a"]) == 130
+        assert [m["kind"] for m in metrics(place / "runs/a")] == ["train"]
+        monkeypatch.undo()
+        os.chdir(place)
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+
+    def test_before_the_first_checkpoint(self, place, whole, quick, capsys):
+        launch("numpy", "SIGKILL@step:1", [*SMALL, "--name", "a"], place)
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert "after step 0" in capsys.readouterr().out
+        assert_same_run(place / "runs/a", whole("numpy"))
+
+
+class TestResuming:
+    def test_what_may_not_change(self, place, quick, capsys):
+        run("numpy", [*SMALL, "--name", "a"], signal_after(4))
+        changed = ["--peak-lr", "0.01", "--hidden-dim", "16", "--columns", "word,word"]
+        capsys.readouterr()
+        assert run("numpy", ["--resume", "runs/a", *changed, "--log-every", "2"]) == 2
+        message = capsys.readouterr().err
+        for words in (
+            "--peak-lr 0.01 differs from the run's 0.05",
+            "--hidden-dim 16 differs from the run's 8",
+            "--columns word,word differs from the run's word,sound",
+        ):
+            assert words in message
+        assert "--log-every 2" not in message
+
+    def test_equal_flags_are_fine(self, place, quick):
+        run("numpy", [*SMALL, "--name", "a"], signal_after(4))
+        same = ["--columns", "word,sound", "--hidden-dim", "8", "--seed", "1", "--peak-lr", "5e-2"]
+        assert run("numpy", ["--resume", "runs/a", *same]) == 0
+
+    def test_more_steps(self, place, quick):
+        run("numpy", [*SMALL, "--name", "a"])
+        assert run("numpy", ["--resume", "runs/a", "--steps", "15"]) == 0
+        logged = [m["step"] for m in metrics(place / "runs/a") if m["kind"] == "train"]
+        assert logged[-2:] == [12, 15]
+        settings = json.loads((place / "runs/a/settings.json").read_text())["settings"]
+        assert settings["steps"] == 15
+
+    def test_fewer_steps(self, place, quick, capsys):
+        run("numpy", [*SMALL, "--name", "a"])
+        assert run("numpy", ["--resume", "runs/a", "--steps", "11"]) == 2
+        assert "has done 12 steps" in capsys.readouterr().err
+
+    def test_other_data(self, place, quick, capsys):
+        run("numpy", [*SMALL, "--name", "a"], signal_after(4))
+        write_words(place, count=61)
+        assert run("numpy", ["--resume", "runs/a"]) == 2
+        assert "not what runs/a began with" in capsys.readouterr().err
+
+    def test_one_process_at_a_time(self, place, quick, capsys):
+        def also(step):
+            if step == 5:
+                other = launch("numpy", "never", ["--resume", "runs/a"], place)
+                assert other.returncode == 2
+                assert "is trained by another process" in other.stderr
+
+        assert run("numpy", [*SMALL, "--name", "a"], also) == 0
+
+
+def test_half_a_file_is_noticed(tmp_path):
+    """The cases' own way of damaging files does damage."""
+    (tmp_path / "a").write_bytes(bytes(10))
+    halve_a_file(tmp_path)
+    assert (tmp_path / "a").stat().st_size == 5

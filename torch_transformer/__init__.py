@@ -1,0 +1,7 @@
+"""The PyTorch twin."""
+
+from torch_transformer.dropout import Dropout
+from torch_transformer.model import Transformer
+from torch_transformer.weights import load, load_weights, weights
+
+__all__ = ["Dropout", "Transformer", "load", "load_weights", "weights"]

@@ -1,0 +1,49 @@
+"""Dropout whose masks both twins share (Srivastava et al. 2014; see transformer_spec)."""
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from transformer_spec.dropout_keys import (
+    MULTIPLIER_1,
+    MULTIPLIER_2,
+    SHIFT_1,
+    SHIFT_2,
+    SITE_STRIDE,
+    WORD,
+    drop_threshold,
+    hash32,
+)
+
+
+class Dropout:
+    """One step's source of masks; every call is another site. ``key`` is a 32-bit number."""
+
+    def __init__(self, key: int) -> None:
+        self.key, self.site = key, 0
+
+    def next_key(self) -> int:
+        self.site += 1
+        return hash32((self.key + self.site * SITE_STRIDE) & WORD)
+
+    def keep_mask(self, x: Tensor, rate: float) -> Bool[Tensor, "..."]:
+        bits = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
+        bits += _signed(self.next_key())
+        bits ^= (bits >> SHIFT_1) & (WORD >> SHIFT_1)
+        bits *= _signed(MULTIPLIER_1)
+        bits ^= (bits >> SHIFT_2) & (WORD >> SHIFT_2)
+        bits *= _signed(MULTIPLIER_2)
+        bits ^= -(2**31)  # flipping the top bit turns unsigned order into signed order
+        return (bits >= drop_threshold(rate) - 2**31).view(x.shape)
+
+
+def drop(x: Tensor, rate: float, dropout: Dropout | None) -> Tensor:
+    """Zero each element with probability ``rate`` and scale the others by 1/(1-rate)."""
+    if dropout is None or rate == 0:
+        return x
+    return x * (dropout.keep_mask(x, rate).to(x.dtype) * (1 / (1 - rate)))
+
+
+def _signed(word: int) -> int:
+    """The signed 32-bit number with the same bits: PyTorch multiplies signed integers only."""
+    return word - 2**32 if word >= 2**31 else word

@@ -1,0 +1,197 @@
+"""The layers of the Transformer in PyTorch, line for line the twin of flax_transformer/layers.py.
+
+Letters: B batch, S source length, T target length, Q query length, K key length, D hidden_dim,
+H num_heads, A head_dim, F inner_dim, V vocabulary. Masks are True where a key may be seen.
+Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from torch_transformer.dropout import Dropout, drop
+from transformer_spec import TransformerConfig
+
+KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": functools.partial(F.gelu, approximate="tanh"),
+    "gelu_sigmoid": lambda x: x * torch.sigmoid(1.702 * x),
+    "silu": F.silu,
+    "identity": lambda x: x,
+}
+
+
+def linear(in_dim: int, out_dim: int, bias: bool) -> nn.Linear:
+    """A Linear whose first values the model overwrites."""
+    return nn.Linear(in_dim, out_dim, bias=bias)
+
+
+def layer_norm(config: TransformerConfig) -> nn.LayerNorm:
+    """LayerNorm (Ba et al. 2016) with the config's epsilon, never a framework's default."""
+    return nn.LayerNorm(config.hidden_dim, eps=config.norm_epsilon)
+
+
+def padding_mask(real: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 1 K"]:
+    """Every query sees the real tokens only."""
+    return real[:, None, None, :]
+
+
+def look_ahead_mask(Q: int, K: int, device: torch.device | None = None) -> Bool[Tensor, "1 1 Q K"]:
+    """Query row i sees keys up to K-Q+i: aligned bottom-right, so that Q new rows end at key K."""
+    rows = torch.arange(Q, device=device)[:, None] + (K - Q)
+    return (torch.arange(K, device=device)[None, :] <= rows)[None, None]
+
+
+def attention(
+    q: Float[Tensor, "B H Q A"],
+    k: Float[Tensor, "B H K A"],
+    v: Float[Tensor, "B H K A"],
+    mask: Bool[Tensor, "#B 1 #Q K"],
+    config: TransformerConfig,
+    dropout: Dropout | None,
+) -> Float[Tensor, "B H Q A"]:
+    """Scaled dot-product attention (section 3.2.1); a row that may see nothing sees all alike."""
+    hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, torch.finfo(q.dtype).min)
+    if dropout is None or config.attention_dropout == 0:
+        return F.scaled_dot_product_attention(q, k, v, hidden, scale=config.attention_scale)
+    scores = torch.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k) + hidden
+    probabilities = drop(torch.softmax(scores, -1), config.attention_dropout, dropout)
+    return torch.einsum("bhqk,bhka->bhqa", probabilities, v)
+
+
+class KeyValueCache:
+    """One layer's keys and values of the tokens decoded so far, in arrays of fixed length."""
+
+    def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
+        self.keys, self.values, self.length = keys, values, length
+
+    def append(self, keys: Tensor, values: Tensor) -> KeysValues:
+        """Write Q new columns after the first ``length`` and return all columns."""
+        end = self.length + keys.shape[2]
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        return self.keys, self.values
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention (section 3.2.2); heads are split by reshape."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        D = config.hidden_dim
+        self.config = config
+        self.fcQ = linear(D, D, config.attention_bias)
+        self.fcK = linear(D, D, config.attention_bias)
+        self.fcV = linear(D, D, config.attention_bias)
+        self.fcOut = linear(D, D, config.attention_bias)
+
+    def split_heads(self, x: Float[Tensor, "B K D"]) -> Float[Tensor, "B H K A"]:
+        B, K, _ = x.shape
+        return x.reshape(B, K, self.config.num_heads, self.config.head_dim).transpose(1, 2)
+
+    def keys_values(self, memory: Float[Tensor, "B K D"]) -> KeysValues:
+        return self.split_heads(self.fcK(memory)), self.split_heads(self.fcV(memory))
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q D"],
+        keys_values: KeysValues,
+        mask: Bool[Tensor, "#B 1 #Q K"],
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        q = self.split_heads(self.fcQ(x))  # (B, Q, D) -> (B, H, Q, A)
+        context = attention(q, *keys_values, mask, self.config, dropout)
+        return self.fcOut(context.transpose(1, 2).reshape(x.shape))  # (B, H, Q, A) -> (B, Q, D)
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward network (section 3.3)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fc1 = linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
+        self.fc2 = linear(config.inner_dim, config.hidden_dim, config.ffn_bias)
+
+    def forward(
+        self, x: Float[Tensor, "B Q D"], dropout: Dropout | None = None
+    ) -> Float[Tensor, "B Q D"]:
+        h = ACTIVATIONS[self.config.activation](self.fc1(x))  # (B, Q, D) -> (B, Q, F)
+        return self.fc2(drop(h, self.config.activation_dropout, dropout))
+
+
+class Layer(nn.Module):
+    """What encoder and decoder layers share: a residual sum around every sub-layer."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def residual(
+        self, x: Tensor, norm: nn.LayerNorm, sub_layer: Callable, dropout: Dropout | None
+    ) -> Tensor:
+        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1)."""
+        if self.config.norm_position == "pre":
+            return x + drop(sub_layer(norm(x)), self.config.dropout, dropout)
+        return norm(x + drop(sub_layer(x), self.config.dropout, dropout))
+
+
+class EncoderLayer(Layer):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.multiheadattention = MultiHeadAttention(config)
+        self.layerNorm1 = layer_norm(config)
+        self.ffn = FeedForward(config)
+        self.layerNorm2 = layer_norm(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B 1 1 S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B S D"]:
+        def attend(h: Tensor) -> Tensor:
+            keys_values = self.multiheadattention.keys_values(h)
+            return self.multiheadattention(h, keys_values, mask, dropout)
+
+        x = self.residual(x, self.layerNorm1, attend, dropout)
+        return self.residual(x, self.layerNorm2, lambda h: self.ffn(h, dropout), dropout)
+
+
+class DecoderLayer(Layer):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.multiheadattention1 = MultiHeadAttention(config)
+        self.layerNorm1 = layer_norm(config)
+        self.multiheadattention2 = MultiHeadAttention(config)
+        self.layerNorm2 = layer_norm(config)
+        self.ffn = FeedForward(config)
+        self.layerNorm3 = layer_norm(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q D"],
+        mask: Bool[Tensor, "B 1 Q K"],
+        memory: KeysValues,
+        memory_mask: Bool[Tensor, "B 1 1 S"],
+        cache: KeyValueCache | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        def attend_self(h: Tensor) -> Tensor:
+            keys_values = self.multiheadattention1.keys_values(h)
+            keys_values = cache.append(*keys_values) if cache else keys_values
+            return self.multiheadattention1(h, keys_values, mask, dropout)
+
+        def attend_memory(h: Tensor) -> Tensor:
+            return self.multiheadattention2(h, memory, memory_mask, dropout)
+
+        x = self.residual(x, self.layerNorm1, attend_self, dropout)
+        x = self.residual(x, self.layerNorm2, attend_memory, dropout)
+        return self.residual(x, self.layerNorm3, lambda h: self.ffn(h, dropout), dropout)

@@ -1,0 +1,243 @@
+"""The Transformer in PyTorch, line for line the twin of flax_transformer/model.py.
+
+Letters: B batch, S source length, T target length, Q query length, K key length, D hidden_dim,
+H num_heads, A head_dim, V vocabulary. Real tokens are those that are not padding.
+Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
+"""
+
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from torch_transformer.dropout import Dropout, drop
+from torch_transformer.layers import (
+    DecoderLayer,
+    EncoderLayer,
+    KeysValues,
+    KeyValueCache,
+    layer_norm,
+    look_ahead_mask,
+    padding_mask,
+)
+from transformer_spec import (
+    TransformerConfig,
+    check_length,
+    initial_weights,
+    position_rows,
+    sinusoid_table,
+)
+
+
+@functools.lru_cache(maxsize=8)
+def sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The sinusoid table in a model's own number format, never rounded twice."""
+    table = sinusoid_table(config, np.float64 if dtype == torch.float64 else np.float32)
+    return torch.as_tensor(table, dtype=dtype, device=device)
+
+
+class Half(nn.Module):
+    """What encoder and decoder share: embeddings before the layers, a norm after them."""
+
+    def __init__(
+        self, config: TransformerConfig, vocab_size: int, positions: str, own_table: bool
+    ) -> None:
+        super().__init__()
+        D = config.hidden_dim
+        self.config, self.positions = config, positions
+        self.embedding = nn.Embedding(vocab_size, D) if own_table else None
+        learned, rows = positions == "learned", position_rows(config)
+        self.pos_embedding = nn.Embedding(rows, D) if learned else None
+        self.embedding_norm = layer_norm(config) if config.embedding_norm else None
+        self.final_norm = layer_norm(config) if config.final_norm else None
+
+    def embed(
+        self,
+        tokens: Int[Tensor, "B Q"],
+        table: Float[Tensor, "V D"],
+        position_ids: Int[Tensor, "#B Q"],
+        dropout: Dropout | None,
+    ) -> Float[Tensor, "B Q D"]:
+        """Scaled embeddings (section 3.4) plus positions (section 3.5)."""
+        x = F.embedding(tokens, table) * self.config.embedding_scale
+        if self.positions == "sinusoidal":
+            x = x + sinusoids(self.config, x.dtype, x.device)[position_ids]
+        elif self.pos_embedding is not None:
+            x = x + F.embedding(position_ids, self.pos_embedding.weight)
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        return drop(x, self.config.dropout, dropout)
+
+    def finish(self, x: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
+        return x if self.final_norm is None else self.final_norm(x)
+
+
+class Encoder(Half):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, config.source_vocab_size, config.encoder_positions, True)
+        layers = [EncoderLayer(config) for _ in range(config.num_encoder_layers)]
+        self.enc_layers = nn.ModuleList(layers)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B S D"],
+        mask: Bool[Tensor, "B 1 1 S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B S D"]:
+        for layer in self.enc_layers:
+            x = layer(x, mask, dropout)
+        return self.finish(x)
+
+
+class OutputProjection(nn.Module):
+    """States to logits; a tied weight is passed in, a frozen bias is no parameter."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        V, D = config.target_vocab_size, config.hidden_dim
+        own = config.tied_embeddings == "none"
+        self.weight = nn.Parameter(torch.empty(V, D)) if own else None
+        if config.output_bias == "frozen":
+            self.register_buffer("bias", torch.empty(V))
+        else:
+            trained = config.output_bias == "trained"
+            self.bias = nn.Parameter(torch.empty(V)) if trained else None
+
+    def forward(
+        self, states: Float[Tensor, "B Q D"], weight: Float[Tensor, "V D"]
+    ) -> Float[Tensor, "B Q V"]:
+        return F.linear(states, weight, self.bias)
+
+
+class Decoder(Half):
+    def __init__(self, config: TransformerConfig) -> None:
+        own_table = config.tied_embeddings != "all"
+        super().__init__(config, config.target_vocab_size, config.decoder_positions, own_table)
+        layers = [DecoderLayer(config) for _ in range(config.num_decoder_layers)]
+        self.dec_layers = nn.ModuleList(layers)
+        self.finalFc = OutputProjection(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Q D"],
+        mask: Bool[Tensor, "B 1 Q K"],
+        memory: list[KeysValues],
+        memory_mask: Bool[Tensor, "B 1 1 S"],
+        caches: list[KeyValueCache] | None = None,
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        for i, layer in enumerate(self.dec_layers):
+            cache = caches[i] if caches else None
+            x = layer(x, mask, memory[i], memory_mask, cache, dropout)
+        return self.finish(x)
+
+
+def initialise(model: nn.Module, config: TransformerConfig, seed: int) -> None:
+    """Set every stored weight, by name, to ``initial_weights(config, seed)``."""
+    held = model.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, value in initial_weights(config, seed, np.float64).items():
+            held[name].copy_(torch.from_numpy(value))
+
+
+class Transformer(nn.Module):
+    """The encoder-decoder of a config; starts from ``initial_weights(config, seed)``.
+
+    Deterministic unless a ``Dropout`` is passed. Sequences longer than ``max_length`` are a
+    UserError. The same config and weights give the same logits as the Flax twin.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):
+            self.encoder = Encoder(config)
+            self.decoder = Decoder(config)
+        self.to(dtype).to_empty(device="cpu")
+        initialise(self, config, seed)
+
+    def forward(
+        self,
+        source: Int[Tensor, "B S"],
+        target: Int[Tensor, "B T"],
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        return self.decode(target, self.encode(source, dropout), source, dropout)
+
+    def encode(
+        self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
+    ) -> Float[Tensor, "B S D"]:
+        check_length(source.shape[1], self.config)
+        real = self.real_tokens(source)
+        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
+        return self.encoder(x, padding_mask(real), dropout)
+
+    def decode(
+        self,
+        target: Int[Tensor, "B T"],
+        memory: Float[Tensor, "B S D"],
+        source: Int[Tensor, "B S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        return self.project(self.decoder_states(target, memory, source, dropout))
+
+    def decoder_states(
+        self,
+        target: Int[Tensor, "B T"],
+        memory: Float[Tensor, "B S D"],
+        source: Int[Tensor, "B S"],
+        dropout: Dropout | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """What ``decode`` projects to logits."""
+        check_length(target.shape[1], self.config)
+        real, T = self.real_target_tokens(target), target.shape[1]
+        x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)
+        mask = padding_mask(real) & look_ahead_mask(T, T, target.device)
+        memory_mask = padding_mask(self.real_tokens(source))
+        return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)
+
+    def memory(self, memory: Float[Tensor, "B S D"]) -> list[KeysValues]:
+        """Each decoder layer's keys and values of the encoder's output."""
+        return [layer.multiheadattention2.keys_values(memory) for layer in self.decoder.dec_layers]
+
+    def project(self, states: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q V"]:
+        return self.decoder.finalFc(states, self.output_table)
+
+    @property
+    def source_table(self) -> Float[Tensor, "V D"]:
+        return self.encoder.embedding.weight
+
+    @property
+    def target_table(self) -> Float[Tensor, "V D"]:
+        own = self.decoder.embedding
+        return self.source_table if own is None else own.weight
+
+    @property
+    def output_table(self) -> Float[Tensor, "V D"]:
+        own = self.decoder.finalFc.weight
+        return self.target_table if own is None else own
+
+    def real_tokens(self, tokens: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
+        return tokens != self.config.pad_id
+
+    def real_target_tokens(self, target: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+        """As ``real_tokens``, but a decoder that starts from the padding token sees its start."""
+        real = self.real_tokens(target)
+        if self.config.decoder_start_id != self.config.pad_id:
+            return real
+        return real | (torch.arange(target.shape[1], device=target.device) == 0)
+
+    def position_ids(
+        self, real: Bool[Tensor, "B K"], past: Int[Tensor, "B 1"] | int = 0, columns: int = 0
+    ) -> Int[Tensor, "#B K"]:
+        """Positions of K tokens after ``columns`` earlier ones, ``past`` of which are real."""
+        if self.config.positions_skip_padding:
+            counted = (real.cumsum(1) - 1 + past).clamp(min=0)
+        else:
+            counted = columns + torch.arange(real.shape[1], device=real.device)[None, :]
+        return counted + self.config.position_offset

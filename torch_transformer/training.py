@@ -1,0 +1,160 @@
+"""The training backend in PyTorch, line for line the twin of flax_transformer/training.py."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from convert.checkpoints import (
+    Checkpoint,
+    check_checkpoint,
+    read_checkpoint,
+    write_torch_checkpoint,
+)
+from torch_transformer.decoding import decode
+from torch_transformer.dropout import Dropout
+from torch_transformer.loss import smoothed_cross_entropy
+from torch_transformer.model import Transformer
+from torch_transformer.weights import load_weights, tensors, weights
+from training_recipe.backend import Hypothesis, Search, StepResult
+from training_recipe.batches import Batch
+from training_recipe.settings import TrainingSettings
+from transformer_spec import TransformerConfig, UserError, trained_names
+from transformer_spec.dropout_keys import step_key
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "tpu":
+        raise UserError("the torch backend does not run on a TPU; use --backend jax")
+    if name == "gpu" and not torch.cuda.is_available():
+        raise UserError("--device gpu: PyTorch sees no GPU on this machine; use --device cpu")
+    return torch.device("cuda" if name == "gpu" else "cpu")
+
+
+def objective(
+    model: Transformer,
+    source: Int[Tensor, "B S"],
+    target_in: Int[Tensor, "B T"],
+    target_out: Int[Tensor, "B T"],
+    smoothing: float,
+    dropout: Dropout | None = None,
+) -> Float[Tensor, ""]:
+    """The loss summed over the real tokens of a batch."""
+    memory = model.encode(source, dropout)
+    states = model.decoder_states(target_in, memory, source, dropout).flatten(0, 1)
+    table, bias = model.output_table, model.decoder.finalFc.bias
+    pad_id = model.config.pad_id
+    return smoothed_cross_entropy(states, table, bias, target_out.flatten(), pad_id, smoothing)
+
+
+class TorchBackend:
+    """Fills training_recipe.backend.Backend."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        settings: TrainingSettings,
+        weights: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.config, self.settings = config, settings
+        self.device = find_device(settings.device)
+        self.model = Transformer(config, settings.seed, getattr(torch, settings.dtype))
+        if weights is not None:
+            load_weights(self.model, weights)
+        self.model.to(self.device)
+        held = tensors(self.model)
+        self.trained = {name: held[name] for name in trained_names(config)}
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.AdamW:
+        """AdamW (Loshchilov and Hutter 2019) that decays matrices only."""
+        matrices = [p for p in self.trained.values() if p.ndim > 1]
+        vectors = [p for p in self.trained.values() if p.ndim == 1]
+        groups = [
+            {"params": matrices, "weight_decay": self.settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        betas = (self.settings.adam_beta1, self.settings.adam_beta2)
+        eps = self.settings.adam_eps
+        return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+    def arrays(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        arrays = (batch.source, batch.target_in, batch.target_out)
+        return tuple(torch.from_numpy(a).to(self.device, torch.int64) for a in arrays)
+
+    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+        dropout = Dropout(step_key(self.settings.seed, step))
+        smoothing = self.settings.label_smoothing
+        loss_sum = objective(self.model, *self.arrays(batch), smoothing, dropout)
+        self.optimizer.zero_grad()
+        (loss_sum / batch.tokens).backward()
+        norm = self.clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        return StepResult(loss_sum.detach(), batch.tokens, norm)
+
+    def clip(self) -> Tensor:
+        """Scale all gradients so that their global norm is at most ``clip_norm``; return it."""
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.settings.clip_norm > 0:
+            scale = self.settings.clip_norm / norm.clamp(min=self.settings.clip_norm)
+            torch._foreach_mul_(gradients, scale)
+        return norm
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        return float(objective(self.model, *self.arrays(batch), 0.0)), batch.tokens
+
+    def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
+        return decode(self.model, source, search)
+
+    def save(self, folder: Path) -> None:
+        write_torch_checkpoint(folder, self.checkpoint())
+
+    def checkpoint(self) -> Checkpoint:
+        """Weights, moments and step count under canonical names."""
+        states = {name: self.optimizer.state.get(p, {}) for name, p in self.trained.items()}
+        count = next((int(s["step"]) for s in states.values() if s), 0)
+        return Checkpoint(
+            weights(self.model), _moments(states, "exp_avg"), _moments(states, "exp_avg_sq"), count
+        )
+
+    def restore(self, folder: Path) -> None:
+        self.load(read_checkpoint(folder), str(folder))
+
+    def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
+        """Take over weights, moments and step count; what does not fit is a UserError."""
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.dtype), label)
+        load_weights(self.model, checkpoint.weights)
+        for name, parameter in self.trained.items() if checkpoint.count else ():
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(checkpoint.count), device=self.device),
+                "exp_avg": self.moment(checkpoint.first_moments[name]),
+                "exp_avg_sq": self.moment(checkpoint.second_moments[name]),
+            }
+
+    def moment(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(array, order="C")).to(self.device)
+
+
+def _moments(states: dict[str, dict[str, Tensor]], key: str) -> dict[str, np.ndarray]:
+    held = {name: state[key] for name, state in states.items() if state}
+    return {name: tensor.cpu().numpy().copy() for name, tensor in held.items()}
+
+
+def make_backend(
+    config: TransformerConfig,
+    settings: TrainingSettings,
+    weights: dict[str, np.ndarray] | None = None,
+) -> TorchBackend:
+    """The backend; without ``weights`` it starts from ``initial_weights(config, seed)``."""
+    return TorchBackend(config, settings, weights)

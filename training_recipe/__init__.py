@@ -1,0 +1,1 @@
+"""How a Transformer is trained, whatever the framework: NumPy and the standard library."""

@@ -1,0 +1,86 @@
+"""What the training loop asks of a framework; each twin's ``training.py`` fills this Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from training_recipe.batches import Batch
+    from training_recipe.settings import TrainingSettings
+    from transformer_spec import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look for an output: greedy (beam 1), beam, or sampling; ``max_length`` counts eos."""
+
+    beam: int = 1
+    length_penalty: float = 1.0
+    max_length: int | None = None
+    nbest: int = 1
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One output, without eos.
+
+    ``score`` is the sum of log probabilities / length ** length_penalty, where the length and
+    the sum count eos; ``log_probability`` is the sum alone.
+    """
+
+    ids: list[int]
+    score: float
+    log_probability: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one training step reports; numbers may still lie on the device, ``float(x)`` waits.
+
+    ``loss_sum`` is the objective (with label smoothing) summed over the batch's tokens,
+    ``gradient_norm`` the global norm before clipping.
+    """
+
+    loss_sum: Any
+    tokens: Any
+    gradient_norm: Any
+
+
+class Backend(Protocol):
+    """A model with its optimizer in one framework."""
+
+    name: str
+
+    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+        """Update the weights without waiting; dropout depends on (seed, step) alone."""
+        ...
+
+    def evaluate(self, batch: Batch) -> tuple[float, int]:
+        """Token cross-entropy without smoothing or dropout, summed, and the number of tokens."""
+        ...
+
+    def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
+        """The n best outputs of each row of ``source`` (B, S) int32, best first."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer state into an existing empty folder."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Read a checkpoint folder of either backend; one that does not fit is a UserError."""
+        ...
+
+
+MakeBackend = Callable[
+    ["TransformerConfig", "TrainingSettings", "dict[str, np.ndarray] | None"], Backend
+]

@@ -1,0 +1,187 @@
+"""Token-budget batches in a few fixed shapes; their order is a function of seed and epoch alone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from training_recipe.batch_shapes import Box, partition
+from training_recipe.corpora import Example
+from training_recipe.vocabulary import BOS_ID, EOS_ID, PAD_ID, Vocabulary
+from transformer_spec.errors import UserError
+
+IdPair = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's examples; rows beyond the examples are all padding.
+
+    Epochs count from 1, ``index`` counts the batches of an epoch from 0.
+    """
+
+    source: np.ndarray  # (B, S) int32: ids, eos, padding
+    target_in: np.ndarray  # (B, T) int32: start id, ids, padding
+    target_out: np.ndarray  # (B, T) int32: ids, eos, padding
+    epoch: int = 1
+    index: int = 0
+    pad_id: int = PAD_ID
+
+    @property
+    def tokens(self) -> int:
+        """Number of target tokens to predict, each row's eos included."""
+        return int(np.count_nonzero(self.target_out != self.pad_id))
+
+    @property
+    def source_tokens(self) -> int:
+        """Number of source tokens, each row's eos included."""
+        return int(np.count_nonzero(self.source != self.pad_id))
+
+
+def encode_pairs(
+    examples: Iterable[Example], source: Vocabulary, target: Vocabulary
+) -> list[IdPair]:
+    """One pair of ids for each example and each of its targets, without bos and eos."""
+    pairs = []
+    for example in examples:
+        ids = source.encode(example.source)
+        pairs += [(ids, target.encode(text)) for text in example.targets]
+    return pairs
+
+
+def drop_long(
+    pairs: Sequence[IdPair], max_length: int, what: str = "training pairs"
+) -> tuple[list[IdPair], list[str]]:
+    """The pairs that fit into ``max_length`` tokens a side, eos included, and a note on the rest.
+
+    Raises UserError where none fits.
+    """
+    kept = [pair for pair in pairs if max(map(len, pair)) < max_length]
+    dropped = len(pairs) - len(kept)
+    if not dropped:
+        return kept, []
+    note = f"{dropped:,} of {len(pairs):,} {what} are longer than max_length {max_length}"
+    if not kept:
+        raise UserError(f"{note}: none is left; raise max_length or use a coarser vocabulary")
+    return kept, [f"{note} and are left out"]
+
+
+def encode_sources(
+    sources: Sequence[Sequence[int]],
+    *,
+    rows: int | None = None,
+    length: int | None = None,
+    pad_id: int = PAD_ID,
+    eos_id: int = EOS_ID,
+) -> np.ndarray:
+    """Model input (B, S) int32 of ids without eos: eos is added, then padding.
+
+    ``rows`` and ``length`` are at least what the sources need (None: exactly that); ValueError
+    otherwise, as nothing is cut.
+    """
+    texts = _Sequences(sources, eos_id)
+    longest = int(texts.lengths.max(initial=1))
+    rows, length = rows or len(sources), length or longest
+    if rows < len(sources) or length < longest:
+        needed = f"({len(sources)}, {longest})"
+        raise ValueError(f"sources of shape {needed} with eos do not fit into ({rows}, {length})")
+    return texts.padded(np.arange(len(sources)), rows, length, pad_id)
+
+
+class _Sequences:
+    """Many id lists, each ended by eos, in one flat array."""
+
+    def __init__(self, ids: Sequence[Sequence[int]], eos_id: int) -> None:
+        self.lengths = np.fromiter((len(row) + 1 for row in ids), np.int64, len(ids))
+        self._starts = np.concatenate(([0], np.cumsum(self.lengths)[:-1])).astype(np.int64)
+        flat = chain.from_iterable(chain(row, (eos_id,)) for row in ids)
+        self._flat = np.fromiter(flat, np.int32, int(self.lengths.sum()))
+
+    def padded(self, members: np.ndarray, rows: int, length: int, pad_id: int) -> np.ndarray:
+        """The chosen lists as (rows, length) int32, padding on the right and below."""
+        columns = np.arange(length)
+        real = columns < self.lengths[members, None]
+        result = np.full((rows, length), pad_id, np.int32)
+        positions = (self._starts[members, None] + columns)[real]
+        result[: len(members)][real] = self._flat[positions]
+        return result
+
+
+class BatchPlan:
+    """All batches of all epochs; ``batch(step)`` depends on the arguments and the step alone.
+
+    ``pairs`` hold ids without bos and eos, ``budget`` bounds rows x max(S, T) of a batch (a single
+    longer pair still makes a batch of one row), ``max_shapes`` the number of different shapes.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[IdPair],
+        budget: int,
+        max_shapes: int = 12,
+        seed: int = 0,
+        *,
+        pad_id: int = PAD_ID,
+        decoder_start_id: int = BOS_ID,
+        eos_id: int = EOS_ID,
+    ) -> None:
+        if not pairs:
+            raise UserError("there are no pairs to make batches of")
+        if min(budget, max_shapes) < 1 or seed < 0:
+            raise ValueError(f"{budget=} and {max_shapes=} must be at least 1, {seed=} at least 0")
+        self._sources = _Sequences([source for source, _ in pairs], eos_id)
+        self._targets = _Sequences([target for _, target in pairs], eos_id)
+        self._pad_id, self._start_id, self._seed = pad_id, decoder_start_id, seed
+        self._boxes = partition(self._sources.lengths, self._targets.lengths, budget, max_shapes)
+        self._order: tuple[int, list[tuple[Box, np.ndarray]]] = (0, [])
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """The different (B, S, T) of the batches."""
+        return list(dict.fromkeys(box.shape for box in self._boxes))
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return sum(box.batches for box in self._boxes)
+
+    @property
+    def padding(self) -> float:
+        """Share of padding in the entries of all batches, source and target together."""
+        entries = sum(box.batches * box.rows * (box.source + box.target) for box in self._boxes)
+        real = self._sources.lengths.sum() + self._targets.lengths.sum()
+        return 1.0 - float(real) / entries
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step; steps count from 1 and run through epoch after epoch."""
+        if step < 1:
+            raise ValueError(f"step {step} is not possible; steps count from 1")
+        epoch, index = divmod(step - 1, self.batches_per_epoch)
+        box, members = self._epoch_order(epoch + 1)[index]
+        source = self._sources.padded(members, box.rows, box.source, self._pad_id)
+        target = self._targets.padded(members, box.rows, box.target, self._pad_id)
+        shifted = self._shift(target, self._targets.lengths[members])
+        return Batch(source, shifted, target, epoch + 1, index, self._pad_id)
+
+    def _shift(self, target: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """The decoder's input: the start id, then the target without its eos."""
+        shifted = np.full_like(target, self._pad_id)
+        examples = shifted[: len(lengths)]
+        examples[:, 1:] = target[: len(lengths), :-1]
+        examples[np.arange(target.shape[1]) >= lengths[:, None]] = self._pad_id
+        examples[:, 0] = self._start_id
+        return shifted
+
+    def _epoch_order(self, epoch: int) -> list[tuple[Box, np.ndarray]]:
+        if self._order[0] != epoch:
+            self._order = (epoch, self._shuffled(epoch))
+        return self._order[1]
+
+    def _shuffled(self, epoch: int) -> list[tuple[Box, np.ndarray]]:
+        # Raw bits of a named generator, sorted: NumPy may change how `permutation` uses them.
+        bits = np.random.PCG64([self._seed, epoch])
+        batches = []
+        for box in self._boxes:
+            members = box.members[np.argsort(bits.random_raw(len(box.members)), kind="stable")]
+            batches += [(box, part) for part in np.array_split(members, box.batches)]
+        return [batches[i] for i in np.argsort(bits.random_raw(len(batches)), kind="stable")]

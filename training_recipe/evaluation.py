@@ -1,0 +1,155 @@
+"""Judging a model: loss on held-out batches, and scores of what it says to held-out sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from training_recipe.backend import Backend, Hypothesis, Search
+from training_recipe.batches import BatchPlan, encode_sources
+from training_recipe.corpora import Example
+from training_recipe.preparation import Prepared
+from training_recipe.scores import Scores, score
+from training_recipe.settings import TrainingSettings
+
+SHORTEST_WIDTH = 8
+Check = Callable[[], None]
+
+
+def held_out_loss(backend: Backend, plan: BatchPlan, check: Check) -> float:
+    """Cross-entropy per target token in nats over one epoch; ``check`` may raise in between."""
+    loss, tokens = 0.0, 0
+    for step in range(1, plan.batches_per_epoch + 1):
+        check()
+        batch_loss, batch_tokens = backend.evaluate(plan.batch(step))
+        loss += float(batch_loss)
+        tokens += int(batch_tokens)
+    return loss / tokens
+
+
+def spread(examples: Sequence[Example], count: int | None) -> list[Example]:
+    """``count`` examples evenly spread over all, always the same ones; all where count is None."""
+    if count is None or count >= len(examples):
+        return list(examples)
+    return [examples[number * len(examples) // count] for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the model said to ``examples``, how good that is, and the loss where it was taken."""
+
+    loss: float | None
+    scores: Scores | None
+    examples: list[Example]
+    outputs: list[str]
+    too_long: int = 0
+
+    @property
+    def main(self) -> tuple[str, float]:
+        """Name and value of what checkpoints are compared by: the main score, else the loss."""
+        if self.scores is None:
+            return "loss", self.loss or 0.0
+        return self.scores.best[0], self.scores.main
+
+    def is_better_than(self, other: float) -> bool:
+        """Whether ``main`` beats another value of the same name."""
+        return self.scores.is_better_than(other) if self.scores else self.main[1] < other
+
+
+class Judge:
+    """Validates and tests a backend's model; ``check`` may raise between batches."""
+
+    def __init__(
+        self, backend: Backend, prepared: Prepared, settings: TrainingSettings, check: Check
+    ) -> None:
+        self.backend, self.prepared, self.settings = backend, prepared, settings
+        self.check = check
+
+    def validate(self) -> Judgement:
+        """Loss on all validation pairs, scores of greedy outputs for some examples."""
+        loss = held_out_loss(self.backend, self.prepared.valid_plan, self.check)
+        examples = spread(self.prepared.corpus.valid, self.settings.valid_examples)
+        return self._judge(loss, examples, Search())
+
+    def test(self) -> Judgement:
+        """Scores of the outputs for the test examples."""
+        search = Search(beam=self.settings.beam, length_penalty=self.settings.length_penalty)
+        examples = spread(self.prepared.corpus.test, self.settings.test_examples)
+        return self._judge(None, examples, search)
+
+    def _judge(self, loss: float | None, examples: list[Example], search: Search) -> Judgement:
+        if not examples:
+            return Judgement(loss, None, [], [])
+        outputs, too_long = self._outputs(examples, search)
+        task, tokenize = self.prepared.corpus.task, self.settings.bleu_tokenize
+        scores = score(task, outputs, examples, tokenize)
+        return Judgement(loss, scores, examples, outputs, too_long)
+
+    def _outputs(self, examples: list[Example], search: Search) -> tuple[list[str], int]:
+        """The best output for each example, and how many sources were too long to be read.
+
+        A source longer than the model's max_length has the empty text as its output.
+        """
+        prepared, longest = self.prepared, self.prepared.config.max_length
+        search = replace(search, max_length=min(longest, prepared.longest_target))
+        sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
+        fitting = [number for number, ids in enumerate(sources) if len(ids) < longest]
+        found = decode_all(
+            self.backend,
+            [sources[number] for number in fitting],
+            search,
+            self.settings.batch_tokens,
+            longest,
+            self.check,
+        )
+        outputs = [""] * len(examples)
+        for number, hypotheses in zip(fitting, found, strict=True):
+            outputs[number] = prepared.target_vocabulary.decode(hypotheses[0].ids)
+        return outputs, len(examples) - len(fitting)
+
+
+def decode_all(
+    backend: Backend,
+    sources: Sequence[list[int]],
+    search: Search,
+    budget: int,
+    longest: int,
+    check: Check = lambda: None,
+) -> list[list[Hypothesis]]:
+    """The n best outputs of each source (ids without eos), in the order of the sources.
+
+    ``budget`` bounds rows x beam x length of a batch, ``longest`` is the model's max_length.
+    Batches have few shapes: rows and lengths are powers of two (or ``longest``), and spare rows
+    repeat the last source.
+    """
+    found: list[list[Hypothesis]] = [[] for _ in sources]
+    lengths = [len(ids) + 1 for ids in sources]
+    for members, rows, width in decoding_batches(lengths, search.beam, budget, longest):
+        check()
+        filled = [sources[n] for n in members]
+        filled += filled[-1:] * (rows - len(filled))
+        outputs = backend.decode(encode_sources(filled, rows=rows, length=width), search)
+        for number, hypotheses in zip(members, outputs, strict=False):
+            found[number] = hypotheses
+    return found
+
+
+def decoding_batches(
+    lengths: Sequence[int], beam: int, budget: int, longest: int
+) -> Iterator[tuple[list[int], int, int]]:
+    """(members, rows, width) of each batch, sources of similar length together."""
+    widths: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        width = min(longest, max(SHORTEST_WIDTH, _power_of_two(length)))
+        widths.setdefault(width, []).append(number)
+    for width, members in sorted(widths.items()):
+        most = max(1, budget // (width * beam))
+        most = 1 << (most.bit_length() - 1)
+        for start in range(0, len(members), most):
+            part = members[start : start + most]
+            yield part, min(most, _power_of_two(len(part))), width
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is at least ``number``."""
+    return 1 << max(number - 1, 0).bit_length()

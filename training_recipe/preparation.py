@@ -1,0 +1,153 @@
+"""From settings to what a run needs before its first step: data, vocabularies, batches, config."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training_recipe.batches import BatchPlan, IdPair, drop_long, encode_pairs
+from training_recipe.corpora import Corpus, Example, load_corpus
+from training_recipe.run_folder import RunFolder
+from training_recipe.settings import TrainingSettings
+from training_recipe.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+from transformer_spec import TransformerConfig
+
+Vocabularies = tuple[Vocabulary, Vocabulary]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training reads; ``longest_target`` counts eos and bounds decoding."""
+
+    corpus: Corpus
+    source_vocabulary: Vocabulary
+    target_vocabulary: Vocabulary
+    config: TransformerConfig
+    plan: BatchPlan
+    valid_plan: BatchPlan
+    longest_target: int
+    fingerprint: str
+    notes: list[str]
+
+    def save(self, run: RunFolder) -> None:
+        """Write config.json and vocabulary/."""
+        self.config.save(run.config)
+        run.vocabulary.mkdir()
+        self.source_vocabulary.save(run.vocabulary, "source")
+        self.target_vocabulary.save(run.vocabulary, "target")
+
+
+def prepare_new(settings: TrainingSettings, model: dict[str, Any]) -> Prepared:
+    """Read the data and build the vocabularies; ``model`` lacks only their sizes."""
+    corpus = _read(settings)
+    source, target = build_vocabularies(settings, corpus)
+    config = TransformerConfig(
+        **model,
+        source_vocab_size=source.size,
+        target_vocab_size=target.size,
+        **{name: getattr(target, name) for name in ("pad_id", "unk_id", "bos_id", "eos_id")},
+    )
+    return _prepare(settings, corpus, (source, target), config)
+
+
+def prepare_again(settings: TrainingSettings, run: RunFolder) -> Prepared:
+    """Read the data again; vocabularies and config are the run's."""
+    source = load_vocabulary(run.vocabulary, "source")
+    target = load_vocabulary(run.vocabulary, "target")
+    config = TransformerConfig.load(run.config)
+    return _prepare(settings, _read(settings), (source, target), config)
+
+
+def _read(settings: TrainingSettings) -> Corpus:
+    return load_corpus(
+        settings.data,
+        source_lang=settings.source_lang,
+        target_lang=settings.target_lang,
+        columns=settings.columns,
+        valid=settings.valid,
+        test=settings.test,
+    )
+
+
+def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabularies:
+    """The vocabularies of the training examples, one object twice if shared."""
+    kinds, algorithm = settings.vocabulary_kinds(), settings.sentencepiece_algorithm
+    sources = [example.source for example in corpus.train]
+    targets = [text for example in corpus.train for text in example.targets]
+    sizes = settings.source_vocab_size, settings.target_vocab_size
+    if settings.shared_vocabulary:
+        size = sizes[0] or sizes[1]
+        shared = build_vocabulary(kinds[0], sources + targets, size, "shared", algorithm)
+        return shared, shared
+    return (
+        build_vocabulary(kinds[0], sources, sizes[0], "source", algorithm),
+        build_vocabulary(kinds[1], targets, sizes[1], "target", algorithm),
+    )
+
+
+def _prepare(
+    settings: TrainingSettings, corpus: Corpus, both: Vocabularies, config: TransformerConfig
+) -> Prepared:
+    pairs, notes = _fitting(corpus.train, both, config, "training pairs")
+    valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
+    plan = _plan(pairs, settings, config)
+    return Prepared(
+        corpus,
+        *both,
+        config,
+        plan,
+        _plan(valid, settings, config),
+        longest_target=max(len(target) + 1 for _, target in pairs),
+        fingerprint=fingerprint(pairs),
+        notes=[*corpus.notes, *notes, *valid_notes, *describe(corpus, both, plan)],
+    )
+
+
+def _fitting(
+    examples: list[Example], both: Vocabularies, config: TransformerConfig, what: str
+) -> tuple[list[IdPair], list[str]]:
+    return drop_long(encode_pairs(examples, *both), config.max_length, what)
+
+
+def _plan(pairs: list[IdPair], settings: TrainingSettings, config: TransformerConfig) -> BatchPlan:
+    return BatchPlan(
+        pairs,
+        settings.batch_tokens,
+        settings.batch_shapes,
+        settings.seed,
+        pad_id=config.pad_id,
+        decoder_start_id=config.decoder_start_id or 0,
+        eos_id=config.eos_id,
+    )
+
+
+def fingerprint(pairs: list[IdPair]) -> str:
+    """A hash of the training pairs: a run is not continued on other data than it began with."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(repr(pair).encode())
+    return digest.hexdigest()
+
+
+def describe(corpus: Corpus, both: Vocabularies, plan: BatchPlan) -> list[str]:
+    """Lines on data, vocabularies and batches for the start of the log."""
+    sizes = f"{len(corpus.train):,} train, {len(corpus.valid):,} valid, {len(corpus.test):,} test"
+    kinds = [f"{vocabulary.size:,} {vocabulary.kind}" for vocabulary in both]
+    shapes = "  ".join("x".join(map(str, shape)) for shape in plan.shapes)
+    return [
+        f"data {corpus.name}: {sizes}",
+        f"vocabularies: source {kinds[0]}, target {kinds[1]}",
+        f"batches: {plan.batches_per_epoch:,} an epoch, {plan.padding:.1%} padding, "
+        f"{len(plan.shapes)} shapes (rows x source x target): {shapes}",
+    ]
+
+
+def default_run_path(settings: TrainingSettings, backend: str) -> Path:
+    """The first of runs/DATA-BACKEND-1, -2, ... that does not exist."""
+    stem = f"{Path(settings.data).name.split('.')[0]}-{backend}"
+    count = 1
+    while Path("runs", f"{stem}-{count}").exists():
+        count += 1
+    return Path("runs", f"{stem}-{count}")

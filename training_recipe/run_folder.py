@@ -1,0 +1,189 @@
+"""The layout of a run folder, and writing that is whole or absent.
+
+A folder holds config.json, settings.json, vocabulary/, metrics.jsonl, tensorboard/, curves.png,
+checkpoints/step_00001000/ and the link best to one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from transformer_spec.errors import UserError
+
+STEP_FOLDER = re.compile(r"step_(\d{8,})")
+
+
+class RunFolder:
+    """Where everything of one run lies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.settings = self.path / "settings.json"
+        self.vocabulary = self.path / "vocabulary"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.curves = self.path / "curves.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
+
+    @classmethod
+    def create(cls, path: Path, fill: Callable[[RunFolder], None]) -> RunFolder:
+        """A new run folder, filled aside and then renamed; an existing one is a UserError."""
+        run = cls(path)
+        if os.path.lexists(run.path):
+            raise already_there(run.path)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with written_aside(run.path) as partial:
+                aside = cls(partial)
+                aside.checkpoints.mkdir()
+                fill(aside)
+                aside.metrics.touch()
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise already_there(run.path) from None
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder; a UserError names what is missing from it."""
+        run = cls(path)
+        if not run.path.is_dir():
+            raise UserError(f"{path} is not a run folder: no such folder")
+        needed = (run.config, run.settings, run.vocabulary)
+        missing = [part.name for part in needed if not part.exists()]
+        if missing:
+            raise UserError(f"{path} is not a run folder: it has no {', '.join(missing)}")
+        return run
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint of ``step``."""
+        return self.checkpoints / f"step_{step:08d}"
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = [STEP_FOLDER.fullmatch(part.name) for part in self.checkpoints.iterdir()]
+        return sorted(int(match.group(1)) for match in names if match)
+
+    def best_or_newest(self) -> Path:
+        """The checkpoint to use a run by: the best, or the newest where none is marked best."""
+        if self.best.is_dir():
+            return self.best.resolve()
+        if not self.steps():
+            raise UserError(f"{self.path} has no checkpoint yet; go on with --resume {self.path}")
+        return self.checkpoint(self.steps()[-1])
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove what a killed process left half-written; the names removed."""
+        places = [self.path, *(p for p in (self.checkpoints,) if p.is_dir())]
+        leftovers = [part for place in places for part in place.glob(".*.partial-*")]
+        for part in leftovers:
+            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
+        return sorted(part.name for part in leftovers)
+
+
+def already_there(path: Path) -> UserError:
+    """The error for a run folder that would be overwritten."""
+    return UserError(
+        f"{path} exists already and is never overwritten; go on with it by --resume {path}, "
+        "or choose another --name"
+    )
+
+
+def partial_path(path: Path) -> Path:
+    """A hidden name beside ``path`` under which it is written before it is renamed."""
+    return path.parent / f".{path.name}.partial-{secrets.token_hex(4)}"
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """An empty folder that becomes ``path``, on disk and whole, when the block ends well."""
+    partial = partial_path(path)
+    partial.mkdir()
+    try:
+        yield partial
+        sync_tree(partial)
+        os.rename(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until every file and folder below ``folder`` is on disk."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(place) / name)
+        sync(Path(place))
+
+
+def sync(path: Path) -> None:
+    """Wait until one file, or the entries of one folder, are on disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file aside, then put it in the place of ``path`` at once."""
+    partial = partial_path(path)
+    try:
+        write(partial)
+        sync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file at once."""
+    replace_file(path, lambda partial: partial.write_text(json_text(content), encoding="utf-8"))
+
+
+def json_text(content: Any) -> str:
+    """JSON as every file of a run is written."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; a missing or damaged file is a UserError that names it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: it holds no JSON object")
+    return content
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make ``link`` a relative link to ``target`` at once, replacing what it was."""
+    relative = os.path.relpath(target, link.parent)
+    if link.is_symlink() and os.readlink(link) == relative:
+        return
+    partial = partial_path(link)
+    os.symlink(relative, partial)
+    os.replace(partial, link)
+    sync(link.parent)

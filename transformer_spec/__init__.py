@@ -1,0 +1,34 @@
+"""What the model is: config, positions, weight inventory and leaf names. NumPy and stdlib only."""
+
+from transformer_spec.config import FORMAT_VERSION, TransformerConfig
+from transformer_spec.errors import ConfigError, Faults, UserError
+from transformer_spec.inventory import (
+    initial_weights,
+    tied_weights,
+    trained_names,
+    weight_shapes,
+)
+from transformer_spec.leaves import canonical_name, flax_name, leaf_kind, to_flax, to_torch
+from transformer_spec.positions import check_length, position_rows, sinusoid_table
+from transformer_spec.strict import check_arrays
+
+__all__ = [
+    "FORMAT_VERSION",
+    "ConfigError",
+    "Faults",
+    "TransformerConfig",
+    "UserError",
+    "canonical_name",
+    "check_arrays",
+    "check_length",
+    "flax_name",
+    "initial_weights",
+    "leaf_kind",
+    "position_rows",
+    "sinusoid_table",
+    "tied_weights",
+    "to_flax",
+    "to_torch",
+    "trained_names",
+    "weight_shapes",
+]

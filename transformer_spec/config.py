@@ -1,0 +1,243 @@
+"""What the model is: one config that both twins, the converter and the tests read.
+
+A config says what a model *is*. Run modes (deterministic, decoding, number format) are call
+arguments or training settings and never stand here.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from transformer_spec.errors import ConfigError, Faults
+
+FORMAT_VERSION = 1
+
+NORM_POSITIONS = ("pre", "post")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity")
+POSITIONS = ("sinusoidal", "learned", "none")
+SINUSOID_LAYOUTS = ("interleaved", "concatenated")
+SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
+OUTPUT_BIASES = ("none", "trained", "frozen")
+TIED_EMBEDDINGS = ("none", "target_output", "all")
+
+
+def setting(help: str, *default: Any, choices: tuple[str, ...] = (), least: float | None = None):
+    """A dataclass field with its meaning; without a default the field must be given."""
+    metadata = {"help": help, "choices": choices, "least": least}
+    if default:
+        return dataclasses.field(default=default[0], metadata=metadata)
+    return dataclasses.field(metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """An encoder-decoder Transformer (Vaswani et al. 2017, section 3) with its known variations.
+
+    ``None`` stands for the derived default that the field's help names and is replaced when the
+    config is made. All faults are raised together as one ``ConfigError``.
+    """
+
+    source_vocab_size: int = setting("number of source tokens V_source", least=1)
+    target_vocab_size: int = setting("number of target tokens V_target", least=1)
+    hidden_dim: int = setting("width D of every token's vector", least=1)
+    inner_dim: int = setting("width F inside the feed-forward network", least=1)
+    num_heads: int = setting("attention heads H; D is divided among them", least=1)
+    num_encoder_layers: int = setting("encoder layers", least=0)
+    num_decoder_layers: int = setting("decoder layers", least=0)
+    max_length: int = setting("longest sequence in tokens, source or target", least=1)
+    norm_position: str = setting(
+        "LayerNorm before each sub-layer (pre) or after its residual sum (post)",
+        "post", choices=NORM_POSITIONS,
+    )
+    final_norm: bool | None = setting(
+        "LayerNorm after the last layer of each half; default: only with pre", None
+    )
+    embedding_norm: bool = setting("LayerNorm on the sum of embedding and position", False)
+    norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5)
+    activation: str = setting("function inside the feed-forward", "relu", choices=ACTIVATIONS)
+    encoder_positions: str = setting("encoder position kind", "sinusoidal", choices=POSITIONS)
+    decoder_positions: str = setting("decoder position kind", "sinusoidal", choices=POSITIONS)
+    sinusoid_layout: str = setting(
+        "sine and cosine columns in turn, or all sines before all cosines",
+        "interleaved", choices=SINUSOID_LAYOUTS,
+    )
+    sinusoid_frequency: str = setting(
+        "exponent of 1/10000 in column pair i of width d", "2i/d", choices=SINUSOID_FREQUENCIES
+    )
+    position_offset: int = setting("position of the first token", 0, least=0)
+    positions_skip_padding: bool = setting("count positions over non-padding tokens only", False)
+    embedding_scale: float | None = setting("factor on embeddings; default: sqrt(D)", None)
+    attention_scale: float | None = setting(
+        "factor on attention scores; default: 1/sqrt(D/H)", None
+    )
+    attention_bias: bool = setting("biases in fcQ, fcK, fcV, fcOut", True)
+    ffn_bias: bool = setting("biases in fc1, fc2", True)
+    output_bias: str = setting("bias of the output projection", "trained", choices=OUTPUT_BIASES)
+    tied_embeddings: str = setting(
+        "tables shared: target embedding with output projection, or source embedding as well",
+        "none", choices=TIED_EMBEDDINGS,
+    )
+    dropout: float = setting("dropout on embeddings and sub-layer outputs", 0.1)
+    attention_dropout: float = setting("dropout on attention probabilities", 0.0)
+    activation_dropout: float = setting("dropout after the feed-forward activation", 0.0)
+    pad_id: int = setting("padding token", 0, least=0)
+    unk_id: int = setting("unknown token", 1, least=0)
+    bos_id: int = setting("begin-of-sentence token", 2, least=0)
+    eos_id: int = setting("end-of-sentence token", 3, least=0)
+    decoder_start_id: int | None = setting(
+        "first token fed to the decoder; default: bos_id", None, least=0
+    )
+
+    def __post_init__(self) -> None:
+        faults = Faults()
+        _check_types(self, faults)
+        if not faults.messages:
+            self._derive_defaults()
+            _check_values(self, faults)
+        faults.raise_if_any("invalid TransformerConfig", ConfigError)
+
+    def _derive_defaults(self) -> None:
+        derived = {
+            "final_norm": self.norm_position == "pre",
+            "embedding_scale": math.sqrt(max(self.hidden_dim, 1)),
+            "attention_scale": 1 / math.sqrt(max(self.hidden_dim // max(self.num_heads, 1), 1)),
+            "decoder_start_id": self.bos_id,
+        }
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_dim // self.num_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TransformerConfig":
+        """The config of a mapping; unknown and missing keys are all named in one ConfigError."""
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        faults = Faults()
+        for name in values.keys() - fields.keys():
+            faults.add(f"unknown key {name!r}; allowed: {', '.join(fields)}")
+        for name, field in fields.items():
+            if field.default is dataclasses.MISSING and name not in values:
+                faults.add(f"missing key {name!r} ({field.metadata['help']})")
+        faults.raise_if_any("invalid TransformerConfig", ConfigError)
+        return cls(**values)
+
+    def save(self, path: Path) -> None:
+        """Write config.json: format version, fields, tied weights (alias: kept name)."""
+        from transformer_spec.inventory import tied_weights
+
+        content = {
+            "format_version": FORMAT_VERSION,
+            "model": self.to_dict(),
+            "tied_weights": tied_weights(self),
+        }
+        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "TransformerConfig":
+        """Read config.json; a damaged file or another format version is a ConfigError."""
+        return cls.from_dict(_read_model_section(Path(path)))
+
+
+def _read_model_section(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; a model folder has a config.json") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ConfigError(f"{path} has no 'model' section; is it a twinformer config.json?")
+    if content.get("format_version") != FORMAT_VERSION:
+        given = content.get("format_version")
+        raise ConfigError(f"{path} has format_version {given!r}; this program reads {FORMAT_VERSION}")
+    return content["model"]
+
+
+def allowed_types(annotation: Any) -> tuple[type, ...]:
+    """The types of a field's annotation, ``int | None`` giving ``(int, NoneType)``."""
+    if isinstance(annotation, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _check_types(config: TransformerConfig, faults: Faults) -> None:
+    hints = typing.get_type_hints(TransformerConfig)
+    for field in dataclasses.fields(config):
+        value, allowed = getattr(config, field.name), allowed_types(hints[field.name])
+        if float in allowed and type(value) is int:
+            object.__setattr__(config, field.name, float(value))
+        elif type(value) not in allowed:
+            names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
+            faults.add(f"{field.name} is {value!r}; it must be {names}")
+
+
+def _check_values(config: TransformerConfig, faults: Faults) -> None:
+    for field in dataclasses.fields(config):
+        value, choices = getattr(config, field.name), field.metadata["choices"]
+        least = field.metadata["least"]
+        if choices and value not in choices:
+            faults.add(f"{field.name} is {value!r}; choose one of {', '.join(choices)}")
+        if least is not None and value < least:
+            faults.add(f"{field.name} is {value}; it must be at least {least}")
+    _check_numbers(config, faults)
+    _check_sinusoids(config, faults)
+    _check_ids(config, faults)
+    if config.tied_embeddings == "all":
+        faults.require(
+            config.source_vocab_size == config.target_vocab_size,
+            f"tied_embeddings is 'all' but source_vocab_size {config.source_vocab_size} differs "
+            f"from target_vocab_size {config.target_vocab_size}",
+        )
+
+
+def _check_numbers(config: TransformerConfig, faults: Faults) -> None:
+    D, H = config.hidden_dim, config.num_heads
+    if D > 0 and H > 0:
+        faults.require(D % H == 0, f"hidden_dim {D} is not divisible by num_heads {H}")
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        rate = getattr(config, name)
+        faults.require(0 <= rate < 1, f"{name} is {rate}; it must be at least 0 and below 1")
+    for name in ("norm_epsilon", "embedding_scale", "attention_scale"):
+        value = getattr(config, name)
+        faults.require(
+            math.isfinite(value) and value > 0, f"{name} is {value}; it must be positive and finite"
+        )
+
+
+def _check_sinusoids(config: TransformerConfig, faults: Faults) -> None:
+    sinusoidal = "sinusoidal" in (config.encoder_positions, config.decoder_positions)
+    if sinusoidal and config.sinusoid_frequency == "i/(d/2-1)":
+        faults.require(
+            config.hidden_dim >= 4,
+            f"sinusoid_frequency 'i/(d/2-1)' needs hidden_dim of at least 4, not {config.hidden_dim}",
+        )
+
+
+def _check_ids(config: TransformerConfig, faults: Faults) -> None:
+    sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
+    sides = {
+        "pad_id": ("source", "target"),
+        "unk_id": ("source", "target"),
+        "eos_id": ("source", "target"),
+        "bos_id": ("target",),
+        "decoder_start_id": ("target",),
+    }
+    for name, names_of_sides in sides.items():
+        for side in names_of_sides:
+            token, size = getattr(config, name), sizes[side]
+            faults.require(
+                token < size, f"{name} {token} is outside the {side} vocabulary of {size} tokens"
+            )
+    if config.pad_id == config.eos_id:
+        faults.add(f"pad_id and eos_id are both {config.pad_id}; they must differ")

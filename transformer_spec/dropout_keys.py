@@ -1,0 +1,37 @@
+"""The numbers behind portable dropout: both twins drop the same elements.
+
+Whether element i of a tensor is dropped is a pure function of (seed, step, site, i), where sites
+are numbered in the order in which the model reaches them. Each twin evaluates ``hash32`` on its own
+device; this file fixes the constants and derives the key of a step in plain Python.
+"""
+
+import hashlib
+
+# Multipliers and shifts of the 32-bit mixer "lowbias32" (C. Wellons, "Prospecting for Hash
+# Functions", 2018); the last shift is left out because only the high bits decide.
+MULTIPLIER_1 = 0x7FEB352D
+MULTIPLIER_2 = 0x846CA68B
+SHIFT_1 = 16
+SHIFT_2 = 15
+SITE_STRIDE = 0x9E3779B9
+
+WORD = 0xFFFFFFFF
+
+
+def hash32(x: int) -> int:
+    """Mix a 32-bit number; the reference for what both twins compute elementwise."""
+    x ^= x >> SHIFT_1
+    x = x * MULTIPLIER_1 & WORD
+    x ^= x >> SHIFT_2
+    return x * MULTIPLIER_2 & WORD
+
+
+def step_key(seed: int, step: int) -> int:
+    """The 32-bit key of one training step."""
+    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little")
+
+
+def drop_threshold(rate: float) -> int:
+    """An element is dropped where its hash is below this 32-bit number."""
+    return min(round(rate * 2**32), WORD)

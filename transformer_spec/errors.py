@@ -1,0 +1,30 @@
+"""Errors that a user's mistake causes: one clear message, never a traceback."""
+
+
+class UserError(ValueError):
+    """A user's mistake; the message says what was given, what is allowed and what to do."""
+
+
+class ConfigError(UserError):
+    """A model config that cannot describe a Transformer, with all its faults in one message."""
+
+
+class Faults:
+    """Collects faults so that all of them are reported at once."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def add(self, message: str) -> None:
+        self.messages.append(message)
+
+    def require(self, holds: bool, message: str) -> None:
+        if not holds:
+            self.add(message)
+
+    def raise_if_any(self, heading: str, error: type[UserError] = UserError) -> None:
+        """Raise one ``error`` that lists every fault; do nothing where there is none."""
+        if len(self.messages) == 1:
+            raise error(f"{heading}: {self.messages[0]}")
+        if self.messages:
+            raise error(f"{heading}: {len(self.messages)} faults\n  " + "\n  ".join(self.messages))

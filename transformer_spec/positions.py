@@ -1,0 +1,45 @@
+"""Positions of tokens: the sinusoid table and nothing else decides what a position looks like."""
+
+import numpy as np
+
+from transformer_spec.config import TransformerConfig
+from transformer_spec.errors import UserError
+
+
+def sinusoid_table(config: TransformerConfig, dtype: type = np.float32) -> np.ndarray:
+    """The table (max_length + position_offset, D) of Vaswani et al. 2017, section 3.5.
+
+    Computed in float64 and rounded once. Frequency ``2i/d`` is the paper's; ``i/(d/2-1)`` is
+    tensor2tensor's, which leaves the last column of an odd width at zero.
+    """
+    rows, D = position_rows(config), config.hidden_dim
+    angles = np.arange(rows, dtype=np.float64)[:, None] * _frequencies(config)
+    sines = D - D // 2 if config.sinusoid_frequency == "2i/d" else D // 2
+    sine, cosine = np.sin(angles[:, :sines]), np.cos(angles[:, : D // 2])
+    table = np.zeros((rows, D))
+    if config.sinusoid_layout == "interleaved":
+        table[:, 0 : 2 * sines : 2], table[:, 1 : 2 * (D // 2) : 2] = sine, cosine
+    else:
+        table[:, :sines], table[:, sines : sines + D // 2] = sine, cosine
+    return table.astype(dtype)
+
+
+def _frequencies(config: TransformerConfig) -> np.ndarray:
+    D = config.hidden_dim
+    pair = np.arange((D + 1) // 2, dtype=np.float64)
+    exponent = 2 * pair / D if config.sinusoid_frequency == "2i/d" else pair / (D // 2 - 1)
+    return 10000.0**-exponent
+
+
+def position_rows(config: TransformerConfig) -> int:
+    """Rows of a position table: the offset's unused rows come before the first token's."""
+    return config.max_length + config.position_offset
+
+
+def check_length(tokens: int, config: TransformerConfig) -> None:
+    """Raise a UserError where a sequence has more tokens than the model has positions."""
+    if tokens > config.max_length:
+        raise UserError(
+            f"a sequence of {tokens} tokens is longer than the model's max_length "
+            f"{config.max_length}; shorten it or use a model with a larger max_length"
+        )

@@ -1,0 +1,28 @@
+"""Strict acceptance of named arrays: every fault on either side, in one message."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from transformer_spec.errors import Faults
+
+
+def check_arrays(
+    arrays: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: np.dtype | type,
+    heading: str,
+) -> None:
+    """Raise one UserError that names missing, extra, wrong-shape and wrong-dtype arrays."""
+    faults = Faults()
+    for name, shape in shapes.items():
+        if name not in arrays:
+            faults.add(f"{name}: missing, expected {np.dtype(dtype)} {list(shape)}")
+        elif arrays[name].shape != tuple(shape):
+            faults.add(f"{name}: shape {list(arrays[name].shape)}, expected {list(shape)}")
+        elif arrays[name].dtype != dtype:
+            faults.add(f"{name}: dtype {arrays[name].dtype}, expected {np.dtype(dtype)}")
+    for name in arrays:
+        if name not in shapes:
+            faults.add(f"{name}: not a weight of this model")
+    faults.raise_if_any(heading)

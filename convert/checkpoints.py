@@ -1,7 +1,7 @@
 """What is in a checkpoint folder, whichever backend wrote it: read, written and checked here only.
 
-    torch: model.safetensors, optimizer.safetensors (exp_avg/NAME, exp_avg_sq/NAME, metadata count)
-    jax:   orbax/ (params, mu, nu under Flax names, count)
+torch: model.safetensors, optimizer.safetensors (exp_avg/NAME, exp_avg_sq/NAME, metadata count);
+jax: orbax/ (params, mu, nu under Flax names, count).
 """
 
 from dataclasses import dataclass, field

@@ -138,22 +138,27 @@ def _heading(conversion: Conversion) -> dict[str, object]:
     }
 
 
+def in_bytes(size: int) -> str:
+    """A number of bytes with three digits and its unit."""
+    return tqdm.format_sizeof(size, "B")
+
+
 def summary(conversion: Conversion, verb: str) -> str:
     """One line: what, from where, to what, and whether the optimizer came along."""
     content, target = conversion.content, conversion.target
-    moments = _weights_only(content.tensors, conversion)
+    moments = _moments(content.tensors, conversion)
     where = conversion.located.weights
     return (
         f"{verb} {conversion.located.kind} {where} ({content.layout.twin} names, "
         f"{content.container}) to {target.family} names in {target.container}: "
-        f"{len(content.tensors)} tensors, {content.tensors.size / 1e6:.1f} MB; "
+        f"{len(content.tensors)} tensors, {in_bytes(content.tensors.size)}; "
         f"{conversion.ledger.counts()}; {moments}"
     )
 
 
-def _weights_only(tensors: Tensors, conversion: Conversion) -> str:
+def _moments(tensors: Tensors, conversion: Conversion) -> str:
     if conversion.carries_moments:
         names = [n for n in tensors if n.startswith(conversion.content.layout.moments)]
-        size = Subset(tensors, names).size / 1e6
-        return f"optimizer moments carried ({conversion.content.count} steps, {size:.1f} MB)"
+        size = in_bytes(Subset(tensors, names).size)
+        return f"optimizer moments carried ({conversion.content.count} steps, {size})"
     return "no optimizer moments: the optimizer starts fresh"

@@ -46,7 +46,7 @@ def locate(path: Path) -> Located:
         return Located(RunFolder(path).best_or_newest(), path, "run")
     above = path.resolve().parent
     if (path / "config.json").is_file():
-        return Located(path, path, "converted folder")
+        return Located(path, path, "model folder")
     if above.name == "checkpoints" and (above.parent / "config.json").is_file():
         return Located(path, above.parent, "checkpoint")
     return Located(path, None, "weight folder")

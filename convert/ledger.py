@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convert.rules import COPY, Rule
-from convert.tensors import Header, Tensors
+from convert.tensors import Header, Tensors, as_bytes
 
 LEDGER_VERSION = 1
 CANCELLING = ("transposed", "transposed")
@@ -28,8 +28,7 @@ class Hashed(Tensors):
     def read(self, name: str) -> np.ndarray:
         array = self.tensors.read(name)
         if name not in self.sha256:
-            content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            self.sha256[name] = hashlib.sha256(content.data).hexdigest()
+            self.sha256[name] = hashlib.sha256(as_bytes(array).data).hexdigest()
             if self.progress:
                 self.progress(self[name].size)
         return array

@@ -76,9 +76,7 @@ def _source_shapes(rule: Rule, expected: ExpectedShapes) -> tuple[Any, ...]:
     return rule.operation.inverse_shapes(*(tuple(expected[target]) for target in rule.targets))
 
 
-def _check_one(
-    name: str, given: Any, shape: Any, dtype: np.dtype | None, faults: Faults
-) -> None:
+def _check_one(name: str, given: Any, shape: Any, dtype: np.dtype | None, faults: Faults) -> None:
     wanted = f"{dtype or 'float'} {list(shape) if shape is not None else ''}"
     if given is None:
         faults.add(f"missing {name!r}: expected {wanted}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from convert.tensors import as_bytes
 from transformer_spec import UserError
 
 Arrays = tuple[np.ndarray, ...]
@@ -23,7 +24,8 @@ class RuleError(UserError):
 class Operation(ABC):
     """Arrays in, arrays out, with the same said of shapes alone; ``label`` is for the ledger."""
 
-    label = "copied"
+    label: str = "copied"
+    reversed_label: str = ""  # where it differs
 
     @abstractmethod
     def forward(self, *arrays: np.ndarray) -> Arrays: ...
@@ -41,17 +43,13 @@ class Operation(ABC):
     def reversed(self) -> "Operation":
         return Reversed(self)
 
-    @property
-    def reversed_label(self) -> str:
-        return self.label
-
 
 class Reversed(Operation):
     """Another operation run the other way."""
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
-        self.label = operation.reversed_label
+        self.label = operation.reversed_label or operation.label
 
     def forward(self, *arrays: np.ndarray) -> Arrays:
         return self.operation.inverse(*arrays)
@@ -68,10 +66,6 @@ class Reversed(Operation):
     @property
     def reversed(self) -> Operation:
         return self.operation
-
-    @property
-    def reversed_label(self) -> str:
-        return self.operation.label
 
 
 class Copy(Operation):
@@ -255,8 +249,7 @@ def _same_bytes(one: np.ndarray, other: np.ndarray) -> bool:
     """Equal bit for bit, NaN and -0.0 included."""
     if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
-    views = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other)]
-    return np.array_equal(*views)
+    return np.array_equal(as_bytes(one), as_bytes(other))
 
 
 COPY = Copy()

@@ -31,6 +31,11 @@ def header_of(array: np.ndarray) -> Header:
     return Header(array.shape, array.dtype)
 
 
+def as_bytes(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array in row order; a copy only where they do not lie that way."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
 class Tensors(Mapping[str, Header]):
     """A mapping name -> Header whose arrays are read on demand with ``read(name)``."""
 

@@ -15,9 +15,11 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from flax_transformer.dropout import Dropout, drop
+from flax_transformer.primitives import Linear, LayerNorm
 from transformer_spec import TransformerConfig
 
 KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
+MemoryKeysValues = tuple[Float[Array, "N H S A"], Float[Array, "N H S A"]]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -29,22 +31,25 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def linear(in_dim: int, out_dim: int, bias: bool, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(in_dim: int, out_dim: int, bias: bool, rngs: nnx.Rngs) -> Linear:
     """A Linear whose first values the model overwrites: zeros cost nothing to make."""
     zeros = nnx.initializers.zeros_init()
-    return nnx.Linear(in_dim, out_dim, use_bias=bias, kernel_init=zeros, rngs=rngs)
+    return Linear(in_dim, out_dim, use_bias=bias, kernel_init=zeros, rngs=rngs)
 
 
-def layer_norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with the two-pass variance (Ba et al. 2016) that PyTorch computes."""
-    return nnx.LayerNorm(
-        config.hidden_dim, epsilon=config.norm_epsilon, use_fast_variance=False, rngs=rngs
-    )
+def layer_norm(config: TransformerConfig, rngs: nnx.Rngs) -> LayerNorm:
+    """LayerNorm (Ba et al. 2016) with the config's epsilon, never a framework's default."""
+    return LayerNorm(config.hidden_dim, epsilon=config.norm_epsilon, rngs=rngs)
 
 
 def padding_mask(real: Bool[Array, "B K"]) -> Bool[Array, "B 1 1 K"]:
     """Every query sees the real tokens only."""
-    return real[:, None, None, :]
+    return never_empty(real[:, None, None, :])
+
+
+def never_empty(mask: Bool[Array, "B 1 Q K"]) -> Bool[Array, "B 1 Q K"]:
+    """Let a query that may see nothing see everything: its output and gradient stay finite."""
+    return mask | ~mask.any(-1, keepdims=True)
 
 
 def look_ahead_mask(Q: int, K: int) -> Bool[Array, "1 1 Q K"]:
@@ -61,7 +66,7 @@ def attention(
     config: TransformerConfig,
     dropout: Dropout | None,
 ) -> Float[Array, "B H Q A"]:
-    """Scaled dot-product attention (section 3.2.1); a row that may see nothing sees all alike."""
+    """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
     scores = jnp.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k)
     scores = jnp.where(mask, scores, jnp.finfo(q.dtype).min)
     probabilities = drop(jax.nn.softmax(scores, -1), config.attention_dropout, dropout)
@@ -134,7 +139,7 @@ class Layer(nnx.Module):
         self.config = config
 
     def residual(
-        self, x: Array, norm: nnx.LayerNorm, sub_layer: Callable, dropout: Dropout | None
+        self, x: Array, norm: LayerNorm, sub_layer: Callable, dropout: Dropout | None
     ) -> Array:
         """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1)."""
         if self.config.norm_position == "pre":
@@ -178,8 +183,8 @@ class DecoderLayer(Layer):
         self,
         x: Float[Array, "B Q D"],
         mask: Bool[Array, "B 1 Q K"],
-        memory: KeysValues,
-        memory_mask: Bool[Array, "B 1 1 S"],
+        memory: MemoryKeysValues,
+        memory_mask: Bool[Array, "N 1 1 S"],
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B Q D"]:
@@ -189,7 +194,9 @@ class DecoderLayer(Layer):
             return self.multiheadattention1(h, keys_values, mask, dropout)
 
         def attend_memory(h: Array) -> Array:
-            return self.multiheadattention2(h, memory, memory_mask, dropout)
+            # B rows over N sources: the B/N beams of one source are queries of the same memory.
+            queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
+            return self.multiheadattention2(queries, memory, memory_mask, dropout).reshape(h.shape)
 
         x = self.residual(x, self.layerNorm1, attend_self, dropout)
         x = self.residual(x, self.layerNorm2, attend_memory, dropout)

@@ -39,7 +39,7 @@ def _chunked_loss(states, weight, bias, targets, pad_id, smoothing):
 
 def _forward(states, weight, bias, targets, pad_id, smoothing):
     size = chunk_tokens(len(targets), len(bias))
-    parts = _split(states, size, 0.0), _split(targets, size, pad_id)
+    parts = _split(states, size, 0), _split(targets, size, pad_id)
 
     def add_chunk(sums, part):
         loss, d_logits = _chunk(part[0], weight, bias, part[1], pad_id, smoothing)
@@ -56,7 +56,7 @@ def _backward(pad_id, smoothing, gradients, upstream):
     return *(gradient * upstream for gradient in gradients), None
 
 
-def _split(x: Array, size: int, filler: float) -> Array:
+def _split(x: Array, size: int, filler: int) -> Array:
     """(N, ...) -> (chunks, size, ...), the last chunk filled up with ``filler``."""
     missing = -len(x) % size
     padded = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1), constant_values=filler)

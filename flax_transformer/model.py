@@ -16,10 +16,11 @@ from flax_transformer.dropout import Dropout, drop
 from flax_transformer.layers import (
     DecoderLayer,
     EncoderLayer,
-    KeysValues,
     KeyValueCache,
+    MemoryKeysValues,
     layer_norm,
     look_ahead_mask,
+    never_empty,
     padding_mask,
 )
 from flax_transformer.precision import full_precision
@@ -137,8 +138,8 @@ class Decoder(Half):
         self,
         x: Float[Array, "B Q D"],
         mask: Bool[Array, "B 1 Q K"],
-        memory: list[KeysValues],
-        memory_mask: Bool[Array, "B 1 1 S"],
+        memory: list[MemoryKeysValues],
+        memory_mask: Bool[Array, "N 1 1 S"],
         caches: list[KeyValueCache] | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B Q D"]:
@@ -217,12 +218,12 @@ class Transformer(nnx.Module):
         check_length(target.shape[1], self.config)
         real, T = self.real_target_tokens(target), target.shape[1]
         x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)
-        mask = padding_mask(real) & look_ahead_mask(T, T)
+        mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
         memory_mask = padding_mask(self.real_tokens(source))
         return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)
 
     @full_precision
-    def memory(self, memory: Float[Array, "B S D"]) -> list[KeysValues]:
+    def memory(self, memory: Float[Array, "N S D"]) -> list[MemoryKeysValues]:
         """Each decoder layer's keys and values of the encoder's output."""
         return [layer.multiheadattention2.keys_values(memory) for layer in self.decoder.dec_layers]
 
@@ -247,12 +248,17 @@ class Transformer(nnx.Module):
     def real_tokens(self, tokens: Int[Array, "B K"]) -> Bool[Array, "B K"]:
         return tokens != self.config.pad_id
 
-    def real_target_tokens(self, target: Int[Array, "B T"]) -> Bool[Array, "B T"]:
-        """As ``real_tokens``, but a decoder that starts from the padding token sees its start."""
+    def real_target_tokens(
+        self, target: Int[Array, "B T"], columns: int | Int[Array, ""] = 0
+    ) -> Bool[Array, "B T"]:
+        """As ``real_tokens``, but a decoder that starts from the padding token sees its start.
+
+        ``columns`` tokens came before these.
+        """
         real = self.real_tokens(target)
         if self.config.decoder_start_id != self.config.pad_id:
             return real
-        return real | (jnp.arange(target.shape[1]) == 0)
+        return real | (columns + jnp.arange(target.shape[1]) == 0)
 
     def position_ids(
         self,

@@ -82,7 +82,7 @@ class JaxBackend:
             jax.config.update("jax_enable_x64", True)
         self.device = find_device(settings.device)
         jax.config.update("jax_default_device", self.device)
-        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.dtype))
+        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.dtype).type)
         if weights is not None:
             load_weights(model, dict(to_flax(*item) for item in weights.items()))
         self.skeleton = skeleton(model)

@@ -60,6 +60,6 @@ def fill(skeleton: Skeleton, weights: Mapping[str, Array]) -> Transformer:
 def load(folder: str | Path) -> Transformer:
     """The model of a run, a checkpoint or a converted folder, whichever framework wrote it."""
     config, canonical = load_weights_of(Path(folder))
-    model = Transformer(config, dtype=next(iter(canonical.values())).dtype)
+    model = Transformer(config, dtype=next(iter(canonical.values())).dtype.type)
     load_weights(model, dict(to_flax(*item) for item in canonical.items()))
     return model

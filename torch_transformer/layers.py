@@ -17,6 +17,7 @@ from torch_transformer.dropout import Dropout, drop
 from transformer_spec import TransformerConfig
 
 KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
+MemoryKeysValues = tuple[Float[Tensor, "N H S A"], Float[Tensor, "N H S A"]]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -40,7 +41,12 @@ def layer_norm(config: TransformerConfig) -> nn.LayerNorm:
 
 def padding_mask(real: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 1 K"]:
     """Every query sees the real tokens only."""
-    return real[:, None, None, :]
+    return never_empty(real[:, None, None, :])
+
+
+def never_empty(mask: Bool[Tensor, "B 1 Q K"]) -> Bool[Tensor, "B 1 Q K"]:
+    """Let a query that may see nothing see everything: its output and gradient stay finite."""
+    return mask | ~mask.any(-1, keepdim=True)
 
 
 def look_ahead_mask(Q: int, K: int, device: torch.device | None = None) -> Bool[Tensor, "1 1 Q K"]:
@@ -57,11 +63,11 @@ def attention(
     config: TransformerConfig,
     dropout: Dropout | None,
 ) -> Float[Tensor, "B H Q A"]:
-    """Scaled dot-product attention (section 3.2.1); a row that may see nothing sees all alike."""
-    hidden = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, torch.finfo(q.dtype).min)
+    """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
     if dropout is None or config.attention_dropout == 0:
-        return F.scaled_dot_product_attention(q, k, v, hidden, scale=config.attention_scale)
-    scores = torch.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k) + hidden
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=config.attention_scale)
+    scores = torch.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k)
+    scores = scores.masked_fill(~mask, torch.finfo(q.dtype).min)
     probabilities = drop(torch.softmax(scores, -1), config.attention_dropout, dropout)
     return torch.einsum("bhqk,bhka->bhqa", probabilities, v)
 
@@ -73,11 +79,11 @@ class KeyValueCache:
         self.keys, self.values, self.length = keys, values, length
 
     def append(self, keys: Tensor, values: Tensor) -> KeysValues:
-        """Write Q new columns after the first ``length`` and return all columns."""
+        """Write Q new columns after the first ``length`` and return those in use."""
         end = self.length + keys.shape[2]
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
-        return self.keys, self.values
+        return self.keys[:, :, :end], self.values[:, :, :end]
 
 
 class MultiHeadAttention(nn.Module):
@@ -179,8 +185,8 @@ class DecoderLayer(Layer):
         self,
         x: Float[Tensor, "B Q D"],
         mask: Bool[Tensor, "B 1 Q K"],
-        memory: KeysValues,
-        memory_mask: Bool[Tensor, "B 1 1 S"],
+        memory: MemoryKeysValues,
+        memory_mask: Bool[Tensor, "N 1 1 S"],
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B Q D"]:
@@ -190,7 +196,9 @@ class DecoderLayer(Layer):
             return self.multiheadattention1(h, keys_values, mask, dropout)
 
         def attend_memory(h: Tensor) -> Tensor:
-            return self.multiheadattention2(h, memory, memory_mask, dropout)
+            # B rows over N sources: the B/N beams of one source are queries of the same memory.
+            queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
+            return self.multiheadattention2(queries, memory, memory_mask, dropout).reshape(h.shape)
 
         x = self.residual(x, self.layerNorm1, attend_self, dropout)
         x = self.residual(x, self.layerNorm2, attend_memory, dropout)

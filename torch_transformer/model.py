@@ -17,10 +17,11 @@ from torch_transformer.dropout import Dropout, drop
 from torch_transformer.layers import (
     DecoderLayer,
     EncoderLayer,
-    KeysValues,
     KeyValueCache,
+    MemoryKeysValues,
     layer_norm,
     look_ahead_mask,
+    never_empty,
     padding_mask,
 )
 from transformer_spec import (
@@ -124,8 +125,8 @@ class Decoder(Half):
         self,
         x: Float[Tensor, "B Q D"],
         mask: Bool[Tensor, "B 1 Q K"],
-        memory: list[KeysValues],
-        memory_mask: Bool[Tensor, "B 1 1 S"],
+        memory: list[MemoryKeysValues],
+        memory_mask: Bool[Tensor, "N 1 1 S"],
         caches: list[KeyValueCache] | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B Q D"]:
@@ -197,11 +198,11 @@ class Transformer(nn.Module):
         check_length(target.shape[1], self.config)
         real, T = self.real_target_tokens(target), target.shape[1]
         x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)
-        mask = padding_mask(real) & look_ahead_mask(T, T, target.device)
+        mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, target.device))
         memory_mask = padding_mask(self.real_tokens(source))
         return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)
 
-    def memory(self, memory: Float[Tensor, "B S D"]) -> list[KeysValues]:
+    def memory(self, memory: Float[Tensor, "N S D"]) -> list[MemoryKeysValues]:
         """Each decoder layer's keys and values of the encoder's output."""
         return [layer.multiheadattention2.keys_values(memory) for layer in self.decoder.dec_layers]
 
@@ -225,12 +226,17 @@ class Transformer(nn.Module):
     def real_tokens(self, tokens: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
         return tokens != self.config.pad_id
 
-    def real_target_tokens(self, target: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-        """As ``real_tokens``, but a decoder that starts from the padding token sees its start."""
+    def real_target_tokens(
+        self, target: Int[Tensor, "B T"], columns: int = 0
+    ) -> Bool[Tensor, "B T"]:
+        """As ``real_tokens``, but a decoder that starts from the padding token sees its start.
+
+        ``columns`` tokens came before these.
+        """
         real = self.real_tokens(target)
         if self.config.decoder_start_id != self.config.pad_id:
             return real
-        return real | (torch.arange(target.shape[1], device=target.device) == 0)
+        return real | (columns + torch.arange(target.shape[1], device=target.device) == 0)
 
     def position_ids(
         self, real: Bool[Tensor, "B K"], past: Int[Tensor, "B 1"] | int = 0, columns: int = 0

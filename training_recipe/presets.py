@@ -4,27 +4,51 @@ from __future__ import annotations
 
 from typing import Any
 
-DEFAULT_PRESET = "small"
+DEFAULT_PRESET = "tiny"
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Sized for the built-in dictionary on two CPU cores: a few minutes, short words, no dropout
+    # because so few passes over the data do not overfit.
     "tiny": {
         "model": {
-            "hidden_dim": 64,
+            "hidden_dim": 128,
             "inner_dim": 256,
             "num_heads": 4,
             "num_encoder_layers": 2,
             "num_decoder_layers": 2,
-            "max_length": 128,
+            "max_length": 64,
+            "norm_position": "pre",
+            "tied_embeddings": "target_output",
+            "dropout": 0.0,
         },
+        "optimisation": {
+            "steps": 5000,
+            "batch_tokens": 512,
+            "batch_shapes": 5,
+            "peak_lr": 3e-3,
+            "warmup_steps": 500,
+            "schedule": "linear",
+        },
+        "evaluation": {"evaluate_every": 1000, "valid_examples": 300, "beam": 5},
+        "run": {"save_every": 1000},
     },
     "small": {
         "model": {
-            "hidden_dim": 128,
-            "inner_dim": 512,
+            "hidden_dim": 256,
+            "inner_dim": 1024,
             "num_heads": 4,
             "num_encoder_layers": 3,
             "num_decoder_layers": 3,
-            "max_length": 256,
+            "max_length": 128,
+            "norm_position": "pre",
+            "tied_embeddings": "target_output",
+        },
+        "optimisation": {
+            "steps": 20000,
+            "batch_tokens": 2048,
+            "peak_lr": 1e-3,
+            "warmup_steps": 1000,
+            "schedule": "cosine",
         },
     },
     # The base model of Vaswani et al. 2017, table 3.

@@ -39,9 +39,14 @@ def read_parallel(prefix: str, languages: tuple[str, str], faults: Faults) -> li
 def read_lines(name: str, faults: Faults) -> list[str] | None:
     """The stripped lines of a file or of its .gz form; None, and a fault, if it cannot be read."""
     text = _read_text(name, faults)
-    if text is None:
-        return None
-    # Only a line feed ends a line: str.splitlines would also split at U+2028 and its like.
+    return None if text is None else split_lines(text)
+
+
+def split_lines(text: str) -> list[str]:
+    """The stripped lines of a text; only a line feed ends one.
+
+    str.splitlines would also split at U+2028 and its like.
+    """
     lines = text.removesuffix("\n").split("\n") if text else []
     return [line.strip() for line in lines]
 
@@ -78,7 +83,7 @@ def _read_text(name: str, faults: Faults) -> str | None:
     except OSError as error:
         faults.add(f"cannot read {path}: {error.strerror or error}")
     else:
-        return _decode(path, content, faults)
+        return decode_utf8(path, content, faults)
     return None
 
 
@@ -91,7 +96,8 @@ def _existing(name: str, faults: Faults) -> Path | None:
     return None
 
 
-def _decode(path: Path, content: bytes, faults: Faults) -> str | None:
+def decode_utf8(path: Path | str, content: bytes, faults: Faults) -> str | None:
+    """The text of some bytes without a byte order mark; None, and a fault, if not UTF-8."""
     try:
         return content.decode("utf-8").removeprefix(UTF8_MARK)
     except UnicodeDecodeError as error:

@@ -2,7 +2,9 @@
 
 The later form has our names and one table more, ``decoder.pos_embedding``, which its code creates
 and never uses. The first form has one ``layerNorm`` per layer, used after every sub-layer: it is
-duplicated into ``layerNorm1`` to ``layerNorm3``. Only the later form is written.
+duplicated into ``layerNorm1`` to ``layerNorm3``. A decoder layer with one ``multiheadattention``
+used it twice as well, since without the second use it would not see the encoder. Only the later
+form is written.
 """
 
 import re

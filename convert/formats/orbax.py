@@ -106,7 +106,9 @@ def write_orbax(path: Path, tensors: Tensors) -> None:
     try:
         import orbax.checkpoint
     except ImportError as error:
-        raise UserError("writing an Orbax checkpoint needs twinformer[jax]") from error
+        raise UserError(
+            "writing an Orbax checkpoint needs twinformer[jax]; safetensors need nothing more"
+        ) from error
     if path.exists():
         raise UserError(f"{path} exists already")
     tree = nested(tensors.read_all())

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 
 from convert.formats.atomic import written_aside
-from convert.tensors import Header, Joined, Tensors
+from convert.tensors import Header, Joined, Tensors, as_bytes
 from transformer_spec import Faults, UserError
 
 INDEX_SUFFIX = ".index.json"
@@ -84,7 +84,8 @@ def _open_shards(path: Path) -> Tensors:
     weight_map = _read_index(path)
     faults = Faults()
     for shard in sorted(set(weight_map.values())):
-        faults.require(Path(shard).name == shard, f"shard {shard!r} is no plain file name")
+        plain = Path(shard).name == shard != ""
+        faults.require(plain, f"shard {shard!r} is no plain file name")
     faults.raise_if_any(f"cannot read {path}")
     shards = {shard: SafetensorsFile(path.parent / shard) for shard in set(weight_map.values())}
     for name, shard in weight_map.items():
@@ -120,7 +121,7 @@ def write_safetensors(path: Path, tensors: Tensors, metadata: dict[str, str] | N
 def _write_array(file: BinaryIO, array: np.ndarray, header: Header, name: str) -> None:
     if (array.shape, array.dtype) != header:
         raise ValueError(f"{name!r} was announced as {header}, read as {array.dtype} {array.shape}")
-    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    file.write(as_bytes(array).data)
 
 
 def _header_bytes(

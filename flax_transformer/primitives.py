@@ -1,0 +1,78 @@
+"""Linear and LayerNorm as in flax.nnx, with gradients written out for speed.
+
+XLA sums a gradient over all tokens (for biases and LayerNorm's scale) many times slower than it
+multiplies matrices, and recomputes LayerNorm inside every weight gradient. Written as products
+with a row of ones, on flattened tokens, a training step on two CPU cores took two thirds of the
+time (docs/log.md). Values and gradients are those of flax.nnx.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from flax_transformer.precision import full_precision
+
+
+class Linear(nnx.Linear):
+    """x @ kernel + bias over flattened tokens."""
+
+    def __call__(self, inputs: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        flat = inputs.reshape(-1, inputs.shape[-1]) @ self.kernel[...]
+        flat = flat if self.bias is None else add_bias(flat, self.bias[...])
+        return flat.reshape(*inputs.shape[:-1], -1)
+
+
+class LayerNorm(nnx.LayerNorm):
+    """LayerNorm (Ba et al. 2016) with the two-pass variance that PyTorch computes."""
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+@full_precision
+def sum_over_tokens(x: Float[Array, "*B D"]) -> Float[Array, "D"]:
+    flat = x.reshape(-1, x.shape[-1])
+    return (jnp.ones((1, len(flat)), x.dtype) @ flat)[0]
+
+
+@jax.custom_vjp
+def add_bias(x: Float[Array, "N D"], bias: Float[Array, "D"]) -> Float[Array, "N D"]:
+    return x + bias
+
+
+def _add_bias_forward(x, bias):
+    return x + bias, None
+
+
+def _add_bias_backward(_, gradient):
+    return gradient, sum_over_tokens(gradient)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@jax.custom_vjp
+def layer_norm(
+    x: Float[Array, "*B D"], scale: Float[Array, "D"], bias: Float[Array, "D"], epsilon: float
+) -> Float[Array, "*B D"]:
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    normal = centred * inverse
+    return normal * scale + bias, (normal, inverse, scale)
+
+
+def _layer_norm_backward(kept, gradient):
+    normal, inverse, scale = kept
+    inner = gradient * scale
+    mean, along = inner.mean(-1, keepdims=True), (inner * normal).mean(-1, keepdims=True)
+    d_x = inverse * (inner - mean - normal * along)
+    return d_x, sum_over_tokens(gradient * normal), sum_over_tokens(gradient), None
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

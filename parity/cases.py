@@ -1,0 +1,104 @@
+"""Small configs and inputs that together reach every field of the config, every pair of values.
+
+Sizes are different primes (the width is the product of two), so that a swapped axis cannot fit.
+"""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from transformer_spec import TransformerConfig
+
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "activation": ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity"),
+    "encoder_positions": ("sinusoidal", "learned", "none"),
+    "decoder_positions": ("sinusoidal", "learned", "none"),
+    "output_bias": ("trained", "none", "frozen"),
+    "tied_embeddings": ("none", "target_output", "all"),
+    "norm_position": ("post", "pre"),
+    "final_norm": (False, True),
+    "embedding_norm": (False, True),
+    "norm_epsilon": (1e-5, 1e-6),
+    "sinusoid_layout": ("interleaved", "concatenated"),
+    "sinusoid_frequency": ("2i/d", "i/(d/2-1)"),
+    "position_offset": (0, 2),
+    "positions_skip_padding": (False, True),
+    "embedding_scale": (None, 1.0),
+    "attention_scale": (None, 1.0),
+    "attention_bias": (True, False),
+    "ffn_bias": (True, False),
+    "decoder_start_id": (None, 0),
+    "dropout": (0.1, 0.0),
+    "attention_dropout": (0.0, 0.2),
+    "activation_dropout": (0.0, 0.3),
+    "num_encoder_layers": (2, 1),
+    "num_decoder_layers": (2, 3),
+    "num_heads": (3, 5),
+}
+
+SIZES = {
+    "source_vocab_size": 23,
+    "target_vocab_size": 19,
+    "hidden_dim": 15,
+    "inner_dim": 11,
+    "max_length": 17,
+}
+
+
+def config_of(values: dict[str, Any]) -> TransformerConfig:
+    """A prime-sized config; a table shared by both sides gets one vocabulary size."""
+    sizes = dict(SIZES)
+    if values.get("tied_embeddings") == "all":
+        sizes["source_vocab_size"] = sizes["target_vocab_size"]
+    plain = {"num_heads": 3, "num_encoder_layers": 2, "num_decoder_layers": 2}
+    return TransformerConfig(**{**sizes, **plain, **values})
+
+
+def pairwise_configs() -> list[TransformerConfig]:
+    """Few configs in which every pair of values of two different fields occurs together."""
+    missing = {
+        frozenset((first, second))
+        for a, b in itertools.combinations(FIELDS, 2)
+        for first in ((a, value) for value in FIELDS[a])
+        for second in ((b, value) for value in FIELDS[b])
+    }
+    configs = []
+    while missing:
+        row = _covering_row(missing)
+        missing -= {frozenset(pair) for pair in itertools.combinations(row.items(), 2)}
+        configs.append(config_of(row))
+    return configs
+
+
+def _covering_row(missing: set[frozenset]) -> dict[str, Any]:
+    """One value for every field, chosen greedily to cover many missing pairs, at least one."""
+    row = dict(min(missing, key=lambda pair: sorted(map(str, pair))))
+    for field in FIELDS:
+        if field not in row:
+            row[field] = max(
+                FIELDS[field],
+                key=lambda value: sum(
+                    frozenset(((field, value), other)) in missing for other in row.items()
+                ),
+            )
+    return row
+
+
+def inputs(config: TransformerConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (B, S) and (B, T) with S != T: rows padded right, left, in full and not at all.
+
+    Row 0 has the longest length, row 1 right padding, row 2 left padding, row 3 one token, row 4
+    a source of padding only; both ends of the vocabulary occur.
+    """
+    generator = np.random.default_rng(seed)
+    S, T = config.max_length, config.max_length - 4
+    source = generator.integers(4, config.source_vocab_size, (5, S))
+    target = generator.integers(4, config.target_vocab_size, (5, T))
+    source[0, :2] = config.source_vocab_size - 1, config.unk_id
+    target[0, :2] = config.decoder_start_id, config.target_vocab_size - 1
+    source[1, 7:] = target[1, 5:] = config.pad_id
+    source[2, :6] = target[2, :3] = config.pad_id
+    source[3, 1:] = target[3, 1:] = config.pad_id
+    source[4, :] = config.pad_id
+    return source.astype(np.int32), target.astype(np.int32)

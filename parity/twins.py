@@ -1,0 +1,149 @@
+"""How far the twins are apart, bottom-up; the tests hold these numbers to their bounds."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import torch
+from flax import nnx
+
+import flax_transformer
+import torch_transformer
+from flax_transformer.training import objective as flax_objective
+from flax_transformer.weights import fill, skeleton, variables
+from parity.cases import inputs
+from torch_transformer.training import objective as torch_objective
+from torch_transformer.weights import tensors
+from transformer_spec import TransformerConfig, to_torch, trained_names
+
+Pair = tuple[torch_transformer.Transformer, flax_transformer.Transformer]
+Numbers = dict[str, float]
+
+
+class Twins:
+    """A config's two models with the same weights on one device, and inputs for both."""
+
+    def __init__(
+        self, config: TransformerConfig, dtype: str, device: str = "cpu", seed: int = 1
+    ) -> None:
+        self.config, self.dtype = config, np.dtype(dtype)
+        self.torch_device = "cuda" if device == "gpu" else "cpu"
+        self.jax_device = jax.devices(device)[0]
+        self.torch = torch_transformer.Transformer(config, seed, getattr(torch, dtype))
+        self.torch.to(self.torch_device)
+        with jax.default_device(self.jax_device):
+            self.flax = flax_transformer.Transformer(config, nnx.Rngs(seed), self.dtype.type)
+        self.perturb()
+        self.source, self.target = inputs(config)
+
+    def perturb(self) -> None:
+        """Move every weight off its first value: zeros and ones hide mistakes."""
+        generator = np.random.default_rng(2)
+        canonical = torch_transformer.weights(self.torch)
+        for name, array in canonical.items():
+            array += (generator.normal(0, 0.1, array.shape)).astype(array.dtype)
+        torch_transformer.load_weights(self.torch, canonical)
+        with jax.default_device(self.jax_device):
+            from convert import torch_to_flax
+
+            flax_transformer.load_weights(self.flax, torch_to_flax(canonical, self.config))
+
+    def to_torch(self, array: np.ndarray) -> torch.Tensor:
+        wide = np.int64 if array.dtype.kind == "i" else array.dtype
+        return torch.from_numpy(array.astype(wide)).to(self.torch_device)
+
+    def to_jax(self, array: np.ndarray) -> jax.Array:
+        return jax.device_put(array, self.jax_device)
+
+    def random(self, *shape: int) -> np.ndarray:
+        return np.random.default_rng(3).normal(size=shape).astype(self.dtype)
+
+    def apart(self, run: Callable, *arrays: np.ndarray) -> float:
+        """Largest absolute difference of ``run(model, *arrays)`` on the two models."""
+        with torch.no_grad():
+            ours = run(self.torch, *map(self.to_torch, arrays)).cpu().numpy()
+        return largest(ours - np.asarray(run(self.flax, *map(self.to_jax, arrays))))
+
+
+def largest(array: np.ndarray) -> float:
+    """Largest absolute value; NaN anywhere gives NaN, which no bound accepts."""
+    return float(np.max(np.abs(array))) if array.size else 0.0
+
+
+def bottom_up(twins: Twins) -> Numbers:
+    """Largest difference of each part: attention, feed-forward, layers, halves, logits."""
+    config = twins.config
+    S = twins.source.shape[1]
+    x, memory = twins.random(5, S, config.hidden_dim), twins.random(5, S, config.hidden_dim)
+    mask = (twins.source != config.pad_id)[:, None, None, :]
+    ahead = np.tril(np.ones((S, S), bool))[None, None] & mask
+
+    def attend(model, x, memory, mask):
+        attention = model.decoder.dec_layers[0].multiheadattention2
+        return attention(x, attention.keys_values(memory), mask)
+
+    def decoder_layer(model, x, ahead, memory, mask):
+        layer = model.decoder.dec_layers[-1]
+        return layer(x, ahead, layer.multiheadattention2.keys_values(memory), mask)
+
+    return {
+        "attention": twins.apart(attend, x, memory, mask),
+        "feed-forward": twins.apart(lambda m, x: m.decoder.dec_layers[0].ffn(x), x),
+        "encoder layer": twins.apart(lambda m, x, k: m.encoder.enc_layers[0](x, k), x, mask),
+        "decoder layer": twins.apart(decoder_layer, x, ahead, memory, mask),
+        "encoder": twins.apart(lambda m, s: m.encode(s), twins.source),
+        "decoder": twins.apart(
+            lambda m, t, h, s: m.decoder_states(t, h, s), twins.target, memory, twins.source
+        ),
+        "logits": twins.apart(lambda m, s, t: m(s, t), twins.source, twins.target),
+    }
+
+
+def loss_and_gradients(
+    twins: Twins, smoothing: float = 0.1, dropout_key: int | None = None
+) -> tuple[Numbers, dict[str, np.ndarray]]:
+    """Differences of the mean loss and of every gradient, and PyTorch's gradients by name."""
+    arrays = twins.source, twins.target[:, :-1], twins.target[:, 1:]
+    tokens = int((arrays[2] != twins.config.pad_id).sum())
+    ours, our_gradients = _torch_gradients(twins, arrays, smoothing, dropout_key, tokens)
+    theirs, their_gradients = _flax_gradients(twins, arrays, smoothing, dropout_key, tokens)
+    differences = {
+        name: largest(our_gradients[name] - their_gradients[name]) for name in our_gradients
+    }
+    return {"loss": abs(ours - theirs)} | differences, our_gradients
+
+
+def _torch_gradients(twins, arrays, smoothing, dropout_key, tokens):
+    dropout = None if dropout_key is None else torch_transformer.Dropout(dropout_key)
+    twins.torch.zero_grad()
+    loss = torch_objective(twins.torch, *map(twins.to_torch, arrays), smoothing, dropout) / tokens
+    loss.backward()
+    held = tensors(twins.torch)
+    gradients = {name: held[name].grad for name in trained_names(twins.config)}
+    return float(loss.detach()), {n: g.cpu().numpy() for n, g in gradients.items() if g is not None}
+
+
+def _flax_gradients(twins, arrays, smoothing, dropout_key, tokens):
+    bones = skeleton(twins.flax)
+
+    def mean_loss(held):
+        dropout = None if dropout_key is None else flax_transformer.Dropout(dropout_key)
+        model = fill(bones, held)
+        return flax_objective(model, *map(twins.to_jax, arrays), smoothing, dropout) / tokens
+
+    held = {name: variable[...] for name, variable in variables(twins.flax).items()}
+    loss, gradients = jax.value_and_grad(mean_loss)(held)
+    named = dict(to_torch(name, np.asarray(g)) for name, g in gradients.items())
+    return float(loss), {name: named[name] for name in trained_names(twins.config)}
+
+
+def float32_errors(config: TransformerConfig, device: str = "cpu") -> Numbers:
+    """Largest error of each twin's float32 logits against its own float64 truth."""
+    narrow, wide = Twins(config, "float32", device), Twins(config, "float64", "cpu")
+    exact = {name: a.astype(np.float64) for name, a in torch_transformer.weights(narrow.torch).items()}
+    torch_transformer.load_weights(wide.torch, exact)
+    with torch.no_grad():
+        truth = wide.torch(*map(wide.to_torch, (wide.source, wide.target))).numpy()
+        ours = narrow.torch(*map(narrow.to_torch, (wide.source, wide.target))).cpu().numpy()
+    theirs = np.asarray(narrow.flax(*map(narrow.to_jax, (wide.source, wide.target))))
+    return {"torch": largest(ours - truth), "jax": largest(theirs - truth)}

@@ -1,0 +1,54 @@
+"""The strict test world: warnings are errors, shapes are checked, no network, one device asked for."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=("cpu", "gpu", "tpu"),
+        default="cpu",
+        help="where the parity tests compute; skipped with the reason where it is absent",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from jaxtyping import install_import_hook
+
+    parts = ("dropout", "layers", "model", "loss", "decoding")
+    twins = ("torch_transformer", "flax_transformer")
+    modules = [f"{twin}.{part}" for twin in twins for part in parts]
+    install_import_hook(modules, "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """The device under test, its frameworks set to full float32 precision and 64-bit numbers."""
+    import jax
+    import torch
+
+    name = request.config.getoption("--device")
+    torch.set_float32_matmul_precision("highest")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    try:
+        jax.devices(name)
+    except RuntimeError as error:
+        pytest.skip(f"--device {name}: JAX has no such device here ({error})")
+    if name == "gpu" and not torch.cuda.is_available():
+        pytest.skip("--device gpu: PyTorch sees no GPU here")
+    return name
+
+
+@pytest.fixture
+def float64():
+    """JAX with 64-bit numbers, as the judge of equality needs them, for one test."""
+    import jax
+
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)

@@ -1,0 +1,110 @@
+"""The Orbax container: read with tensorstore alone, whichever way it was written."""
+
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+from array_cases import assert_holds, various
+
+from convert.formats.orbax import nested, open_orbax, write_orbax
+from convert.tensors import Held
+from transformer_spec import UserError
+
+
+def not_empty():
+    """Orbax cannot hold arrays without elements."""
+    return {name: array for name, array in various().items() if array.size}
+
+
+class TestOrbax:
+    def test_round_trip(self, tmp_path):
+        pytest.importorskip("orbax.checkpoint")
+        write_orbax(tmp_path / "o", Held(not_empty()))
+        assert_holds(open_orbax(tmp_path / "o"), not_empty())
+
+    def test_pytree_checkpointer_and_plain_zarr(self, tmp_path):
+        ocp = pytest.importorskip("orbax.checkpoint")
+        tree = nested(not_empty())
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "o", tree)
+        assert_holds(open_orbax(tmp_path / "o"), not_empty())
+        with ocp.PyTreeCheckpointer(use_ocdbt=False) as checkpointer:
+            checkpointer.save(tmp_path / "p", tree)
+        assert_holds(open_orbax(tmp_path / "p"), not_empty())
+
+    def test_jax_arrays_and_zarr3(self, tmp_path):
+        ocp = pytest.importorskip("orbax.checkpoint")
+        jnp = pytest.importorskip("jax.numpy")
+        handler = ocp.PyTreeCheckpointHandler(use_zarr3=True)
+        with ocp.Checkpointer(handler) as checkpointer:
+            checkpointer.save(tmp_path / "o", {"a": {"b": jnp.arange(5.0, dtype=jnp.bfloat16)}})
+        expected = {"a.b": np.arange(5).astype(ml_dtypes.bfloat16)}
+        assert_holds(open_orbax(tmp_path / "o"), expected)
+
+    def test_reads_without_jax(self, tmp_path):
+        pytest.importorskip("orbax.checkpoint")
+        write_orbax(tmp_path / "o", Held({"a.b": np.arange(3.0)}))
+        program = (
+            "import sys\n"
+            "for name in ('jax', 'flax', 'orbax', 'torch'): sys.modules[name] = None\n"
+            "from pathlib import Path\n"
+            "from convert.formats.orbax import open_orbax\n"
+            f"print(open_orbax(Path({str(tmp_path / 'o')!r})).read('a.b').tolist())"
+        )
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert result.stdout.strip() == "[0.0, 1.0, 2.0]", result.stderr
+
+    def test_an_empty_array_is_refused_by_name(self, tmp_path):
+        pytest.importorskip("orbax.checkpoint")
+        with pytest.raises(UserError, match=r"cannot write .*zero size.*a\.b"):
+            write_orbax(tmp_path / "o", Held({"a.b": np.zeros((0, 3))}))
+
+    def test_missing_metadata(self, tmp_path):
+        with pytest.raises(UserError, match="has no _METADATA: it is half-written"):
+            open_orbax(tmp_path)
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", '{"tree_metadata": 3}'])
+    def test_broken_metadata(self, tmp_path, text):
+        (tmp_path / "_METADATA").write_text(text)
+        with pytest.raises(UserError, match="_METADATA is damaged"):
+            open_orbax(tmp_path)
+
+    @pytest.mark.parametrize("size", [0, 20])
+    def test_every_truncated_file_is_noticed(self, tmp_path, size):
+        """Whichever data file is cut or gone, reading everything raises one UserError."""
+        pytest.importorskip("orbax.checkpoint")
+        write_orbax(tmp_path / "o", Held(not_empty()))
+        data = [p for p in (tmp_path / "o").rglob("*") if p.parent.name == "d"]
+        top = [p for p in data if p.parent.parent.name == "o"]
+        for path in [*top, tmp_path / "o" / "manifest.ocdbt"]:
+            content = path.read_bytes()
+            path.write_bytes(content[:size])
+            with pytest.raises(UserError, match=str(tmp_path / "o")):
+                open_orbax(tmp_path / "o").read_all()
+            path.write_bytes(content)
+        assert_holds(open_orbax(tmp_path / "o"), not_empty())
+
+    def test_lost_numbers_are_not_zeros(self, tmp_path):
+        pytest.importorskip("orbax.checkpoint")
+        write_orbax(tmp_path / "o", Held({"a": np.random.default_rng(0).normal(size=(90, 90))}))
+        values = tmp_path / "o" / "ocdbt.process_0" / "d"
+        for path in values.iterdir():
+            path.write_bytes(b"")
+        with pytest.raises(UserError, match="cannot read 'a'|damaged"):
+            open_orbax(tmp_path / "o").read("a")
+
+    def test_missing_libraries_name_the_extra(self, tmp_path, monkeypatch):
+        (tmp_path / "_METADATA").write_text('{"tree_metadata": {}}')
+        monkeypatch.setitem(sys.modules, "tensorstore", None)
+        with pytest.raises(UserError, match=r"needs tensorstore; .*twinformer\[jax\]"):
+            open_orbax(tmp_path)
+        monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+        with pytest.raises(UserError, match=r"needs twinformer\[jax\]"):
+            write_orbax(tmp_path / "o", Held({}))
+
+    def test_names_that_cannot_nest(self):
+        for names in (["a", "a.b"], ["a.b", "a"]):
+            with pytest.raises(UserError, match="beginning|array itself"):
+                nested({name: np.zeros(1) for name in names})

@@ -1,0 +1,174 @@
+"""Texts in, texts out, around a backend's ``decode``: reading, encoding, batches, output lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training_recipe.backend import Hypothesis, Search
+from training_recipe.batches import encode_sources
+from training_recipe.text_files import decode_utf8, read_lines, split_lines
+from training_recipe.translation_options import STANDARD_INPUT, Options
+from training_recipe.vocabulary import CharacterVocabulary, Vocabulary, load_vocabulary
+from transformer_spec import TransformerConfig, UserError
+from transformer_spec.errors import Faults
+
+Decode = Callable[[np.ndarray, Search], list[list[Hypothesis]]]
+
+SHORTEST_WIDTH = 8
+BATCHES_OF_A_BLOCK = 32
+LISTED_LINES = 10
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Encoded texts, ids without eos, and what there is to say about reading them."""
+
+    ids: list[list[int]]
+    notes: list[str]
+
+
+def read_texts(options: Options) -> list[str]:
+    """The stripped texts of the arguments, the file or standard input; a fault is a UserError."""
+    if options.file is None:
+        return [text.strip() for text in options.texts]
+    faults = Faults()
+    if options.file == STANDARD_INPUT:
+        text = decode_utf8("standard input", sys.stdin.buffer.read(), faults)
+        lines = split_lines(text or "")
+    else:
+        lines = read_lines(options.file, faults)
+    faults.raise_if_any("cannot read the texts")
+    return lines or []
+
+
+def load_vocabularies(folder: Path, config: TransformerConfig) -> tuple[Vocabulary, Vocabulary]:
+    """The vocabularies of a model; missing ones and ones of another model are a UserError."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; without vocabularies a model reads no text")
+    source, target = load_vocabulary(folder, "source"), load_vocabulary(folder, "target")
+    faults = Faults()
+    sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
+    for vocabulary, (side, size) in zip((source, target), sizes.items(), strict=True):
+        message = f"the {side} vocabulary has {vocabulary.size} tokens, the model {size}"
+        faults.require(vocabulary.size == size, message)
+        for name in ("pad_id", "unk_id", "eos_id"):
+            ours, models = getattr(vocabulary, name), getattr(config, name)
+            message = f"{name} is {ours} in the {side} vocabulary and {models} in the model"
+            faults.require(ours == models, message)
+    faults.raise_if_any(f"{folder} does not fit the model's config.json")
+    return source, target
+
+
+def encode_texts(
+    texts: Sequence[str], vocabulary: Vocabulary, longest: int, truncate: bool
+) -> Sources:
+    """The ids of texts; texts of more than ``longest`` tokens with eos are cut or a UserError."""
+    notes = []
+    small = small_letters(texts, vocabulary)
+    if small:
+        counts = [sum(ord(letter) in small for letter in text) for text in texts]
+        notes.append(f"{_counted(counts, 'capital')} read as small letters")
+    ids = [vocabulary.encode(text.translate(small)) for text in texts]
+    unknown = [part.count(vocabulary.unk_id) for part in ids]
+    if any(unknown):
+        notes.append(f"{_counted(unknown, 'token')} read as <unk>")
+    long = [number for number, part in enumerate(ids, 1) if len(part) >= longest]
+    if long and not truncate:
+        raise UserError(_too_long(long, longest) + "; shorten, or cut by --truncate")
+    if long:
+        notes.append(_too_long(long, longest) + " and cut")
+    return Sources([part[: longest - 1] for part in ids], notes)
+
+
+def small_letters(texts: Sequence[str], vocabulary: Vocabulary) -> dict[int, str]:
+    """Capitals of the texts to read as small letters: unknown ones whose small form is known."""
+    if vocabulary.kind != CharacterVocabulary.kind:
+        return {}
+
+    def known(letter: str) -> bool:
+        return len(letter) == 1 and vocabulary.count_unknown(letter) == 0
+
+    letters = set().union(*texts)
+    return {ord(a): a.lower() for a in sorted(letters) if not known(a) and known(a.lower())}
+
+
+def _counted(counts: list[int], what: str) -> str:
+    total, lines = sum(counts), sum(count > 0 for count in counts)
+    noun, verbs = (what, ("is", "was")) if total == 1 else (f"{what}s", ("are", "were"))
+    return f"{total:,} {noun} in {_lines(lines)} {verbs[0]} unknown to the model and {verbs[1]}"
+
+
+def _lines(count: int) -> str:
+    return f"{count:,} line" if count == 1 else f"{count:,} lines"
+
+
+def _too_long(numbers: list[int], longest: int) -> str:
+    listed = ", ".join(f"{number:,}" for number in numbers[:LISTED_LINES])
+    more = ", ..." if len(numbers) > LISTED_LINES else ""
+    verb = "is" if len(numbers) == 1 else "are"
+    count = f"{_lines(len(numbers))} {verb} longer than the {longest - 1:,} tokens the model reads"
+    return f"{count} (line {listed}{more})"
+
+
+def translate(
+    ids: Sequence[list[int]],
+    decode: Decode,
+    search: Search,
+    rows: int,
+    longest: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Iterator[list[list[Hypothesis]]]:
+    """The outputs of each source, in order, a block of sources at a time.
+
+    ``rows`` is the size of a batch and ``longest`` the model's max_length; ``advance`` hears how
+    many sources were done. A source without tokens has the empty output.
+    """
+    size = rows * BATCHES_OF_A_BLOCK
+    for first in range(0, len(ids), size):
+        block = ids[first : first + size]
+        found = [[Hypothesis([], 0.0, 0.0)] for _ in block]
+        advance(block.count([]))
+        for members, shape in batches([len(part) + 1 for part in block], rows, longest):
+            source = encode_sources([block[n] for n in members], rows=shape[0], length=shape[1])
+            for number, outputs in zip(members, decode(source, search), strict=False):
+                found[number] = outputs
+            advance(len(members))
+        yield found
+
+
+def batches(
+    lengths: Sequence[int], rows: int, longest: int
+) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """(members, (B, S)) of each batch, sources of similar length together; 1 means no tokens.
+
+    The shapes are few, as XLA compiles each: S is a power of two or ``longest``, B is ``rows`` or,
+    for fewer sources than that, a power of two.
+    """
+    order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 1]
+    rows = min(rows, _power_of_two(len(order)))
+    for first in range(0, len(order), rows):
+        members = [int(number) for number in order[first : first + rows]]
+        width = max(SHORTEST_WIDTH, _power_of_two(lengths[members[-1]]))
+        yield members, (rows, min(longest, width))
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is at least ``number``."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def output_lines(
+    number: int, outputs: Sequence[Hypothesis], vocabulary: Vocabulary, options: Options
+) -> str:
+    """What is written for the text of a number: a line for each output, columns between tabs."""
+    lines = []
+    for output in outputs:
+        columns = [str(number)] if options.search.nbest > 1 else []
+        columns += [f"{output.score:.4f}"] if options.scores else []
+        lines.append("\t".join([*columns, vocabulary.decode(output.ids)]) + "\n")
+    return "".join(lines)

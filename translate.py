@@ -1,0 +1,158 @@
+"""Translate texts with a model of either framework: ``python translate.py --help``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from training_recipe.translation_options import BEST, Options, parse
+from transformer_spec import TransformerConfig, UserError
+
+if TYPE_CHECKING:
+    from training_recipe.backend import Backend, MakeBackend
+    from training_recipe.vocabulary import Vocabulary
+
+BACKENDS = ("torch", "jax")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Translate as the arguments say; the exit status."""
+    try:
+        run(parse(arguments, piped=sys.stdin is not None and not sys.stdin.isatty()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before every text was translated", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        close_standard_output()
+        return 1
+    return 0
+
+
+def run(options: Options) -> None:
+    """Read, translate, write."""
+    # Reading vocabularies and checkpoints takes imports that --help must not wait for.
+    from convert.folders import locate
+    from training_recipe.translation import encode_texts, load_vocabularies, read_texts
+
+    path = checkpoint_path(options.run, options.checkpoint)
+    home = locate(path).home
+    if home is None:
+        raise UserError(f"{options.run} has no config.json; give a run or a converted folder")
+    config = TransformerConfig.load(home / "config.json")
+    source, target = load_vocabularies(home / "vocabulary", config)
+    longest = config.max_length
+    sources = encode_texts(read_texts(options), source, longest, options.truncate)
+    for note in sources.notes:
+        print(note, file=sys.stderr)
+    backend = load_backend(options, path, home)
+    write_outputs(sources.ids, backend, target, longest, options)
+
+
+def checkpoint_path(run: Path, checkpoint: str) -> Path:
+    """What to load: RUN, which stands for its best checkpoint, or the one of a step."""
+    from training_recipe.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    if checkpoint == BEST:
+        return run
+    if not folder.checkpoints.is_dir():
+        raise UserError(f"--checkpoint {checkpoint} needs a run folder, which {run} is not")
+    if int(checkpoint) not in folder.steps():
+        steps = ", ".join(map(str, folder.steps())) or "none"
+        raise UserError(f"{run} has no checkpoint of step {checkpoint}; it has: {steps}")
+    return folder.checkpoint(int(checkpoint))
+
+
+def load_backend(options: Options, path: Path, home: Path) -> Backend:
+    """The backend around the weights, in float64 where they are and in float32 otherwise."""
+    make_backend = choose_backend(options.backend, home)
+    import numpy as np
+
+    from convert.checkpoints import load_weights_of
+    from training_recipe.settings import TrainingSettings
+
+    config, weights = load_weights_of(path)
+    exact = any(array.dtype == np.float64 for array in weights.values())
+    dtype = "float64" if exact else "float32"
+    settings = TrainingSettings(device=options.device, dtype=dtype)
+    weights = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
+    return make_backend(config, settings, weights)
+
+
+def choose_backend(wanted: str | None, home: Path) -> MakeBackend:
+    """The wanted framework, else the one that wrote the run, else the one that is installed."""
+    from train import import_backend
+    from training_recipe.run_folder import read_json
+
+    if wanted is not None:
+        return import_backend(wanted)
+    settings = home / "settings.json"
+    wrote = read_json(settings).get("backend") if settings.exists() else None
+    for name in sorted(BACKENDS, key=lambda name: name != wrote):
+        with contextlib.suppress(UserError):
+            make_backend = import_backend(name)
+            if wrote not in (None, name):
+                print(
+                    f"{wrote}, which wrote the run, is not installed; using {name}", file=sys.stderr
+                )
+            return make_backend
+    names = " or ".join(f"pip install 'twinformer[{name}]'" for name in BACKENDS)
+    raise UserError(f"neither backend is installed: {names}")
+
+
+def write_outputs(
+    ids: list[list[int]], backend: Backend, target: Vocabulary, longest: int, options: Options
+) -> None:
+    """Decode and write, block by block."""
+    from training_recipe.translation import output_lines, translate
+
+    done, rows = 0, options.batch_size
+    with progress(len(ids), options) as bar, opened(options.output) as stream:
+        for block in translate(ids, backend.decode, options.search, rows, longest, bar.update):
+            numbered = enumerate(block, done + 1)
+            stream.writelines(output_lines(n, found, target, options) for n, found in numbered)
+            stream.flush()
+            done += len(block)
+
+
+def progress(count: int, options: Options):
+    """A progress bar on a terminal that the outputs do not go to."""
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty() and (options.output is not None or not sys.stdout.isatty())
+    return tqdm(total=count, unit="text", disable=not shown or count < 2)
+
+
+@contextlib.contextmanager
+def opened(path: Path | None) -> Iterator[TextIO]:
+    """The output file or standard output, in UTF-8 whatever the system's language."""
+    try:
+        if path is None:
+            sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
+            yield sys.stdout
+        else:
+            with path.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if path is None:
+            close_standard_output()
+        where = "to standard output" if path is None else f"--output {path}"
+        raise UserError(f"cannot write {where}: {error.strerror or error}") from None
+
+
+def close_standard_output() -> None:
+    """Drop what could not be written, which Python would try, and complain of, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

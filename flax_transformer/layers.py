@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from flax_transformer.dropout import Dropout, drop
-from flax_transformer.primitives import Linear, LayerNorm
+from flax_transformer.primitives import LayerNorm, Linear
 from transformer_spec import TransformerConfig
 
 KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]

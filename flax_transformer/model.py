@@ -5,6 +5,8 @@ H num_heads, A head_dim, V vocabulary. Real tokens are those that are not paddin
 Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 """
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,8 @@ class Half(nnx.Module):
 
 
 class Encoder(Half):
+    embedding: nnx.Embed
+
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
         super().__init__(config, config.source_vocab_size, config.encoder_positions, True, rngs)
         layers = [EncoderLayer(config, rngs) for _ in range(config.num_encoder_layers)]
@@ -129,7 +133,9 @@ class OutputProjection(nnx.Module):
 class Decoder(Half):
     def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
         own_table = config.tied_embeddings != "all"
-        super().__init__(config, config.target_vocab_size, config.decoder_positions, own_table, rngs)
+        super().__init__(
+            config, config.target_vocab_size, config.decoder_positions, own_table, rngs
+        )
         layers = [DecoderLayer(config, rngs) for _ in range(config.num_decoder_layers)]
         self.dec_layers = nnx.List(layers)
         self.finalFc = OutputProjection(config, rngs)
@@ -225,7 +231,8 @@ class Transformer(nnx.Module):
     @full_precision
     def memory(self, memory: Float[Array, "N S D"]) -> list[MemoryKeysValues]:
         """Each decoder layer's keys and values of the encoder's output."""
-        return [layer.multiheadattention2.keys_values(memory) for layer in self.decoder.dec_layers]
+        layers = cast(list[DecoderLayer], self.decoder.dec_layers)
+        return [layer.multiheadattention2.keys_values(memory) for layer in layers]
 
     @full_precision
     def project(self, states: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:

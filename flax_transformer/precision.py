@@ -18,7 +18,8 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "highest"):
+        chosen = getattr(jax.config, "jax_default_matmul_precision", None)
+        with jax.default_matmul_precision(chosen or "highest"):
             return function(*args, **kwargs)
 
     return run

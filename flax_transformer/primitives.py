@@ -6,6 +6,8 @@ with a row of ones, on flattened tokens, a training step on two CPU cores took t
 time (docs/log.md). Values and gradients are those of flax.nnx.
 """
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -28,7 +30,8 @@ class LayerNorm(nnx.LayerNorm):
     """LayerNorm (Ba et al. 2016) with the two-pass variance that PyTorch computes."""
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+        scale, bias = cast(nnx.Param, self.scale), cast(nnx.Param, self.bias)
+        return layer_norm(x, scale[...], bias[...], self.epsilon)
 
 
 @full_precision

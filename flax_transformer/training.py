@@ -38,7 +38,7 @@ from transformer_spec.dropout_keys import step_key
 Arrays = dict[str, Array]
 
 
-def find_device(name: str) -> jax.Device:
+def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
     """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
     try:
         return jax.devices(None if name == "auto" else name)[0]
@@ -134,8 +134,10 @@ class JaxBackend:
         gradients, norm = clip(gradients, self.settings.clip_norm)
         update = functools.partial(adamw, numbers=numbers, settings=self.settings)
         new = {n: update(trained[n], gradients[n], first[n], second[n]) for n in trained}
-        parts = tuple({name: triple[i] for name, triple in new.items()} for i in range(3))
-        return parts, loss_sum, norm
+        trained, first, second = (
+            {name: triple[i] for name, triple in new.items()} for i in range(3)
+        )
+        return (trained, first, second), loss_sum, norm
 
     def pure_loss(
         self,
@@ -146,11 +148,12 @@ class JaxBackend:
         dropout: Dropout | None = None,
     ) -> Array:
         model = fill(self.skeleton, trained | frozen)
-        return objective(model, *arrays, smoothing, dropout)
+        return objective(model, *arrays, smoothing=smoothing, dropout=dropout)
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
-        return float(self.compiled_loss(self.trained, self.frozen, arrays, smoothing=0.0)), batch.tokens
+        loss_sum = self.compiled_loss(self.trained, self.frozen, arrays, smoothing=0.0)
+        return float(loss_sum), batch.tokens
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
@@ -160,11 +163,12 @@ class JaxBackend:
 
     def checkpoint(self) -> Checkpoint:
         """Weights, moments and step count under canonical names."""
-        groups = [self.trained | self.frozen, {}, {}]
-        if self.count:
-            groups[1:] = [self.first_moments, self.second_moments]
         order = list(weight_shapes(self.config))
-        return Checkpoint(*(_canonical(group, order) for group in groups), self.count)
+        weights = _canonical(self.trained | self.frozen, order)
+        if not self.count:
+            return Checkpoint(weights)
+        first = _canonical(self.first_moments, order)
+        return Checkpoint(weights, first, _canonical(self.second_moments, order), self.count)
 
     def restore(self, folder: Path) -> None:
         self.load(read_checkpoint(folder), str(folder))

@@ -95,8 +95,8 @@ def inputs(config: TransformerConfig, seed: int = 0) -> tuple[np.ndarray, np.nda
     S, T = config.max_length, config.max_length - 4
     source = generator.integers(4, config.source_vocab_size, (5, S))
     target = generator.integers(4, config.target_vocab_size, (5, T))
-    source[0, :2] = config.source_vocab_size - 1, config.unk_id
-    target[0, :2] = config.decoder_start_id, config.target_vocab_size - 1
+    source[0, 0], source[0, 1] = config.source_vocab_size - 1, config.unk_id
+    target[0, 0], target[0, 1] = config.decoder_start_id, config.target_vocab_size - 1
     source[1, 7:] = target[1, 5:] = config.pad_id
     source[2, :6] = target[2, :3] = config.pad_id
     source[3, 1:] = target[3, 1:] = config.pad_id

@@ -40,7 +40,7 @@ class Twins:
         """Move every weight off its first value: zeros and ones hide mistakes."""
         generator = np.random.default_rng(2)
         canonical = torch_transformer.weights(self.torch)
-        for name, array in canonical.items():
+        for array in canonical.values():
             array += (generator.normal(0, 0.1, array.shape)).astype(array.dtype)
         torch_transformer.load_weights(self.torch, canonical)
         with jax.default_device(self.jax_device):
@@ -116,7 +116,8 @@ def loss_and_gradients(
 def _torch_gradients(twins, arrays, smoothing, dropout_key, tokens):
     dropout = None if dropout_key is None else torch_transformer.Dropout(dropout_key)
     twins.torch.zero_grad()
-    loss = torch_objective(twins.torch, *map(twins.to_torch, arrays), smoothing, dropout) / tokens
+    ours = map(twins.to_torch, arrays)
+    loss = torch_objective(twins.torch, *ours, smoothing=smoothing, dropout=dropout) / tokens
     loss.backward()
     held = tensors(twins.torch)
     gradients = {name: held[name].grad for name in trained_names(twins.config)}
@@ -129,7 +130,8 @@ def _flax_gradients(twins, arrays, smoothing, dropout_key, tokens):
     def mean_loss(held):
         dropout = None if dropout_key is None else flax_transformer.Dropout(dropout_key)
         model = fill(bones, held)
-        return flax_objective(model, *map(twins.to_jax, arrays), smoothing, dropout) / tokens
+        ours = map(twins.to_jax, arrays)
+        return flax_objective(model, *ours, smoothing=smoothing, dropout=dropout) / tokens
 
     held = {name: variable[...] for name, variable in variables(twins.flax).items()}
     loss, gradients = jax.value_and_grad(mean_loss)(held)
@@ -140,10 +142,12 @@ def _flax_gradients(twins, arrays, smoothing, dropout_key, tokens):
 def float32_errors(config: TransformerConfig, device: str = "cpu") -> Numbers:
     """Largest error of each twin's float32 logits against its own float64 truth."""
     narrow, wide = Twins(config, "float32", device), Twins(config, "float64", "cpu")
-    exact = {name: a.astype(np.float64) for name, a in torch_transformer.weights(narrow.torch).items()}
+    exact = {
+        name: a.astype(np.float64) for name, a in torch_transformer.weights(narrow.torch).items()
+    }
     torch_transformer.load_weights(wide.torch, exact)
     with torch.no_grad():
         truth = wide.torch(*map(wide.to_torch, (wide.source, wide.target))).numpy()
         ours = narrow.torch(*map(narrow.to_torch, (wide.source, wide.target))).cpu().numpy()
-    theirs = np.asarray(narrow.flax(*map(narrow.to_jax, (wide.source, wide.target))))
+    theirs = np.asarray(narrow.flax(narrow.to_jax(wide.source), narrow.to_jax(wide.target)))
     return {"torch": largest(ours - truth), "jax": largest(theirs - truth)}

@@ -1,4 +1,4 @@
-"""The strict test world: warnings are errors, shapes are checked, no network, one device asked for."""
+"""The strict test world: warnings are errors, shapes are checked, one device is asked for."""
 
 import os
 
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     from jaxtyping import install_import_hook
 
-    parts = ("dropout", "layers", "model", "loss", "decoding")
+    parts = ("dropout", "layers", "model", "loss", "decoding", "decoding_state")
     twins = ("torch_transformer", "flax_transformer")
     modules = [f"{twin}.{part}" for twin in twins for part in parts]
     install_import_hook(modules, "beartype.beartype")

@@ -197,7 +197,7 @@ def top(values: Float[Tensor, "B K"], count: int) -> tuple[Tensor, Tensor]:
     least = values.topk(count).values[:, -1:]
     above, equal = values > least, values == least
     room = count - above.sum(1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(1) <= room))
+    kept = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room))
     numbers = kept.nonzero()[:, 1].reshape(-1, count)
     order = values.gather(1, numbers).argsort(dim=1, descending=True, stable=True)
     numbers = numbers.gather(1, order)

@@ -6,6 +6,7 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 """
 
 import functools
+from typing import cast
 
 import numpy as np
 import torch
@@ -77,6 +78,8 @@ class Half(nn.Module):
 
 
 class Encoder(Half):
+    embedding: nn.Embedding
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config, config.source_vocab_size, config.encoder_positions, True)
         layers = [EncoderLayer(config) for _ in range(config.num_encoder_layers)]
@@ -204,7 +207,8 @@ class Transformer(nn.Module):
 
     def memory(self, memory: Float[Tensor, "N S D"]) -> list[MemoryKeysValues]:
         """Each decoder layer's keys and values of the encoder's output."""
-        return [layer.multiheadattention2.keys_values(memory) for layer in self.decoder.dec_layers]
+        layers = cast(list[DecoderLayer], self.decoder.dec_layers)
+        return [layer.multiheadattention2.keys_values(memory) for layer in layers]
 
     def project(self, states: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q V"]:
         return self.decoder.finalFc(states, self.output_table)

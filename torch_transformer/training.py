@@ -86,8 +86,10 @@ class TorchBackend:
         return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
     def arrays(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        arrays = (batch.source, batch.target_in, batch.target_out)
-        return tuple(torch.from_numpy(a).to(self.device, torch.int64) for a in arrays)
+        def give(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(self.device, torch.int64)
+
+        return give(batch.source), give(batch.target_in), give(batch.target_out)
 
     def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
         dropout = Dropout(step_key(self.settings.seed, step))
@@ -107,7 +109,7 @@ class TorchBackend:
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.settings.clip_norm > 0:
             scale = self.settings.clip_norm / norm.clamp(min=self.settings.clip_norm)
-            torch._foreach_mul_(gradients, scale)
+            torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
         return norm
 
     @torch.no_grad()

@@ -59,15 +59,21 @@ def declarations(owner: type, group: str | None = None) -> dict[str, Declaration
         metadata: dict[str, Any] = {"group": group}
         metadata |= {key: value for key, value in field.metadata.items() if key in known}
         found[field.name] = Declaration(
-            name=field.name, types=_types(hints[field.name]), default=field.default, **metadata
+            name=field.name,
+            types=_types(hints[field.name], field),
+            default=field.default,
+            **metadata,
         )
     return found
 
 
-def _types(annotation: Any) -> tuple[type, ...]:
-    if isinstance(annotation, types.UnionType):
-        return tuple(typing.get_origin(part) or part for part in typing.get_args(annotation))
-    return (typing.get_origin(annotation) or annotation,)
+def _types(annotation: Any, field: dataclasses.Field) -> tuple[type, ...]:
+    """The types of a field; a default of None makes it optional, whatever the annotation says."""
+    union = isinstance(annotation, types.UnionType)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    found = tuple(typing.get_origin(part) or part for part in parts)
+    none = type(None)
+    return (*found, none) if field.default is None and none not in found else found
 
 
 def closest(given: str, allowed: Iterable[str]) -> str:

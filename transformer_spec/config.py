@@ -7,7 +7,6 @@ arguments or training settings and never stand here.
 import dataclasses
 import json
 import math
-import types
 import typing
 from pathlib import Path
 from typing import Any
@@ -51,9 +50,10 @@ class TransformerConfig:
     max_length: int = setting("longest sequence in tokens, source or target", least=1)
     norm_position: str = setting(
         "LayerNorm before each sub-layer (pre) or after its residual sum (post)",
-        "post", choices=NORM_POSITIONS,
+        "post",
+        choices=NORM_POSITIONS,
     )
-    final_norm: bool | None = setting(
+    final_norm: bool = setting(
         "LayerNorm after the last layer of each half; default: only with pre", None
     )
     embedding_norm: bool = setting("LayerNorm on the sum of embedding and position", False)
@@ -63,23 +63,23 @@ class TransformerConfig:
     decoder_positions: str = setting("decoder position kind", "sinusoidal", choices=POSITIONS)
     sinusoid_layout: str = setting(
         "sine and cosine columns in turn, or all sines before all cosines",
-        "interleaved", choices=SINUSOID_LAYOUTS,
+        "interleaved",
+        choices=SINUSOID_LAYOUTS,
     )
     sinusoid_frequency: str = setting(
         "exponent of 1/10000 in column pair i of width d", "2i/d", choices=SINUSOID_FREQUENCIES
     )
     position_offset: int = setting("position of the first token", 0, least=0)
     positions_skip_padding: bool = setting("count positions over non-padding tokens only", False)
-    embedding_scale: float | None = setting("factor on embeddings; default: sqrt(D)", None)
-    attention_scale: float | None = setting(
-        "factor on attention scores; default: 1/sqrt(D/H)", None
-    )
+    embedding_scale: float = setting("factor on embeddings; default: sqrt(D)", None)
+    attention_scale: float = setting("factor on attention scores; default: 1/sqrt(D/H)", None)
     attention_bias: bool = setting("biases in fcQ, fcK, fcV, fcOut", True)
     ffn_bias: bool = setting("biases in fc1, fc2", True)
     output_bias: str = setting("bias of the output projection", "trained", choices=OUTPUT_BIASES)
     tied_embeddings: str = setting(
         "tables shared: target embedding with output projection, or source embedding as well",
-        "none", choices=TIED_EMBEDDINGS,
+        "none",
+        choices=TIED_EMBEDDINGS,
     )
     dropout: float = setting("dropout on embeddings and sub-layer outputs", 0.1)
     attention_dropout: float = setting("dropout on attention probabilities", 0.0)
@@ -88,7 +88,7 @@ class TransformerConfig:
     unk_id: int = setting("unknown token", 1, least=0)
     bos_id: int = setting("begin-of-sentence token", 2, least=0)
     eos_id: int = setting("end-of-sentence token", 3, least=0)
-    decoder_start_id: int | None = setting(
+    decoder_start_id: int = setting(
         "first token fed to the decoder; default: bos_id", None, least=0
     )
 
@@ -146,35 +146,36 @@ class TransformerConfig:
     @classmethod
     def load(cls, path: Path) -> "TransformerConfig":
         """Read config.json; a damaged file or another format version is a ConfigError."""
-        return cls.from_dict(_read_model_section(Path(path)))
+        try:
+            return cls.from_dict(_read_model_section(Path(path)))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
 def _read_model_section(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; a model folder has a config.json") from None
+        raise ConfigError("does not exist; a model folder has a config.json") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not readable JSON: {error}") from None
+        raise ConfigError(f"is not readable JSON: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise ConfigError(f"{path} has no 'model' section; is it a twinformer config.json?")
+        raise ConfigError("has no 'model' section; is it a twinformer config.json?")
     if content.get("format_version") != FORMAT_VERSION:
         given = content.get("format_version")
-        raise ConfigError(f"{path} has format_version {given!r}; this program reads {FORMAT_VERSION}")
+        raise ConfigError(f"has format_version {given!r}; this program reads {FORMAT_VERSION}")
     return content["model"]
 
 
-def allowed_types(annotation: Any) -> tuple[type, ...]:
-    """The types of a field's annotation, ``int | None`` giving ``(int, NoneType)``."""
-    if isinstance(annotation, types.UnionType):
-        return typing.get_args(annotation)
-    return (annotation,)
+def allowed_types(field: dataclasses.Field, hint: type) -> tuple[type, ...]:
+    """The types that may be given: None too where it stands for a derived default."""
+    return (hint, type(None)) if field.default is None else (hint,)
 
 
 def _check_types(config: TransformerConfig, faults: Faults) -> None:
     hints = typing.get_type_hints(TransformerConfig)
     for field in dataclasses.fields(config):
-        value, allowed = getattr(config, field.name), allowed_types(hints[field.name])
+        value, allowed = getattr(config, field.name), allowed_types(field, hints[field.name])
         if float in allowed and type(value) is int:
             object.__setattr__(config, field.name, float(value))
         elif type(value) not in allowed:
@@ -220,7 +221,7 @@ def _check_sinusoids(config: TransformerConfig, faults: Faults) -> None:
     if sinusoidal and config.sinusoid_frequency == "i/(d/2-1)":
         faults.require(
             config.hidden_dim >= 4,
-            f"sinusoid_frequency 'i/(d/2-1)' needs hidden_dim of at least 4, not {config.hidden_dim}",
+            f"sinusoid_frequency 'i/(d/2-1)' needs hidden_dim >= 4, not {config.hidden_dim}",
         )
 
 

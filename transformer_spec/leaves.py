@@ -1,7 +1,7 @@
 """The leaf table: how the last part of a weight's name differs between the twins.
 
-Everything before the last dot is the same on both sides. This is the only place that knows that a
-PyTorch ``weight`` is a Flax ``kernel``, ``embedding`` or ``scale``, and which of them is transposed.
+Everything before the last dot is the same on both sides. This is the only place that knows that
+a PyTorch ``weight`` is a Flax ``kernel``, ``embedding`` or ``scale``, and which is transposed.
 """
 
 import re

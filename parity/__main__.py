@@ -1,0 +1,50 @@
+"""``python -m parity twins``: the table of differences between the twins, on this machine."""
+
+import argparse
+import sys
+
+from transformer_spec import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; 0 where every bound holds, 1 where one does not, 2 for a user's mistake."""
+    options = parser().parse_args(arguments)
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped before the table was complete", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m parity", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    twins = commands.add_parser(
+        "twins", help="compare the PyTorch and the Flax twin, every bound of the design"
+    )
+    twins.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="where both twins compute"
+    )
+    twins.add_argument("--json", action="store_true", help="print the rows as JSON")
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    # The frameworks take seconds to import, which --help must not wait for.
+    try:
+        from parity.table import print_table, table_rows
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; the comparison needs both frameworks: "
+            "pip install 'twinformer[all]'"
+        ) from None
+    rows = table_rows(options.device)
+    print_table(rows, options.json)
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

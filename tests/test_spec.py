@@ -1,0 +1,163 @@
+"""Positions, inventory, first weights and leaf names, against hand-worked numbers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from parity.cases import config_of, pairwise_configs
+from transformer_spec import (
+    UserError,
+    canonical_name,
+    check_arrays,
+    flax_name,
+    initial_weights,
+    leaf_kind,
+    sinusoid_table,
+    tied_weights,
+    to_flax,
+    to_torch,
+    trained_names,
+    weight_shapes,
+)
+from transformer_spec.chunks import CHUNK_NUMBERS, chunk_tokens
+from transformer_spec.dropout_keys import drop_threshold, step_key
+
+
+def test_interleaved_sinusoids() -> None:
+    config = config_of({"hidden_dim": 4, "num_heads": 2})
+    row = sinusoid_table(config, np.float64)[3]
+    expected = [math.sin(3), math.cos(3), math.sin(3 / 100), math.cos(3 / 100)]
+    np.testing.assert_allclose(row, expected, atol=1e-15)
+
+
+def test_concatenated_sinusoids_with_the_other_frequency() -> None:
+    values = {"hidden_dim": 6, "num_heads": 2, "sinusoid_layout": "concatenated"}
+    config = config_of(values | {"sinusoid_frequency": "i/(d/2-1)"})
+    row = sinusoid_table(config, np.float64)[2]
+    angles = [2.0, 2 / 100, 2 / 10000]
+    expected = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+    np.testing.assert_allclose(row, expected, atol=1e-15)
+
+
+def test_odd_widths() -> None:
+    """2i/d has one sine more than cosines; i/(d/2-1) leaves the last column at zero."""
+    paper = sinusoid_table(config_of({"hidden_dim": 5, "num_heads": 1}), np.float64)
+    assert paper[1, 4] == pytest.approx(math.sin(10000 ** (-4 / 5)), abs=1e-15)
+    other = config_of({"hidden_dim": 5, "num_heads": 1, "sinusoid_frequency": "i/(d/2-1)"})
+    assert not sinusoid_table(other, np.float64)[:, 4].any()
+
+
+def test_float32_table_is_the_float64_table_rounded_once() -> None:
+    config = config_of({"position_offset": 2})
+    wide, narrow = sinusoid_table(config, np.float64), sinusoid_table(config)
+    assert narrow.dtype == np.float32
+    assert wide.shape == (19, 15)
+    np.testing.assert_array_equal(narrow, wide.astype(np.float32))
+
+
+def test_inventory_of_a_small_model() -> None:
+    config = config_of({"num_encoder_layers": 1, "num_decoder_layers": 1})
+    shapes = weight_shapes(config)
+    assert shapes["encoder.embedding.weight"] == (23, 15)
+    assert shapes["encoder.enc_layers.0.ffn.fc1.weight"] == (11, 15)
+    assert shapes["encoder.enc_layers.0.ffn.fc2.weight"] == (15, 11)
+    assert shapes["decoder.finalFc.weight"] == (19, 15)
+    # one attention block has 8 tensors, a norm 2, a feed-forward 4
+    assert len(shapes) == 2 + (8 + 2 + 4 + 2) + (8 + 2 + 8 + 2 + 4 + 2) + 2
+
+
+def test_options_of_the_inventory() -> None:
+    shapes = weight_shapes(
+        config_of(
+            {"encoder_positions": "learned", "position_offset": 2, "attention_bias": False}
+            | {"output_bias": "none", "embedding_norm": True, "tied_embeddings": "all"}
+        )
+    )
+    assert shapes["encoder.pos_embedding.weight"] == (19, 15)
+    assert "decoder.pos_embedding.weight" not in shapes
+    assert "decoder.embedding_norm.bias" in shapes
+    assert not [name for name in shapes if "fcQ.bias" in name or "finalFc" in name]
+    assert "decoder.embedding.weight" not in shapes
+
+
+def test_a_frozen_bias_is_stored_and_not_trained() -> None:
+    config = config_of({"output_bias": "frozen"})
+    assert set(weight_shapes(config)) - set(trained_names(config)) == {"decoder.finalFc.bias"}
+
+
+def test_tied_names_are_stored_once() -> None:
+    for config in pairwise_configs():
+        stored = weight_shapes(config)
+        for alias, kept in tied_weights(config).items():
+            assert alias not in stored and kept in stored
+
+
+def test_initialisation_by_name_reaches_every_weight_as_it_should() -> None:
+    config = config_of({"encoder_positions": "learned", "norm_position": "pre"})
+    weights = initial_weights(config, seed=5, dtype=np.float64)
+    assert {name: array.shape for name, array in weights.items()} == weight_shapes(config)
+    for name, array in weights.items():
+        kind = leaf_kind(name)
+        if kind == "kernel":
+            limit = math.sqrt(6 / sum(array.shape))
+            assert 0.8 * limit < np.abs(array).max() <= limit
+            assert abs(array.std() - limit / math.sqrt(3)) < 0.15 * limit
+        elif kind == "embedding":
+            assert array[0].any() == ("pos_embedding" in name)
+            assert 0.7 < array[1:].std() * math.sqrt(15) < 1.3
+        else:
+            assert np.array_equal(array, np.full_like(array, 1.0 if kind == "scale" else 0.0))
+
+
+def test_first_weights_depend_on_seed_and_name_only() -> None:
+    one, other = config_of({}), config_of({"num_encoder_layers": 1})
+    more, fewer = initial_weights(one, 5), initial_weights(other, 5)
+    assert all(np.array_equal(fewer[name], more[name]) for name in fewer)
+    name = "decoder.finalFc.weight"
+    assert not np.array_equal(more[name], initial_weights(one, 6)[name])
+    q, k = (more[f"encoder.enc_layers.0.multiheadattention.fc{x}.weight"] for x in "QK")
+    assert not np.array_equal(q, k)
+
+
+def test_leaf_names_there_and_back() -> None:
+    for config in pairwise_configs():
+        for name, array in initial_weights(config, 0).items():
+            flax, moved = to_flax(name, array)
+            assert flax == flax_name(name) and canonical_name(flax) == name
+            back, again = to_torch(flax, moved)
+            assert back == name and np.array_equal(again, array)
+            assert moved.shape == (array.shape[::-1] if flax.endswith("kernel") else array.shape)
+
+
+@pytest.mark.parametrize("name", ["encoder.embedding.kernel", "decoder.lm_head.weight", "weight"])
+def test_a_name_outside_the_table_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="is no torch weight name"):
+        flax_name(name)
+
+
+def test_check_arrays_names_every_fault() -> None:
+    arrays = {"a": np.zeros(2, np.float32), "b": np.zeros((2, 3)), "x": np.zeros(1, np.float32)}
+    with pytest.raises(UserError) as caught:
+        check_arrays(arrays, {"a": (3,), "b": (2, 3), "c": (5,)}, np.float32, "no fit")
+    message = str(caught.value)
+    for words in (
+        "a: shape [2], expected [3]",
+        "b: dtype float64, expected float32",
+        "c: missing, expected float32 [5]",
+        "x: not a weight of this model",
+    ):
+        assert words in message
+
+
+def test_chunks_of_the_loss_stay_small() -> None:
+    assert chunk_tokens(100, 43) == 100
+    assert chunk_tokens(10**6, 10_000) * 10_000 <= CHUNK_NUMBERS
+    assert chunk_tokens(10**6, 10**9) == 64
+
+
+def test_keys_and_thresholds_of_dropout() -> None:
+    keys = {step_key(seed, step) for seed in range(5) for step in range(200)}
+    assert len(keys) == 1000
+    assert drop_threshold(0.5) == 2**31
+    assert drop_threshold(1 - 1e-12) == 2**32 - 1

@@ -1,0 +1,135 @@
+"""Both backends train alike, and a run may change its framework on the way."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from flax_transformer.training import make_backend as make_jax
+from parity.cases import config_of, inputs
+from torch_transformer.training import make_backend as make_torch
+from training_recipe.batches import Batch
+from training_recipe.schedule import learning_rate
+from training_recipe.settings import TrainingSettings
+from transformer_spec import UserError, initial_weights
+
+MAKERS = {"torch": make_torch, "jax": make_jax}
+EXACT = TrainingSettings(
+    dtype="float64", device="cpu", warmup_steps=10, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
+)
+CONFIG = config_of(
+    {"norm_position": "pre", "tied_embeddings": "target_output", "output_bias": "frozen"}
+    | {"dropout": 0.0, "activation": "gelu"}
+)
+NOISY = dataclasses.replace(CONFIG, dropout=0.2, attention_dropout=0.1, activation_dropout=0.1)
+
+
+def batches(config=CONFIG) -> list[Batch]:
+    found = []
+    for seed in range(3):
+        source, target = inputs(config, seed)
+        source[4, :3] = 7
+        found.append(Batch(source, target[:, :-1].copy(), target[:, 1:].copy()))
+    return found
+
+
+def train(backend, settings: TrainingSettings, first: int, last: int) -> list[float]:
+    """The mean loss of each step from ``first`` to ``last``."""
+    held = batches()
+    losses = []
+    for step in range(first, last + 1):
+        batch = held[step % 3]
+        result = backend.train_step(batch, step, learning_rate(step, settings))
+        losses.append(float(result.loss_sum) / float(result.tokens))
+    return losses
+
+
+@pytest.mark.parametrize("config", [CONFIG, NOISY], ids=["no dropout", "dropout"])
+@pytest.mark.usefixtures("float64")
+def test_hundred_steps_from_the_same_weights(config) -> None:
+    ours, theirs = make_torch(config, EXACT), make_jax(config, EXACT)
+    difference = np.subtract(train(ours, EXACT, 1, 100), train(theirs, EXACT, 1, 100))
+    assert np.abs(difference).max() <= 1e-9
+    left, right = ours.checkpoint(), theirs.checkpoint()
+    for a, b in ((left.weights, right.weights), (left.second_moments, right.second_moments)):
+        assert list(a) == list(b)
+        assert max(np.abs(a[name] - b[name]).max() for name in a) <= 1e-9
+
+
+@pytest.mark.usefixtures("float64")
+def test_training_learns_and_leaves_the_frozen_bias_alone() -> None:
+    first = initial_weights(CONFIG, 0, np.float64)
+    first["decoder.finalFc.bias"] += np.linspace(0, 1, 19)
+    for make in MAKERS.values():
+        backend = make(CONFIG, EXACT, first)
+        losses = train(backend, EXACT, 1, 60)
+        assert losses[-1] < 0.8 * losses[0]
+        after = backend.checkpoint()
+        name = "decoder.finalFc.bias"
+        assert np.array_equal(after.weights[name], first[name])
+        assert name not in after.first_moments
+        assert not np.array_equal(after.weights["encoder.embedding.weight"][5:], first)
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])
+@pytest.mark.usefixtures("float64")
+def test_changing_the_framework_midway(tmp_path, writer: str, reader: str) -> None:
+    whole, half = MAKERS[writer](CONFIG, EXACT), MAKERS[writer](CONFIG, EXACT)
+    expected = train(whole, EXACT, 1, 60)
+    train(half, EXACT, 1, 30)
+    half.save(tmp_path)
+    other = MAKERS[reader](CONFIG, EXACT)
+    other.restore(tmp_path)
+    assert np.abs(np.subtract(train(other, EXACT, 31, 60), expected[30:])).max() <= 1e-9
+
+
+@pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])
+def test_no_bump_in_float32_with_dropout(tmp_path, writer: str, reader: str) -> None:
+    """The change is no larger than what float32 rounding grows to by itself."""
+    settings = dataclasses.replace(EXACT, dtype="float32")
+    whole, half = MAKERS[writer](NOISY, settings), MAKERS[writer](NOISY, settings)
+    expected = train(whole, settings, 1, 40)
+    train(half, settings, 1, 20)
+    half.save(tmp_path)
+    other = MAKERS[reader](NOISY, settings)
+    other.restore(tmp_path)
+    assert np.abs(np.subtract(train(other, settings, 21, 40), expected[20:])).max() <= 1e-3
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.usefixtures("float64")
+def test_save_and_restore_is_bit_for_bit(tmp_path, name: str) -> None:
+    backend = MAKERS[name](NOISY, EXACT)
+    train(backend, EXACT, 1, 7)
+    backend.save(tmp_path)
+    again = MAKERS[name](NOISY, EXACT)
+    again.restore(tmp_path)
+    assert train(again, EXACT, 8, 12) == train(backend, EXACT, 8, 12)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_evaluation_is_plain_cross_entropy_without_dropout(name: str) -> None:
+    settings = dataclasses.replace(EXACT, dtype="float32", label_smoothing=0.5)
+    backend = MAKERS[name](NOISY, settings)
+    first, again = backend.evaluate(batches()[0]), backend.evaluate(batches()[0])
+    assert first == again
+    assert first[1] == batches()[0].tokens
+    assert first[0] / first[1] == pytest.approx(np.log(19), rel=0.5)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path, name: str) -> None:
+    settings = dataclasses.replace(EXACT, dtype="float32")
+    MAKERS[name](CONFIG, settings).save(tmp_path)
+    other = MAKERS[name](config_of({"num_heads": 3, "norm_position": "pre"}), settings)
+    with pytest.raises(UserError) as caught:
+        other.restore(tmp_path)
+    assert "does not fit the config" in str(caught.value)
+    assert "decoder.finalFc.weight" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_absent_device_is_one_clear_error(name: str) -> None:
+    settings = dataclasses.replace(EXACT, dtype="float32", device="tpu")
+    with pytest.raises(UserError, match="TPU|tpu"):
+        MAKERS[name](CONFIG, settings)

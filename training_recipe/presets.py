@@ -22,15 +22,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "dropout": 0.0,
         },
         "optimisation": {
-            "steps": 5000,
-            "batch_tokens": 512,
-            "batch_shapes": 5,
+            "steps": 3400,
+            "batch_tokens": 1024,
+            "batch_shapes": 6,
             "peak_lr": 3e-3,
-            "warmup_steps": 500,
+            "warmup_steps": 340,
             "schedule": "linear",
         },
-        "evaluation": {"evaluate_every": 1000, "valid_examples": 300, "beam": 5},
-        "run": {"save_every": 1000},
+        "evaluation": {"evaluate_every": 850, "valid_examples": 300, "beam": 5},
+        "run": {"save_every": 850},
     },
     "small": {
         "model": {

@@ -22,7 +22,7 @@ from training_cases import (
     write_words,
 )
 
-RESUMABLE = ("numpy",)
+RESUMABLE = ("numpy", "torch", "jax")
 MOMENTS = {"numpy": range(1, 13), "torch": (1, 5, 8, 11), "jax": (5, 7)}
 KILLED = {
     "numpy": ("step:2", "step:7", "save:1", "save:3", "saved:2"),

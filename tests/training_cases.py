@@ -26,7 +26,7 @@ SMALL = [
     *("--hidden-dim", "8", "--inner-dim", "12", "--num-heads", "2", "--max-length", "40"),
     *("--batch-tokens", "128", "--batch-shapes", "2", "--peak-lr", "0.05", "--warmup-steps", "3"),
     *("--log-every", "3", "--evaluate-every", "5", "--save-every", "4", "--valid-examples", "4"),
-    *("--steps", "12", "--device", "cpu"),
+    *("--steps", "12", "--device", "cpu", "--dropout", "0.2", "--beam", "2"),
 ]
 
 

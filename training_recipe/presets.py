@@ -22,15 +22,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "dropout": 0.0,
         },
         "optimisation": {
-            "steps": 3400,
+            "steps": 2600,
             "batch_tokens": 1024,
-            "batch_shapes": 6,
+            "batch_shapes": 5,
             "peak_lr": 3e-3,
-            "warmup_steps": 340,
+            "warmup_steps": 260,
             "schedule": "linear",
         },
-        "evaluation": {"evaluate_every": 850, "valid_examples": 300, "beam": 5},
-        "run": {"save_every": 850},
+        "evaluation": {"evaluate_every": 1300, "valid_examples": 300, "beam": 5},
+        "run": {"save_every": 1300},
     },
     "small": {
         "model": {

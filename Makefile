@@ -6,7 +6,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
-export JAX_PLATFORMS ?=
 
 .PHONY: train test lint parity
 

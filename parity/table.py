@@ -106,14 +106,13 @@ def cached_decoding(device: str) -> float:
     twins = Twins(config_of({"positions_skip_padding": True}), "float64", device)
     with torch.no_grad():
         source, target = twins.to_torch(twins.source), twins.to_torch(twins.target)
-        whole = twins.torch(source, target)
         memory = twins.torch.encode(source)
         state = start(twins.torch, memory, source, target.shape[1], 1)
         parts = []
         for column in range(target.shape[1]):
             logits, state = next_logits(twins.torch, target[:, column : column + 1], state)
             parts.append(logits)
-    theirs = np.asarray(twins.flax(*map(twins.to_jax, (twins.source, twins.target))))
+    theirs = np.asarray(twins.flax(twins.to_jax(twins.source), twins.to_jax(twins.target)))
     real = twins.target != twins.config.pad_id
     return largest((torch.cat(parts, 1).cpu().numpy() - theirs)[real])
 

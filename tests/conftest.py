@@ -1,10 +1,6 @@
 """The strict test world: warnings are errors, shapes are checked, one device is asked for."""
 
-import os
-
 import pytest
-
-os.environ.setdefault("JAX_PLATFORMS", "")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,62 @@
+"""The README stays true: its tree, its commands' flags, its numbers that code also holds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from parity.cases import pairwise_configs
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HELP = {
+    "train.py": ["train.py"],
+    "translate.py": ["translate.py"],
+    "-m convert": ["-m", "convert"],
+    "-m parity": ["-m", "parity", "twins"],
+}
+
+
+def commands(start: str) -> list[str]:
+    return [
+        line.split("#")[0] for line in README.splitlines() if line.startswith(f"python {start}")
+    ]
+
+
+def test_the_tree_names_every_package_and_nothing_else() -> None:
+    tree = README.split("## The house")[1].split("```")[1]
+    named = {line.split()[0].rstrip("/") for line in tree.strip().splitlines()}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = listed.stdout.splitlines() or [p.name for p in ROOT.iterdir()]
+    top = {name.partition("/")[0] for name in files if "/" in name or name.endswith(".py")}
+    assert named == {name for name in top if not name.startswith(".")}
+
+
+@pytest.mark.parametrize("start", HELP)
+def test_every_flag_in_a_command_exists(start: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *HELP[start], "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    flags = {flag for line in commands(start) for flag in re.findall(r"--[a-z-]+", line)}
+    known = set(re.findall(r"--[a-z-]+", done.stdout))
+    assert flags <= known
+    assert start == "-m parity" or flags
+
+
+def test_recipes_named_in_commands_exist() -> None:
+    for recipe in re.findall(r"recipes/\S+\.toml", README):
+        assert (ROOT / recipe).is_file()
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_number_of_parity_configs() -> None:
+    stated = re.search(r"The rows cover\s+(\d+)\s+configs", README)
+    assert stated and int(stated[1]) == len(pairwise_configs())

@@ -77,6 +77,8 @@ def bottom_up(twins: Twins) -> Numbers:
     x, memory = twins.random(5, S, config.hidden_dim), twins.random(5, S, config.hidden_dim)
     mask = (twins.source != config.pad_id)[:, None, None, :]
     ahead = np.tril(np.ones((S, S), bool))[None, None] & mask
+    # The layers are given masks in which every query sees a key (never_empty).
+    mask, ahead = (m | ~m.any(-1, keepdims=True) for m in (mask, ahead))
 
     def attend(model, x, memory, mask):
         attention = model.decoder.dec_layers[0].multiheadattention2

@@ -157,7 +157,7 @@ class TestLoadWeights:
     def test_damaged_config(self, tmp_path):
         run = write_run(tmp_path / "run", "torch")
         (run / "config.json").write_text("{")
-        with pytest.raises(ConfigError, match=r"config\.json is not readable"):
+        with pytest.raises(ConfigError, match=r"config\.json: is not readable"):
             load_weights_of(run)
 
     def test_nothing_there(self, tmp_path):

@@ -57,7 +57,7 @@ class TestLogits:
             folder, state = convert_state(tmp_path, sizes, form, "flax")
             source, target, expected = self.expected(state, sizes)
             model = flax_transformer.load(folder)
-            logits = np.asarray(model(source, target))
+            logits = np.asarray(model(jax.numpy.asarray(source), jax.numpy.asarray(target)))
         assert logits.dtype == np.float64
         assert np.abs(logits - expected).max() <= BOUND
 

@@ -151,7 +151,7 @@ class TestCache:
     def test_no_room(self):
         model = torch_model(PLAIN, random_weights(PLAIN, 1))
         twin = flax_model(PLAIN, random_weights(PLAIN, 1))
-        memory = np.zeros((1, 3, 6))
+        memory = np.zeros((1, 2, 6))
         tokens = np.full((1, 2), 4)
         message = "a cache of 1 columns, 0 in use, has no room for 2"
         source = torch.tensor(tokens)

@@ -37,11 +37,12 @@ class Twins:
         self.source, self.target = inputs(config)
 
     def perturb(self) -> None:
-        """Move every weight off its first value: zeros and ones hide mistakes."""
+        """Move biases and norms off their first zeros and ones, which hide mistakes."""
         generator = np.random.default_rng(2)
         canonical = torch_transformer.weights(self.torch)
         for array in canonical.values():
-            array += (generator.normal(0, 0.1, array.shape)).astype(array.dtype)
+            if array.ndim == 1:
+                array += generator.normal(0, 0.1, array.shape).astype(array.dtype)
         torch_transformer.load_weights(self.torch, canonical)
         with jax.default_device(self.jax_device):
             from convert import torch_to_flax

@@ -47,12 +47,11 @@ def run(options: Options) -> None:
         raise UserError(f"{options.run} has no config.json; give a run or a converted folder")
     config = TransformerConfig.load(home / "config.json")
     source, target = load_vocabularies(home / "vocabulary", config)
-    longest = config.max_length
-    sources = encode_texts(read_texts(options), source, longest, options.truncate)
+    sources = encode_texts(read_texts(options), source, config.max_length, options.truncate)
     for note in sources.notes:
         print(note, file=sys.stderr)
     backend = load_backend(options, path, home)
-    write_outputs(sources.ids, backend, target, longest, options)
+    write_outputs(sources.ids, backend, target, config, options)
 
 
 def checkpoint_path(run: Path, checkpoint: str) -> Path:
@@ -108,14 +107,18 @@ def choose_backend(wanted: str | None, home: Path) -> MakeBackend:
 
 
 def write_outputs(
-    ids: list[list[int]], backend: Backend, target: Vocabulary, longest: int, options: Options
+    ids: list[list[int]],
+    backend: Backend,
+    target: Vocabulary,
+    config: TransformerConfig,
+    options: Options,
 ) -> None:
     """Decode and write, block by block."""
     from training_recipe.translation import output_lines, translate
 
     done, rows = 0, options.batch_size
     with progress(len(ids), options) as bar, opened(options.output) as stream:
-        for block in translate(ids, backend.decode, options.search, rows, longest, bar.update):
+        for block in translate(ids, backend.decode, options.search, rows, config, bar.update):
             numbered = enumerate(block, done + 1)
             stream.writelines(output_lines(n, found, target, options) for n, found in numbered)
             stream.flush()

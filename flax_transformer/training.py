@@ -36,6 +36,7 @@ from transformer_spec import (
 from transformer_spec.dropout_keys import step_key
 
 Arrays = dict[str, Array]
+State = tuple[Arrays, Arrays, Arrays]
 
 
 def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
@@ -92,7 +93,8 @@ class JaxBackend:
         self.first_moments = jax.tree.map(jnp.zeros_like, self.trained)
         self.second_moments = jax.tree.map(jnp.zeros_like, self.trained)
         self.count = 0
-        self.compiled_step = jax.jit(self.pure_step, donate_argnums=0)
+        self.compiled_gradients = jax.jit(self.pure_gradients)
+        self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
         self.compiled_loss = jax.jit(self.pure_loss, static_argnames="smoothing")
 
     @property
@@ -105,39 +107,44 @@ class JaxBackend:
     def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
         self.count += 1
         key = np.uint32(step_key(self.settings.seed, step))
+        gradients, loss_sum = self.compiled_gradients(
+            self.trained, self.frozen, self.arrays(batch), key, batch.tokens
+        )
         numbers = adamw_numbers(self.count, learning_rate, self.settings)
         state = self.trained, self.first_moments, self.second_moments
-        state, loss_sum, norm = self.compiled_step(
-            state, self.frozen, self.arrays(batch), key, batch.tokens, numbers
-        )
+        state, norm = self.compiled_update(state, gradients, numbers)
         self.trained, self.first_moments, self.second_moments = state
         return StepResult(loss_sum, batch.tokens, norm)
 
-    def pure_step(
+    def pure_gradients(
         self,
-        state: tuple[Arrays, Arrays, Arrays],
+        trained: Arrays,
         frozen: Arrays,
         arrays: tuple[Array, Array, Array],
         key: Array,
         tokens: Array,
-        numbers: tuple[Array, Array, Array],
-    ) -> tuple[tuple[Arrays, Arrays, Arrays], Array, Array]:
-        """One optimizer step as a function: (state, summed loss, gradient norm)."""
-        trained, first, second = state
+    ) -> tuple[Arrays, Array]:
+        """The gradients of the mean loss, and the summed loss; compiled for each shape."""
 
         def mean_loss(trained: Arrays) -> tuple[Array, Array]:
             smoothing = self.settings.label_smoothing
             loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, Dropout(key))
             return loss_sum / tokens, loss_sum
 
-        gradients, loss_sum = jax.grad(mean_loss, has_aux=True)(trained)
+        return jax.grad(mean_loss, has_aux=True)(trained)
+
+    def pure_update(
+        self, state: State, gradients: Arrays, numbers: tuple[Array, Array, Array]
+    ) -> tuple[State, Array]:
+        """One optimizer step and the gradients' norm; compiled once, apart from the shapes."""
+        trained, first, second = state
         gradients, norm = clip(gradients, self.settings.clip_norm)
         update = functools.partial(adamw, numbers=numbers, settings=self.settings)
         new = {n: update(trained[n], gradients[n], first[n], second[n]) for n in trained}
         trained, first, second = (
             {name: triple[i] for name, triple in new.items()} for i in range(3)
         )
-        return (trained, first, second), loss_sum, norm
+        return (trained, first, second), norm
 
     def pure_loss(
         self,

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from training_recipe.backend import Backend, Hypothesis, Search
-from training_recipe.batches import BatchPlan, encode_sources
+from training_recipe.backend import Backend, Search
+from training_recipe.batches import BatchPlan
 from training_recipe.corpora import Example
+from training_recipe.decoding_batches import decode_all, within
 from training_recipe.preparation import Prepared
 from training_recipe.scores import Scores, score
 from training_recipe.settings import TrainingSettings
 
-SHORTEST_WIDTH = 8
 Check = Callable[[], None]
 
 
@@ -95,61 +95,14 @@ class Judge:
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
         fitting = [number for number, ids in enumerate(sources) if len(ids) < longest]
         found = decode_all(
-            self.backend,
+            self.backend.decode,
             [sources[number] for number in fitting],
             search,
-            self.settings.batch_tokens,
-            longest,
-            self.check,
+            within(self.settings.batch_tokens, search.beam),
+            prepared.config,
+            lambda count: self.check(),
         )
         outputs = [""] * len(examples)
         for number, hypotheses in zip(fitting, found, strict=True):
             outputs[number] = prepared.target_vocabulary.decode(hypotheses[0].ids)
         return outputs, len(examples) - len(fitting)
-
-
-def decode_all(
-    backend: Backend,
-    sources: Sequence[list[int]],
-    search: Search,
-    budget: int,
-    longest: int,
-    check: Check = lambda: None,
-) -> list[list[Hypothesis]]:
-    """The n best outputs of each source (ids without eos), in the order of the sources.
-
-    ``budget`` bounds rows x beam x length of a batch, ``longest`` is the model's max_length.
-    Batches have few shapes: rows and lengths are powers of two (or ``longest``), and spare rows
-    repeat the last source.
-    """
-    found: list[list[Hypothesis]] = [[] for _ in sources]
-    lengths = [len(ids) + 1 for ids in sources]
-    for members, rows, width in decoding_batches(lengths, search.beam, budget, longest):
-        check()
-        filled = [sources[n] for n in members]
-        filled += filled[-1:] * (rows - len(filled))
-        outputs = backend.decode(encode_sources(filled, rows=rows, length=width), search)
-        for number, hypotheses in zip(members, outputs, strict=False):
-            found[number] = hypotheses
-    return found
-
-
-def decoding_batches(
-    lengths: Sequence[int], beam: int, budget: int, longest: int
-) -> Iterator[tuple[list[int], int, int]]:
-    """(members, rows, width) of each batch, sources of similar length together."""
-    widths: dict[int, list[int]] = {}
-    for number, length in enumerate(lengths):
-        width = min(longest, max(SHORTEST_WIDTH, _power_of_two(length)))
-        widths.setdefault(width, []).append(number)
-    for width, members in sorted(widths.items()):
-        most = max(1, budget // (width * beam))
-        most = 1 << (most.bit_length() - 1)
-        for start in range(0, len(members), most):
-            part = members[start : start + most]
-            yield part, min(most, _power_of_two(len(part))), width
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest power of two that is at least ``number``."""
-    return 1 << max(number - 1, 0).bit_length()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training_recipe.batches import BatchPlan, IdPair, drop_long, encode_pairs
 from training_recipe.corpora import Corpus, Example, load_corpus
+from training_recipe.decoding_batches import ROOM
 from training_recipe.run_folder import RunFolder
 from training_recipe.settings import TrainingSettings
 from training_recipe.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig
 
+EVALUATION_SHAPES = 3
 Vocabularies = tuple[Vocabulary, Vocabulary]
 
 
@@ -98,7 +100,7 @@ def _prepare(
         *both,
         config,
         plan,
-        _plan(valid, settings, config),
+        _plan(valid, _evaluated(settings), config),
         longest_target=max(len(target) + 1 for _, target in pairs),
         fingerprint=fingerprint(pairs),
         notes=[*corpus.notes, *notes, *valid_notes, *describe(corpus, both, plan)],
@@ -121,6 +123,12 @@ def _plan(pairs: list[IdPair], settings: TrainingSettings, config: TransformerCo
         decoder_start_id=config.decoder_start_id or 0,
         eos_id=config.eos_id,
     )
+
+
+def _evaluated(settings: TrainingSettings) -> TrainingSettings:
+    """The settings with larger batches of fewer shapes, for losses without gradients."""
+    shapes = min(settings.batch_shapes, EVALUATION_SHAPES)
+    return replace(settings, batch_tokens=ROOM * settings.batch_tokens, batch_shapes=shapes)
 
 
 def fingerprint(pairs: list[IdPair]) -> str:

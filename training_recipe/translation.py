@@ -7,19 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from training_recipe.backend import Hypothesis, Search
-from training_recipe.batches import encode_sources
+from training_recipe.decoding_batches import Decode, decode_all
 from training_recipe.text_files import decode_utf8, read_lines, split_lines
 from training_recipe.translation_options import STANDARD_INPUT, Options
 from training_recipe.vocabulary import CharacterVocabulary, Vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import Faults
 
-Decode = Callable[[np.ndarray, Search], list[list[Hypothesis]]]
-
-SHORTEST_WIDTH = 8
 BATCHES_OF_A_BLOCK = 32
 LISTED_LINES = 10
 
@@ -120,46 +115,21 @@ def translate(
     decode: Decode,
     search: Search,
     rows: int,
-    longest: int,
+    config: TransformerConfig,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Iterator[list[list[Hypothesis]]]:
     """The outputs of each source, in order, a block of sources at a time.
 
-    ``rows`` is the size of a batch and ``longest`` the model's max_length; ``advance`` hears how
-    many sources were done. A source without tokens has the empty output.
+    ``rows`` is the size of a batch; ``advance`` hears how many sources were done. A source
+    without tokens has the empty output.
     """
     size = rows * BATCHES_OF_A_BLOCK
+
+    def rows_of(length: int) -> int:
+        return rows
+
     for first in range(0, len(ids), size):
-        block = ids[first : first + size]
-        found = [[Hypothesis([], 0.0, 0.0)] for _ in block]
-        advance(block.count([]))
-        for members, shape in batches([len(part) + 1 for part in block], rows, longest):
-            source = encode_sources([block[n] for n in members], rows=shape[0], length=shape[1])
-            for number, outputs in zip(members, decode(source, search), strict=False):
-                found[number] = outputs
-            advance(len(members))
-        yield found
-
-
-def batches(
-    lengths: Sequence[int], rows: int, longest: int
-) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """(members, (B, S)) of each batch, sources of similar length together; 1 means no tokens.
-
-    The shapes are few, as XLA compiles each: S is a power of two or ``longest``, B is ``rows`` or,
-    for fewer sources than that, a power of two.
-    """
-    order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 1]
-    rows = min(rows, _power_of_two(len(order)))
-    for first in range(0, len(order), rows):
-        members = [int(number) for number in order[first : first + rows]]
-        width = max(SHORTEST_WIDTH, _power_of_two(lengths[members[-1]]))
-        yield members, (rows, min(longest, width))
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest power of two that is at least ``number``."""
-    return 1 << max(number - 1, 0).bit_length()
+        yield decode_all(decode, ids[first : first + size], search, rows_of, config, advance)
 
 
 def output_lines(

@@ -7,11 +7,13 @@ import sys
 from training_recipe.backend import MakeBackend
 from training_recipe.command_line import parse
 from transformer_spec import UserError
+from transformer_spec.errors import exit_status
 
 
 def main(arguments: list[str] | None = None, make_backend: MakeBackend | None = None) -> int:
     """Train as the arguments say; the exit status. ``make_backend`` stands in for a framework."""
-    try:
+
+    def run() -> int:
         request = parse(arguments)
         # The loop reads data and draws, which --help must not wait for.
         from training_recipe.loop import train
@@ -19,12 +21,8 @@ def main(arguments: list[str] | None = None, make_backend: MakeBackend | None = 
 
         name = backend_name(request)
         return train(request, name, make_backend or import_backend(name))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before training began; nothing was saved", file=sys.stderr)
-        return 130
+
+    return exit_status(run, "stopped before training began; nothing was saved")
 
 
 def import_backend(name: str) -> MakeBackend:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from training_recipe.translation_options import BEST, Options, parse
 from transformer_spec import TransformerConfig, UserError
+from transformer_spec.errors import exit_status
 
 if TYPE_CHECKING:
     from training_recipe.backend import Backend, MakeBackend
@@ -21,18 +22,14 @@ BACKENDS = ("torch", "jax")
 
 def main(arguments: list[str] | None = None) -> int:
     """Translate as the arguments say; the exit status."""
+    piped = sys.stdin is not None and not sys.stdin.isatty()
     try:
-        run(parse(arguments, piped=sys.stdin is not None and not sys.stdin.isatty()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before every text was translated", file=sys.stderr)
-        return 130
+        return exit_status(
+            lambda: run(parse(arguments, piped)), "stopped before every text was translated"
+        )
     except BrokenPipeError:
         close_standard_output()
         return 1
-    return 0
 
 
 def run(options: Options) -> None:

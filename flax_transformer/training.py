@@ -90,8 +90,8 @@ class JaxBackend:
         names = [flax_name(name) for name in trained_names(config)]
         self.frozen = {name: v[...] for name, v in variables(model).items() if name not in names}
         self.trained = {name: v[...] for name, v in variables(model).items() if name in names}
-        self.first_moments = jax.tree.map(jnp.zeros_like, self.trained)
-        self.second_moments = jax.tree.map(jnp.zeros_like, self.trained)
+        self.first_moments: Arrays = {}
+        self.second_moments: Arrays = {}
         self.count = 0
         self.compiled_gradients = jax.jit(self.pure_gradients)
         self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
@@ -105,6 +105,9 @@ class JaxBackend:
         return batch.source, batch.target_in, batch.target_out
 
     def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+        if not self.first_moments:
+            self.first_moments = jax.tree.map(jnp.zeros_like, self.trained)
+            self.second_moments = jax.tree.map(jnp.zeros_like, self.trained)
         self.count += 1
         key = np.uint32(step_key(self.settings.seed, step))
         gradients, loss_sum = self.compiled_gradients(

@@ -4,19 +4,13 @@ import argparse
 import sys
 
 from transformer_spec import UserError
+from transformer_spec.errors import exit_status
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 0 where every bound holds, 1 where one does not, 2 for a user's mistake."""
     options = parser().parse_args(arguments)
-    try:
-        return run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped before the table was complete", file=sys.stderr)
-        return 130
+    return exit_status(lambda: run(options), "stopped before the table was complete")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -89,11 +89,10 @@ class TestInterruption:
             os.kill(os.getpid(), signal.SIGINT)
             return evaluate(self, batch)
 
-        monkeypatch.setattr(NumpyBackend, "evaluate", interrupted)
-        assert run("numpy", [*SMALL, "--name", "a"]) == 130
+        with monkeypatch.context() as patched:
+            patched.setattr(NumpyBackend, "evaluate", interrupted)
+            assert run("numpy", [*SMALL, "--name", "a"]) == 130
         assert [m["kind"] for m in metrics(place / "runs/a")] == ["train"]
-        monkeypatch.undo()
-        os.chdir(place)
         assert run("numpy", ["--resume", "runs/a"]) == 0
         assert_same_run(place / "runs/a", whole("numpy"))
 

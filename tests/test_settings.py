@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -98,7 +99,8 @@ class TestPrecedence:
         assert kinds == ("sentencepiece", "sentencepiece")
 
     def test_the_shipped_recipe(self):
-        assert parse(["--recipe", "recipes/cmudict.toml"]).settings.data == "cmudict"
+        recipe = Path(__file__).parent.parent / "recipes/cmudict.toml"
+        assert parse(["--recipe", str(recipe)]).settings.data == "cmudict"
 
 
 class TestFaults:

@@ -1,5 +1,8 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
+import sys
+from collections.abc import Callable
+
 
 class UserError(ValueError):
     """A user's mistake; the message says what was given, what is allowed and what to do."""
@@ -28,3 +31,18 @@ class Faults:
             raise error(f"{heading}: {self.messages[0]}")
         if self.messages:
             raise error(f"{heading}: {len(self.messages)} faults\n  " + "\n  ".join(self.messages))
+
+
+def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:
+    """Run a command; its status (None is 0), 2 for a user's mistake and 130 for Ctrl-C.
+
+    Either is said on stderr in one message; every other exception goes through.
+    """
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(when_interrupted, file=sys.stderr)
+        return 130

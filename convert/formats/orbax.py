@@ -107,7 +107,7 @@ def write_orbax(path: Path, tensors: Tensors) -> None:
         import orbax.checkpoint
     except ImportError as error:
         raise UserError(
-            "writing an Orbax checkpoint needs twinformer[jax]; safetensors need nothing more"
+            "writing an Orbax checkpoint needs twinformer[jax]; --container safetensors does not"
         ) from error
     if path.exists():
         raise UserError(f"{path} exists already")

@@ -1,0 +1,135 @@
+"""What a naming family of checkpoints is: whose names, which settings, and the way to ours.
+
+Canonical names are the PyTorch twin's. A family gives the rules from its names to the canonical
+ones; the way back is those rules reversed, so nothing is written down twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from convert.rules import Rule, rename
+from convert.tensors import Tensors
+from transformer_spec import Faults, TransformerConfig
+
+ASIDE = "aside/"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A foreign checkpoint: its tensors, its own settings, and what the user says about it.
+
+    ``settings`` is the content of its config file, or of the Namespace or mapping inside it; None
+    where there is none. ``flags`` are fields of TransformerConfig that the user gave, ``wrapper``
+    maps our modules to the user's (``--map encoder.embedding=src_emb``).
+    """
+
+    tensors: Tensors
+    settings: Mapping[str, Any] | None = None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    wrapper: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The config of a source, and what is to be said of settings that only its training knew."""
+
+    config: TransformerConfig
+    notes: list[str] = field(default_factory=list)
+
+
+class Family(ABC):
+    """One naming family. ``containers`` is what it can be written in, the usual one first."""
+
+    name: str
+    containers: tuple[str, ...] = ()
+
+    @abstractmethod
+    def recognizes(self, source: Source) -> bool:
+        """Whether names and settings are this family's and no other's; reads no tensor."""
+
+    @abstractmethod
+    def read_config(self, source: Source) -> Reading:
+        """The whole of the settings as a config; every setting it cannot express in one error."""
+
+    @abstractmethod
+    def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
+        """From the source's names to every canonical one, and to ``aside/`` what has no place.
+
+        A name of the source that no rule takes, and a rule's name that the source lacks, are found
+        by the caller and reported together.
+        """
+
+    def written(self, config: TransformerConfig) -> Source:
+        """The names (and shapes) that this family's own library would save for a config."""
+        raise NotImplementedError(f"{self.name} is not written")
+
+    def write_settings(
+        self, config: TransformerConfig, original: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """The content of the family's config file; ``original`` is what it was imported with.
+
+        Every setting of ours that the family cannot express is named in one UserError.
+        """
+        raise NotImplementedError(f"{self.name} is not written")
+
+
+def kept_aside(name: str, reason: str) -> Rule:
+    """A tensor without a place in our models: kept beside them, and put back on the way out."""
+    return Rule((name,), (ASIDE + name,), reason=f"kept aside: {reason}")
+
+
+def renamed(pairs: Mapping[str, str]) -> list[Rule]:
+    """Plain renames, their name -> our name."""
+    return [rename(theirs, ours) for theirs, ours in pairs.items()]
+
+
+class Settings:
+    """Reads a foreign settings mapping once over, and collects every fault of it.
+
+    Each key must be looked at: ``finish`` names those that nobody asked for or declared harmless.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.seen: set[str] = set()
+        self.faults = Faults()
+        self.notes: list[str] = []
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.seen.add(key)
+        return self.values.get(key, default)
+
+    def need(self, key: str) -> Any:
+        """A key without which there is no config."""
+        self.seen.add(key)
+        if self.values.get(key) is None:
+            self.faults.add(f"{key} is missing")
+        return self.values.get(key)
+
+    def only(self, key: str, *allowed: Any, default: Any = None) -> Any:
+        """A key that may have some values alone; another one is a fault that names them."""
+        value = self.get(key, default)
+        if value not in allowed:
+            wanted = " or ".join(map(repr, allowed))
+            self.faults.add(f"{key} is {value!r}; only {wanted} can be expressed")
+        return value
+
+    def training_only(self, key: str, *harmless: Any) -> None:
+        """A key that changes training alone: said in a note unless it has a harmless value."""
+        value = self.get(key)
+        if value is not None and value not in harmless:
+            self.notes.append(f"{key} {value!r} is used in training only and is not kept")
+
+    def ignore(self, keys: Collection[str]) -> None:
+        """Keys that say nothing about the model: paths, versions, decoding habits."""
+        self.seen.update(keys)
+
+    def finish(self, what: str) -> None:
+        """Raise one UserError with all faults, unknown keys included."""
+        for key in sorted(self.values.keys() - self.seen):
+            self.faults.add(f"{key} = {self.values[key]!r} is not known; what it does is not kept")
+        self.faults.raise_if_any(f"{what} cannot be expressed")

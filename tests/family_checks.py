@@ -1,4 +1,4 @@
-"""What every foreign family must show: equal logits in both twins, and the way back byte by byte."""
+"""What every foreign family must show: equal logits in both twins, the way back byte by byte."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""Runs of random weights and ways to call translate.py."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import translate
+from convert.checkpoints import Checkpoint, write_flax_checkpoint, write_torch_checkpoint
+from training_recipe.run_folder import RunFolder
+from training_recipe.run_record import RunRecord
+from training_recipe.settings import TrainingSettings
+from training_recipe.vocabulary import build_vocabulary
+from transformer_spec import TransformerConfig, weight_shapes
+
+ROOT = Path(translate.__file__).parent
+WORDS = ["abcab", "ba", "", "cabbage", "abc", "gag"]
+WRITERS = {"torch": write_torch_checkpoint, "jax": write_flax_checkpoint}
+
+
+def vocabularies():
+    letters = build_vocabulary("characters", ["abcdefgA"])
+    return letters, build_vocabulary("whitespace", ["AA BB CC DD EE FF GG"])
+
+
+def make_run(path, writer, steps=(10,), seed=0):
+    """A run folder of random weights, as training would have left it."""
+    source, target = vocabularies()
+    config = TransformerConfig(
+        source_vocab_size=len(source), target_vocab_size=len(target), hidden_dim=8, inner_dim=8,
+        num_heads=2, num_encoder_layers=1, num_decoder_layers=1, max_length=12,
+    )  # fmt: skip
+    settings = TrainingSettings(source_vocabulary="characters", target_vocabulary="whitespace")
+
+    def fill(run):
+        config.save(run.config)
+        run.vocabulary.mkdir()
+        source.save(run.vocabulary, "source")
+        target.save(run.vocabulary, "target")
+        RunRecord(settings, writer, "", steps[-1] if steps else None).save(run.settings)
+
+    run = RunFolder.create(path, fill)
+    for number, step in enumerate(steps):
+        run.checkpoint(step).mkdir()
+        draw = np.random.default_rng(seed + number)
+        shapes = weight_shapes(config).items()
+        weights = {name: draw.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes}
+        WRITERS[writer](run.checkpoint(step), Checkpoint(weights))
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """PyTorch's threads and XLA's wait for each other where they share few cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same weights as a run of each backend, and nothing else."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: make_run(folder / name, name) for name in WRITERS}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run that a test may damage."""
+    return make_run(tmp_path / "run", "torch")
+
+
+@pytest.fixture
+def call(capsys):
+    """A function: run translate.py; (exit status, output lines, what stderr said)."""
+
+    def call(*arguments):
+        status = translate.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out.split("\n")[:-1], err
+
+    return call
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """A function: the bytes that standard input holds."""
+
+    def piped(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    return piped
+
+
+def python(code, folder, **files):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    files = {"capture_output": True} if not files else {"stderr": subprocess.PIPE} | files
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, text=True, timeout=60, **files
+    )

@@ -4,31 +4,38 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convert.rules import COPY, Rule
-from convert.tensors import Header, Tensors, as_bytes
+from convert.tensors import Header, Tensors, as_bytes, contiguous
 
 LEDGER_VERSION = 1
 CANCELLING = ("transposed", "transposed")
 
 
 class Hashed(Tensors):
-    """Other tensors, each fingerprinted when it is read."""
+    """Other tensors, each fingerprinted when it is read, while its reader already goes on.
+
+    One tensor at a time is being fingerprinted, so that no more than one is kept for it.
+    """
 
     def __init__(self, tensors: Tensors, progress: Callable[[int], object] | None = None) -> None:
         super().__init__(tensors.label, dict(tensors), tensors.metadata)
         self.tensors = tensors
         self.progress = progress
-        self.sha256: dict[str, str] = {}
+        self.found: dict[str, Future[str]] = {}
+        self.worker = ThreadPoolExecutor(1)
 
     def read(self, name: str) -> np.ndarray:
-        array = self.tensors.read(name)
-        if name not in self.sha256:
-            self.sha256[name] = hashlib.sha256(as_bytes(array).data).hexdigest()
+        array = contiguous(self.tensors.read(name))
+        if name not in self.found:
+            if self.found:
+                next(reversed(self.found.values())).result()
+            self.found[name] = self.worker.submit(_sha256, array)
             if self.progress:
                 self.progress(self[name].size)
         return array
@@ -36,8 +43,15 @@ class Hashed(Tensors):
     def read_rest(self) -> None:
         """Fingerprint what nobody asked for."""
         for name in self:
-            if name not in self.sha256:
+            if name not in self.found:
                 self.read(name)
+
+    def sha256(self, name: str) -> str:
+        return self.found[name].result()
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(as_bytes(array).data).hexdigest()
 
 
 class Ledger:
@@ -118,7 +132,7 @@ def write_ledger(
         ("targets", target, ledger.targets()),
     ):
         content[side] = {
-            name: {**_described(tensors[name]), "sha256": tensors.sha256[name], **entry}
+            name: {**_described(tensors[name]), "sha256": tensors.sha256(name), **entry}
             for name, entry in entries.items()
         }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -8,6 +8,8 @@ import numpy as np
 
 from transformer_spec import UserError
 
+BAND = 128
+
 
 class Header(NamedTuple):
     """What a file says about an array before the array is read."""
@@ -31,9 +33,22 @@ def header_of(array: np.ndarray) -> Header:
     return Header(array.shape, array.dtype)
 
 
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The array in row order, a copy only where it does not lie that way.
+
+    A transposed matrix is copied in bands of columns: whole, it would miss the cache at every step.
+    """
+    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
+        return np.ascontiguousarray(array).reshape(array.shape)
+    result = np.empty(array.shape, array.dtype)
+    for start in range(0, array.shape[1], BAND):
+        result[:, start : start + BAND] = array[:, start : start + BAND]
+    return result
+
+
 def as_bytes(array: np.ndarray) -> np.ndarray:
     """The bytes of an array in row order; a copy only where they do not lie that way."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return contiguous(array).reshape(-1).view(np.uint8)
 
 
 class Tensors(Mapping[str, Header]):

@@ -1,0 +1,190 @@
+"""The state of torch.optim.Adam and AdamW: whose moments are whose, and back again.
+
+``state_dict()`` numbers the parameters group after group and keeps no names unless the optimizer
+was given named parameters. Names are found by the order of the parameters and proved by shapes;
+where several orders fit the shapes, the user has to say which (``--parameter-names``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformer_spec import Faults, UserError
+
+FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
+NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer")
+Shape = tuple[int, ...]
+Sort = Callable[[str, Shape], bool]
+
+# Who is in the first of two groups, as people write it; the other group has the rest.
+DIVISIONS: dict[str, Sort] = {
+    "matrices": lambda name, shape: len(shape) > 1,
+    "all but biases": lambda name, shape: not name.endswith("bias"),
+    "all but biases and norms": lambda name, shape: (
+        not name.endswith("bias") and "norm" not in name.lower()
+    ),
+}
+
+
+@dataclass(frozen=True)
+class NamedState:
+    """Both moments by the parameters' own names, as they lie in the file, and the step count."""
+
+    first: dict[str, Any]
+    second: dict[str, Any]
+    count: int
+    settings: list[Mapping[str, Any]]
+
+
+def is_optimizer_state(content: Any) -> bool:
+    """Whether a mapping looks like an optimizer's ``state_dict()``."""
+    return isinstance(content, Mapping) and {"state", "param_groups"} <= content.keys()
+
+
+def name_state(
+    content: Mapping[str, Any],
+    parameters: Mapping[str, Shape],
+    step_of: Callable[[Any], float],
+    names: Sequence[str] | None = None,
+    label: str = "the optimizer state",
+) -> NamedState:
+    """The state of parameters by name.
+
+    ``parameters`` are the model's in its own order (tied ones once, no buffers), ``names`` the
+    order of the optimizer if the user knows it; ``step_of`` reads a step, which newer versions
+    keep as a tensor. What is not Adam's, or fits no order or several, is a UserError.
+    """
+    groups, state = content["param_groups"], content["state"]
+    _check_adam(groups, state, label)
+    shapes = {index: tuple(entry[FIRST_KEY].shape) for index, entry in state.items()}
+    order = _order(groups, shapes, parameters, names, label)
+    held = {name: state[index] for index, name in order.items() if index in state}
+    return NamedState(
+        {name: entry[FIRST_KEY] for name, entry in held.items()},
+        {name: entry[SECOND_KEY] for name, entry in held.items()},
+        _count([step_of(entry[STEP_KEY]) for entry in held.values()], label),
+        [{k: v for k, v in group.items() if k != "params"} for group in groups],
+    )
+
+
+def _check_adam(groups: Any, state: Mapping[Any, Any], label: str) -> None:
+    faults = Faults()
+    for index, entry in state.items():
+        missing = [key for key in (STEP_KEY, FIRST_KEY, SECOND_KEY) if key not in entry]
+        faults.require(not missing, f"parameter {index} has no {', '.join(missing)}")
+        extra = [key for key in NOT_CARRIED if key in entry]
+        faults.require(not extra, f"parameter {index} has {', '.join(extra)}, which is not Adam's")
+    for number, group in enumerate(groups):
+        for key in ("amsgrad", "maximize"):
+            faults.require(not group.get(key), f"group {number} has {key}, which is not carried")
+    faults.raise_if_any(f"{label} is not that of Adam or AdamW")
+
+
+def _count(steps: Sequence[float], label: str) -> int:
+    different = sorted(set(steps))
+    if len(different) > 1:
+        raise UserError(
+            f"{label}: parameters have made different numbers of steps ({different[0]:g} to "
+            f"{different[-1]:g}); one count for all is needed"
+        )
+    if different and (different[0] != int(different[0]) or different[0] < 0):
+        raise UserError(f"{label}: the step count is {different[0]}, which is no whole number")
+    return int(different[0]) if different else 0
+
+
+def _order(
+    groups: Sequence[Mapping[str, Any]],
+    shapes: Mapping[Any, Shape],
+    parameters: Mapping[str, Shape],
+    names: Sequence[str] | None,
+    label: str,
+) -> dict[Any, str]:
+    """Index in the state -> name."""
+    indices = [index for group in groups for index in group["params"]]
+    given = names or _names_in(groups)
+    if given is not None:
+        return _proved(indices, list(given), shapes, parameters, label)
+    fitting = []
+    for names_in_order in _candidates(groups, parameters):
+        order = dict(zip(indices, names_in_order, strict=True))
+        fits = all(parameters[order[index]] == shape for index, shape in shapes.items())
+        if fits and order not in fitting:
+            fitting.append(order)
+    if len(fitting) == 1:
+        return fitting[0]
+    found = "no known order of the parameters fits" if not fitting else "several orders fit"
+    raise UserError(
+        f"{label}: {len(indices)} parameters in {len(groups)} groups for {len(parameters)} of the "
+        f"model; {found} the shapes. Give --parameter-names FILE, one name a line in the order in "
+        "which the optimizer got them"
+    )
+
+
+def _names_in(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The names that optimizers of named parameters keep beside the numbers."""
+    if not all("param_names" in group for group in groups):
+        return None
+    return [name for group in groups for name in group["param_names"]]
+
+
+def _proved(
+    indices: list[Any],
+    names: list[str],
+    shapes: Mapping[Any, Shape],
+    parameters: Mapping[str, Shape],
+    label: str,
+) -> dict[Any, str]:
+    faults = Faults()
+    faults.require(len(names) == len(indices), f"{len(names)} names for {len(indices)} parameters")
+    faults.require(len(set(names)) == len(names), "a name stands there twice")
+    order = dict(zip(indices, names, strict=False))
+    for index, name in order.items():
+        if name not in parameters:
+            faults.add(f"{name!r} is no parameter of the model")
+        elif index in shapes and shapes[index] != parameters[name]:
+            wanted = list(parameters[name])
+            faults.add(f"{name!r} is {wanted}, its moments are {list(shapes[index])}")
+    faults.raise_if_any(f"{label}: the parameters' names do not fit")
+    return order
+
+
+def _candidates(
+    groups: Sequence[Mapping[str, Any]], parameters: Mapping[str, Shape]
+) -> list[list[str]]:
+    """The orders worth trying: the model's own, or two groups divided in a usual way."""
+    sizes = [len(group["params"]) for group in groups]
+    everything = list(parameters)
+    if sum(sizes) != len(everything):
+        return []
+    if len(groups) == 1:
+        return [everything]
+    found = []
+    for belongs in DIVISIONS.values() if len(groups) == 2 else ():
+        first = [name for name in everything if belongs(name, parameters[name])]
+        second = [name for name in everything if name not in set(first)]
+        halves = [[first, second], [second, first]]
+        found += [a + b for a, b in halves if [len(a), len(b)] == sizes]
+    return found
+
+
+def state_dict(
+    parameters: Mapping[str, Shape],
+    first: Callable[[str], Any],
+    second: Callable[[str], Any],
+    count: int,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What ``torch.optim.AdamW.load_state_dict`` reads, the parameters in one group, named.
+
+    ``first`` and ``second`` give a parameter's moments, ``settings`` the group's learning rate,
+    betas and so on.
+    """
+    names = list(parameters)
+    state = {
+        index: {STEP_KEY: float(count), FIRST_KEY: first(name), SECOND_KEY: second(name)}
+        for index, name in enumerate(names)
+    }
+    group = dict(settings) | {"params": list(range(len(names))), "param_names": names}
+    return {"state": state if count else {}, "param_groups": [group]}

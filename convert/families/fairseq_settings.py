@@ -1,0 +1,91 @@
+"""What fairseq saves of a run beside the model: the names that say nothing about its numbers.
+
+A checkpoint holds the whole command line (``args``, or ``cfg.model`` from 0.11 on), some 200 names.
+These are those of fairseq 0.6 to 0.12.2, for the tasks and losses that train a transformer.
+"""
+
+# Data, devices, logging, saving, decoding: fairseq/dataclass/configs.py and options.py.
+RUN = """
+_name aim_repo aim_run_hash align_suffix alignfile all_gather_list_size amp amp_batch_retries
+amp_init_scale amp_scale_window average_sync azureml_logging batch_size batch_size_valid beam
+best_checkpoint_metric bf16 block_lr block_momentum bmuf bpe broadcast_buffers bucket_cap_mb
+buffer_size checkpoint checkpoint_shard_count checkpoint_suffix clip_norm combine_valid_subsets
+common common_eval constraints context_window continue_once cpu cpu_offload criterion curriculum
+data_buffer_size dataset dataset_impl ddp_backend ddp_comm_hook decoding_format destdir device_id
+dict_only disable_validation distributed_backend distributed_init_host distributed_init_method
+distributed_init_port distributed_no_spawn distributed_num_procs distributed_port distributed_rank
+distributed_training distributed_world_size distributed_wrapper diverse_beam_groups
+diverse_beam_strength diversity_rate ema ema_decay ema_fp32 ema_seed_model ema_start_update
+ema_update_freq empty_cache_freq enable_bucketing eos_prob_threshold eos_token eval_lm
+fast_stat_sync find_unused_parameters finetune_from_model fix_batches_to_gpus
+fixed_validation_seed fp16 fp16_init_scale fp16_no_flatten_grads fp16_scale_tolerance
+fp16_scale_window fp32_reduce_scatter gen_subset generation global_sync_iter
+gradient_as_bucket_view grouped_shuffling heartbeat_timeout ignore_unused_valid_subsets input
+interactive iter_decode_eos_penalty iter_decode_force_max_iter iter_decode_max_iter
+iter_decode_with_beam iter_decode_with_external_reranker joined_dictionary keep_best_checkpoints
+keep_interval_updates keep_interval_updates_pattern keep_last_epochs lazy_load lenpen lm_path
+lm_weight load_checkpoint_on_all_dp_ranks localsgd_frequency log_file log_format log_interval lr
+lr_scheduler match_source_len max_epoch max_len_a max_len_b max_sentences max_sentences_valid
+max_tokens max_tokens_valid max_update max_valid_steps maximize_best_checkpoint_metric
+memory_efficient_bf16 memory_efficient_fp16 min_len min_loss_scale model_overrides
+model_parallel_size nbest no_beamable_mm no_early_stop no_epoch_checkpoints no_last_checkpoints
+no_progress_bar no_repeat_ngram_size no_reshard_after_forward no_save no_save_optimizer_state
+no_seed_provided not_fsdp_flatten_parameters nprocs_per_node num_shards num_workers nwordssrc
+nwordstgt on_cpu_convert_precision only_source optimization optimizer optimizer_overrides
+output_word_probs output_word_stats padding_factor path patience pipeline_balance
+pipeline_checkpoint pipeline_chunks pipeline_decoder_balance pipeline_decoder_devices
+pipeline_devices pipeline_encoder_balance pipeline_encoder_devices pipeline_model_parallel
+plasma_path post_process prefix_size print_alignment print_step profile quantization_config_path
+quiet raw_text remove_bpe replace_unk required_batch_size_multiple required_seq_len_multiple
+reset_dataloader reset_logging reset_lr_scheduler reset_meters reset_optimizer restore_file
+results_path retain_dropout retain_dropout_modules retain_iter_history sacrebleu sampling
+sampling_topk sampling_topp save_dir save_interval save_interval_updates score_reference scoring
+seed sentence_avg shard_id skip_invalid_size_inputs_valid_test skip_remainder_batch
+slowmo_algorithm slowmo_base_algorithm slowmo_momentum softmax_batch source_lang srcdict
+stop_min_lr stop_time_hours store_ema suppress_crashes target_lang task temperature
+tensorboard_logdir testpref tgtdict threshold_loss_scale thresholdsrc thresholdtgt tokenizer tpu
+train_subset trainpref unkpen unnormalized update_epoch_batch_itr update_freq
+update_ordered_indices_seed use_bmuf use_nbm use_plasma_view use_sharded_state user_dir
+valid_subset validate_after_updates validate_interval validate_interval_updates validpref
+wandb_project warmup_iterations workers write_checkpoints_asynchronously zero_sharding
+"""
+# Losses, optimizers and schedules: fairseq/criterions, fairseq/optim.
+TRAINING = """
+adadelta_eps adadelta_rho adafactor_eps adam_betas adam_eps adamax_betas adamax_eps
+alignment_lambda anneal_eps beta1 clip_threshold decay_rate end_learning_rate final_lr_scale
+force_anneal fp16_adam_stats hold_steps ignore_prefix_size init_lr_scale label_smoothing
+lamb_betas lamb_eps lr_deacy_period lr_decay lr_patience lr_period_updates lr_shrink lr_threshold
+max_lr min_lr momentum no_bias_correction phase_ratio power relative_step report_accuracy
+scale_parameter shrink_min t_mult total_num_update underlying_criterion use_old_adam warmup_init
+warmup_init_lr warmup_steps warmup_updates weight_decay
+"""
+# What is done to text and batches before the model sees them: fairseq/tasks, data/encoders.
+TASKS = """
+add_lang_token bert_score_lang bpe_add_prefix_space bpe_cased bpe_codes bpe_merges bpe_separator
+bpe_vocab bpe_vocab_file bt_beam_size bt_max_len_a bt_max_len_b data decoder_langtok
+enable_lang_ids enable_reservsed_directions_shared_datasets encoder_langtok eos eval_bleu
+eval_bleu_args eval_bleu_bpe eval_bleu_bpe_path eval_bleu_detok eval_bleu_detok_args
+eval_bleu_print_samples eval_bleu_remove_bpe eval_tokenized_bleu extra_data extra_lang_pairs
+fixed_dictionary generate_one_by_one gpt2_encoder_json gpt2_vocab_bpe insert
+keep_inference_langtok lambda_bt lambda_dae lambda_denoising_config lambda_otf_bt_config
+lambda_parallel_config lang_dict lang_pairs lang_tok_style langs langtoks langtoks_specs
+left_pad_source left_pad_target load_alignments mask mask_length mask_random
+max_word_shuffle_distance mono_langs moses_no_dash_splits moses_no_escape moses_source_lang
+moses_target_lang multilang_sampling_alpha no_shuffle no_whole_word_mask_langs noise
+num_batch_buckets num_classes pad permute permute_sentences poisson_lambda prepend_bos
+regression_target replace_length rotate sacrebleu_char_level sacrebleu_lowercase
+sacrebleu_tokenizer sample_break_mode sampling_method sampling_temperature sampling_weights
+sampling_weights_from_file sentencepiece_alpha sentencepiece_enable_sampling sentencepiece_model
+sentencepiece_model_path sentencepiece_vocab separator_token shorten_data_split_list
+shorten_method shuffle_instance source_dict target_dict tokens_per_sample truncate_source unk
+upsample_primary valid_lang_pairs virtual_data_size virtual_epoch_size wer_char_level
+wer_lowercase wer_remove_punct wer_tokenizer word_blanking_prob word_dropout_prob
+"""
+# Of the model, without a trace in what it computes after training.
+MODEL = """
+adaptive_softmax_dropout adaptive_softmax_factor alignment_heads alignment_layer base_shuffle
+base_sublayers checkpoint_activations decoder_embed_path encoder_embed_path export
+full_context_alignment min_params_to_wrap offload_activations pooler_activation_fn pooler_dropout
+quant_noise_pq_block_size spectral_norm_classification_head tie_adaptive_proj tie_adaptive_weights
+"""
+HARMLESS = frozenset((RUN + TRAINING + TASKS + MODEL).split())

@@ -166,6 +166,10 @@ class TestRefusals:
             config_of(**lengths, **learned)
         assert config_of(**lengths, decoder_learned_pos=True).max_length == 20
 
+    def test_a_length_that_is_no_number(self):
+        with pytest.raises(UserError, match=r"max_source_positions is \[16, 16\]; it must be one"):
+            config_of(max_source_positions=[16, 16])
+
     def test_learned_positions_have_the_length_of_their_table(self):
         with pytest.raises(UserError, match="max_length is given as 40; the checkpoint says 16"):
             config_of(flags={"max_length": 40}, encoder_learned_pos=True)

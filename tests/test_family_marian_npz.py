@@ -24,6 +24,7 @@ from marian_judges import (  # noqa: E402
     mbart,
 )
 
+import torch_transformer  # noqa: E402
 from convert.families.base import ASIDE  # noqa: E402
 from convert.families.marian_npz import MarianNpz  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
@@ -46,10 +47,11 @@ def logits_of(model, source_ids: np.ndarray, target_ids: np.ndarray, pad: int) -
     return output.logits.numpy()
 
 
-def assert_twins_agree(case: Case, model, flags: dict) -> None:
+def assert_twins_agree(case: Case, model, flags: dict, left: bool = False) -> None:
     """Every position up to the padding, the start token's included."""
     config, canonical = import_source(FAMILY, source(case, TOP | flags))
     source_ids, target_ids = batch(config)
+    source_ids = source_ids[:, ::-1].copy() if left else source_ids
     target_ids[:, 0] = config.decoder_start_id
     expected = logits_of(model, source_ids, target_ids, config.pad_id)
     seen = target_ids != config.pad_id
@@ -68,8 +70,13 @@ class TestLogits:
         assert np.abs(positions - made).max() < 1e-6
         assert_twins_agree(case, model, HUGGING_FACE)
 
-    @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-    def test_with_marian_s_own_positions_and_epsilon(self, case):
+    def test_padding_counts_as_a_position(self):
+        model = marian_mt(Case(), hugging_face_positions(TOP["max_length"], 18), 1e-5)
+        assert_twins_agree(Case(), model, HUGGING_FACE, left=True)
+
+    @pytest.mark.parametrize("name", ["post swish, all tied", "post gelu, target tied"])
+    def test_with_marian_s_own_positions_and_epsilon(self, name):
+        case = CASES[name]
         model = marian_mt(case, marian_positions(TOP["max_length"], case.width), 1e-6)
         assert_twins_agree(case, model, {})
 
@@ -78,6 +85,48 @@ class TestLogits:
         judge = mbart if case.pre else bart
         model = judge(case, marian_positions(TOP["max_length"], case.width), 1e-6)
         assert_twins_agree(case, model, {})
+
+
+class TestAnotherReader:
+    """CTranslate2 reads the same file, starts from a zero embedding itself, computes in float32."""
+
+    @pytest.mark.parametrize("name", ["post gelu, target tied", "post, inputs tied, newer output"])
+    def test_post_norm(self, tmp_path, name):
+        self.assert_same_probabilities(CASES[name], tmp_path)
+
+    def test_pre_norm(self, tmp_path):
+        self.assert_same_probabilities(PRE_NORM["pre with embedding norm"], tmp_path)
+
+    def assert_same_probabilities(self, case, folder):
+        converters = pytest.importorskip("ctranslate2.converters")
+        translator = pytest.importorskip("ctranslate2").Translator
+        np.savez(folder / "model.npz", allow_pickle=False, **case.arrays())
+        words = ["</s>", "<unk>", *(f"w{i}" for i in range(2, case.words))]
+        lines = [f"{word}: {i}\n" for i, word in enumerate(words)]
+        (folder / "vocab.yml").write_text("".join(lines))
+        vocabularies = [str(folder / "vocab.yml")] * 2
+        reader = converters.MarianConverter(str(folder / "model.npz"), vocabularies)
+        reader.convert(str(folder / "converted"))
+        source_ids, target_ids = [3, 5, 8, 2, 4], [6, 2, 7, 9]
+        scored = translator(str(folder / "converted"), compute_type="float32").score_batch(
+            [[words[i] for i in source_ids]], [[words[i] for i in target_ids]]
+        )
+        expected = np.array(scored[0].log_probs)
+        ours = log_probabilities(case, [*source_ids, 0], [*target_ids, 0])
+        assert expected.shape == (5,)
+        assert np.abs(ours - expected).max() <= 2e-5
+
+
+def log_probabilities(case: Case, source_ids: list[int], target_ids: list[int]) -> np.ndarray:
+    """Of each target token, by the PyTorch twin; the padding token is none of the choices."""
+    config, canonical = import_source(FAMILY, source(case, TOP | HUGGING_FACE))
+    shifted = [config.decoder_start_id, *target_ids[:-1]]
+    twin = torch_transformer.Transformer(config)
+    weights = {n: array for n, array in canonical.items() if not n.startswith(ASIDE)}
+    torch_transformer.load_weights(twin, weights)
+    with torch.no_grad():
+        logits = twin(torch.tensor([source_ids]), torch.tensor([shifted]))[0, :, : config.pad_id]
+    return torch.log_softmax(logits, -1)[range(len(target_ids)), target_ids].numpy()
 
 
 class TestTensors:

@@ -165,6 +165,8 @@ def _tables(settings: Settings, source: Source) -> dict[str, Any]:
 
 
 def _norms(settings: Settings, source: Source) -> dict[str, Any]:
+    for half in HALVES:
+        settings.only(f"{half}_normalize_before", None, True, False)
     before = _one(settings, "normalize_before", "norm_position", False)
     embedding = settings.only("layernorm_embedding", None, True, False)
     without = settings.get("no_decoder_final_norm")
@@ -220,12 +222,14 @@ def _positions(settings: Settings) -> dict[str, Any]:
     """Kinds of positions, and the longest sequence that both halves take."""
     none = settings.only("no_token_positional_embeddings", None, True, False) is True
     fields: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
+    limits: dict[str, int] = {}
     for half, name in zip(HALVES, ("max_source_positions", "max_target_positions"), strict=True):
         learned = settings.only(f"{half}_learned_pos", None, True, False) is True
         fields[f"{half}_positions"] = "none" if none else "learned" if learned else "sinusoidal"
         limit = settings.get(name)
-        limits[name] = POSITIONS if limit is None else limit
+        whole = limit is None or isinstance(limit, int)
+        settings.faults.require(whole, f"{name} is {limit!r}; it must be one whole number")
+        limits[name] = limit if whole and limit is not None else POSITIONS
     tables = [x for x, half in zip(limits, HALVES, strict=True) if _learned(fields, half)]
     sizes = {limits[name] for name in tables} or {_longest(limits, settings)}
     if len(sizes) > 1:
@@ -238,11 +242,10 @@ def _learned(fields: Mapping[str, Any], half: str) -> bool:
     return fields[f"{half}_positions"] == "learned"
 
 
-def _longest(limits: Mapping[str, Any], settings: Settings) -> Any:
-    if len(set(limits.values())) > 1 and all(isinstance(x, int) for x in limits.values()):
+def _longest(limits: Mapping[str, int], settings: Settings) -> int:
+    if len(set(limits.values())) > 1:
         settings.notes.append(f"max_length is the longest of {dict(limits)}")
-        return max(limits.values())
-    return next(iter(limits.values()))
+    return max(limits.values())
 
 
 def _dropouts(settings: Settings) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The Orbax container: read with tensorstore alone, whichever way it was written."""
 
+import json
 import subprocess
 import sys
 
@@ -108,3 +109,64 @@ class TestOrbax:
         for names in (["a", "a.b"], ["a.b", "a"]):
             with pytest.raises(UserError, match="beginning|array itself"):
                 nested({name: np.zeros(1) for name in names})
+
+
+class TestMetadataThatLies:
+    def write(self, folder, **options):
+        """A checkpoint of plain zarr files, each array in a folder of its own."""
+        ocp = pytest.importorskip("orbax.checkpoint")
+        with ocp.PyTreeCheckpointer(use_ocdbt=False, **options) as checkpointer:
+            checkpointer.save(folder, {"a": {"b": np.arange(1.0, 4.0)}, "z": np.zeros(3)})
+        return folder
+
+    def edit(self, path, change):
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    def test_honest_metadata(self, tmp_path):
+        path = self.write(tmp_path / "o")
+        assert_holds(open_orbax(path), {"a.b": np.arange(1.0, 4.0), "z": np.zeros(3)})
+
+    def test_a_lost_file_of_numbers_is_not_zeros(self, tmp_path):
+        path = self.write(tmp_path / "o")
+        (path / "a.b" / "0").unlink()
+        with pytest.raises(UserError, match="cannot read 'a.b': .*missing"):
+            open_orbax(path).read("a.b")
+
+    def test_numbers_that_old_versions_did_not_store(self, tmp_path):
+        """They left out arrays of nothing but zeros, and say nothing about it."""
+        path = self.write(tmp_path / "o")
+        (path / "z" / "0").unlink()
+        name = "store_array_data_equal_to_fill_value"
+        self.edit(path / "_METADATA", lambda content: content.pop(name))
+        assert_holds(open_orbax(path), {"a.b": np.arange(1.0, 4.0), "z": np.zeros(3)})
+
+    @pytest.mark.parametrize("name", ["..", "../o2/z", "/etc", "."])
+    def test_names_that_lead_out_of_the_folder(self, tmp_path, name):
+        path = self.write(tmp_path / "o")
+        self.write(tmp_path / "o2")
+
+        def rename(content):
+            content["tree_metadata"]["('z',)"]["key_metadata"][0]["key"] = name
+
+        self.edit(path / "_METADATA", rename)
+        with pytest.raises(UserError, match="leads out of the folder"):
+            open_orbax(path)
+
+    def test_an_array_larger_than_any_memory(self, tmp_path):
+        path = self.write(tmp_path / "o")
+        self.edit(path / "z" / ".zarray", lambda content: content.update(shape=[10**13]))
+        with pytest.raises(UserError, match=r"'z' should be float64 .* the whole folder has"):
+            open_orbax(path)
+
+    def test_two_arrays_of_one_name(self, tmp_path):
+        path = self.write(tmp_path / "o")
+
+        def repeat(content):
+            tree = content["tree_metadata"]
+            tree["('y',)"] = tree["('z',)"]
+
+        self.edit(path / "_METADATA", repeat)
+        with pytest.raises(UserError, match="two arrays are named 'z'"):
+            open_orbax(path)

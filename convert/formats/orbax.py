@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from convert.formats.content import nest
 from convert.tensors import Header, Tensors
 from training_recipe.run_folder import sync_tree
 from transformer_spec import UserError
 
 METADATA = "_METADATA"
+MAX_RATIO = 1000
+SMALL = 1 << 26
 
 
 def is_orbax(path: Path) -> bool:
@@ -30,6 +33,7 @@ class OrbaxFolder(Tensors):
             name: Header(tuple(store.shape), np.dtype(store.dtype.numpy_dtype))
             for name, store in self.stores.items()
         }
+        _check_sizes(path, headers)
         super().__init__(str(path), headers)
 
     def read(self, name: str) -> np.ndarray:
@@ -53,7 +57,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
             f"{path} has no {METADATA}: it is half-written or no Orbax checkpoint; "
             "give the folder that holds this file"
         ) from None
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path / METADATA} is damaged: {error!r}") from error
     return content
 
@@ -66,7 +70,11 @@ def _open_stores(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
         names = [_name(entry) for entry in metadata["tree_metadata"].values()]
         pending = {}
         for name in names:
+            if name in pending:
+                raise ValueError(f"two arrays are named {name!r}")
             spec = {"driver": driver, "kvstore": _place(path, name, metadata)}
+            if metadata.get("store_array_data_equal_to_fill_value") is True:
+                spec["fill_missing_data_reads"] = False  # lost numbers are no zeros
             pending[name] = tensorstore.open(spec, open=True, read=True)
         return {name: future.result() for name, future in pending.items()}
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -82,7 +90,21 @@ def _place(path: Path, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
     if metadata.get("use_ocdbt", True):
         base = {"driver": "file", "path": f"{path.resolve()}/"}
         return {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    return {"driver": "file", "path": f"{path.resolve()}/{name}/"}
+    place = (path / name).resolve()
+    if path.resolve() not in place.parents:
+        raise ValueError(f"{name!r} leads out of the folder")
+    return {"driver": "file", "path": f"{place}/"}
+
+
+def _check_sizes(path: Path, headers: dict[str, Header]) -> None:
+    """No array far larger than what is stored: tensorstore ends the process where memory ends."""
+    stored = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    for name, header in headers.items():
+        if header.size > max(SMALL, MAX_RATIO * stored):
+            raise UserError(
+                f"{path} is damaged: {name!r} should be {header}, {header.size} bytes, and the "
+                f"whole folder has {stored}"
+            )
 
 
 def _import_tensorstore() -> Any:
@@ -122,15 +144,5 @@ def write_orbax(path: Path, tensors: Tensors) -> None:
 
 def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Dotted names as nested dicts; a name that is also the beginning of another is a UserError."""
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *path, leaf = name.split(".")
-        node = tree
-        for key in path:
-            node = node.setdefault(key, {})
-            if not isinstance(node, dict):
-                raise UserError(f"{name!r} goes through {key!r}, which is an array itself")
-        if leaf in node:
-            raise UserError(f"{name!r} is also the beginning of another name")
-        node[leaf] = np.ascontiguousarray(array).reshape(array.shape)
-    return tree
+    rows = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return nest({name: row.reshape(arrays[name].shape) for name, row in rows.items()})

@@ -1,135 +1,164 @@
-"""A pickle reader that can build tensors' descriptions and plain containers, nothing else.
+"""A pickle reader that can build tensors' descriptions and plain data, nothing else.
 
-A pickle is a program. This reader runs it with every function call but a handful refused, and the
-handful are stand-ins that only describe a tensor: no code of the file's choice can run.
+A pickle is a program. ``pickle_machine`` runs it over the table below: each entry only describes a
+tensor or copies plain data, so no code of the file's choice can run.
 """
 
-import collections
-import pickle
 from collections.abc import Callable
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-import ml_dtypes
-import numpy as np
-
+from convert.formats.pickle_machine import Machine
+from convert.formats.pickle_values import Finisher, PickleError, StandIn, call, checked_key
+from convert.formats.pickled_objects import (
+    PendingArray,
+    PendingDtype,
+    PendingNamespace,
+    encode,
+    numpy_array,
+    numpy_scalar,
+)
+from convert.formats.pickled_tensors import (
+    STORAGES,
+    TORCH_DTYPES,
+    UNTYPED,
+    Storage,
+    StoredTensor,
+    rebuild_tensor,
+    rebuild_typed_tensor,
+    stored,
+)
 from transformer_spec import UserError
 
-STORAGE_DTYPES = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
+GROWTH = 64
+SMALL_FILE = 1 << 20
 
 
-class Storage(NamedTuple):
-    """A run of numbers in the file that tensors are views of."""
-
-    key: str
-    dtype: np.dtype
-    count: int
-
-
-class StoredTensor(NamedTuple):
-    """A tensor before its numbers are read; offset and strides count elements."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _StandIn:
-    """What a name in the pickle stands for; it can be called, and not be changed."""
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        object.__setattr__(self, "call", call)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.call(*arguments)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise pickle.UnpicklingError(f"it tries to set {name!r} of a function")
-
-
-class _StorageKind(_StandIn):
-    """A storage class: the pickle only mentions it, to say what numbers it holds."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, dtype: np.dtype) -> None:
-        super().__init__(_refuse_storage_call)
-        object.__setattr__(self, "dtype", dtype)
-
-
-def _refuse_storage_call(*_: Any) -> Any:
-    raise pickle.UnpicklingError("it tries to call a storage class")
-
-
-def _rebuild_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any
-) -> StoredTensor:
-    """The arguments of torch's own function: rest is requires_grad, hooks, metadata."""
-    numbers = (offset, *shape, *strides)
-    if not isinstance(storage, Storage) or len(shape) != len(strides):
-        raise pickle.UnpicklingError("a tensor is built from something that is no storage")
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise pickle.UnpicklingError(f"a tensor has offset, shape and strides {numbers}")
-    if len(rest) > 2 and rest[2]:
-        raise pickle.UnpicklingError(f"a tensor has unknown metadata {rest[2]!r}")
-    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
+def _same_tensor(tensor: Any, *_: Any) -> StoredTensor:
+    """A parameter is the tensor in it."""
+    if not isinstance(tensor, StoredTensor):
+        raise PickleError("a parameter holds something else than a tensor")
     return tensor
 
 
-def _ordered_dict(*items: Any) -> Any:
-    return collections.OrderedDict(*items)
+def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> StoredTensor:
+    """A tensor with attributes of its own, which are dropped."""
+    return _same_tensor(call(function, arguments))
 
 
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): tuple,
+def _dict(items: Any = ()) -> dict[Any, Any]:
+    pairs = items.items() if type(items) is dict else items
+    return {checked_key(key): value for key, value in pairs}
+
+
+def _dict_with_default(_: Any = None, items: Any = ()) -> dict[Any, Any]:
+    return _dict(items)
+
+
+def _set(values: Any = ()) -> set[Any]:
+    return {checked_key(value) for value in values}
+
+
+def _bytes(content: Any = b"", encoding: Any = None) -> bytes:
+    return content if type(content) is bytes else encode(content, encoding)
+
+
+def _complex(real: Any, imaginary: Any) -> complex:
+    if not {type(real), type(imaginary)} <= {int, float}:
+        raise PickleError("a complex number is made of something else than numbers")
+    return complex(real, imaginary)
+
+
+def _device(kind: Any, number: Any = None) -> str:
+    return _text(kind) if number is None else f"{_text(kind)}:{int(number)}"
+
+
+def _path(*parts: Any) -> str:
+    return "/".join(map(_text, parts)).replace("//", "/")
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise PickleError("a device, layout or path is made of something else than text")
+    return value
+
+
+def _array(*_: Any) -> PendingArray:
+    return PendingArray()
+
+
+def _dtype(text: Any, *_: Any) -> PendingDtype:
+    return PendingDtype(text)
+
+
+def _made(kind: Any, *_: Any) -> Any:
+    """An object of a class without arguments, as pickles of protocol 0 and 1 make it."""
+    return call(kind, ())
+
+
+def _namespace(kind: str) -> Callable[..., PendingNamespace]:
+    return lambda: PendingNamespace(kind)
+
+
+MAKERS: dict[str, Callable[..., Any] | None] = {
+    "collections.OrderedDict": _dict,
+    "collections.defaultdict": _dict_with_default,
+    "collections.Counter": _dict,
+    "argparse.Namespace": _namespace("argparse.Namespace"),
+    "types.SimpleNamespace": _namespace("types.SimpleNamespace"),
+    "torch._utils._rebuild_tensor": rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": rebuild_tensor,
+    "torch._utils._rebuild_tensor_v3": rebuild_typed_tensor,
+    "torch._utils._rebuild_parameter": _same_tensor,
+    "torch._utils._rebuild_parameter_with_state": _same_tensor,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch.nn.parameter.Parameter": _same_tensor,
+    "torch.Tensor": None,
+    "torch.Size": tuple,
+    "torch.device": _device,
+    "torch.serialization._get_layout": _text,
+    "_codecs.encode": encode,
+    "copyreg._reconstructor": _made,
+    "copy_reg._reconstructor": _made,
+    UNTYPED: None,
+    "numpy.dtype": _dtype,
+    "numpy.ndarray": None,
 }
+for _module in ("builtins", "__builtin__"):
+    MAKERS |= {
+        f"{_module}.set": _set,
+        f"{_module}.frozenset": _set,
+        f"{_module}.bytes": _bytes,
+        f"{_module}.bytearray": _bytes,
+        f"{_module}.complex": _complex,
+    }
+    MAKERS |= {f"{_module}.{_name}": None for _name in ("object", "dict", "list", "int", "float")}
+for _module in ("numpy.core", "numpy._core"):
+    MAKERS |= {
+        f"{_module}.multiarray.scalar": numpy_scalar,
+        f"{_module}.multiarray._reconstruct": _array,
+        f"{_module}.numeric._frombuffer": numpy_array,
+    }
+for _name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"):
+    MAKERS |= {f"pathlib.{_name}": _path, f"pathlib._local.{_name}": _path}
+MAKERS |= dict.fromkeys(f"torch.{_name}" for _name in (*STORAGES, *TORCH_DTYPES))
+
+TABLE = {name: StandIn(name, make) for name, make in MAKERS.items()}
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """Loads numbers, strings, lists, tuples, dicts and descriptions of tensors."""
+def load_restricted(file: IO[bytes], label: str, storages: list[Storage] | None = None) -> Any:
+    """The plain content of a pickle; anything else in it is a UserError that names it.
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGE_DTYPES:
-            return _StorageKind(STORAGE_DTYPES[name])
-        if (module, name) in ALLOWED:
-            return _StandIn(ALLOWED[module, name])
-        raise pickle.UnpicklingError(
-            f"it asks for {module}.{name}; only tensors, dicts, lists, tuples, numbers and strings "
-            "are read, and nothing was run"
-        )
+    Reads up to the end of the pickle and not beyond; ``storages`` gets each one referred to.
+    """
+    found: list[Storage] = [] if storages is None else storages
 
-    def persistent_load(self, pid: Any) -> Storage:
-        """('storage', class, key, device, count): how torch refers to a run of numbers."""
-        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage":
-            raise pickle.UnpicklingError(f"it refers to {pid!r}, which is no tensor storage")
-        kind, key, count = pid[1], pid[2], pid[4]
-        if not isinstance(kind, _StorageKind) or type(count) is not int or count < 0:
-            raise pickle.UnpicklingError(f"it refers to {pid!r}, which is no tensor storage")
-        return Storage(str(key), kind.dtype, count)
+    def refer(pid: Any) -> Storage:
+        found.append(stored(pid))
+        return found[-1]
 
-
-def load_restricted(file: IO[bytes], label: str) -> Any:
-    """The plain content of a pickle; anything else in it is a UserError that names it."""
     try:
-        return RestrictedUnpickler(file).load()
+        start = file.tell()
+        value = Machine(TABLE, refer).run(file)
+        return Finisher(GROWTH * (file.tell() - start) + SMALL_FILE).finish(value)
     except Exception as error:  # a hostile pickle can raise nearly anything
-        raise UserError(f"{label} is not read: {error}") from error
+        raise UserError(f"{label} is not read: {error or repr(error)}") from error

@@ -1,151 +1,141 @@
 """The container of ``torch.save``: a zip file with a pickle and one entry per storage.
 
-Reading needs no torch: the pickle goes through ``restricted_pickle``. Writing needs torch.
+The form from before PyTorch 1.6 is read as well. Neither reading nor writing needs torch.
 """
 
-import zipfile
-from pathlib import Path, PurePosixPath
+import io
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convert.formats.atomic import written_aside
-from convert.formats.restricted_pickle import Storage, StoredTensor, load_restricted
-from convert.tensors import Header, Tensors
+from convert.formats.arrays import crc_of_file, file_size, read_bytes
+from convert.formats.content import ContentFile, Leaf, leaves
+from convert.formats.legacy_pickle import Place, is_legacy, read_legacy
+from convert.formats.pickled_tensors import StoredTensor
+from convert.formats.restricted_pickle import load_restricted
+from convert.formats.shards import INDEX_SUFFIX, open_shards
+from convert.formats.strided import is_dense, last_element, read_strided
+from convert.formats.torch_writer import write_torch_pickle
+from convert.formats.zip_entries import Entry, content_of, damaged, read_entries
+from convert.tensors import Tensors, as_bytes
 from transformer_spec import Faults, UserError
 
-LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+__all__ = ["TorchFile", "open_torch_file", "open_torch_pickle", "write_torch_pickle"]
+
+REPEATED = 4
+SMALL = 1 << 20
 
 
-class TorchPickle(Tensors):
-    """The state dict of one file, each tensor read when asked for."""
+class TorchFile(ContentFile):
+    """One file of ``torch.save``: its plain content, each tensor read when asked for.
 
-    def __init__(self, path: Path, key: str | None = None) -> None:
-        self.path = path
-        self.archive = _open_zip(path)
-        self.entries = _entries(path, self.archive)
-        self.stored = _state_dict(path, self._load_pickle(), key)
-        self._check_storages()
-        headers = {
-            name: Header(tensor.shape, tensor.storage.dtype) for name, tensor in self.stored.items()
-        }
-        super().__init__(str(path), headers)
-        self.last: tuple[Storage, np.ndarray] | None = None
+    ``content`` has dicts, lists, tuples, numbers, strings and namespaces as they were saved, and a
+    StoredTensor where a tensor is.
+    """
 
-    def _load_pickle(self) -> Any:
-        if "byteorder" in self.entries and self._entry("byteorder") != b"little":
-            raise UserError(f"{self.path} was written on a big-endian machine; re-save it")
-        with self.archive.open(self.entries["data.pkl"]) as file:
-            return load_restricted(file, str(self.path))
+    def __init__(self, path: Path) -> None:
+        size = file_size(path)
+        start = read_bytes(path, 0, min(size, 32))
+        if is_legacy(start):
+            content, self.places = read_legacy(path)
+        else:
+            content, self.places = _read_zip(path)
+        super().__init__(path, content)
+        self.checked: set[str] = set()
+        self._check_tensors(max(REPEATED * size, SMALL))
 
-    def _entry(self, name: str) -> bytes:
-        try:
-            return self.archive.read(self.entries[name])
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.path}: cannot read {name}: {error}") from error
-
-    def _check_storages(self) -> None:
-        """Every tensor lies inside its storage and every storage inside its entry."""
+    def _check_tensors(self, limit: int) -> None:
+        """Every tensor lies inside its storage and every storage inside the file."""
         faults = Faults()
-        for name, tensor in self.stored.items():
-            entry = self.entries.get(f"data/{tensor.storage.key}")
-            needed = tensor.storage.count * tensor.storage.dtype.itemsize
-            if entry is None or entry.file_size < needed:
-                faults.add(f"the numbers of {name!r} are missing or cut off")
-            elif _last_element(tensor) >= max(tensor.storage.count, 1):
-                faults.add(f"{name!r} reaches beyond its storage of {tensor.storage.count}")
+        for name, tensor in leaves(self.content):
+            if isinstance(tensor, StoredTensor):
+                fault = _fault(tensor, self.places.get(tensor.storage.key), limit)
+                faults.require(not fault, f"{name!r} {fault}")
         faults.raise_if_any(f"cannot read {self.path}")
 
-    def read(self, name: str) -> np.ndarray:
-        tensor = self.stored[name]
-        numbers = self._storage(tensor.storage)
-        strides = [stride * numbers.itemsize for stride in tensor.strides]
-        view = np.lib.stride_tricks.as_strided(
-            numbers[tensor.offset :], tensor.shape, strides, writeable=False
-        )
-        return np.array(view, order="C")
+    def read(self, leaf: Leaf) -> np.ndarray:
+        if not isinstance(leaf, StoredTensor):
+            raise TypeError(f"{leaf} is no tensor of {self.path}")
+        key, place = leaf.storage.key, self.places[leaf.storage.key]
+        whole = is_dense(leaf.shape, leaf.strides) and leaf.header.size == place.size
+        if not whole and key not in self.checked:
+            self._check_crc(key, crc_of_file(self.path, place.start, place.size))
+        start = place.start + leaf.storage.start + leaf.offset * leaf.dtype.itemsize
+        array = read_strided(self.path, start, leaf.header, leaf.strides)
+        if whole and key not in self.checked:
+            self._check_crc(key, zlib.crc32(as_bytes(array).data))
+        return array
 
-    def _storage(self, storage: Storage) -> np.ndarray:
-        """The numbers of a storage; the last one is kept, since tensors may share it."""
-        if self.last is None or self.last[0] != storage:
-            content = self._entry(f"data/{storage.key}")
-            self.last = storage, np.frombuffer(content, storage.dtype, storage.count)
-        return self.last[1]
-
-
-def _last_element(tensor: StoredTensor) -> int:
-    if 0 in tensor.shape:
-        return 0
-    steps = ((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
-    return tensor.offset + sum(steps)
+    def _check_crc(self, key: str, found: int) -> None:
+        """Each storage once; what is not checked when its tensor is read was checked before."""
+        if self.places[key].crc not in (None, found):
+            raise damaged(self.path, f"data/{key}")
+        self.checked.add(key)
 
 
-def open_torch_pickle(path: Path, key: str | None = None) -> Tensors:
-    """The tensors of a .pt, .pth or .bin file; ``key`` picks one dict of a nested checkpoint."""
-    return TorchPickle(path, key)
+def _fault(tensor: StoredTensor, place: Place | None, limit: int) -> str:
+    """What is wrong with a tensor's place in the file, or nothing."""
+    storage = tensor.storage
+    size = storage.start + storage.count * storage.dtype.itemsize
+    if place is None or place.size < size:
+        return "is missing or cut off: its numbers are not in the file"
+    if tensor.offset + last_element(tensor.shape, tensor.strides) >= storage.count > 0:
+        return f"reaches beyond its storage of {storage.count}"
+    if storage.count == 0 and 0 not in tensor.shape:
+        return "reaches beyond its storage, which is empty"
+    if tensor.header.size > limit:
+        return f"needs {tensor.header.size} bytes, repeated from a file far smaller than that"
+    return ""
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(LEGACY_START))
-        if start == LEGACY_START:
-            raise UserError(
-                f"{path} has the format from before PyTorch 1.6; load and save it again with torch"
-            )
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is truncated or no file of torch.save: {error}") from error
+def _read_zip(path: Path) -> tuple[Any, dict[str, Place]]:
+    """The content, and where each storage lies; no tensor is read."""
+    entries = _entries(path)
+    if "byteorder" in entries and content_of(path, entries["byteorder"]) != b"little":
+        raise UserError(f"{path} was written on a big-endian machine; re-save it")
+    content = load_restricted(io.BytesIO(content_of(path, entries["data.pkl"])), str(path))
+    places = {
+        name.removeprefix("data/"): Place(entry.start, entry.size, entry.crc)
+        for name, entry in entries.items()
+        if name.startswith("data/")
+    }
+    return content, places
 
 
-def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Entry name without the archive's own folder -> entry; torch never compresses one."""
-    entries = {}
-    for info in archive.infolist():
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise UserError(f"{path}: {info.filename!r} is compressed, which torch.save never does")
-        entries["/".join(PurePosixPath(info.filename).parts[1:])] = info
+def _entries(path: Path) -> dict[str, Entry]:
+    """Entry name without the archive's own folder -> entry; torch never compresses one.
+
+    A CRC-32 of 0 means that torch was told to write none.
+    """
+    entries: dict[str, Entry] = {}
+    for name, entry in read_entries(path, "file of torch.save").items():
+        short = name.partition("/")[2]
+        if entry.deflated:
+            raise UserError(f"{path}: {name!r} is compressed, which torch.save never does")
+        if short in entries:
+            raise UserError(f"{path} is damaged: it has {short!r} in two folders")
+        entries[short] = entry._replace(crc=entry.crc or None)
     if "data.pkl" not in entries:
         raise UserError(f"{path} is a zip file without data.pkl: not written by torch.save")
+    if "constants.pkl" in entries:
+        raise UserError(f"{path} is a TorchScript program; save the module's state_dict() instead")
     return entries
 
 
-def _state_dict(path: Path, content: Any, key: str | None) -> dict[str, StoredTensor]:
-    """The dict of tensors at the top, or under ``key``."""
-    if key is not None:
-        if not isinstance(content, dict) or key not in content:
-            raise UserError(f"{path} has no key {key!r}; {_describe(content)}")
-        content = content[key]
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no dict of tensors; {_describe(content)}")
-    others = [str(name) for name, value in content.items() if not isinstance(value, StoredTensor)]
-    if others:
-        raise UserError(
-            f"{path} holds more than tensors: {', '.join(others)}; {_describe(content)}"
-        )
-    return {str(name): tensor for name, tensor in content.items()}
+def open_torch_file(path: Path) -> TorchFile:
+    """A .pt, .pth or .bin file with all that is in it; see ``TorchFile.tensors``."""
+    return TorchFile(Path(path))
 
 
-def _describe(content: Any) -> str:
-    if not isinstance(content, dict):
-        return f"it holds a {type(content).__name__}"
-    nested = [str(name) for name, value in content.items() if isinstance(value, dict)]
-    return f"choose one of its dicts with --key: {', '.join(nested) or 'it has none'}"
+def open_torch_pickle(path: Path, key: str | None = None) -> Tensors:
+    """The tensors of a .pt, .pth or .bin file, or of the shards that a .index.json lists.
 
-
-def write_torch_pickle(path: Path, tensors: Tensors) -> None:
-    """Write a state dict with ``torch.save``."""
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError("writing a .pt file needs twinformer[torch]; safetensors do not") from error
-    state = {name: _to_torch(torch, tensors.read(name)) for name in tensors}
-    with written_aside(path) as aside, open(aside, "wb") as file:
-        torch.save(state, file)
-
-
-def _to_torch(torch: Any, array: np.ndarray) -> Any:
-    array = np.array(array, order="C")
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    ``key`` picks one dict of a nested checkpoint: its key, or keys joined with dots.
+    """
+    path = Path(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        return open_shards(path, lambda shard: open_torch_pickle(shard, key))
+    file = TorchFile(path)
+    return file.tensors(file.content if key is None else file.at(key))

@@ -1,0 +1,193 @@
+"""Checkpoints in several files, as the Hub has them: written whole or not at all, read as one."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from array_cases import assert_holds, various
+
+from convert.formats import atomic
+from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
+from convert.formats.shards import plan_shards
+from convert.tensors import Held, header_of
+from transformer_spec import UserError
+
+INDEX = "model.safetensors.index.json"
+
+
+def shard(number, count):
+    return f"model-{number:05}-of-{count:05}.safetensors"
+
+
+class TestWriting:
+    def test_names_and_index_as_the_hub_has_them(self, tmp_path):
+        arrays = {"b": np.ones(4, np.float32), "a": np.ones(2, np.float64), "c": np.ones(3, "i1")}
+        paths = write_sharded(tmp_path, Held(arrays), {"format": "pt"}, 19)
+        names = [shard(1, 2), shard(2, 2), INDEX]
+        assert [path.name for path in paths] == names == sorted(p.name for p in tmp_path.iterdir())
+        weight_map = {"a": shard(1, 2), "b": shard(2, 2), "c": shard(2, 2)}
+        content = json.loads((tmp_path / INDEX).read_text())
+        assert content == {"metadata": {"total_size": 35}, "weight_map": weight_map}
+        assert_holds(open_safetensors(tmp_path / INDEX), arrays)
+        assert open_safetensors(tmp_path / shard(1, 2)).metadata == {"format": "pt"}
+
+    def test_transformers_reads_them(self, tmp_path):
+        transformers = pytest.importorskip("transformers")
+        torch = pytest.importorskip("torch")
+        settings = {"vocab_size": 11, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1}
+        sizes = {"encoder_ffn_dim": 4, "decoder_ffn_dim": 4, "max_position_embeddings": 9}
+        heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        model = transformers.BartForConditionalGeneration(
+            transformers.BartConfig(**settings, **sizes, **heads)
+        )
+        model.save_pretrained(tmp_path / "theirs")
+        source = open_safetensors(tmp_path / "theirs" / "model.safetensors")
+        write_sharded(tmp_path / "ours", source, source.metadata, 1000)
+        shutil.copyfile(tmp_path / "theirs" / "config.json", tmp_path / "ours" / "config.json")
+        loaded = transformers.BartForConditionalGeneration.from_pretrained(tmp_path / "ours")
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, loaded.state_dict()[name])
+
+    def test_one_shard_has_no_number_and_no_index(self, tmp_path):
+        write_sharded(tmp_path / "new" / "folder", Held(various()))
+        assert [p.name for p in (tmp_path / "new" / "folder").iterdir()] == ["model.safetensors"]
+        assert_holds(open_safetensors(tmp_path / "new" / "folder" / "model.safetensors"), various())
+
+    @pytest.mark.parametrize(
+        ("sizes", "limit", "expected"),
+        [
+            ([3, 3, 3], 6, ["ab", "c"]),
+            ([3, 3, 3], 5, ["a", "b", "c"]),
+            ([9, 1, 1], 5, ["a", "bc"]),
+            ([1, 9, 1], 5, ["a", "b", "c"]),
+            ([1, 1, 9], 5, ["ab", "c"]),
+            ([0, 9, 0, 0], 5, ["ab", "cd"]),
+            ([5, 0, 5], 5, ["ab", "c"]),
+            ([], 5, [""]),
+        ],
+    )
+    def test_filled_in_order_of_names(self, sizes, limit, expected):
+        arrays = {"abcd"[i]: np.zeros(size, np.int8) for i, size in enumerate(sizes)}
+        headers = {name: header_of(array) for name, array in reversed(arrays.items())}
+        assert ["".join(part) for part in plan_shards(headers, limit)] == expected
+
+    @pytest.mark.parametrize("name", [shard(1, 6), INDEX])
+    def test_nothing_is_overwritten(self, tmp_path, name):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(UserError, match=f"has {name} already"):
+            write_sharded(tmp_path, Held(various()), shard_size=1)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+    @pytest.mark.parametrize("existing", [True, False])
+    def test_failure_while_writing_leaves_nothing(self, tmp_path, existing):
+        class Failing(Held):
+            def read(self, name):
+                if name == "ü":
+                    raise OSError(28, "No space left on device")
+                return super().read(name)
+
+        folder = tmp_path if existing else tmp_path / "new"
+        with pytest.raises(UserError, match="cannot write into .*: No space left on device"):
+            write_sharded(folder, Failing(various()), shard_size=1)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_failure_while_moving_leaves_nothing(self, tmp_path, monkeypatch):
+        (tmp_path / "mine").write_text("stays")
+        monkeypatch.setattr(atomic, "sync", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_sharded(tmp_path, Held(various()), shard_size=1)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+    def test_a_folder_that_is_a_file(self, tmp_path):
+        (tmp_path / "f").write_text("mine")
+        with pytest.raises(UserError, match="cannot write into"):
+            write_sharded(tmp_path / "f", Held(various()))
+        assert (tmp_path / "f").read_text() == "mine"
+
+
+class TestReading:
+    def write(self, folder, weight_map=None):
+        arrays = various()
+        names = list(arrays)
+        shards = {"m-1.safetensors": names[:3], "m-2.safetensors": names[3:]}
+        for file, part in shards.items():
+            write_safetensors(folder / file, Held({name: arrays[name] for name in part}))
+        full = {name: file for file, part in shards.items() for name in part}
+        index = folder / INDEX
+        index.write_text(json.dumps({"weight_map": full if weight_map is None else weight_map}))
+        return index, full
+
+    def test_shards_read_as_one(self, tmp_path):
+        index, _ = self.write(tmp_path)
+        assert_holds(open_safetensors(index), various())
+
+    def test_all_disagreements_at_once(self, tmp_path):
+        _, full = self.write(tmp_path)
+        del full["ü"]
+        index, _ = self.write(tmp_path, full | {"more": "m-1.safetensors"})
+        with pytest.raises(UserError) as caught:
+            open_safetensors(index)
+        assert "'more' is not in m-1" in str(caught.value)
+        assert "'ü' of m-2.safetensors is not in the index" in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../m.safetensors",
+            "/etc/passwd",
+            "a/b",
+            "",
+            ".",
+            "..",
+            "..\\m.safetensors",
+            "C:m",
+            "a\0b",
+        ],
+    )
+    def test_a_shard_is_a_plain_file_name(self, tmp_path, name):
+        index, _ = self.write(tmp_path, {"x": name})
+        with pytest.raises(UserError, match="no plain file name"):
+            open_safetensors(index)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": ["a"]}', "[" * 90000, "\udcff"],
+    )
+    def test_broken_index(self, tmp_path, text):
+        path = tmp_path / INDEX
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(UserError, match="no readable index of shards"):
+            open_safetensors(path)
+
+    def test_all_missing_shards_at_once(self, tmp_path):
+        index, _ = self.write(tmp_path)
+        for number in (1, 2):
+            (tmp_path / f"m-{number}.safetensors").unlink()
+        with pytest.raises(UserError) as caught:
+            open_safetensors(index)
+        assert "m-1.safetensors does not exist" in str(caught.value)
+        assert "m-2.safetensors does not exist" in str(caught.value)
+
+    def test_a_shard_that_the_index_leaves_out(self, tmp_path):
+        write_sharded(tmp_path, Held(various()), shard_size=1)
+        content = json.loads((tmp_path / INDEX).read_text())
+        del content["weight_map"]["a.scale"], content["weight_map"]["c.d.e"]
+        (tmp_path / INDEX).write_text(json.dumps(content))
+        with pytest.raises(UserError) as caught:
+            open_safetensors(tmp_path / INDEX)
+        assert f"lists nothing of {shard(1, 6)}, {shard(4, 6)}" in str(caught.value)
+
+    def test_an_index_of_nothing(self, tmp_path):
+        (tmp_path / INDEX).write_text('{"weight_map": {}}')
+        with pytest.raises(UserError, match="it lists no tensor"):
+            open_safetensors(tmp_path / INDEX)
+
+    def test_missing_index(self, tmp_path):
+        with pytest.raises(UserError, match="no readable index"):
+            open_safetensors(tmp_path / INDEX)
+
+    def test_a_shard_that_is_an_index(self, tmp_path):
+        index, _ = self.write(tmp_path, {"x": INDEX})
+        with pytest.raises(UserError, match="no safetensors file"):
+            open_safetensors(index)

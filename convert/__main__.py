@@ -1,29 +1,44 @@
-"""python -m convert SOURCE DEST --to torch|flax|tutorial"""
+"""python -m convert SOURCE DEST --to FAMILY, and python -m convert inspect CHECKPOINT"""
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from convert.conversion import describe, plan, run
-from convert.options import parser
+from convert.inspection import inspect
+from convert.options import INSPECT, inspect_parser, parser
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when done, 2 for a user's mistake, 130 when interrupted."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: convert(options), "interrupted; nothing was written")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == [INSPECT]:
+        options, command = inspect_parser().parse_args(given[1:]), show
+    else:
+        options, command = parser().parse_args(given), convert
+    return exit_status(lambda: command(options), "interrupted; nothing was written")
+
+
+def show(options: Namespace) -> None:
+    """Print what a checkpoint is."""
+    _said(lambda: inspect(options))
 
 
 def convert(options: Namespace) -> None:
     """Do what the options say, or only say it."""
+    if options.dry_run:
+        _said(lambda: "\n".join(describe(plan(options))))
+    else:
+        _said(lambda: run(plan(options), options.dest))
+
+
+def _said(work: Callable[[], str]) -> None:
     try:
-        conversion = plan(options)
-        if options.dry_run:
-            print("\n".join(describe(conversion)))
-        else:
-            print(run(conversion, options.dest))
+        print(work())
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UserError(str(error)) from None
 

@@ -14,7 +14,6 @@ from convert.folders import MODEL, OPTIMIZER, ORBAX_FOLDER, Content, locate, ope
 from convert.formats.orbax import write_orbax
 from convert.formats.safetensors import write_safetensors
 from convert.layouts import (
-    ASIDE,
     COUNT,
     FIRST,
     ORBAX,
@@ -25,7 +24,7 @@ from convert.layouts import (
     expected_shapes,
 )
 from convert.pipeline import Converted, check_source
-from convert.rules import Rule, rename
+from convert.rules import ASIDE, Rule, rename
 from convert.tensors import Held, Subset, Tensors
 from convert.twins import Weights, torch_to_flax
 from transformer_spec import Faults, TransformerConfig, UserError

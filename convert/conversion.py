@@ -1,24 +1,28 @@
 """One conversion: the source checked, the plan made, the target written aside and renamed."""
 
 import argparse
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
+import numpy as np
 from tqdm import tqdm
 
-from convert.checkpoints import check_tensors
-from convert.families import tutorial
-from convert.folders import Content, Located, locate, open_content
+from convert.foreign import ORIGIN
 from convert.formats.atomic import written_aside
-from convert.layouts import canonical_rules
+from convert.importing import Import, read_import
 from convert.ledger import Hashed, Ledger, plan_lines, write_ledger
-from convert.options import given_config
+from convert.named_optimizer import own_groups
+from convert.numbers import as_dtype
+from convert.optimizer_states import Group
 from convert.pipeline import Converted
-from convert.rules import Rule
-from convert.targets import Target, choose_target, export_rules, write_target
-from convert.tensors import Subset, Tensors
-from transformer_spec import TransformerConfig, UserError
+from convert.rules import Duplicate, Reversed, Rule, RuleError
+from convert.targets import SETTINGS, Target, choose_target, target_rules
+from convert.tensors import Joined, Subset, Tensors
+from convert.writing import write_target
+from transformer_spec import Faults, UserError
 
 CARRIED = ("vocabulary", "settings.json")
 
@@ -27,33 +31,44 @@ CARRIED = ("vocabulary", "settings.json")
 class Conversion:
     """Everything decided before the first tensor is read."""
 
-    source: Path
-    located: Located
-    content: Content
-    config: TransformerConfig
+    source: Import
     target: Target
-    imports: list[Rule]
     exports: list[Rule]
     ledger: Ledger
+    settings: dict | None
 
     @property
-    def carries_moments(self) -> bool:
-        return self.target.holds_moments and self.content.layout.has_moments(self.content.tensors)
+    def count(self) -> int | None:
+        """Steps of the optimizer that is carried; None where there is none."""
+        return self.source.content.count if self.source.has_moments else None
 
 
 def plan(options: argparse.Namespace) -> Conversion:
     """Check source, config, destination and every tensor's name, shape and type; read no tensor."""
-    target = choose_target(options.to, options.container)
+    target = choose_target(options)
     check_destination(options.source, options.dest)
-    located = locate(options.source)
-    config = given_config(options, located.home)
-    content = open_content(located.weights, options.key)
-    imports = _import_rules(options.family, content, config)
-    check_tensors(content.tensors, imports, config, None, str(located.weights))
-    imports, dropped = _leave_out_moments(imports, target, content)
-    exports = export_rules(target, config, Converted(content.tensors, imports))
-    ledger = Ledger(imports, exports, dropped)
-    return Conversion(options.source, located, content, config, target, imports, exports, ledger)
+    source = read_import(options)
+    settings = _settings(target, source)
+    canonical = Converted(source.content.tensors, source.rules)
+    exports = target_rules(target, source.config, canonical, source.origin)
+    dropped = source.dropped | _without_place(canonical, exports, target)
+    return Conversion(source, target, exports, Ledger(source.rules, exports, dropped), settings)
+
+
+def _settings(target: Target, source: Import) -> dict | None:
+    """The target's own config file; what it cannot express is a UserError."""
+    if target.family is None:
+        return None
+    origin = source.origin
+    original = origin.settings if origin and origin.family == target.name else None
+    return target.family.write_settings(source.config, original)
+
+
+def _without_place(canonical: Tensors, exports: list[Rule], target: Target) -> dict[str, str]:
+    """What was kept aside for another family than the target's."""
+    used = {name for rule in exports for name in rule.sources}
+    left = [name for name in canonical if name not in used]
+    return dict.fromkeys(left, f"kept aside, and {target.name} has no such tensor")
 
 
 def check_destination(source: Path, dest: Path) -> None:
@@ -64,58 +79,87 @@ def check_destination(source: Path, dest: Path) -> None:
         raise UserError(f"{dest} is inside {source}, which stays as it is; name a folder elsewhere")
 
 
-def _import_rules(family: str, content: Content, config: TransformerConfig) -> list[Rule]:
-    if family == "tutorial":
-        if content.layout.twin != "torch":
-            raise UserError(f"{content.tensors.label} has Flax names; the tutorial's are PyTorch's")
-        return canonical_rules(content.layout, config, content.tensors, tutorial.import_rules)
-    return canonical_rules(content.layout, config, content.tensors)
-
-
-def _leave_out_moments(
-    imports: list[Rule], target: Target, content: Content
-) -> tuple[list[Rule], dict[str, str]]:
-    """A target without an optimizer drops the moments, and says so in the ledger."""
-    if target.holds_moments:
-        return imports, {}
-    moments = content.layout.moments
-    kept = [rule for rule in imports if not rule.sources[0].startswith(moments)]
-    gone = [name for name in content.tensors if name.startswith(moments)]
-    return kept, dict.fromkeys(gone, f"{target.family} files hold no optimizer state")
-
-
 def describe(conversion: Conversion) -> list[str]:
     """The plan in text: every source and every target tensor."""
-    source = conversion.content.tensors
-    canonical = Converted(source, conversion.imports)
-    target = Converted(canonical, conversion.exports)
-    return [*plan_lines(conversion.ledger, source, target), summary(conversion, "would convert")]
+    tensors = conversion.source.tensors
+    target = _converted(conversion, tensors)
+    lines = plan_lines(conversion.ledger, tensors, target)
+    return [*lines, *conversion.source.notes, summary(conversion, "would convert")]
+
+
+def _converted(conversion: Conversion, tensors: Tensors) -> Tensors:
+    """The target's tensors as views of the source's."""
+    target = Converted(Converted(tensors, conversion.source.rules), conversion.exports)
+    layout, dtype = conversion.target.layout, conversion.target.dtype
+    if dtype is None:
+        return target
+    weights = [layout.weights + name for name in layout.weight_names(target)]
+    others = [name for name in target if name not in set(weights)]
+    cast = as_dtype(Subset(target, weights), np.dtype(dtype))
+    return Joined(target.label, [cast, Subset(target, others)])
 
 
 def run(conversion: Conversion, dest: Path) -> str:
     """Convert, one tensor at a time where the containers allow it; returns the summary line."""
     dest.parent.mkdir(parents=True, exist_ok=True)
-    size = conversion.content.tensors.size
+    tensors = conversion.source.tensors
+    check_ties(tensors, conversion)
     with (
         written_aside(dest) as folder,
-        tqdm(total=size, unit="B", unit_scale=True, disable=None, leave=False) as bar,
+        tqdm(total=tensors.size, unit="B", unit_scale=True, disable=None, leave=False) as bar,
     ):
         folder.mkdir()
-        source = Hashed(conversion.content.tensors, bar.update)
-        _write(conversion, folder, source)
-    return summary(conversion, "converted") + f"; every tensor is in {dest / 'conversion.json'}"
+        source = Hashed(tensors, bar.update)
+        warnings = _write(conversion, folder, source)
+    lines = [*conversion.source.notes, *warnings, summary(conversion, "converted")]
+    return "\n".join(lines) + f"; every tensor is in {dest / 'conversion.json'}"
 
 
-def _write(conversion: Conversion, folder: Path, source: Hashed) -> None:
-    canonical = Converted(source, conversion.imports)
-    target = Hashed(Converted(canonical, conversion.exports))
-    count = conversion.content.count if conversion.carries_moments else None
-    write_target(folder, conversion.target, target, count)
+def check_ties(tensors: Tensors, conversion: Conversion) -> None:
+    """Tensors that should be one but differ in a byte are all named in one UserError."""
+    faults = Faults()
+    for rule in conversion.source.rules:
+        operation = rule.operation
+        if isinstance(operation, Reversed) and isinstance(operation.operation, Duplicate):
+            try:
+                operation.forward(*(tensors.read(name) for name in rule.sources))
+            except RuleError as error:
+                faults.add(f"{', '.join(rule.sources)}: {error}")
+    faults.raise_if_any(f"{tensors.label} is not what its config says")
+
+
+def _write(conversion: Conversion, folder: Path, source: Hashed) -> list[str]:
+    target = Hashed(_converted(conversion, source))
+    groups = optimizer_groups(conversion)
+    write_target(folder, conversion.target, target, conversion.count, groups)
     source.read_rest()
-    conversion.config.save(folder / "config.json")
-    _carry(conversion.located.home, folder)
+    _write_settings(conversion, folder)
+    _carry(conversion.source.located.home, folder)
     path = folder / "conversion.json"
     write_ledger(path, _heading(conversion), conversion.ledger, source, target)
+    return source.warnings()
+
+
+def optimizer_groups(conversion: Conversion) -> list[Group]:
+    """How torch numbers the target's parameters: known of our own, and of where they came from."""
+    source, target = conversion.source, conversion.target
+    if target.family is None and target.container == "pt":
+        return own_groups(source.config, source.located.home)
+    origin = source.origin
+    return origin.groups if origin and origin.family == target.name else []
+
+
+def _write_settings(conversion: Conversion, folder: Path) -> None:
+    """config.json in the target's own words; beside ours, where the weights came from."""
+    if conversion.settings is None:
+        conversion.source.config.save(folder / SETTINGS)
+        if conversion.source.origin is not None:
+            conversion.source.origin.save(folder / ORIGIN)
+    elif conversion.settings:
+        text = json.dumps(conversion.settings, indent=2) + "\n"
+        (folder / SETTINGS).write_text(text, encoding="utf-8")
+    else:
+        conversion.source.config.save(folder / SETTINGS)
 
 
 def _carry(home: Path | None, folder: Path) -> None:
@@ -128,13 +172,14 @@ def _carry(home: Path | None, folder: Path) -> None:
 
 
 def _heading(conversion: Conversion) -> dict[str, object]:
-    content, target = conversion.content, conversion.target
+    source, target = conversion.source, conversion.target
     return {
-        "source": str(conversion.source),
-        "weights": str(conversion.located.weights),
-        "from": {"names": content.layout.twin, "container": content.container},
-        "to": {"names": target.family, "container": target.container},
-        "optimizer_steps": content.count if conversion.carries_moments else None,
+        "source": str(source.path),
+        "weights": str(source.located.weights),
+        "from": {"names": source.names, "container": source.content.container},
+        "to": {"names": target.name, "container": target.container},
+        "optimizer_steps": conversion.count,
+        "notes": source.notes,
     }
 
 
@@ -145,20 +190,19 @@ def in_bytes(size: int) -> str:
 
 def summary(conversion: Conversion, verb: str) -> str:
     """One line: what, from where, to what, and whether the optimizer came along."""
-    content, target = conversion.content, conversion.target
-    moments = _moments(content.tensors, conversion)
-    where = conversion.located.weights
+    source, target = conversion.source, conversion.target
+    tensors = source.tensors
     return (
-        f"{verb} {conversion.located.kind} {where} ({content.layout.twin} names, "
-        f"{content.container}) to {target.family} names in {target.container}: "
-        f"{len(content.tensors)} tensors, {in_bytes(content.tensors.size)}; "
-        f"{conversion.ledger.counts()}; {moments}"
+        f"{verb} {source.located.kind} {source.located.weights} ({source.names} names, "
+        f"{source.content.container}) to {target.name} names in {target.container}: "
+        f"{len(tensors)} tensors, {in_bytes(tensors.size)}; "
+        f"{conversion.ledger.counts()}; {_moments(tensors, conversion)}"
     )
 
 
 def _moments(tensors: Tensors, conversion: Conversion) -> str:
-    if conversion.carries_moments:
-        names = [n for n in tensors if n.startswith(conversion.content.layout.moments)]
-        size = in_bytes(Subset(tensors, names).size)
-        return f"optimizer moments carried ({conversion.content.count} steps, {size})"
-    return "no optimizer moments: the optimizer starts fresh"
+    if conversion.count is None:
+        return "no optimizer moments: the optimizer starts fresh"
+    names = [n for n in tensors if n.startswith(conversion.source.content.layout.moments)]
+    size = in_bytes(Subset(tensors, names).size)
+    return f"optimizer moments carried ({conversion.count} steps, {size})"

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from convert.families.twinformer import flax_rules, torch_rules
-from convert.rules import Rule, rename
+from convert.rules import ASIDE, Rule, rename
 from transformer_spec import TransformerConfig, trained_names, weight_shapes
 
-FIRST, SECOND, ASIDE = "exp_avg/", "exp_avg_sq/", "aside/"
+FIRST, SECOND = "exp_avg/", "exp_avg_sq/"
 COUNT = "count"
 
 
@@ -42,19 +42,18 @@ FLAX = Layout("flax", "", "mu/", "nu/")
 ORBAX = Layout("flax", "params.", "mu.", "nu.")
 BARE_ORBAX = Layout("flax", "", "mu.", "nu.")
 
-FamilyRules = Callable[[TransformerConfig, Collection[str]], list[Rule]]
-TWIN_RULES: Mapping[str, FamilyRules] = {"torch": torch_rules, "flax": flax_rules}
+TwinRules = Callable[[TransformerConfig, Collection[str]], list[Rule]]
+TWIN_RULES: Mapping[str, TwinRules] = {"torch": torch_rules, "flax": flax_rules}
 
 
 def canonical_rules(
     layout: Layout,
     config: TransformerConfig,
     names: Collection[str],
-    family: FamilyRules | None = None,
 ) -> list[Rule]:
     """Every rule from the names of a layout to the canonical ones; moments where there are any."""
     given = layout.weight_names(names)
-    weight_rules = (family or TWIN_RULES[layout.twin])(config, given)
+    weight_rules = TWIN_RULES[layout.twin](config, given)
     rules = [rule.prefixed(layout.weights, "") for rule in weight_rules]
     if layout.has_moments(names):
         rules += moment_rules(layout, config)

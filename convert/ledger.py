@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from convert.numbers import count_not_finite
 from convert.rules import COPY, Rule
 from convert.tensors import Header, Tensors, as_bytes, contiguous
 
@@ -27,7 +29,7 @@ class Hashed(Tensors):
         super().__init__(tensors.label, dict(tensors), tensors.metadata)
         self.tensors = tensors
         self.progress = progress
-        self.found: dict[str, Future[str]] = {}
+        self.found: dict[str, Future[Fingerprint]] = {}
         self.worker = ThreadPoolExecutor(1)
 
     def read(self, name: str) -> np.ndarray:
@@ -35,7 +37,7 @@ class Hashed(Tensors):
         if name not in self.found:
             if self.found:
                 next(reversed(self.found.values())).result()
-            self.found[name] = self.worker.submit(_sha256, array)
+            self.found[name] = self.worker.submit(fingerprint, array)
             if self.progress:
                 self.progress(self[name].size)
         return array
@@ -47,11 +49,28 @@ class Hashed(Tensors):
                 self.read(name)
 
     def sha256(self, name: str) -> str:
-        return self.found[name].result()
+        return self.found[name].result().sha256
+
+    def warnings(self) -> list[str]:
+        """What to say of tensors that hold NaN or infinite numbers."""
+        counts = {name: found.result().not_finite for name, found in self.found.items()}
+        return [
+            f"warning: {count:,} of {math.prod(self[name].shape):,} numbers of {name} are NaN or "
+            "infinite"
+            for name, count in counts.items()
+            if count
+        ]
 
 
-def _sha256(array: np.ndarray) -> str:
-    return hashlib.sha256(as_bytes(array).data).hexdigest()
+class Fingerprint(NamedTuple):
+    """What is known of a tensor's bytes: their hash, and how many numbers are not finite."""
+
+    sha256: str
+    not_finite: int
+
+
+def fingerprint(array: np.ndarray) -> Fingerprint:
+    return Fingerprint(hashlib.sha256(as_bytes(array).data).hexdigest(), count_not_finite(array))
 
 
 class Ledger:

@@ -29,13 +29,21 @@ DIVISIONS: dict[str, Sort] = {
 
 
 @dataclass(frozen=True)
+class Group:
+    """Parameters that are optimized alike, in order, and how: learning rate, betas and so on."""
+
+    names: list[str]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class NamedState:
     """Both moments by the parameters' own names, as they lie in the file, and the step count."""
 
     first: dict[str, Any]
     second: dict[str, Any]
     count: int
-    settings: list[Mapping[str, Any]]
+    groups: list[Group]
 
 
 def is_optimizer_state(content: Any) -> bool:
@@ -65,8 +73,13 @@ def name_state(
         {name: entry[FIRST_KEY] for name, entry in held.items()},
         {name: entry[SECOND_KEY] for name, entry in held.items()},
         _count([step_of(entry[STEP_KEY]) for entry in held.values()], label),
-        [{k: v for k, v in group.items() if k != "params"} for group in groups],
+        [_named_group(group, order) for group in groups],
     )
+
+
+def _named_group(group: Mapping[str, Any], order: Mapping[Any, str]) -> Group:
+    settings = {k: v for k, v in group.items() if k not in ("params", "param_names")}
+    return Group([order[index] for index in group["params"]], settings)
 
 
 def _check_adam(groups: Any, state: Mapping[Any, Any], label: str) -> None:
@@ -103,7 +116,7 @@ def _order(
 ) -> dict[Any, str]:
     """Index in the state -> name."""
     indices = [index for group in groups for index in group["params"]]
-    given = names or _names_in(groups)
+    given = names or names_in(groups)
     if given is not None:
         return _proved(indices, list(given), shapes, parameters, label)
     fitting = []
@@ -122,7 +135,7 @@ def _order(
     )
 
 
-def _names_in(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
+def names_in(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
     """The names that optimizers of named parameters keep beside the numbers."""
     if not all("param_names" in group for group in groups):
         return None
@@ -170,21 +183,22 @@ def _candidates(
 
 
 def state_dict(
-    parameters: Mapping[str, Shape],
+    groups: Sequence[Group],
     first: Callable[[str], Any],
     second: Callable[[str], Any],
     count: int,
-    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What ``torch.optim.AdamW.load_state_dict`` reads, the parameters in one group, named.
+    """What ``load_state_dict`` of an optimizer reads that was given the same groups.
 
-    ``first`` and ``second`` give a parameter's moments, ``settings`` the group's learning rate,
-    betas and so on.
+    ``first`` and ``second`` give a parameter's moments.
     """
-    names = list(parameters)
-    state = {
-        index: {STEP_KEY: float(count), FIRST_KEY: first(name), SECOND_KEY: second(name)}
-        for index, name in enumerate(names)
-    }
-    group = dict(settings) | {"params": list(range(len(names))), "param_names": names}
-    return {"state": state if count else {}, "param_groups": [group]}
+    state, numbered, start = {}, [], 0
+    for group in groups:
+        indices = range(start, start + len(group.names))
+        for index, name in zip(indices, group.names, strict=True):
+            moments = {FIRST_KEY: first(name), SECOND_KEY: second(name)}
+            state[index] = {STEP_KEY: float(count)} | moments
+        params = {"params": list(indices), "param_names": list(group.names)}
+        numbered.append(group.settings | params)
+        start += len(group.names)
+    return {"state": state if count else {}, "param_groups": numbered}

@@ -3,13 +3,15 @@
 import argparse
 import dataclasses
 import json
+import re
 import typing
 from pathlib import Path
 from typing import Any
 
-from convert.families import tutorial
-from convert.targets import CONTAINERS, FAMILIES
-from transformer_spec import TransformerConfig, UserError
+from convert.families.registry import FAMILIES, OURS
+from convert.folders import is_foreign
+from convert.targets import CONTAINERS, TARGETS
+from transformer_spec import Faults, TransformerConfig, UserError
 
 DESCRIPTION = """Convert a model between the PyTorch and the Flax twin, or from another code's
 checkpoint. Nothing is changed in place, and every tensor is accounted for."""
@@ -27,6 +29,8 @@ EXAMPLES = """examples:
       --source-vocab-size 7855 --target-vocab-size 5893
       a checkpoint of the PyTorch tutorial, either published form
 """
+INSPECT = "inspect"
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 CONFIG_FIELDS = dataclasses.fields(TransformerConfig)
 
 
@@ -44,23 +48,78 @@ def parser() -> argparse.ArgumentParser:
         help="run folder, checkpoint folder, converted folder, Orbax folder, or weight file "
         "(.safetensors, .safetensors.index.json, .pt, .pth, .bin)")  # fmt: skip
     add("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
-    add("--to", required=True, choices=FAMILIES, help="whose names and layout to write")
-    add("--from", dest="family", default="twinformer", choices=("twinformer", "tutorial"),
-        help="whose names the source has (default: twinformer, either twin)")  # fmt: skip
-    add("--container", choices=CONTAINERS,
-        help="file format (default: torch safetensors, flax orbax, tutorial pt)")  # fmt: skip
-    add("--key", help="which dict of a nested .pt file holds the weights")
+    add("--to", required=True, choices=TARGETS, help="whose names and layout to write")
+    add(
+        "--container",
+        choices=CONTAINERS,
+        help="file format (default: flax orbax, tutorial and torch-nn pt, the others safetensors)",
+    )
+    add(
+        "--dtype", choices=DTYPES, help="write weights in this number format (default: as they are)"
+    )
+    add(
+        "--shard-size",
+        type=size,
+        metavar="SIZE",
+        help="cut safetensors into files of at most this size, as in 5GB or 300MiB",
+    )
     add("--dry-run", action="store_true", help="print the plan from headers alone, write nothing")
-    add("--config", type=Path, metavar="FILE.json",
-        help="the model's config, for a source that has no config.json")  # fmt: skip
+    _add_source_flags(result)
     _add_config_flags(result)
     return result
+
+
+def inspect_parser() -> argparse.ArgumentParser:
+    """The flags of ``python -m convert inspect``."""
+    result = argparse.ArgumentParser(
+        prog="python -m convert inspect",
+        description="What a checkpoint is, from its headers alone; no tensor is read.",
+        allow_abbrev=False,
+    )
+    result.add_argument("source", type=Path, metavar="CHECKPOINT", help="as SOURCE of a conversion")
+    result.add_argument("--json", action="store_true", help="print JSON")
+    _add_source_flags(result)
+    _add_config_flags(result)
+    return result
+
+
+def _add_source_flags(result: argparse.ArgumentParser) -> None:
+    """What reads a source; ``inspect`` has them too."""
+    add = result.add_argument_group("source").add_argument
+    add(
+        "--from",
+        dest="family",
+        choices=(OURS, *FAMILIES),
+        help="whose names the source has (default: found out from names and settings)",
+    )
+    add("--key", help="which dict of a nested .pt file holds the weights")
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="where a module of ours is in yours, as in encoder.embedding=src_emb; repeatable",
+    )
+    add(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave this tensor of the source out; repeatable",
+    )
+    add(
+        "--parameter-names",
+        type=Path,
+        metavar="FILE",
+        help="names of the optimizer's parameters, one a line, in its own order",
+    )
 
 
 def _add_config_flags(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group(
         "model config", "for a source without config.json; a config is never guessed from weights"
     )
+    group.add_argument("--config", type=Path, metavar="FILE.json", help="these settings in a file")
     hints = typing.get_type_hints(TransformerConfig)
     for field in CONFIG_FIELDS:
         group.add_argument(
@@ -84,31 +143,63 @@ def _argument(field: dataclasses.Field, annotation: Any) -> dict[str, Any]:
 
 def given_config(options: argparse.Namespace, home: Path | None) -> TransformerConfig:
     """The config of the source's folder, or of --config and flags; never both."""
-    flags = {f.name: getattr(options, f.name) for f in CONFIG_FIELDS if hasattr(options, f.name)}
+    flags = config_flags(options)
     if home is not None:
-        if flags or options.config:
+        if flags:
             raise UserError(
                 f"{home / 'config.json'} says what the model is; leave out --config and the "
-                f"config flags ({', '.join(flags) or '--config'})"
+                f"config flags ({', '.join(flags)})"
             )
         return TransformerConfig.load(home / "config.json")
-    values = tutorial.DEFAULTS if options.family == "tutorial" else {}
-    if options.config:
-        values = values | _read_config(options.config)
-    elif not flags:
+    if not flags:
         raise UserError(
             f"{options.source} comes without config.json; say what the model is with --config "
             "FILE.json or flags such as --hidden-dim 512 (see --help)"
         )
-    return TransformerConfig.from_dict(values | flags)
+    return TransformerConfig.from_dict(flags)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The fields in a config.json of ours, or in a plain JSON object of fields."""
+def config_flags(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of our config that --config and flags give, flags winning."""
+    flags = {f.name: getattr(options, f.name) for f in CONFIG_FIELDS if hasattr(options, f.name)}
+    content = _read_json(options.config) if options.config else {}
+    if "model" in content:
+        content = TransformerConfig.load(options.config).to_dict()
+    return ({} if is_foreign(content) else content) | flags
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any] | None:
+    """The content of --config where it is another library's."""
+    content = _read_json(options.config) if options.config else {}
+    return content if is_foreign(content) else None
+
+
+def wrapper_of(options: argparse.Namespace) -> dict[str, str]:
+    """--map as a mapping; what is no pair, or given twice, is a UserError."""
+    faults, wrapper = Faults(), {}
+    for pair in options.map:
+        ours, equals, theirs = pair.partition("=")
+        faults.require(bool(ours and equals), f"{pair!r} is not of the form OURS=THEIRS")
+        faults.require(ours not in wrapper, f"{ours!r} is given twice")
+        wrapper[ours] = theirs
+    faults.raise_if_any("--map")
+    return wrapper
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as 5GB, 300MiB or 1000000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", text)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 5GB, 300MiB or 1000000")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kMGT".index(match[2] or " "))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object of config fields")
-    return TransformerConfig.load(path).to_dict() if "model" in content else content
+    return content

@@ -12,6 +12,9 @@ import numpy as np
 from convert.tensors import as_bytes
 from transformer_spec import UserError
 
+# Tensors without a place in our models are kept under this prefix.
+ASIDE = "aside/"
+
 Arrays = tuple[np.ndarray, ...]
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]

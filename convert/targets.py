@@ -1,99 +1,68 @@
 """The files of a converted folder: which container holds which tensors under which names."""
 
-from collections.abc import Collection
+import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-
-from convert.checkpoints import FORMATS
-from convert.families import tutorial
-from convert.folders import KEPT_ASIDE, MODEL, MODEL_PICKLE, OPTIMIZER, ORBAX_FOLDER
-from convert.formats.orbax import write_orbax
-from convert.formats.safetensors import write_safetensors
-from convert.formats.torch_pickle import write_torch_pickle
-from convert.layouts import ASIDE, COUNT, FLAX, ORBAX, TORCH, TWIN_RULES, Layout, moment_rules
-from convert.rules import Rule, rename, reverse
-from convert.tensors import Held, Joined, Subset, Tensors
+from convert.families.base import Family
+from convert.families.registry import FAMILIES
+from convert.foreign import Origin, export_rules
+from convert.layouts import FLAX, ORBAX, TORCH, TWIN_RULES, Layout, moment_rules
+from convert.rules import ASIDE, Rule, rename, reverse
+from convert.tensors import Tensors
 from transformer_spec import TransformerConfig, UserError
 
-LAYOUTS: dict[tuple[str, str], Layout] = {
-    ("torch", "safetensors"): TORCH,
-    ("torch", "pt"): TORCH,
-    ("flax", "orbax"): ORBAX,
-    ("flax", "safetensors"): FLAX,
-    ("tutorial", "pt"): TORCH,
-    ("tutorial", "safetensors"): TORCH,
+TWINS: dict[str, dict[str, Layout]] = {
+    "torch": {"safetensors": TORCH, "pt": TORCH},
+    "flax": {"orbax": ORBAX, "safetensors": FLAX},
 }
-FAMILIES = tuple(dict.fromkeys(family for family, _ in LAYOUTS))
-CONTAINERS = tuple(dict.fromkeys(container for _, container in LAYOUTS))
+FOREIGN = {name: family for name, family in FAMILIES.items() if family.containers}
+TARGETS = (*TWINS, *FOREIGN)
+CONTAINERS = tuple(
+    dict.fromkeys(
+        [c for t in TWINS.values() for c in t] + [c for f in FOREIGN.values() for c in f.containers]
+    )
+)
+SETTINGS = "config.json"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A naming family in a container."""
+    """Whose names, in which container; ``family`` is None for our own twins."""
 
-    family: str
+    name: str
     container: str
+    dtype: str | None = None
+    shard_size: int | None = None
+
+    @property
+    def family(self) -> Family | None:
+        return FOREIGN.get(self.name)
 
     @property
     def layout(self) -> Layout:
-        return LAYOUTS[self.family, self.container]
-
-    @property
-    def holds_moments(self) -> bool:
-        return self.family != "tutorial"
+        return TORCH if self.family else TWINS[self.name][self.container]
 
 
-def choose_target(family: str, container: str | None) -> Target:
-    """The family's own container unless another that can hold it is asked for."""
-    possible = [c for f, c in LAYOUTS if f == family]
+def choose_target(options: argparse.Namespace) -> Target:
+    """What the command line asks for: a family's own container unless another is named."""
+    name, container = options.to, options.container
+    possible = list(TWINS[name]) if name in TWINS else list(FOREIGN[name].containers)
     if container is not None and container not in possible:
-        raise UserError(f"--to {family} is written as {' or '.join(possible)}, not {container}")
-    return Target(family, container or possible[0])
+        raise UserError(f"--to {name} is written as {' or '.join(possible)}, not {container}")
+    container = container or possible[0]
+    if options.shard_size and container != "safetensors":
+        raise UserError(f"--shard-size cuts safetensors, and {container} is written")
+    return Target(name, container, options.dtype, options.shard_size)
 
 
-def export_rules(target: Target, config: TransformerConfig, canonical: Tensors) -> list[Rule]:
-    """Canonical names -> the target's: its family's import rules reversed."""
-    if target.family == "tutorial":
-        tutorial.check_expressible(config)
-        return tutorial.export_rules(config, canonical, canonical["encoder.embedding.weight"].dtype)
+def target_rules(
+    target: Target, config: TransformerConfig, canonical: Tensors, origin: Origin | None
+) -> list[Rule]:
+    """Canonical names -> the target's: its import rules reversed."""
+    if target.family is not None:
+        return export_rules(target.family, config, canonical, origin)
     layout = target.layout
     rules = [rule.prefixed(layout.weights, "") for rule in TWIN_RULES[layout.twin](config, ())]
     if TORCH.has_moments(canonical):
         rules += moment_rules(layout, config)
     return reverse(rules) + [rename(name, name) for name in canonical if name.startswith(ASIDE)]
-
-
-def write_target(folder: Path, target: Target, tensors: Tensors, count: int | None) -> None:
-    """Write every tensor of a target into an existing folder."""
-    aside = _starting(tensors, (ASIDE,))
-    if aside:
-        write_safetensors(folder / KEPT_ASIDE, Subset(tensors, aside))
-    moments = _starting(tensors, target.layout.moments)
-    weights = Subset(tensors, _rest(tensors, [*aside, *moments]))
-    if target.container == "orbax":
-        _write_orbax(folder, Subset(tensors, _rest(tensors, aside)), count)
-        return
-    if moments:
-        metadata = {COUNT: str(count)}
-        write_safetensors(folder / OPTIMIZER, Subset(tensors, moments), metadata)
-    if target.container == "pt":
-        write_torch_pickle(folder / MODEL_PICKLE, weights)
-    else:
-        write_safetensors(folder / MODEL, weights, FORMATS[target.layout.twin])
-
-
-def _write_orbax(folder: Path, tensors: Tensors, count: int | None) -> None:
-    if count is not None:
-        tensors = Joined(tensors.label, [tensors, Held({COUNT: np.array(count)})])
-    write_orbax(folder / ORBAX_FOLDER, tensors)
-
-
-def _starting(names: Collection[str], prefixes: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name.startswith(prefixes)]
-
-
-def _rest(names: Collection[str], others: list[str]) -> list[str]:
-    gone = set(others)
-    return [name for name in names if name not in gone]

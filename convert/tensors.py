@@ -120,3 +120,23 @@ class Joined(Tensors):
 
     def read(self, name: str) -> np.ndarray:
         return self.owners[name].read(name)
+
+
+class Renamed(Tensors):
+    """Some of other tensors under new names; ``names`` maps each new name to the old one."""
+
+    def __init__(self, tensors: Tensors, names: Mapping[str, str]) -> None:
+        headers = {new: tensors[old] for new, old in names.items()}
+        super().__init__(tensors.label, headers, tensors.metadata)
+        self.tensors = tensors
+        self.names = names
+
+    def read(self, name: str) -> np.ndarray:
+        return self.tensors.read(self.names[name])
+
+
+class Announced(Tensors):
+    """Tensors of which nothing but names, shapes and types is known."""
+
+    def read(self, name: str) -> np.ndarray:
+        raise ValueError(f"{name!r} of {self.label} is announced only and has no numbers")

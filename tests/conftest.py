@@ -10,6 +10,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="where the parity tests compute; skipped with the reason where it is absent",
     )
+    parser.addoption(
+        "--families-table",
+        action="store_true",
+        help="print the largest float64 difference of every foreign family (without -n)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,3 +53,19 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Family x largest difference of logits between the library's own model and both twins."""
+    if not terminalreporter.config.getoption("--families-table"):
+        return
+    import family_checks
+
+    largest: dict[str, tuple[int, float]] = {}
+    for path, worst in family_checks.MEASURED:
+        family = path.rpartition("test_family_")[2].removesuffix(".py").replace("_", "-")
+        count, most = largest.get(family, (0, 0.0))
+        largest[family] = count + 1, max(most, worst)
+    terminalreporter.write_line(f"{'family':<20} {'models':>6} {'largest difference':>20}")
+    for family, (count, most) in sorted(largest.items()):
+        terminalreporter.write_line(f"{family:<20} {count:>6} {most:>20.1e}")

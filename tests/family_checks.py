@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from convert.tensors import Held
 from transformer_spec import Faults, TransformerConfig, weight_shapes
 
 LOGIT_BOUND = 1e-11
+# (test file, largest difference) of every comparison made: conftest prints them as a table.
+MEASURED: list[tuple[str, float]] = []
 Weights = dict[str, np.ndarray]
 
 
@@ -73,6 +77,7 @@ def assert_same_logits(
     worst = 0.0
     for logits in twin_logits(config, canonical, source_ids, target_ids):
         worst = max(worst, float(np.abs(logits - expected)[real].max()))
+    MEASURED.append((os.environ.get("PYTEST_CURRENT_TEST", "?").partition("::")[0], worst))
     assert worst <= LOGIT_BOUND, worst
     return worst
 

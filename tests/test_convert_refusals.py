@@ -103,7 +103,7 @@ class TestRefusals:
         error = fail(capsys, run, tmp_path / "d", "--to", "flax", "--container", "pt")
         assert "--to flax is written as orbax or safetensors, not pt" in error
 
-    @pytest.mark.parametrize("flag", ["--unknown", "--to=marian", "--hidden-dim=x", "--hid=3"])
+    @pytest.mark.parametrize("flag", ["--unknown", "--to=martian", "--hidden-dim=x", "--hid=3"])
     def test_unknown_flags(self, tmp_path, capsys, flag):
         with pytest.raises(SystemExit) as caught:
             main([str(tmp_path), str(tmp_path / "d"), "--to", "torch", flag])
@@ -116,7 +116,7 @@ class TestRefusals:
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("convert.formats.safetensors._write_array", full)
+        monkeypatch.setattr("convert.formats.safetensors.write_array", full)
         error = fail(capsys, run, tmp_path / "d", "--to", "torch")
         assert "No space left on device" in error
         assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -127,7 +127,7 @@ class TestRefusals:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("convert.formats.safetensors._write_array", interrupt)
+        monkeypatch.setattr("convert.formats.safetensors.write_array", interrupt)
         assert main([str(run), str(tmp_path / "d"), "--to", "torch"]) == 130
         assert "interrupted" in capsys.readouterr().err
         assert [p.name for p in tmp_path.iterdir()] == ["run"]

@@ -71,7 +71,7 @@ class TestNames:
         optimizer = trained(model, model.parameters())
         found = name_state(optimizer.state_dict(), shapes_of(model), float)
         assert_named(found, model, optimizer)
-        assert found.settings[0]["lr"] == 1e-2
+        assert found.groups[0].settings["lr"] == 1e-2
 
     @pytest.mark.parametrize("belongs", DIVISIONS.values(), ids=list(DIVISIONS))
     def test_two_groups(self, model, belongs):
@@ -144,21 +144,24 @@ class TestFaults:
         assert not is_optimizer_state(model.state_dict()) and not is_optimizer_state(None)
 
 
-def test_the_way_back(model):
+@pytest.mark.parametrize("belongs", [None, DIVISIONS["vectors first"]], ids=["one", "two"])
+def test_the_way_back(model, belongs):
     """A state dict of ours makes a fresh optimizer go on exactly like the old one."""
-    optimizer = trained(model, model.parameters())
+
+    def groups_of(model):
+        return divided(model, belongs) if belongs else model.parameters()
+
+    optimizer = trained(model, groups_of(model))
     found = name_state(optimizer.state_dict(), shapes_of(model), float)
-    settings = {k: v for k, v in found.settings[0].items() if k != "param_names"}
     content = state_dict(
-        shapes_of(model),
+        found.groups,
         lambda name: found.first[name].clone(),
         lambda name: found.second[name].clone(),
         found.count,
-        settings,
     )
     twin = Model()
     twin.load_state_dict(model.state_dict())
-    fresh = torch.optim.AdamW(twin.named_parameters())
+    fresh = torch.optim.AdamW(groups_of(twin))
     fresh.load_state_dict(content)
     for one, other in ((model, optimizer), (twin, fresh)):
         other.zero_grad()

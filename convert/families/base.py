@@ -11,11 +11,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convert.rules import Rule, rename
-from convert.tensors import Tensors
-from transformer_spec import Faults, TransformerConfig
+import numpy as np
 
-ASIDE = "aside/"
+from convert.rules import ASIDE, Rule, rename
+from convert.tensors import Announced, Header, Tensors
+from transformer_spec import Faults, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,15 @@ class Reading:
 
 
 class Family(ABC):
-    """One naming family. ``containers`` is what it can be written in, the usual one first."""
+    """One naming family. ``containers`` is what it can be written in, the usual one first.
+
+    ``restores_names`` says whether imported weights leave under the names they came with; else
+    they leave under those of ``written``.
+    """
 
     name: str
     containers: tuple[str, ...] = ()
+    restores_names = True
 
     @abstractmethod
     def recognizes(self, source: Source) -> bool:
@@ -75,6 +80,13 @@ class Family(ABC):
         Every setting of ours that the family cannot express is named in one UserError.
         """
         raise NotImplementedError(f"{self.name} is not written")
+
+
+def announced(shapes: Mapping[str, tuple[int, ...]]) -> Source:
+    """A source of which only names and shapes matter."""
+    float32 = np.dtype(np.float32)
+    headers = {name: Header(shape, float32) for name, shape in shapes.items()}
+    return Source(Announced("what would be written", headers))
 
 
 def kept_aside(name: str, reason: str) -> Rule:

@@ -8,12 +8,11 @@ form is written.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
-from convert.rules import Constant, Duplicate, Rule, rename
+from convert.families.base import Family, Reading, Source, announced, kept_aside
+from convert.rules import Duplicate, Rule, rename
 from transformer_spec import Faults, TransformerConfig, weight_shapes
 
 UNUSED = "decoder.pos_embedding.weight"
@@ -45,35 +44,43 @@ SEMANTICS: dict[str, Any] = {
 DEFAULTS: dict[str, Any] = SEMANTICS | {"max_length": 100}
 
 
-def import_rules(config: TransformerConfig, given: Collection[str]) -> list[Rule]:
-    """Tutorial -> canonical, whichever form the given names have; layer by layer."""
-    groups: dict[str, list[str]] = {}
-    for name in weight_shapes(config):
-        groups.setdefault(_tutorial_name(name, given), []).append(name)
-    rules = [_shared_rule(source, tuple(targets)) for source, targets in groups.items()]
-    if UNUSED in given:
-        rules.append(Rule((UNUSED,), (f"aside/{UNUSED}",), reason=f"kept aside: {REASON}"))
-    return rules
+class Tutorial(Family):
+    """Either published form is read, the later one is written."""
 
+    name = "tutorial"
+    containers = ("pt", "safetensors")
+    restores_names = False
 
-def export_rules(
-    config: TransformerConfig, kept_aside: Collection[str], dtype: np.dtype
-) -> list[Rule]:
-    """Canonical -> the later form; the unused table is zeros where none was kept aside."""
-    rules = [rename(name, name) for name in weight_shapes(config)]
-    if f"aside/{UNUSED}" in kept_aside:
-        return [*rules, Rule((f"aside/{UNUSED}",), (UNUSED,), reason=f"put back: {REASON}")]
-    shape = (config.max_length, config.hidden_dim)
-    return [*rules, Rule((), (UNUSED,), Constant(shape, dtype), f"zeros: {REASON}")]
+    def recognizes(self, source: Source) -> bool:
+        """Never by itself: the later form has the names of our own PyTorch twin."""
+        return False
 
+    def read_config(self, source: Source) -> Reading:
+        """What the code computes is known; sizes are given as flags."""
+        return Reading(TransformerConfig.from_dict(DEFAULTS | dict(source.flags)))
 
-def check_expressible(config: TransformerConfig) -> None:
-    """Raise one UserError that names every setting the tutorial's code does not have."""
-    faults = Faults()
-    for name, value in SEMANTICS.items():
-        given = getattr(config, name)
-        faults.require(given == value, f"{name} is {given!r}; the tutorial has {value!r} only")
-    faults.raise_if_any("the tutorial's code cannot hold this model")
+    def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
+        given = source.tensors
+        groups: dict[str, list[str]] = {}
+        for name in weight_shapes(config):
+            groups.setdefault(_tutorial_name(name, given), []).append(name)
+        rules = [_shared_rule(theirs, tuple(ours)) for theirs, ours in groups.items()]
+        return rules + ([kept_aside(UNUSED, REASON)] if UNUSED in given else [])
+
+    def written(self, config: TransformerConfig) -> Source:
+        table = (config.max_length, config.hidden_dim)
+        return announced(weight_shapes(config) | {UNUSED: table})
+
+    def write_settings(
+        self, config: TransformerConfig, original: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """None: that code has no config file. A setting that it does not have is a UserError."""
+        faults = Faults()
+        for name, value in SEMANTICS.items():
+            given = getattr(config, name)
+            faults.require(given == value, f"{name} is {given!r}; the tutorial has {value!r} only")
+        faults.raise_if_any("the tutorial's code cannot hold this model")
+        return {}
 
 
 def _tutorial_name(name: str, given: Collection[str]) -> str:

@@ -15,7 +15,7 @@ from convert.formats.atomic import written_aside
 from convert.importing import Import, read_import
 from convert.ledger import Hashed, Ledger, plan_lines, write_ledger
 from convert.named_optimizer import own_groups
-from convert.numbers import as_dtype
+from convert.numbers import AsDtype, as_dtype
 from convert.optimizer_states import Group
 from convert.pipeline import Converted
 from convert.rules import Duplicate, Reversed, Rule, RuleError
@@ -82,21 +82,21 @@ def check_destination(source: Path, dest: Path) -> None:
 def describe(conversion: Conversion) -> list[str]:
     """The plan in text: every source and every target tensor."""
     tensors = conversion.source.tensors
-    target = _converted(conversion, tensors)
+    target, _ = _converted(conversion, tensors)
     lines = plan_lines(conversion.ledger, tensors, target)
     return [*lines, *conversion.source.notes, summary(conversion, "would convert")]
 
 
-def _converted(conversion: Conversion, tensors: Tensors) -> Tensors:
-    """The target's tensors as views of the source's."""
+def _converted(conversion: Conversion, tensors: Tensors) -> tuple[Tensors, AsDtype | None]:
+    """The target's tensors as views of the source's; those in another number format."""
     target = Converted(Converted(tensors, conversion.source.rules), conversion.exports)
     layout, dtype = conversion.target.layout, conversion.target.dtype
     if dtype is None:
-        return target
+        return target, None
     weights = [layout.weights + name for name in layout.weight_names(target)]
     others = [name for name in target if name not in set(weights)]
     cast = as_dtype(Subset(target, weights), np.dtype(dtype))
-    return Joined(target.label, [cast, Subset(target, others)])
+    return Joined(target.label, [cast, Subset(target, others)]), cast
 
 
 def run(conversion: Conversion, dest: Path) -> str:
@@ -129,7 +129,8 @@ def check_ties(tensors: Tensors, conversion: Conversion) -> None:
 
 
 def _write(conversion: Conversion, folder: Path, source: Hashed) -> list[str]:
-    target = Hashed(_converted(conversion, source))
+    converted, cast = _converted(conversion, source)
+    target = Hashed(converted)
     groups = optimizer_groups(conversion)
     write_target(folder, conversion.target, target, conversion.count, groups)
     source.read_rest()
@@ -137,7 +138,7 @@ def _write(conversion: Conversion, folder: Path, source: Hashed) -> list[str]:
     _carry(conversion.source.located.home, folder)
     path = folder / "conversion.json"
     write_ledger(path, _heading(conversion), conversion.ledger, source, target)
-    return source.warnings()
+    return source.warnings() + (cast.warnings() if cast else [])
 
 
 def optimizer_groups(conversion: Conversion) -> list[Group]:

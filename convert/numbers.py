@@ -43,8 +43,8 @@ class AsDtype(Tensors):
     def warnings(self) -> list[str]:
         """A line for each array in which numbers became infinite."""
         return [
-            f"{name!r}: {count} finite numbers are too large for "
-            f"{self[name].dtype} and became infinite"
+            f"warning: {count:,} numbers of {name} are too large for {self[name].dtype} and "
+            "became infinite"
             for name, count in self.overflowed.items()
         ]
 

@@ -105,6 +105,15 @@ class TestChoices:
         expected = {name: array.astype(ml_dtypes.bfloat16) for name, array in full.items()}
         assert_same_arrays(weights_in(tmp_path / "half"), expected)
 
+    def test_numbers_too_large_for_it(self, tmp_path, capsys):
+        arrays = marian_weights()
+        arrays["model.encoder.layers.0.fc1.bias"][:2] = 1e5, -1e6
+        source = write_marian(tmp_path / "marian", arrays)
+        convert(source, tmp_path / "half", "--to", "torch", "--dtype", "float16")
+        said = capsys.readouterr().out
+        name = "encoder.enc_layers.0.ffn.fc1.bias"
+        assert f"warning: 2 numbers of {name} are too large for float16 and became inf" in said
+
     def test_shards(self, marian, tmp_path):
         convert(marian, tmp_path / "cut", "--to", "torch", "--shard-size", "1kB")
         convert(marian, tmp_path / "whole", "--to", "torch")

@@ -54,7 +54,7 @@ class TestAsDtype:
         tensors.read("v")
         assert tensors.overflowed == {"w": 3}
         assert tensors.warnings() == [
-            "'w': 3 finite numbers are too large for float16 and became infinite"
+            "warning: 3 numbers of w are too large for float16 and became infinite"
         ]
         tensors.read("w")
         assert tensors.overflowed == {"w": 3}

@@ -22,6 +22,7 @@ OPTIMIZERS = (
     "last_optimizer_state",
 )
 SETTINGS = ("args", "opt", "cfg.model", "config")
+VOCABULARY = "vocab"
 GENERATOR = "generator"  # the output projection, which OpenNMT-py keeps apart
 
 
@@ -81,8 +82,13 @@ def settings_in(file: ContentFile) -> Mapping[str, Any] | None:
         for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, dict) and value:
-            return value
+            return {**value, **_vocabulary(file.content)}
     return None
+
+
+def _vocabulary(content: Mapping[str, Any]) -> dict[str, Any]:
+    """OpenNMT-py keeps its vocabulary, and so its special ids, beside the options."""
+    return {VOCABULARY: content[VOCABULARY]} if VOCABULARY in content else {}
 
 
 def optimizer_in(file: ContentFile) -> OptimizerPart | None:

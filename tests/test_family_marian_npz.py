@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 pytest.importorskip("transformers")
 
+from ctranslate2_apart import ask  # noqa: E402
 from family_checks import (  # noqa: E402
     LOGIT_BOUND,
     assert_round_trip,
@@ -98,20 +99,16 @@ class TestAnotherReader:
         self.assert_same_probabilities(PRE_NORM["pre with embedding norm"], tmp_path)
 
     def assert_same_probabilities(self, case, folder):
-        converters = pytest.importorskip("ctranslate2.converters")
-        translator = pytest.importorskip("ctranslate2").Translator
         np.savez(folder / "model.npz", allow_pickle=False, **case.arrays())
         words = ["</s>", "<unk>", *(f"w{i}" for i in range(2, case.words))]
         lines = [f"{word}: {i}\n" for i, word in enumerate(words)]
         (folder / "vocab.yml").write_text("".join(lines))
         vocabularies = [str(folder / "vocab.yml")] * 2
-        reader = converters.MarianConverter(str(folder / "model.npz"), vocabularies)
-        reader.convert(str(folder / "converted"))
+        converted = str(folder / "converted")
+        ask("convert_marian", str(folder / "model.npz"), vocabularies, converted)
         source_ids, target_ids = [3, 5, 8, 2, 4], [6, 2, 7, 9]
-        scored = translator(str(folder / "converted"), compute_type="float32").score_batch(
-            [[words[i] for i in source_ids]], [[words[i] for i in target_ids]]
-        )
-        expected = np.array(scored[0].log_probs)
+        sides = ([[words[i] for i in ids]] for ids in (source_ids, target_ids))
+        expected = np.array(ask("score", converted, *sides)[0])
         ours = log_probabilities(case, [*source_ids, 0], [*target_ids, 0])
         assert expected.shape == (5,)
         assert np.abs(ours - expected).max() <= 2e-5

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
+from ctranslate2_apart import ask  # noqa: E402
 from family_checks import (  # noqa: E402
     assert_round_trip,
     assert_same_logits,
@@ -143,17 +144,12 @@ LONGEST = 12
 
 @pytest.fixture
 def translator(request, tmp_path):
-    """CTranslate2 with its own conversion of a checkpoint file, and the checkpoint."""
-    ctranslate2 = pytest.importorskip("ctranslate2")
+    """A checkpoint, and the folder of CTranslate2's own conversion of its file."""
     checkpoint = judged_by_ctranslate2(request.param)
     torch.save(checkpoint.saved(), tmp_path / "model.pt")
-    converter = ctranslate2.converters.OpenNMTPyConverter(
-        str(tmp_path / "model.pt"), unsafe_deserialization=True
-    )
-    converter.convert(str(tmp_path / "converted"))
-    return checkpoint, ctranslate2.Translator(
-        str(tmp_path / "converted"), compute_type="float32", intra_threads=1
-    )
+    folder = str(tmp_path / "converted")
+    ask("convert_opennmt", str(tmp_path / "model.pt"), folder)
+    return checkpoint, folder
 
 
 def torch_twin(checkpoint: Checkpoint):
@@ -174,32 +170,36 @@ def padded(rows: list[list[int]]) -> np.ndarray:
 
 @pytest.mark.parametrize("translator", EOS_BIASES, indirect=True)
 def test_ctranslate2_finds_the_same_translations_and_scores(translator):
-    checkpoint, theirs = translator
+    checkpoint, folder = translator
     words = checkpoint.vocab()
     sentences = [[words["src"][i] for i in row] for row in SENTENCES]
     hypotheses = decode(torch_twin(checkpoint), padded(SENTENCES), Search(max_length=LONGEST))
     ours = [[words["tgt"][i] for i in best.ids] for (best,) in hypotheses]
-    found = theirs.translate_batch(
+    found = ask(
+        "translate",
+        folder,
         sentences,
         beam_size=1,
         max_decoding_length=LONGEST,
         min_decoding_length=0,
         suppress_sequences=[["<blank>"], ["<s>"]],
     )
-    assert [result.hypotheses[0] for result in found] == ours
+    assert found == ours
     assert len({len(tokens) == LONGEST for tokens in ours}) == 2
-    scored = theirs.score_batch(sentences, ours)
+    scored = ask("score", folder, sentences, ours)
     for (best,), tokens, judged in zip(hypotheses, ours, scored, strict=True):
         count = len(tokens) + (len(tokens) < LONGEST)
-        assert abs(best.log_probability - sum(judged.log_probs[:count])) <= count * 2e-5
+        assert abs(best.log_probability - sum(judged[:count])) <= count * 2e-5
 
 
 @pytest.mark.parametrize("translator", ["all tied, attention biases"], indirect=True)
 def test_ctranslate2_gives_every_token_the_same_probability(translator):
-    checkpoint, theirs = translator
+    checkpoint, folder = translator
     words, model = checkpoint.vocab(), torch_twin(checkpoint)
     targets = [[5, 9], [4], [11, 17, 17, 6], [8, 0, 12], [10], [6, 6, 6]]
-    judged = theirs.score_batch(
+    judged = ask(
+        "score",
+        folder,
         [[words["src"][i] for i in row] for row in SENTENCES],
         [[words["tgt"][i] for i in row] for row in targets],
     )
@@ -209,4 +209,4 @@ def test_ctranslate2_gives_every_token_the_same_probability(translator):
         log_p = torch.log_softmax(model(source, target), -1)
     for row, (tokens, scores) in enumerate(zip(targets, judged, strict=True)):
         mine = [float(log_p[row, i, token]) for i, token in enumerate([*tokens, 3])]
-        assert np.abs(np.array(mine) - scores.log_probs).max() <= 2e-5
+        assert np.abs(np.array(mine) - scores).max() <= 2e-5

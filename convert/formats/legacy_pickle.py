@@ -31,11 +31,23 @@ class _Bounded:
     def __init__(self, file: IO[bytes], size: int) -> None:
         self.file = file
         self.size = size
-        self.readline = file.readline
-        self.tell = file.tell
+        self.at = 0
 
     def read(self, size: int) -> bytes:
-        return self.file.read(min(size, max(self.size - self.file.tell(), 0)))
+        return self._advance(self.file.read(min(size, self.size - self.at)))
+
+    def readline(self) -> bytes:
+        return self._advance(self.file.readline(self.size - self.at))
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, at: int) -> None:
+        self.at = self.file.seek(at)
+
+    def _advance(self, content: bytes) -> bytes:
+        self.at += len(content)
+        return content
 
 
 def is_legacy(start: bytes) -> bool:
@@ -88,7 +100,7 @@ def _count(file: _Bounded, path: Path, start: int) -> int:
     """The numbers in the storage whose 8-byte count begins at ``start``."""
     if start + 8 > file.size:
         raise UserError(f"{path} is truncated: storages are missing at its end")
-    file.file.seek(start)
+    file.seek(start)
     (count,) = struct.unpack("<q", file.read(8))
     if count < 0:
         raise UserError(f"{path} is damaged: a storage has {count} numbers")

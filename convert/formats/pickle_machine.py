@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from convert.formats.pickle_values import (
+    REPEATS,
     PickleError,
     StandIn,
     Unfinished,
+    allowance,
     bounded,
     call,
     checked_key,
+    copied,
     describe,
     old_string,
     printable,
@@ -45,11 +48,14 @@ class Machine:
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.operations = 0
+        self.start = self.at = self.spent = 0
 
     def run(self, file: IO[bytes]) -> Any:
         """The value a pickle describes, unfinished parts in it; the file stands behind it after."""
-        for opcode, argument, _ in pickletools.genops(file):
+        self.start = file.tell()
+        for opcode, argument, at in pickletools.genops(file):
             self.operations += 1
+            self.at = at or 0
             if self.operations > MAX_OPERATIONS:
                 raise PickleError(f"it has more than {MAX_OPERATIONS} parts besides tensors")
             self._step(opcode.name, argument)
@@ -189,7 +195,18 @@ class Machine:
 
     def call(self, _: Any) -> None:
         arguments, function = self._pop(), self._pop()
+        self._call(function, arguments)
+
+    def _call(self, function: Any, arguments: Any) -> None:
+        self._spend(arguments)
         self.stack.append(call(function, arguments))
+
+    def _spend(self, values: Any) -> None:
+        """Count what a call or state copies: a short pickle could name a long part very often."""
+        parts = values if type(values) is tuple else (values,)
+        self.spent += sum(map(copied, parts))
+        if self.spent > allowance(self.at - self.start):
+            raise PickleError(REPEATS)
 
     def call_with_names(self, _: Any) -> None:
         if self._pop():
@@ -198,18 +215,19 @@ class Machine:
 
     def call_marked(self, _: Any) -> None:
         function, *arguments = self._pop_to_mark() or [None]
-        self.stack.append(call(function, tuple(arguments)))
+        self._call(function, tuple(arguments))
 
     def instance(self, argument: str) -> None:
         arguments = self._pop_to_mark()
         self.named(argument)
-        self.stack.append(call(self._pop(), tuple(arguments)))
+        self._call(self._pop(), tuple(arguments))
 
     def build(self, _: Any) -> None:
         """A namespace, an array or a dtype has a state; the attributes of a dict are dropped."""
         state = self._pop()
         target = self._top()
         if isinstance(target, Unfinished):
+            self._spend(state)
             target.build(state)
         elif type(target) is not dict or type(state) is not dict:
             raise PickleError(f"it sets the attributes of {describe(target)}")

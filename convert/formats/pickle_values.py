@@ -10,7 +10,11 @@ from convert.formats.content import MAX_DEPTH, Leaf
 MAX_INTEGER_BITS = 1024
 SMALL = (str, bytes, int, float, bool, complex, type(None))
 KEY_TYPES = (str, bytes, int, float, bool, type(None))
-COST = 8
+COST = 32
+GROWTH = 64
+SMALL_PICKLE = 1 << 20
+MAX_KEY_PARTS = 16
+REPEATS = "it repeats its parts until there are too many of them"
 
 
 class PickleError(Exception):
@@ -41,6 +45,18 @@ class Unfinished:
         raise NotImplementedError
 
 
+def allowance(size: int) -> int:
+    """How much data a pickle of ``size`` bytes may become."""
+    return GROWTH * size + SMALL_PICKLE
+
+
+def copied(value: Any) -> int:
+    """Bytes, more or less, of a copy of a value without the values inside it."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return 2 * COST * len(value) if isinstance(value, (tuple, list, dict, set, frozenset)) else 0
+
+
 def call(function: Any, arguments: Any) -> Any:
     """What a stand-in makes of its arguments."""
     if not isinstance(function, StandIn) or function.make is None:
@@ -55,7 +71,8 @@ def call(function: Any, arguments: Any) -> Any:
 
 def checked_key(key: Any) -> Any:
     """A key that is plain and cheap to hash, a flat tuple of such ones included."""
-    for part in key if type(key) is tuple else (key,):
+    parts = key if type(key) is tuple and len(key) <= MAX_KEY_PARTS else (key,)
+    for part in parts:
         if type(part) not in KEY_TYPES or (type(part) is int and abs(part) >= 2**64):
             raise PickleError(f"a dict or set has the key {describe(key)}")
     return key
@@ -68,8 +85,9 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def printable(text: str) -> str:
-    return text.encode("unicode_escape").decode()[:200]
+def printable(text: str, limit: int = 200) -> str:
+    """A text of the file for a message: on one line, cut short."""
+    return text[:limit].encode("unicode_escape").decode()[: 2 * limit]
 
 
 def bounded(value: Any) -> Any:
@@ -90,12 +108,13 @@ def old_string(text: str) -> str | bytes:
 class Finisher:
     """Turns the values of a pickle into plain data, parts that are one object only once.
 
-    ``limit`` bounds the size of the tree that results: a file of a few lines could otherwise
-    repeat its parts until no memory can hold what walks through them.
+    ``limit`` bounds what is made, and the size of the tree that results, in which a part counts
+    wherever it appears: a few lines could otherwise become a tree that nothing can walk through.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.made = 0
         self.done: dict[int, tuple[Any, int, int] | None] = {}
 
     def finish(self, value: Any) -> Any:
@@ -130,13 +149,19 @@ class Finisher:
             make, parts = type(value), value
         keys = list(parts) if isinstance(parts, dict) else []
         values = parts.values() if isinstance(parts, dict) else parts
+        self._spend(COST * (1 + len(parts)))
         results = [self._finish(part, depth + 1) for part in values]
         cost = COST + sum(result[1] for result in results) + sum(map(_cost, keys))
         if cost > self.limit:
-            raise PickleError("it repeats its parts until there are too many of them")
+            raise PickleError(REPEATS)
         plain = [result[0] for result in results]
         made = make(zip(keys, plain, strict=True)) if isinstance(parts, dict) else make(plain)
         return made, cost, 1 + max((result[2] for result in results), default=0)
+
+    def _spend(self, cost: int) -> None:
+        self.made += cost
+        if self.made > self.limit:
+            raise PickleError(REPEATS)
 
 
 def _cost(value: Any) -> int:

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from convert.formats.pickle_machine import Machine
-from convert.formats.pickle_values import Finisher, PickleError, StandIn, call, checked_key
+from convert.formats.pickle_values import (
+    Finisher,
+    PickleError,
+    StandIn,
+    allowance,
+    call,
+    checked_key,
+    printable,
+)
 from convert.formats.pickled_objects import (
     PendingArray,
     PendingDtype,
@@ -29,9 +37,6 @@ from convert.formats.pickled_tensors import (
 )
 from transformer_spec import UserError
 
-GROWTH = 64
-SMALL_FILE = 1 << 20
-
 
 def _same_tensor(tensor: Any, *_: Any) -> StoredTensor:
     """A parameter is the tensor in it."""
@@ -42,6 +47,8 @@ def _same_tensor(tensor: Any, *_: Any) -> StoredTensor:
 
 def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> StoredTensor:
     """A tensor with attributes of its own, which are dropped."""
+    if not isinstance(function, StandIn) or "._rebuild_" not in function.name:
+        raise PickleError("a tensor is made by something that makes no tensors")
     return _same_tensor(call(function, arguments))
 
 
@@ -69,7 +76,7 @@ def _complex(real: Any, imaginary: Any) -> complex:
 
 
 def _device(kind: Any, number: Any = None) -> str:
-    return _text(kind) if number is None else f"{_text(kind)}:{int(number)}"
+    return _text(kind) if type(number) is not int else f"{_text(kind)}:{number}"
 
 
 def _path(*parts: Any) -> str:
@@ -159,6 +166,9 @@ def load_restricted(file: IO[bytes], label: str, storages: list[Storage] | None 
     try:
         start = file.tell()
         value = Machine(TABLE, refer).run(file)
-        return Finisher(GROWTH * (file.tell() - start) + SMALL_FILE).finish(value)
+        return Finisher(allowance(file.tell() - start)).finish(value)
+    except PickleError as error:
+        raise UserError(f"{label} is not read: {error}") from error
     except Exception as error:  # a hostile pickle can raise nearly anything
-        raise UserError(f"{label} is not read: {error or repr(error)}") from error
+        reason = printable(str(error) or repr(error))
+        raise UserError(f"{label} is not read: {reason}") from error

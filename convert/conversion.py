@@ -130,7 +130,7 @@ def check_ties(tensors: Tensors, conversion: Conversion) -> None:
 
 def _write(conversion: Conversion, folder: Path, source: Hashed) -> list[str]:
     converted, cast = _converted(conversion, source)
-    target = Hashed(converted)
+    target = Hashed(converted, like=source)
     groups = optimizer_groups(conversion)
     write_target(folder, conversion.target, target, conversion.count, groups)
     source.read_rest()

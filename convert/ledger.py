@@ -3,74 +3,106 @@
 import hashlib
 import json
 import math
+import threading
+import weakref
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from convert.numbers import count_not_finite
+from convert.parallel import in_threads
 from convert.rules import COPY, Rule
-from convert.tensors import Header, Tensors, as_bytes, contiguous
+from convert.tensors import Header, Tensors, contiguous, pieces
 
 LEDGER_VERSION = 1
 CANCELLING = ("transposed", "transposed")
 
 
 class Hashed(Tensors):
-    """Other tensors, each fingerprinted when it is read, while its reader already goes on.
+    """Other tensors, each fingerprinted when it is read.
 
-    One tensor at a time is being fingerprinted, so that no more than one is kept for it.
+    An array that ``like`` gave out and that arrives here as it was has its fingerprint already.
+    Several threads may read at once, if not the same name.
     """
 
-    def __init__(self, tensors: Tensors, progress: Callable[[int], object] | None = None) -> None:
+    def __init__(
+        self,
+        tensors: Tensors,
+        progress: Callable[[int], object] | None = None,
+        like: "Hashed | None" = None,
+    ) -> None:
         super().__init__(tensors.label, dict(tensors), tensors.metadata)
         self.tensors = tensors
         self.progress = progress
-        self.found: dict[str, Future[Fingerprint]] = {}
-        self.worker = ThreadPoolExecutor(1)
+        self.like = like
+        self.found: dict[str, Fingerprint] = {}
+        self.given = threading.local()
+        self.lock = threading.Lock()
 
     def read(self, name: str) -> np.ndarray:
         array = contiguous(self.tensors.read(name))
         if name not in self.found:
-            if self.found:
-                next(reversed(self.found.values())).result()
-            self.found[name] = self.worker.submit(fingerprint, array)
+            self.found[name] = found = Fingerprint.of(array)
+            self.given.latest = weakref.ref(array), found
             if self.progress:
-                self.progress(self[name].size)
+                with self.lock:
+                    self.progress(array.nbytes)
         return array
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """The bytes of one array, each piece fingerprinted before it is given out."""
+        array = self.tensors.read_announced(name)
+        known = self.like.fingerprint_of(array) if self.like else None
+        self.found[name] = known or Fingerprint()
+        for piece in pieces(array):
+            if known is None:
+                self.found[name].add(piece)
+            yield piece
+
+    def fingerprint_of(self, array: np.ndarray) -> "Fingerprint | None":
+        """Of the very array that this thread was given last."""
+        latest, found = getattr(self.given, "latest", (lambda: None, None))
+        return found if latest() is array else None
 
     def read_rest(self) -> None:
         """Fingerprint what nobody asked for."""
-        for name in self:
-            if name not in self.found:
-                self.read(name)
-
-    def sha256(self, name: str) -> str:
-        return self.found[name].result().sha256
+        sizes = {name: header.size for name, header in self.items() if name not in self.found}
+        in_threads(sizes, self.read)
 
     def warnings(self) -> list[str]:
         """What to say of tensors that hold NaN or infinite numbers."""
-        counts = {name: found.result().not_finite for name, found in self.found.items()}
         return [
             f"warning: {count:,} of {math.prod(self[name].shape):,} numbers of {name} are NaN or "
             "infinite"
-            for name, count in counts.items()
-            if count
+            for name in self
+            if (count := self.found[name].not_finite)
         ]
 
 
-class Fingerprint(NamedTuple):
+class Fingerprint:
     """What is known of a tensor's bytes: their hash, and how many numbers are not finite."""
 
-    sha256: str
-    not_finite: int
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+        self.not_finite = 0
 
+    @classmethod
+    def of(cls, array: np.ndarray) -> "Fingerprint":
+        result = cls()
+        for piece in pieces(array):
+            result.add(piece)
+            result.not_finite += count_not_finite(piece.view(array.dtype))
+        return result
 
-def fingerprint(array: np.ndarray) -> Fingerprint:
-    return Fingerprint(hashlib.sha256(as_bytes(array).data).hexdigest(), count_not_finite(array))
+    def add(self, piece: np.ndarray) -> None:
+        self.hash.update(piece.data)
+
+    @property
+    def sha256(self) -> str:
+        return self.hash.hexdigest()
 
 
 class Ledger:
@@ -151,7 +183,7 @@ def write_ledger(
         ("targets", target, ledger.targets()),
     ):
         content[side] = {
-            name: {**_described(tensors[name]), "sha256": tensors.sha256(name), **entry}
+            name: {**_described(tensors[name]), "sha256": tensors.found[name].sha256, **entry}
             for name, entry in entries.items()
         }
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 
-from convert.formats.arrays import blocks, read_announced
+from convert.formats.arrays import blocks
 from convert.pipeline import is_float
 from convert.tensors import Header, Tensors
 
@@ -30,7 +30,7 @@ class AsDtype(Tensors):
 
     def read(self, name: str) -> np.ndarray:
         """The array itself where its type is the wanted one already."""
-        array = read_announced(self.tensors, name)
+        array = self.tensors.read_announced(name)
         if array.dtype == self[name].dtype:
             return array
         with np.errstate(over="ignore", invalid="ignore"):
@@ -45,7 +45,7 @@ class AsDtype(Tensors):
         return [
             f"warning: {count:,} numbers of {name} are too large for {self[name].dtype} and "
             "became infinite"
-            for name, count in self.overflowed.items()
+            for name, count in sorted(self.overflowed.items())
         ]
 
 

@@ -1,11 +1,13 @@
 """Tensors seen through rules: faults and headers at once, arrays one at a time."""
 
+import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-from convert.rules import ASIDE, Rule, RuleError
+from convert.rules import ASIDE, Arrays, Rule, RuleError
 from convert.tensors import Header, Tensors
 from transformer_spec import Faults, UserError
 
@@ -23,18 +25,24 @@ class Converted(Tensors):
             headers |= _target_headers(rule, source)
         super().__init__(source.label, headers, source.metadata)
         self.waiting: dict[str, np.ndarray] = {}
+        self.lock_of: dict[tuple[str, ...], threading.Lock] = {
+            rule.targets: threading.Lock() for rule in rules if len(rule.targets) > 1
+        }
 
     def read(self, name: str) -> np.ndarray:
         """A rule with several targets runs once: the others wait until they are read."""
-        if name not in self.waiting:
-            rule = self.rule_of[name]
-            arrays = [self.source.read(source) for source in rule.sources]
-            try:
-                results = rule.operation.forward(*arrays)
-            except RuleError as error:
-                raise UserError(f"{', '.join(rule.sources)}: {error}") from error
-            self.waiting |= zip(rule.targets, results, strict=True)
-        return self.waiting.pop(name)
+        rule = self.rule_of[name]
+        with self.lock_of.get(rule.targets, nullcontext()):
+            if name not in self.waiting:
+                self.waiting |= zip(rule.targets, self._run(rule), strict=True)
+            return self.waiting.pop(name)
+
+    def _run(self, rule: Rule) -> Arrays:
+        arrays = [self.source.read(source) for source in rule.sources]
+        try:
+            return rule.operation.forward(*arrays)
+        except RuleError as error:
+            raise UserError(f"{', '.join(rule.sources)}: {error}") from error
 
 
 def _target_headers(rule: Rule, source: Tensors) -> dict[str, Header]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from transformer_spec import UserError
 
-BAND = 128
+TILE = 64
+PIECE = 1 << 20
 
 
 class Header(NamedTuple):
@@ -34,16 +35,31 @@ def header_of(array: np.ndarray) -> Header:
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
-    """The array in row order, a copy only where it does not lie that way.
-
-    A transposed matrix is copied in bands of columns: whole, it would miss the cache at every step.
-    """
-    if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
+    """The array in row order, a copy only where it does not lie that way."""
+    if array.ndim != 2 or array.flags.c_contiguous:
         return np.ascontiguousarray(array).reshape(array.shape)
     result = np.empty(array.shape, array.dtype)
-    for start in range(0, array.shape[1], BAND):
-        result[:, start : start + BAND] = array[:, start : start + BAND]
+    for start in range(0, len(array), TILE):
+        _copy_rows(array[start : start + TILE], result[start : start + TILE])
     return result
+
+
+def _copy_rows(rows: np.ndarray, result: np.ndarray) -> None:
+    """Copy some rows of a matrix in tiles: a transposed row misses the cache at every step."""
+    for start in range(0, rows.shape[1], TILE):
+        result[:, start : start + TILE] = rows[:, start : start + TILE]
+
+
+def pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The bytes of an array in row order, some at a time; a transposed matrix is never whole."""
+    if array.ndim == 2 and array.size and not array.flags.c_contiguous:
+        step = max(1, PIECE // (array.shape[1] * array.itemsize) // TILE) * TILE
+        for start in range(0, len(array), step):
+            yield as_bytes(array[start : start + step])
+        return
+    content = as_bytes(array)
+    for start in range(0, content.size, PIECE):
+        yield content[start : start + PIECE]
 
 
 def as_bytes(array: np.ndarray) -> np.ndarray:
@@ -79,6 +95,21 @@ class Tensors(Mapping[str, Header]):
     def read(self, name: str) -> np.ndarray:
         """The array of one name, in memory of its own; a damaged file is a UserError."""
 
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        """The bytes of one array in row order, some at a time.
+
+        ValueError where the array is not what its header announced.
+        """
+        return pieces(self.read_announced(name))
+
+    def read_announced(self, name: str) -> np.ndarray:
+        """The array of a name; ValueError where it is not what its header announced."""
+        array = self.read(name)
+        if (array.shape, array.dtype) != self[name]:
+            found = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(f"{name!r} was announced as {self[name]}, read as {found}")
+        return array
+
     def read_all(self) -> dict[str, np.ndarray]:
         return {name: self.read(name) for name in self}
 
@@ -104,6 +135,9 @@ class Subset(Tensors):
     def read(self, name: str) -> np.ndarray:
         return self.tensors.read(name)
 
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        return self.tensors.pieces(name)
+
 
 class Joined(Tensors):
     """Several files seen as one; a name that two of them hold is a UserError."""
@@ -121,6 +155,9 @@ class Joined(Tensors):
     def read(self, name: str) -> np.ndarray:
         return self.owners[name].read(name)
 
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        return self.owners[name].pieces(name)
+
 
 class Renamed(Tensors):
     """Some of other tensors under new names; ``names`` maps each new name to the old one."""
@@ -133,6 +170,9 @@ class Renamed(Tensors):
 
     def read(self, name: str) -> np.ndarray:
         return self.tensors.read(self.names[name])
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        return self.tensors.pieces(self.names[name])
 
 
 class Announced(Tensors):

@@ -1,6 +1,17 @@
-"""The strict test world: warnings are errors, shapes are checked, one device is asked for."""
+"""The strict test world: warnings are errors, shapes are checked, one device is asked for.
+
+JAX keeps what it compiles for as long as the tests run: many of them train the same small model.
+"""
+
+import os
+import tempfile
 
 import pytest
+
+COMPILED = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    place = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
+    config.add_cleanup(place.cleanup)
+    # A folder for each process that tests: they would read what another has half written.
+    os.environ.update({"JAX_COMPILATION_CACHE_DIR": place.name, **COMPILED})
+
     from jaxtyping import install_import_hook
 
     parts = ("dropout", "layers", "model", "loss", "decoding", "decoding_state")

@@ -1,6 +1,10 @@
 """python -m convert: where the config comes from, and what is refused, leaving nothing behind."""
 
 import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from convert.__main__ import main
 from convert.formats.safetensors import write_safetensors
 from convert.tensors import Held
 from transformer_spec import TransformerConfig, initial_weights
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class TestConfigs:
@@ -116,7 +122,7 @@ class TestRefusals:
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("convert.formats.safetensors.write_array", full)
+        monkeypatch.setattr("convert.formats.safetensors.place_arrays", full)
         error = fail(capsys, run, tmp_path / "d", "--to", "torch")
         assert "No space left on device" in error
         assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -127,7 +133,20 @@ class TestRefusals:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("convert.formats.safetensors.write_array", interrupt)
+        monkeypatch.setattr("convert.formats.safetensors.place_arrays", interrupt)
         assert main([str(run), str(tmp_path / "d"), "--to", "torch"]) == 130
         assert "interrupted" in capsys.readouterr().err
+        assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+    def test_file_that_may_not_grow_leaves_nothing(self, tmp_path):
+        """The system itself refuses to write on, in the middle of the weights."""
+        run = write_run(tmp_path / "run", "torch")
+        command = [sys.executable, "-m", "convert", str(run), str(tmp_path / "d"), "--to", "torch"]
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=limit)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: cannot write") and "too large" in done.stderr
         assert [p.name for p in tmp_path.iterdir()] == ["run"]

@@ -4,11 +4,11 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
-from convert.tensors import Header, Tensors, as_bytes
+from convert.tensors import Header, Tensors
 from transformer_spec import UserError
 
 MAX_DIMENSIONS = 64
@@ -88,18 +88,10 @@ def crc_of_file(path: Path, start: int, size: int) -> int:
     return value
 
 
-def read_announced(tensors: Tensors, name: str) -> np.ndarray:
-    """The array of a name; ValueError where it is not what its header announced."""
-    array = tensors.read(name)
-    if (array.shape, array.dtype) != tensors[name]:
-        found = f"{array.dtype} {list(array.shape)}"
-        raise ValueError(f"{name!r} was announced as {tensors[name]}, read as {found}")
-    return array
-
-
-def write_array(file: BinaryIO, tensors: Tensors, name: str) -> None:
+def write_array(file: IO[bytes], tensors: Tensors, name: str) -> None:
     """Write the bytes of one array in row order."""
-    file.write(as_bytes(read_announced(tensors, name)).data)
+    for piece in tensors.pieces(name):
+        file.write(piece.data)
 
 
 def blocks(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ Reading and writing need neither flax nor msgpack. A file is the same, byte for 
 that flax writes for the same nested dict.
 """
 
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from convert.formats.arrays import file_size, fill, read_announced
+from convert.formats.arrays import file_size, fill
 from convert.formats.atomic import written_aside
 from convert.formats.content import ContentFile, Leaf, Placed, nest
 from convert.formats.msgpack_scan import ARRAY, CHUNKED, DTYPES, ScanError, StoredArray, scan
+from convert.formats.placing import place_arrays
 from convert.formats.shards import INDEX_SUFFIX, open_shards
-from convert.tensors import Tensors, as_bytes
+from convert.tensors import Header, Tensors, as_bytes
 from transformer_spec import Faults, UserError
 
 CHUNK_SIZE = 2**30
@@ -66,7 +68,7 @@ def write_msgpack(path: Path, tensors: Tensors, content: Mapping[str, Any] | Non
     """Write a file that flax.serialization.msgpack_restore and from_bytes read.
 
     ``content`` is the tree to write, ``Placed(name)`` in it where an array belongs; without it the
-    names are taken apart at their dots. One array at a time is in memory.
+    names are taken apart at their dots. Few arrays are in memory at a time.
     """
     faults = Faults()
     for name, header in tensors.items():
@@ -75,7 +77,9 @@ def write_msgpack(path: Path, tensors: Tensors, content: Mapping[str, Any] | Non
     faults.raise_if_any("a .msgpack file cannot hold every array")
     tree = _sorted(nest({name: Placed(name) for name in tensors})) if content is None else content
     with written_aside(path) as aside, open(aside, "wb") as file:
-        _Writer(file, tensors).write(tree)
+        writer = _Writer(file, tensors)
+        writer.write(tree)
+        place_arrays(file, tensors, writer.places)
 
 
 def _sorted(tree: Any) -> Any:
@@ -86,11 +90,15 @@ def _sorted(tree: Any) -> Any:
 
 
 class _Writer:
-    """Writes a tree piece by piece, each length in the shortest form that holds it."""
+    """Writes a tree piece by piece, each length in the shortest form that holds it.
+
+    Arrays of at most CHUNK_SIZE bytes are left out; ``places`` says where they belong.
+    """
 
     def __init__(self, file: BinaryIO, tensors: Tensors) -> None:
         self.file = file
         self.tensors = tensors
+        self.places: dict[str, int] = {}
 
     def write(self, value: Any) -> None:
         """TypeError for what is not plain."""
@@ -109,10 +117,15 @@ class _Writer:
             self.file.write(_plain(value))
 
     def _placed(self, name: str) -> None:
-        content, header = as_bytes(read_announced(self.tensors, name)).data, self.tensors[name]
+        header = self.tensors[name]
         if header.size <= CHUNK_SIZE:
-            self._array(header.shape, header.dtype, content)
-            return
+            self._head_of_array(header.shape, header.dtype)
+            self.places[name] = self.file.tell()
+            self.file.seek(header.size, os.SEEK_CUR)
+        else:
+            self._in_chunks(header, as_bytes(self.tensors.read_announced(name)).data)
+
+    def _in_chunks(self, header: Header, content: memoryview) -> None:
         self.file.write(_map_head(3) + _plain(CHUNKED) + _plain(True) + _plain("shape"))
         self.write({str(i): length for i, length in enumerate(header.shape)})
         step = max(1, CHUNK_SIZE // header.dtype.itemsize) * header.dtype.itemsize
@@ -121,14 +134,15 @@ class _Writer:
         for i, start in enumerate(starts):
             part = content[start : start + step]
             self.write(str(i))
-            self._array((len(part) // header.dtype.itemsize,), header.dtype, part)
+            self._head_of_array((len(part) // header.dtype.itemsize,), header.dtype)
+            self.file.write(part)
 
-    def _array(self, shape: tuple[int, ...], dtype: np.dtype, content: memoryview) -> None:
+    def _head_of_array(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        size = Header(shape, dtype).size
         lengths = b"".join(map(_plain, shape))
         head = b"\x93" + _list_head(len(shape)) + lengths + _plain(NAMES[dtype])
-        head += _sized(len(content), ((0xC4, ">B"), (0xC5, ">H"), (0xC6, ">I")))
-        self.file.write(_extension_head(ARRAY, len(head) + len(content)) + head)
-        self.file.write(content)
+        head += _sized(size, ((0xC4, ">B"), (0xC5, ">H"), (0xC6, ">I")))
+        self.file.write(_extension_head(ARRAY, len(head) + size) + head)
 
 
 def _sized(count: int, forms: tuple[tuple[int, str], ...]) -> bytes:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert.formats.arrays import check_shape, file_size, read_announced, shown
+from convert.formats.arrays import check_shape, file_size, shown, write_array
 from convert.formats.atomic import written_aside
 from convert.formats.zip_entries import Entry, beginning, fill_from, read_entries
-from convert.tensors import Header, Tensors, as_bytes
+from convert.tensors import Header, Tensors
 from transformer_spec import Faults
 
 MAGIC = b"\x93NUMPY"
@@ -120,7 +120,7 @@ def write_npz(path: Path, tensors: Tensors) -> None:
         for name in tensors:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 np.lib.format.write_array_header_1_0(file, _npy_header(tensors[name]))
-                file.write(as_bytes(read_announced(tensors, name)).data)
+                write_array(file, tensors, name)
 
 
 def _npy_header(header: Header) -> dict[str, Any]:

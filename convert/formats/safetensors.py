@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.formats.arrays import read_array, write_array
+from convert.formats.arrays import read_array
 from convert.formats.atomic import all_or_nothing, written_aside
+from convert.formats.placing import place_arrays
 from convert.formats.safetensors_header import FileHeader, header_bytes
 from convert.formats.shards import INDEX_SUFFIX, index_text, open_shards, plan_shards, shard_name
 from convert.tensors import Subset, Tensors
@@ -43,19 +44,17 @@ def open_safetensors(path: Path) -> Tensors:
 def write_safetensors(
     path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write one file, one tensor in memory at a time; the same tensors give the same bytes."""
+    """Write one file, few tensors in memory at a time; the same tensors give the same bytes."""
     with written_aside(path) as aside:
         _write_file(aside, tensors, metadata)
 
 
 def _write_file(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None) -> None:
-    """Each array goes to its place in the order in which the tensors come, the cheapest to read."""
     header, offsets = header_bytes(tensors, metadata)
     with open(path, "wb") as file:
         file.write(header)
-        for name in tensors:
-            file.seek(len(header) + offsets[name])
-            write_array(file, tensors, name)
+        places = {name: len(header) + offsets[name] for name in tensors}
+        place_arrays(file, tensors, places)
 
 
 def write_sharded(

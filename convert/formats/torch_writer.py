@@ -1,4 +1,4 @@
-"""Writing the container of ``torch.save`` without torch, one tensor in memory at a time.
+"""Writing the container of ``torch.save`` without torch, few tensors in memory at a time.
 
 The archive has torch's own entries in torch's own layout: each entry's bytes begin at a multiple
 of 64, so that ``torch.load(..., mmap=True)`` can use them in place.
@@ -7,16 +7,18 @@ of 64, so that ``torch.load(..., mmap=True)`` can use them in place.
 import hashlib
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from convert.formats.arrays import read_announced
+import numpy as np
+
 from convert.formats.atomic import written_aside
 from convert.formats.content import Placed
 from convert.formats.pickle_writer import PickleWriter
 from convert.formats.pickled_tensors import TORCH_DTYPES
-from convert.tensors import Tensors, as_bytes
+from convert.formats.placing import place_arrays
+from convert.tensors import Subset, Tensors
 from transformer_spec import Faults
 
 FOLDER = "archive"
@@ -52,8 +54,7 @@ def write_torch_pickle(
         archive.add(".format_version", b"1")
         archive.add(".storage_alignment", str(ALIGNMENT).encode())
         archive.add("byteorder", b"little")
-        for name, key in writer.keys.items():
-            archive.add(f"data/{key}", as_bytes(read_announced(tensors, name)).data)
+        archive.add_arrays(tensors, {name: f"data/{key}" for name, key in writer.keys.items()})
         archive.add("version", b"3\n")
         archive.add(".data/serialization_id", archive.identity())
         archive.finish()
@@ -76,6 +77,26 @@ class _Record(NamedTuple):
         content = struct.pack(f"<{len(values)}Q", *values)
         return struct.pack("<2H", 1, len(content)) + content if values else b""
 
+    def after(self) -> bytes:
+        """What comes after the entry's bytes: the checksum, where there are any."""
+        form = "<I2Q" if self.long_fields() else "<3I"
+        return (
+            b"PK\x07\x08" + struct.pack(form, self.crc, self.size, self.size) if self.size else b""
+        )
+
+
+class _Checked(Subset):
+    """Tensors with the CRC-32 of every one that was read."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        super().__init__(tensors, list(tensors))
+        self.crcs = dict.fromkeys(tensors, 0)
+
+    def pieces(self, name: str) -> Iterator[np.ndarray]:
+        for piece in super().pieces(name):
+            self.crcs[name] = zlib.crc32(piece.data, self.crcs[name])
+            yield piece
+
 
 class _Archive:
     """A zip file of stored entries whose bytes are aligned."""
@@ -85,22 +106,43 @@ class _Archive:
         self.at = 0
         self.records: list[_Record] = []
 
-    def _write(self, content: bytes | memoryview) -> None:
+    def _write(self, content: bytes) -> None:
         self.file.write(content)
         self.at += len(content)
 
-    def add(self, name: str, content: bytes | memoryview) -> None:
-        record = _Record(f"{FOLDER}/{name}".encode(), self.at, len(content), zlib.crc32(content))
+    def _move(self, at: int) -> None:
+        self.file.seek(at)
+        self.at = at
+
+    def _begin(self, name: str, size: int, crc: int) -> _Record:
+        """All of an entry that comes before its bytes."""
+        record = _Record(f"{FOLDER}/{name}".encode(), self.at, size, crc)
         self.records.append(record)
         long = record.long_fields()
         extra = long + self._padding(30 + len(record.name) + len(long))
         lengths = struct.pack("<2H", len(record.name), len(extra))
         self._write(b"PK\x03\x04" + struct.pack("<2H", 0, record.flags) + bytes(18) + lengths)
         self._write(record.name + extra)
-        self._write(content)
-        if record.size:
-            form = "<I2Q" if long else "<3I"
-            self._write(b"PK\x07\x08" + struct.pack(form, record.crc, record.size, record.size))
+        return record
+
+    def add(self, name: str, content: bytes) -> None:
+        record = self._begin(name, len(content), zlib.crc32(content))
+        self._write(content + record.after())
+
+    def add_arrays(self, tensors: Tensors, names: Mapping[str, str]) -> None:
+        """The entry ``names[name]`` for each tensor; checksums are written when all are known."""
+        checked, places, number = _Checked(tensors), {}, len(self.records)
+        for name, entry in names.items():
+            record = self._begin(entry, tensors[name].size, 0)
+            places[name] = self.at
+            self._move(self.at + record.size + len(record.after()))
+        end = self.at
+        place_arrays(self.file, checked, places)
+        for i, (name, at) in enumerate(places.items(), number):
+            self.records[i] = self.records[i]._replace(crc=checked.crcs[name])
+            self._move(at + self.records[i].size)
+            self._write(self.records[i].after())
+        self._move(end)
 
     def _padding(self, header: int) -> bytes:
         """The extra field ``FB`` that moves the end of a header to a multiple of 64."""

@@ -1,0 +1,37 @@
+"""Work on many tensors in several threads, with a bound on the memory that it takes."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = min(8, CORES + 1)  # one more than can compute, for one that waits for the disk
+ROOM = 96 * 2**20
+
+
+def in_threads(sizes: Mapping[str, int], work: Callable[[str], object]) -> None:
+    """Call ``work`` with every name, several at once; the first error ends it and is raised.
+
+    ``sizes`` are bytes: what is worked on together is at most ``ROOM`` more than the largest one.
+    Large ones come first, so that none is left over when the other threads have nothing to do.
+    """
+    limit = ROOM + max(sizes.values(), default=0)
+    running: dict[Future[object], int] = {}
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for name in sorted(sizes, key=lambda name: sizes[name] <= ROOM):
+                while len(running) == THREADS or sum(running.values()) + sizes[name] > limit:
+                    _take_finished(running)
+                running[pool.submit(work, name)] = sizes[name]
+            while running:
+                _take_finished(running)
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _take_finished(running: dict[Future[object], int]) -> None:
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        del running[future]
+        future.result()

@@ -100,7 +100,7 @@ def _converted(conversion: Conversion, tensors: Tensors) -> tuple[Tensors, AsDty
 
 
 def run(conversion: Conversion, dest: Path) -> str:
-    """Convert, one tensor at a time where the containers allow it; returns the summary line."""
+    """Convert, few tensors at a time where the containers allow it; returns the summary line."""
     dest.parent.mkdir(parents=True, exist_ok=True)
     tensors = conversion.source.tensors
     check_ties(tensors, conversion)

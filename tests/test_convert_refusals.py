@@ -1,7 +1,7 @@
 """python -m convert: where the config comes from, and what is refused, leaving nothing behind."""
 
 import json
-import resource
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,13 +140,12 @@ class TestRefusals:
 
     def test_file_that_may_not_grow_leaves_nothing(self, tmp_path):
         """The system itself refuses to write on, in the middle of the weights."""
-        run = write_run(tmp_path / "run", "torch")
-        command = [sys.executable, "-m", "convert", str(run), str(tmp_path / "d"), "--to", "torch"]
-
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=limit)
+        write_run(tmp_path / "run", "torch")
+        command = f"ulimit -f 4; exec {sys.executable} -m convert run d --to torch"
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
+        )
         assert done.returncode == 2
         assert done.stderr.startswith("error: cannot write") and "too large" in done.stderr
         assert [p.name for p in tmp_path.iterdir()] == ["run"]

@@ -15,6 +15,7 @@ from convert.formats import torch_writer
 from convert.formats.content import Namespace, Placed
 from convert.formats.torch_pickle import open_torch_file, open_torch_pickle, write_torch_pickle
 from convert.formats.torch_writer import DTYPE_NAMES, FOLDER
+from convert.parallel import THREADS
 from convert.tensors import Held
 from transformer_spec import UserError
 
@@ -121,7 +122,7 @@ def test_many_tensors(tmp_path):
     assert_holds(open_torch_pickle(tmp_path / "m.pt"), arrays)
 
 
-def test_one_tensor_at_a_time(tmp_path):
+def test_few_tensors_at_a_time(tmp_path):
     class Counting(Held):
         held = largest = 0
 
@@ -139,7 +140,7 @@ def test_one_tensor_at_a_time(tmp_path):
             Counting.held -= 1
 
     write_torch_pickle(tmp_path / "m.pt", Counting({str(i): np.ones(9) for i in range(20)}))
-    assert Counting.largest == 1
+    assert Counting.largest <= THREADS
 
 
 def test_writes_without_torch(tmp_path):

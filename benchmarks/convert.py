@@ -2,9 +2,13 @@
 
 A checkpoint with the shapes of a large Marian model is generated in shards, then converted to Flax
 names and back, each way in a fresh process: by ``python -m convert`` (every tensor hashed on both
-sides), and by what people write themselves (load the state dict in torch, transpose, save). ``cp``
-copies the same bytes and waits for the disk, as the conversion does. Runs of one round follow each
-other, so that ratios compare like with like; the median of the rounds is printed.
+sides, everything forced onto the disk), and by what people write themselves (load the state dict in
+torch, transpose, save; neither hashed nor forced). ``cp`` copies the same bytes, without and with
+waiting for the disk. ``hashing alone`` is SHA-256 of as many bytes as a conversion hashes, on all
+cores, with nothing else: no conversion that hashes is faster.
+
+All is measured with the source in memory and with the source on the disk only. Runs of one round
+follow each other, so that ratios compare like with like; the median of the rounds is printed.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +36,19 @@ from convert.formats.safetensors import write_sharded  # noqa: E402
 from convert.tensors import Header, Tensors  # noqa: E402
 from transformer_spec import TransformerConfig  # noqa: E402
 
+DESCRIPTION = "Time and memory of conversions of a large model, beside cp and beside torch."
 GB = 10**9
+STATES = ("memory", "disk")
+HASHING = """
+import hashlib, os, pathlib, sys
+from concurrent.futures import ThreadPoolExecutor
+files = sorted(pathlib.Path(sys.argv[1]).glob("*.safetensors"))
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+with ThreadPoolExecutor(os.cpu_count()) as pool:
+    list(pool.map(digest, files * 2))
+"""
 BY_HAND = """
 import sys, pathlib
 from safetensors.torch import load_file
@@ -112,59 +127,79 @@ def peak_of(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def commands(place: Path) -> dict[str, Callable[[], list[str]]]:
-    """What is compared, in the order in which a round runs it; DEST is new each time."""
+def commands(place: Path) -> dict[str, tuple[str, list[str]]]:
+    """What is compared, in the order in which a round runs it: the source's name, the command."""
     python, dest = sys.executable, str(place / "out")
     marian, flax = str(place / "marian"), str(place / "flax")
     convert = [python, "-m", "convert"]
     safe = ["--container", "safetensors"]
-    copy = f"cp -r {marian} {dest} && sync -f {dest}"
+    copy = f"cp -r {marian} {dest}"
     return {
-        "cp": lambda: ["sh", "-c", f"cp -r {marian} {dest}"],
-        "cp and sync": lambda: ["sh", "-c", copy],
-        "convert, Marian to Flax": lambda: [*convert, marian, dest, "--to", "flax", *safe],
-        "convert, Flax to Marian": lambda: [*convert, flax, dest, "--to", "marian"],
-        "by hand in torch": lambda: [python, "-c", BY_HAND, marian, dest],
+        "cp": ("marian", ["sh", "-c", copy]),
+        "cp and sync": ("marian", ["sh", "-c", f"{copy} && sync -f {dest}"]),
+        "convert, Marian to Flax": ("marian", [*convert, marian, dest, "--to", "flax", *safe]),
+        "convert, Flax to Marian": ("flax", [*convert, flax, dest, "--to", "marian"]),
+        "by hand in torch": ("marian", [python, "-c", BY_HAND, marian, dest]),
+        "hashing alone": ("marian", [python, "-c", HASHING, marian]),
     }
 
 
-def compare(place: Path, rounds: int) -> dict[str, list[tuple[float, int]]]:
+def prepare(source: Path, state: str) -> None:
+    """Have a folder's files in memory, or not in memory."""
+    os.sync()
+    for path in source.iterdir():
+        with open(path, "rb", buffering=0) as file:
+            if state == "disk":
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            else:
+                while file.read(1 << 22):
+                    pass
+
+
+Results = dict[str, list[tuple[float, int]]]
+
+
+def compare(place: Path, rounds: int) -> dict[str, Results]:
+    """Seconds and peak bytes of every run, by where the source was and by command."""
     made = commands(place)
     subprocess.run(
         [sys.executable, "-m", "convert", str(place / "marian"), str(place / "flax"),
-         "--to", "flax", "--container", "safetensors"], cwd=ROOT, check=True,
+         "--to", "flax", "--container", "safetensors", "--shard-size", "500MB"],
+        cwd=ROOT, check=True,
     )  # fmt: skip
-    results: dict[str, list[tuple[float, int]]] = {name: [] for name in made}
+    results: dict[str, Results] = {state: {name: [] for name in made} for state in STATES}
     for number in range(1, rounds + 1):
-        for name, command in made.items():
-            os.sync()
-            results[name].append(measured(command()))
-            shutil.rmtree(place / "out")
-            seconds, peak = results[name][-1]
-            print(f"round {number}: {name}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB", flush=True)
+        for state, found in results.items():
+            for name, (source, command) in made.items():
+                prepare(place / source, state)
+                found[name].append(measured(command))
+                shutil.rmtree(place / "out", ignore_errors=True)
+                seconds, peak = found[name][-1]
+                line = f"round {number}, in {state}: {name}: {seconds:.1f} s"
+                print(f"{line}, {peak / 2**20:,.0f} MiB", flush=True)
     return results
 
 
-def report(results: dict[str, list[tuple[float, int]]], size: int, largest: int) -> list[str]:
-    copies = statistics.median(s for s, _ in results["cp"])
-    synced = statistics.median(s for s, _ in results["cp and sync"])
+def report(results: dict[str, Results], size: int, largest: int) -> list[str]:
     lines = [
         f"{size / GB:.2f} GB, largest tensor {largest / 2**20:,.0f} MiB, bound of memory "
-        f"{300 + 2 * largest / 2**20:,.0f} MiB",
-        f"{'':<26}{'seconds':>9}{'of cp':>8}{'of cp and sync':>16}{'peak MiB':>10}",
+        f"{300 + 2 * largest / 2**20:,.0f} MiB, {os.cpu_count()} cores",
     ]
-    for name, runs in results.items():
-        seconds = statistics.median(s for s, _ in runs)
-        peak = max(p for _, p in runs)
-        lines.append(
-            f"{name:<26}{seconds:>9.1f}{seconds / copies:>8.1f}{seconds / synced:>16.1f}"
-            f"{peak / 2**20:>10,.0f}"
-        )
+    for state, found in results.items():
+        median = {name: statistics.median(s for s, _ in runs) for name, runs in found.items()}
+        head = f"source in memory or on disk: {state}"
+        lines.append(f"{head:<34}{'seconds':>9}{'of cp':>8}{'of cp and sync':>16}{'peak MiB':>10}")
+        for name, seconds in median.items():
+            peak = max(p for _, p in found[name])
+            lines.append(
+                f"{name:<34}{seconds:>9.1f}{seconds / median['cp']:>8.1f}"
+                f"{seconds / median['cp and sync']:>16.1f}{peak / 2**20:>10,.0f}"
+            )
     return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=DESCRIPTION)
     parser.add_argument("--gigabytes", type=float, default=4.0, help="size of the checkpoint [4]")
     parser.add_argument("--rounds", type=int, default=3, help="times that all are run [3]")
     parser.add_argument("--folder", type=Path, help="where to write; needs 3 times the size free")

@@ -3,13 +3,14 @@
 import argparse
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
 import numpy as np
 from tqdm import tqdm
 
+from convert.families.registry import FAMILIES
 from convert.foreign import ORIGIN
 from convert.formats.atomic import written_aside
 from convert.importing import Import, read_import
@@ -17,6 +18,7 @@ from convert.ledger import Hashed, Ledger, plan_lines, write_ledger
 from convert.named_optimizer import own_groups
 from convert.numbers import AsDtype, as_dtype
 from convert.optimizer_states import Group
+from convert.options import wrapper_of
 from convert.pipeline import Converted
 from convert.rules import Duplicate, Reversed, Rule, RuleError
 from convert.targets import SETTINGS, Target, choose_target, target_rules
@@ -48,11 +50,26 @@ def plan(options: argparse.Namespace) -> Conversion:
     target = choose_target(options)
     check_destination(options.source, options.dest)
     source = read_import(options)
+    target = replace(target, wrapper=_target_map(options, source, target))
     settings = _settings(target, source)
     canonical = Converted(source.content.tensors, source.rules)
     exports = target_rules(target, source.config, canonical, source.origin)
     dropped = source.dropped | _without_place(canonical, exports, target)
     return Conversion(source, target, exports, Ledger(source.rules, exports, dropped), settings)
+
+
+def _target_map(options: argparse.Namespace, source: Import, target: Target) -> dict[str, str]:
+    """--map is about the source where that is a module of the user's, else about the target."""
+    wrapper = wrapper_of(options)
+    if not wrapper or (source.family and source.family.wrapped):
+        return {}
+    if target.family is None or not target.family.wrapped:
+        wrapped = ", ".join(name for name, family in FAMILIES.items() if family.wrapped)
+        raise UserError(
+            f"--map names modules around a {wrapped} model; {source.names} and {target.name} have "
+            "names of their own"
+        )
+    return wrapper
 
 
 def _settings(target: Target, source: Import) -> dict | None:

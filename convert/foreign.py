@@ -100,14 +100,20 @@ class Origin:
 
 
 def export_rules(
-    family: Family, config: TransformerConfig, canonical: Tensors, origin: Origin | None
+    family: Family,
+    config: TransformerConfig,
+    canonical: Tensors,
+    origin: Origin | None,
+    wrapper: Mapping[str, str] | None = None,
 ) -> list[Rule]:
     """Canonical -> foreign names: those of the origin if it is this family's, else the usual ones.
 
+    A ``wrapper`` says which names the user wants, whatever the origin's were.
     What the family holds beside our weights comes from what was kept aside, or is zeros.
     """
-    like = family.written(config)
-    if origin is not None and family.restores_names and _fits(origin, family, canonical):
+    like = family.written(config, wrapper)
+    restored = family.restores_names and not wrapper
+    if restored and origin is not None and _fits(origin, family, canonical):
         like = origin.source
     rules = reverse(family.rules(config, like))
     rules = [_put_back(rule, canonical, like.tensors) for rule in rules]

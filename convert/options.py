@@ -98,7 +98,8 @@ def _add_source_flags(result: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OURS=THEIRS",
-        help="where a module of ours is in yours, as in encoder.embedding=src_emb; repeatable",
+        help="torch-nn: where a module of ours is in yours, as in encoder.embedding=src_emb; of "
+        "the source, or of the target where the source is another; repeatable",
     )
     add(
         "--drop",

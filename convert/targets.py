@@ -1,7 +1,8 @@
 """The files of a converted folder: which container holds which tensors under which names."""
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from convert.families.base import Family
 from convert.families.registry import FAMILIES
@@ -33,6 +34,7 @@ class Target:
     container: str
     dtype: str | None = None
     shard_size: int | None = None
+    wrapper: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def family(self) -> Family | None:
@@ -60,7 +62,7 @@ def target_rules(
 ) -> list[Rule]:
     """Canonical names -> the target's: its import rules reversed."""
     if target.family is not None:
-        return export_rules(target.family, config, canonical, origin)
+        return export_rules(target.family, config, canonical, origin, target.wrapper)
     layout = target.layout
     rules = [rule.prefixed(layout.weights, "") for rule in TWIN_RULES[layout.twin](config, ())]
     if TORCH.has_moments(canonical):

@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--families-table",
         action="store_true",
-        help="print the largest float64 difference of every foreign family (without -n)",
+        help="test the families alone and print their largest float64 differences (without -n)",
     )
 
 
@@ -71,17 +71,26 @@ def float64():
     jax.config.update("jax_enable_x64", before)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The table alone needs the tests of families only."""
+    if config.getoption("--families-table"):
+        wanted = [item for item in items if item.path.name.startswith("test_family_")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+        items[:] = wanted
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Family x largest difference of logits between the library's own model and both twins."""
+    """Family x direction x largest difference of logits in float64, of both twins."""
     if not terminalreporter.config.getoption("--families-table"):
         return
-    import family_checks
+    import family_table
 
-    largest: dict[str, tuple[int, float]] = {}
-    for path, worst in family_checks.MEASURED:
-        family = path.rpartition("test_family_")[2].removesuffix(".py").replace("_", "-")
-        count, most = largest.get(family, (0, 0.0))
-        largest[family] = count + 1, max(most, worst)
-    terminalreporter.write_line(f"{'family':<20} {'models':>6} {'largest difference':>20}")
-    for family, (count, most) in sorted(largest.items()):
-        terminalreporter.write_line(f"{family:<20} {count:>6} {most:>20.1e}")
+    found: dict[str, dict[str, list[float]]] = {}
+    for family, direction, difference in family_table.MEASURED:
+        found.setdefault(family, {}).setdefault(direction, []).append(difference)
+    terminalreporter.write_line("| family | in | out | models |")
+    terminalreporter.write_line("|---|---|---|---|")
+    for family, by in sorted(found.items()):
+        cells = [f"{max(by[d]):.1e}" if d in by else "" for d in ("in", "out")]
+        count = sum(map(len, by.values()))
+        terminalreporter.write_line(f"| {family} | {' | '.join(cells)} | {count} |")

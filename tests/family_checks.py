@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import jax.numpy as jnp
 import numpy as np
 import torch
+from family_table import assert_measured, max_difference
 from flax import nnx
 
 import flax_transformer
@@ -18,9 +17,6 @@ from convert.rules import reverse
 from convert.tensors import Held
 from transformer_spec import Faults, TransformerConfig, weight_shapes
 
-LOGIT_BOUND = 1e-11
-# (test file, largest difference) of every comparison made: conftest prints them as a table.
-MEASURED: list[tuple[str, float]] = []
 Weights = dict[str, np.ndarray]
 
 
@@ -65,21 +61,19 @@ def twin_logits(
 
 
 def assert_same_logits(
+    family: Family,
     config: TransformerConfig,
     canonical: Weights,
     source_ids: np.ndarray,
     target_ids: np.ndarray,
     expected: np.ndarray,
+    direction: str = "in",
 ) -> float:
     """Both twins agree with ``expected`` (float64) wherever the target is no padding."""
     real = target_ids != config.pad_id
     assert expected.dtype == np.float64 and real.any() and np.abs(expected).max() > 1e-3
-    worst = 0.0
-    for logits in twin_logits(config, canonical, source_ids, target_ids):
-        worst = max(worst, float(np.abs(logits - expected)[real].max()))
-    MEASURED.append((os.environ.get("PYTEST_CURRENT_TEST", "?").partition("::")[0], worst))
-    assert worst <= LOGIT_BOUND, worst
-    return worst
+    logits = twin_logits(config, canonical, source_ids, target_ids)
+    return assert_measured(family.name, direction, max_difference(logits, expected, real))
 
 
 def assert_round_trip(family: Family, source: Source) -> None:

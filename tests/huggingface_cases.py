@@ -14,7 +14,6 @@ import pytest
 import torch
 import transformers
 from family_checks import (
-    LOGIT_BOUND,
     assert_round_trip,
     assert_same_logits,
     batch,
@@ -22,6 +21,7 @@ from family_checks import (
     import_source,
     twin_logits,
 )
+from family_table import LOGIT_BOUND
 from safetensors.numpy import save_file
 
 from convert.families.base import Source
@@ -141,7 +141,7 @@ def assert_imported(family, model, source: Source) -> TransformerConfig:
     config, canonical = import_source(family, source)
     ids = ids_of(config)
     expected = library_logits(model, *ids)
-    assert_same_logits(config, canonical, *ids, expected)
+    assert_same_logits(family, config, canonical, *ids, expected)
     for logits in twin_logits(config, canonical, *ids):
         assert np.abs(logits - expected)[:, 0].max() <= LOGIT_BOUND
     assert_round_trip(family, source)
@@ -158,15 +158,20 @@ def our_weights(config: TransformerConfig, seed: int = 0) -> dict[str, np.ndarra
 
 
 def exported(family, model_class, config: TransformerConfig, weights, folder: Path):
-    """A model of ours written for the library and loaded by it, nothing missing or left over."""
+    """A model of ours written for the library and loaded by it."""
     arrays = export_source(family, config, weights)
+    return loaded(model_class, arrays, family.write_settings(config, None), folder)
+
+
+def loaded(model_class, arrays: dict[str, np.ndarray], settings: dict, folder: Path):
+    """Arrays and settings as a model of the library, nothing missing or left over."""
     folder.mkdir(exist_ok=True)
     save_file(
         {name: np.ascontiguousarray(array) for name, array in arrays.items()},
         folder / "model.safetensors",
         {"format": "pt"},
     )
-    (folder / "config.json").write_text(json.dumps(family.write_settings(config, None)))
+    (folder / "config.json").write_text(json.dumps(settings))
     with in_float64():
         model, report = model_class.from_pretrained(
             folder, dtype=torch.float64, output_loading_info=True
@@ -180,7 +185,7 @@ def assert_exported(family, model_class, config: TransformerConfig, folder: Path
     weights = our_weights(config)
     model = exported(family, model_class, config, weights, folder / "ours")
     ids = ids_of(config)
-    assert_same_logits(config, weights, *ids, library_logits(model, *ids))
+    assert_same_logits(family, config, weights, *ids, library_logits(model, *ids), "out")
     again = saved(model, folder / "again")
     assert shapes(again.tensors) == shapes(family.written(config).tensors)
     back, arrays = import_source(family, again)

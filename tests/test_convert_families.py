@@ -11,14 +11,21 @@ from family_checks import import_source, source_of
 from marian_cases import CASES, TOP
 from opennmt_reference import Checkpoint
 from test_convert_foreign import CONFIG, marian_weights, write_marian
+from torch_nn_cases import FLAGS, NAMES, Case, moved
 
 from convert.checkpoints import load_weights_of
 from convert.families.base import ASIDE, Source
 from convert.families.fairseq import Fairseq
 from convert.families.marian_npz import MarianNpz
 from convert.families.opennmt import OpenNMT
+from convert.formats.safetensors import write_safetensors
+from convert.tensors import Held
+from transformer_spec import TransformerConfig, initial_weights
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
+]
 
 
 def assert_converted(path, folder, family, source: Source, *flags: str) -> None:
@@ -76,3 +83,40 @@ def test_what_two_families_could_be_is_asked(tmp_path, capsys):
     torch.save(state, tmp_path / "bare.pt")
     error = fail(capsys, tmp_path / "bare.pt", tmp_path / "x", "--to", "torch")
     assert "names of no known family" in error and "say which with --from" in error
+
+
+class TestMapOfTheTarget:
+    """A model of ours into a torch.nn.Transformer under the names that the user's module has."""
+
+    CONFIG = TransformerConfig(
+        source_vocab_size=11, target_vocab_size=13, hidden_dim=15, inner_dim=7, num_heads=3,
+        num_encoder_layers=3, num_decoder_layers=2, max_length=20, pad_id=0, unk_id=0,
+        final_norm=True,
+    )  # fmt: skip
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        (tmp_path / "ours").mkdir()
+        weights = initial_weights(self.CONFIG, 1, np.float64)
+        write_safetensors(tmp_path / "ours/model.safetensors", Held(weights))
+        self.CONFIG.save(tmp_path / "ours/config.json")
+        return tmp_path / "ours"
+
+    def test_names_and_the_way_back(self, run, tmp_path):
+        names = [f"--map={ours}={theirs}" for ours, theirs in NAMES.items()]
+        convert(run, tmp_path / "theirs", "--to", "torch-nn", *names)
+        state = torch.load(tmp_path / "theirs/model.pt", weights_only=True)
+        assert set(state) == set(moved(Case().module().state_dict()))
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in FLAGS.items()]
+        convert(tmp_path / "theirs", tmp_path / "back", "--to", "torch", *names, *flags)
+        assert_same_arrays(load_weights_of(run)[1], load_weights_of(tmp_path / "back")[1])
+
+    def test_what_cannot_be_meant_is_named_at_once(self, run, tmp_path, capsys):
+        error = fail(capsys, run, tmp_path / "theirs", "--to", "torch-nn", "--map=decoder.head=h",
+                     "--map=encoder.embedding=w", "--map=decoder.embedding=w")  # fmt: skip
+        assert "3 faults" in error and "decoder.head is no module of this model" in error
+        assert "encoder.embedding=w: decoder.embedding is there too" in error
+
+    def test_where_names_are_the_family_s_own(self, run, tmp_path, capsys):
+        error = fail(capsys, run, tmp_path / "theirs", "--to", "flax", "--map=encoder.embedding=w")
+        assert "torch and flax have names of their own" in error

@@ -96,14 +96,14 @@ class TestLogits:
         source_ids, target_ids = batch(config)
         target_ids[:, 0] = config.decoder_start_id
         expected = cases.logits_of(model, source_ids, target_ids)
-        assert_same_logits(config, canonical, source_ids, target_ids, expected)
+        assert_same_logits(FAMILY, config, canonical, source_ids, target_ids, expected)
 
     def test_padding_on_the_left_as_fairseq_pads_sources(self):
         model = Case().model()
         config, canonical = import_source(FAMILY, Case().source(model=model))
         source_ids, target_ids = (ids[:, ::-1].copy() for ids in batch(config))
         expected = cases.logits_of(model, source_ids, target_ids)
-        assert_same_logits(config, canonical, source_ids, target_ids, expected)
+        assert_same_logits(FAMILY, config, canonical, source_ids, target_ids, expected)
 
 
 class TestTensors:

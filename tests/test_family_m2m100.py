@@ -66,7 +66,7 @@ def test_positions_count_tokens_that_are_no_padding(usual):
     config, canonical = import_source(FAMILY, source)
     one, two = ids_of(config)
     one[1, :3] = two[1, 1:3] = config.pad_id
-    assert_same_logits(config, canonical, one, two, library_logits(model, one, two))
+    assert_same_logits(FAMILY, config, canonical, one, two, library_logits(model, one, two))
 
 
 @pytest.mark.usefixtures("float64")

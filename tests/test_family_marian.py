@@ -143,7 +143,7 @@ def test_a_base_model_has_no_prefix_and_no_output_bias(opus, tmp_path):
     assert config.output_bias == "none" and "shared.weight" in source.tensors
     ids = ids_of(config)
     expected = library_logits(model, *ids) - model.final_logits_bias.numpy()
-    assert_same_logits(config, canonical, *ids, expected)
+    assert_same_logits(FAMILY, config, canonical, *ids, expected)
     assert_round_trip(FAMILY, source)
 
 

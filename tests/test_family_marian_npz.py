@@ -9,13 +9,13 @@ pytest.importorskip("transformers")
 
 from ctranslate2_apart import ask  # noqa: E402
 from family_checks import (  # noqa: E402
-    LOGIT_BOUND,
     assert_round_trip,
     batch,
     export_source,
     import_source,
     twin_logits,
 )
+from family_table import assert_measured, max_difference  # noqa: E402
 from marian_cases import CASES, HUGGING_FACE, OPTIONS, PRE_NORM, TOP, Case, source  # noqa: E402
 from marian_judges import (  # noqa: E402
     bart,
@@ -58,8 +58,8 @@ def assert_twins_agree(case: Case, model, flags: dict, left: bool = False) -> No
     seen = target_ids != config.pad_id
     seen[:, 0] = True
     assert expected.dtype == np.float64 and np.abs(expected).max() > 1e-2
-    for logits in twin_logits(config, canonical, source_ids, target_ids):
-        assert np.abs(logits - expected)[seen].max() <= LOGIT_BOUND
+    logits = twin_logits(config, canonical, source_ids, target_ids)
+    assert_measured(FAMILY.name, "in", max_difference(logits, expected, seen))
 
 
 class TestLogits:

@@ -66,7 +66,7 @@ def assert_imports(checkpoint: Checkpoint, source: Source) -> TransformerConfig:
     expected = Reference(checkpoint).logits(
         torch.from_numpy(source_ids), torch.from_numpy(target_ids)
     )
-    assert_same_logits(config, canonical, source_ids, target_ids, expected.numpy())
+    assert_same_logits(FAMILY, config, canonical, source_ids, target_ids, expected.numpy())
     assert_round_trip(FAMILY, source)
     return config
 

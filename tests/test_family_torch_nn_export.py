@@ -71,7 +71,7 @@ def test_a_model_of_ours_in_a_torch_transformer(config, case):
     module.load_state_dict({n: torch.from_numpy(a) for n, a in state.items()})
     source_ids, target_ids = batch(config)
     expected = module(torch.from_numpy(source_ids), torch.from_numpy(target_ids)).numpy()
-    assert_same_logits(config, canonical, source_ids, target_ids, expected)
+    assert_same_logits(FAMILY, config, canonical, source_ids, target_ids, expected, "out")
     written = FAMILY.written(config).tensors
     assert {written[name].dtype for name in written} == {np.dtype(np.float32)}
 

@@ -157,7 +157,7 @@ def assert_imports(module: Wrapper, source) -> TransformerConfig:
     config, canonical = import_source(FAMILY, source)
     source_ids, target_ids = batch(config)
     expected = module(torch.from_numpy(source_ids), torch.from_numpy(target_ids)).numpy()
-    assert_same_logits(config, canonical, source_ids, target_ids, expected)
+    assert_same_logits(FAMILY, config, canonical, source_ids, target_ids, expected)
     assert_round_trip(FAMILY, source)
     return config
 

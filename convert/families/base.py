@@ -45,12 +45,14 @@ class Family(ABC):
     """One naming family. ``containers`` is what it can be written in, the usual one first.
 
     ``restores_names`` says whether imported weights leave under the names they came with; else
-    they leave under those of ``written``.
+    they leave under those of ``written``. ``wrapped`` families lie inside a module of the user's,
+    whose names ``Source.wrapper`` gives.
     """
 
     name: str
     containers: tuple[str, ...] = ()
     restores_names = True
+    wrapped = False
 
     @abstractmethod
     def recognizes(self, source: Source) -> bool:
@@ -68,8 +70,13 @@ class Family(ABC):
         by the caller and reported together.
         """
 
-    def written(self, config: TransformerConfig) -> Source:
-        """The names (and shapes) that this family's own library would save for a config."""
+    def written(
+        self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
+    ) -> Source:
+        """The names (and shapes) that this family's own library would save for a config.
+
+        ``wrapper`` is for families that are ``wrapped``; what it cannot mean is a UserError.
+        """
         raise NotImplementedError(f"{self.name} is not written")
 
     def write_settings(

@@ -7,7 +7,7 @@ of Marian and nothing else; files of other versions may hold them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -153,7 +153,9 @@ class HuggingFace(HuggingFaceSettings):
         zeros = Constant((1, config.target_vocab_size), source.tensors[OUTPUT_BIAS].dtype)
         return [Rule((OUTPUT_BIAS,), (), zeros.reversed, "zeros: the model has no output bias")]
 
-    def written(self, config: TransformerConfig) -> Source:
+    def written(
+        self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
+    ) -> Source:
         """What ``save_pretrained`` writes, float32."""
         self.check_expressible(config)
         names = self.saved_tables(config) + ([OUTPUT_BIAS] if self.output_bias else [])

@@ -61,7 +61,9 @@ class HuggingFaceFlax(Family):
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         return [_flax(rule) for rule in self.family.rules(config, _as_torch(source, config))]
 
-    def written(self, config: TransformerConfig) -> Source:
+    def written(
+        self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
+    ) -> Source:
         """What the Flax ``save_pretrained`` wrote: an untied output beside one shared table."""
         self._check_expressible(config)
         zero = np.zeros((), np.float32)

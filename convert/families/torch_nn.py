@@ -84,6 +84,7 @@ class TorchTransformer(Family):
 
     name = "torch-nn"
     containers = ("pt", "safetensors")
+    wrapped = True
 
     def recognizes(self, source: Source) -> bool:
         return all(stacks(source.tensors).values())

@@ -141,11 +141,25 @@ def usual_layout(config: TransformerConfig, wrapper: Mapping[str, str]) -> Layou
     top = wrapper.get(TRANSFORMER, TRANSFORMER)
     encoder, decoder = (f"{wrapper.get(h, f'{top}.{h}')}.".lstrip(".") for h in HALVES)
     outside = [n for n in (*weight_shapes(config), *tied_weights(config)) if _module(n) in USUAL]
+    _check_map(wrapper, [TRANSFORMER, *HALVES, *dict.fromkeys(map(_module, outside))])
     tensors = {}
     for name in outside:
         module, _, leaf = name.rpartition(".")
         tensors[name] = f"{wrapper.get(module, USUAL[module])}.{leaf}"
     return Layout(encoder, decoder, tensors, config.attention_bias or config.ffn_bias)
+
+
+def _check_map(wrapper: Mapping[str, str], allowed: list[str]) -> None:
+    """Every module that is named must be one that the config has; no two in one place."""
+    faults = Faults()
+    for ours, theirs in wrapper.items():
+        faults.require(
+            ours in allowed,
+            f"{ours}={theirs}: {ours} is no module of this model; there are {', '.join(allowed)}",
+        )
+        others = [other for other, place in wrapper.items() if place == theirs and other != ours]
+        faults.require(not others, f"{ours}={theirs}: {' and '.join(others)} is there too")
+    faults.raise_if_any("--map")
 
 
 def _module(name: str) -> str:

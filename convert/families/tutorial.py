@@ -67,7 +67,9 @@ class Tutorial(Family):
         rules = [_shared_rule(theirs, tuple(ours)) for theirs, ours in groups.items()]
         return rules + ([kept_aside(UNUSED, REASON)] if UNUSED in given else [])
 
-    def written(self, config: TransformerConfig) -> Source:
+    def written(
+        self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
+    ) -> Source:
         table = (config.max_length, config.hidden_dim)
         return announced(weight_shapes(config) | {UNUSED: table})
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tutorial_reference
 from convert_cases import assert_same_arrays, convert
+from family_table import assert_measured
 from tutorial_reference import Sizes, random_state
 
 from convert.__main__ import main
@@ -15,7 +16,6 @@ from convert.formats.safetensors import write_safetensors
 from convert.formats.torch_pickle import open_torch_pickle, write_torch_pickle
 from convert.tensors import Held
 
-BOUND = 1e-11
 FORMS = ["first", "shared", "second"]
 SIZES = [Sizes(), Sizes(hidden_dim=6, num_heads=3, num_encoder_layers=1, inner_dim=11)]
 
@@ -46,7 +46,7 @@ class TestLogits:
         with torch.no_grad():
             logits = model(torch.from_numpy(source), torch.from_numpy(target)).numpy()
         assert logits.dtype == np.float64
-        assert np.abs(logits - expected).max() <= BOUND
+        assert_measured("tutorial", "in", float(np.abs(logits - expected).max()))
 
     def test_flax(self, tmp_path, sizes, form):
         jax = pytest.importorskip("jax")
@@ -59,7 +59,7 @@ class TestLogits:
             model = flax_transformer.load(folder)
             logits = np.asarray(model(jax.numpy.asarray(source), jax.numpy.asarray(target)))
         assert logits.dtype == np.float64
-        assert np.abs(logits - expected).max() <= BOUND
+        assert_measured("tutorial", "in", float(np.abs(logits - expected).max()))
 
 
 class TestImport:
@@ -116,6 +116,27 @@ class TestExport:
         convert(folder, tmp_path / "back", "--to", "tutorial")
         back = open_torch_pickle(tmp_path / "back" / "model.pt").read_all()
         assert_same_arrays(back, state)
+
+    @pytest.mark.parametrize("sizes", SIZES, ids=["many layers", "one layer"])
+    def test_a_model_of_ours(self, tmp_path, sizes):
+        torch = pytest.importorskip("torch")
+        torch_transformer = pytest.importorskip("torch_transformer")
+        folder, _ = convert_state(tmp_path, sizes, "second")
+        (folder / "kept_aside.safetensors").unlink()
+        (folder / "origin.json").unlink()
+        config, weights = load_weights_of(folder)
+        draw = np.random.default_rng(5)
+        ours = {name: draw.normal(0, 0.5, array.shape) for name, array in weights.items()}
+        write_safetensors(folder / "model.safetensors.new", Held(ours))
+        (folder / "model.safetensors.new").rename(folder / "model.safetensors")
+        convert(folder, tmp_path / "theirs", "--to", "tutorial")
+        state = open_torch_pickle(tmp_path / "theirs" / "model.pt").read_all()
+        source, target = tutorial_reference.batch(sizes)
+        expected = tutorial_reference.logits(state, sizes, source, target)
+        model = torch_transformer.load(folder)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(source), torch.from_numpy(target)).numpy()
+        assert_measured("tutorial", "out", float(np.abs(logits - expected).max()))
 
     def test_through_both_twins(self, tmp_path):
         folder, state = convert_state(tmp_path, Sizes(), "second", "flax")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from training_recipe.translation_options import BEST, Options, parse
 from transformer_spec import TransformerConfig, UserError
-from transformer_spec.errors import exit_status
+from transformer_spec.errors import close_standard_output, exit_status
 
 if TYPE_CHECKING:
     from training_recipe.backend import Backend, MakeBackend
@@ -23,13 +22,9 @@ BACKENDS = ("torch", "jax")
 def main(arguments: list[str] | None = None) -> int:
     """Translate as the arguments say; the exit status."""
     piped = sys.stdin is not None and not sys.stdin.isatty()
-    try:
-        return exit_status(
-            lambda: run(parse(arguments, piped)), "stopped before every text was translated"
-        )
-    except BrokenPipeError:
-        close_standard_output()
-        return 1
+    return exit_status(
+        lambda: run(parse(arguments, piped)), "stopped before every text was translated"
+    )
 
 
 def run(options: Options) -> None:
@@ -147,11 +142,6 @@ def opened(path: Path | None) -> Iterator[TextIO]:
             close_standard_output()
         where = "to standard output" if path is None else f"--output {path}"
         raise UserError(f"cannot write {where}: {error.strerror or error}") from None
-
-
-def close_standard_output() -> None:
-    """Drop what could not be written, which Python would try, and complain of, when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def convert(options: Namespace) -> None:
 
 def _said(work: Callable[[], str]) -> None:
     try:
-        print(work())
+        print(work(), flush=True)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -149,3 +149,25 @@ class TestRefusals:
         assert done.returncode == 2
         assert done.stderr.startswith("error: cannot write") and "too large" in done.stderr
         assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+    @pytest.mark.parametrize(
+        "command", [["inspect", "run"], ["run", "d", "--to=flax", "--dry-run"]]
+    )
+    def test_standard_output_that_is_full_or_gone(self, tmp_path, command):
+        write_run(tmp_path / "run", "torch")
+        arguments = [sys.executable, "-m", "convert", *command]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+
+        def finished(output):
+            done = subprocess.run(
+                arguments, stdout=output, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                env=environment,
+            )  # fmt: skip
+            return done.returncode, done.stderr
+
+        with open("/dev/full", "w") as full:
+            assert finished(full) == (2, "error: [Errno 28] No space left on device\n")
+        reader, writer = os.pipe()
+        os.close(reader)
+        assert finished(writer) == (1, "")
+        os.close(writer)

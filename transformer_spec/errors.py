@@ -1,5 +1,6 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -36,13 +37,25 @@ class Faults:
 def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:
     """Run a command; its status (None is 0), 2 for a user's mistake and 130 for Ctrl-C.
 
-    Either is said on stderr in one message; every other exception goes through.
+    Either is said on stderr in one message. A reader that takes no more, as ``head`` does, ends
+    the command with 1 and silently; every other exception goes through.
     """
     try:
-        return command() or 0
+        status = command() or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        close_standard_output()
+        return 1
+
+
+def close_standard_output() -> None:
+    """Drop what could not be written, which Python would try, and complain of, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,43 +1,84 @@
-"""``python -m parity twins``: the table of differences between the twins, on this machine."""
+"""python -m parity A B: whether two models are the same function; twins, train, verify, tpu"""
 
-import argparse
+from __future__ import annotations
+
+import importlib
+import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+from parity.options import parser
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 0 where every bound holds, 1 where one does not, 2 for a user's mistake."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: run(options), "stopped before the table was complete")
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m parity", description=__doc__)
-    commands = top.add_subparsers(dest="command", required=True)
-    twins = commands.add_parser(
-        "twins", help="compare the PyTorch and the Flax twin, every bound of the design"
-    )
-    twins.add_argument(
-        "--device", choices=("cpu", "gpu"), default="cpu", help="where both twins compute"
-    )
-    twins.add_argument("--json", action="store_true", help="print the rows as JSON")
-    return top
+COMMANDS = {
+    "twins": "parity.twins_command",
+    "train": "parity.training_command",
+    "verify": "parity.verify_command",
+    "tpu": "parity.tpu_command",
+    "mutations": "parity.mutations_command",
+}
 
 
-def run(options: argparse.Namespace) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where both are the same, 1 where not, 2 for a user's mistake, 130 when interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] and given[0] in COMMANDS:
+        return command(given[0])(given[1:])
+    options = parser().parse_args(given)
+    return exit_status(lambda: run(options), "stopped before the comparison was complete")
+
+
+def command(word: str):
+    return importlib.import_module(COMMANDS[word]).main
+
+
+def run(options) -> int:
     # The frameworks take seconds to import, which --help must not wait for.
     try:
-        from parity.table import print_table, table_rows
+        from parity.compare import Settings, compare
     except ModuleNotFoundError as error:
         raise UserError(
             f"{error.name} is not installed; the comparison needs both frameworks: "
             "pip install 'twinformer[all]'"
         ) from None
-    rows = table_rows(options.device)
-    print_table(rows, options.json)
-    return 0 if all(row.holds for row in rows) else 1
+    from tqdm import tqdm
+
+    from parity.report import as_text
+
+    settings = Settings(
+        tuple(options.precision), options.gradients, options.explain, options.length, options.ids,
+        options.seed, (options.a_framework, options.b_framework),
+        (options.a_device or options.device, options.b_device or options.device),
+    )  # fmt: skip
+    with tqdm(desc="reading", bar_format="{desc} {elapsed}", disable=None, leave=False) as bar:
+        report = compare(options.a, options.b, settings, bar.set_description_str)
+    print(json.dumps(report, indent=2) if options.json else as_text(report, options.full))
+    written(report, options)
+    return 0 if report["passed"] else 1
+
+
+def written(report: dict, options) -> None:
+    """The picture and the certificate, and where they are."""
+    said = sys.stderr if options.json else sys.stdout
+    if options.plot:
+        from parity.plot import plot
+
+        print(f"picture: {plot(report, Path(options.plot))}", file=said)
+    if options.certificate:
+        from parity.certificate import write_certificate
+
+        print(f"certificate: {write_certificate(folder_of(options.b), report)}", file=said)
+
+
+def folder_of(given: str) -> Path:
+    """The folder of B, beside whose weights the certificate goes."""
+    path = Path(given.partition(":")[2] if given.startswith("hf:") else given.split(" --")[0])
+    folder = path if path.is_dir() else path.parent
+    if not path.exists():
+        raise UserError(f"{given} is no checkpoint; a certificate is written beside one")
+    return folder
 
 
 if __name__ == "__main__":

@@ -1,0 +1,117 @@
+"""Token ids to compare two models on: generated ones that cover what bites, or the user's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from transformer_spec import Faults, TransformerConfig, UserError
+
+SHORT = 20
+
+
+class Ids(NamedTuple):
+    """Source (B, S) and target (B, T), int64; the target begins with what starts the decoder."""
+
+    source: np.ndarray
+    target: np.ndarray
+
+    def real(self, config: TransformerConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Where both hold tokens and no padding; the decoder's start counts whatever it is."""
+        target = self.target != config.pad_id
+        if config.decoder_start_id == config.pad_id:
+            target[:, 0] = True
+        return self.source != config.pad_id, target
+
+    def for_loss(self, config: TransformerConfig) -> tuple[np.ndarray, np.ndarray, int]:
+        """Target as given to the decoder, what it should give, and how many of these count.
+
+        A token after padding does not count: nothing is said of what a padded position gives.
+        """
+        given, wanted = self.target[:, :-1].copy(), self.target[:, 1:].copy()
+        real = Ids(self.source, given).real(config)[1]
+        wanted[~real] = config.pad_id
+        return given, wanted, int((wanted != config.pad_id).sum())
+
+
+def generated(config: TransformerConfig, longest: int | None = None, seed: int = 0) -> list[Ids]:
+    """Two batches: six short rows, and one row of the longest length (or ``longest``).
+
+    The rows: not padded; padded on the right; on the left; one token; one source token under a full
+    target; both ends of both vocabularies. Source and target never have the same length.
+    """
+    draw = np.random.default_rng(seed)
+    S = max(1, min(SHORT, config.max_length))
+    T = max(1, S - 3)
+    source = _tokens(draw, (6, S), config.source_vocab_size, config.pad_id)
+    target = _tokens(draw, (6, T), config.target_vocab_size, config.pad_id)
+    third = max(1, S // 3), max(1, T // 3)
+    source[1, -third[0] :] = target[1, -third[1] :] = config.pad_id
+    source[2, : third[0]] = target[2, 1 : 1 + third[1]] = config.pad_id
+    source[3, 1:] = target[3, 1:] = config.pad_id
+    source[4, 1:] = config.pad_id
+    for row, size in ((source[5], config.source_vocab_size), (target[5], config.target_vocab_size)):
+        ends = [i for i in (0, 1, size - 2, size - 1) if 0 <= i < size and i != config.pad_id]
+        row[-len(ends[: len(row)]) :] = ends[: len(row)]
+    length = max(1, min(longest or config.max_length, config.max_length))
+    long = Ids(
+        _tokens(draw, (1, length), config.source_vocab_size, config.pad_id),
+        _tokens(draw, (1, max(1, length - 1)), config.target_vocab_size, config.pad_id),
+    )
+    batches = [Ids(source, target), long]
+    for batch in batches:
+        batch.target[:, 0] = config.decoder_start_id
+    return batches
+
+
+def _tokens(
+    draw: np.random.Generator, shape: tuple[int, int], size: int, pad_id: int
+) -> np.ndarray:
+    """Random tokens, none of them padding (where there are others)."""
+    found = draw.integers(0, size, shape)
+    found[found == pad_id] = (pad_id + 1) % size
+    return found.astype(np.int64)
+
+
+def read_ids(path: Path, config: TransformerConfig) -> list[Ids]:
+    """Lines of ``{"source": [...], "target": [...]}``; every faulty line is named at once.
+
+    The target is taken as the decoder gets it, its start token included.
+    """
+    faults, pairs = Faults(), []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line)
+            pair = [_checked(content[side], side, config) for side in ("source", "target")]
+            pairs.append(pair)
+        except (ValueError, LookupError, TypeError) as error:
+            faults.add(f"line {number}: {error}")
+    faults.require(bool(lines), "it is empty")
+    faults.raise_if_any(f"{path} holds no ids for this model")
+    return [Ids(*(_padded([pair[side] for pair in pairs], config.pad_id) for side in (0, 1)))]
+
+
+def _checked(ids: list[int], side: str, config: TransformerConfig) -> list[int]:
+    size = getattr(config, f"{side}_vocab_size")
+    if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
+        raise ValueError(f"{side} is no list of ids")
+    if len(ids) > config.max_length:
+        raise ValueError(f"{side} has {len(ids)} tokens; the model takes {config.max_length}")
+    wrong = [i for i in ids if not 0 <= i < size]
+    if wrong:
+        raise ValueError(f"{side} has {wrong[0]}; its vocabulary has {size} tokens")
+    return ids
+
+
+def _padded(rows: list[list[int]], pad_id: int) -> np.ndarray:
+    result = np.full((len(rows), max(map(len, rows))), pad_id, np.int64)
+    for row, ids in zip(result, rows, strict=True):
+        row[: len(ids)] = ids
+    return result

@@ -1,0 +1,57 @@
+"""The command line of ``python -m parity A B``."""
+
+import argparse
+
+DESCRIPTION = """Compare two models on this machine: every sub-step, the loss and every gradient in
+float64, which tells a wrong conversion from rounding; then what float32 and bfloat16 round."""
+EXAMPLES = """A and B:
+  a run, a converted folder or a weight file of any family that python -m convert reads, with its
+      flags in the same quotes where it needs some: "net.pt --num-heads 8 --map decoder.finalFc=out"
+  hf:FOLDER                    the class of transformers itself
+  module:FILE.py:FUNCTION      FUNCTION() returns (model, config): a torch module, or a function of
+                               (source, target), and a TransformerConfig or its fields
+
+other commands:
+  python -m parity twins       both twins of this package on every kind of config
+  python -m parity train       training steps of both side by side
+  python -m parity verify      check a certificate
+  python -m parity tpu         compile for a TPU without having one
+  python -m parity mutations   what every known slip does to the numbers
+
+exit status: 0 the same function, 1 not the same, 2 a mistake in what was given
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m parity",
+        usage="python -m parity A B [options]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("a", metavar="A", help="the model to trust")
+    add("b", metavar="B", help="the model to check")
+    add("--ids", metavar="FILE", help='lines of {"source": [...], "target": [...]} to compare on')
+    add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
+    add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
+    add("--precision", nargs="*", default=["float32", "bfloat16"], metavar="NAME",
+        choices=("float32", "bfloat16", "float16"),
+        help="number formats of the error budget [float32 bfloat16]")  # fmt: skip
+    add("--no-gradients", dest="gradients", action="store_false", help="compare outputs alone")
+    add("--no-explain", dest="explain", action="store_false", help="do not look for the cause")
+    for side in ("a", "b"):
+        add(
+            f"--{side}-framework",
+            choices=("torch", "jax"),
+            help=f"which twin runs {side.upper()} (default: the one whose names it has)",
+        )
+        add(f"--{side}-device", choices=("cpu", "gpu", "tpu"), help=f"where {side.upper()} runs")
+    add("--device", choices=("cpu", "gpu", "tpu"), default="cpu", help="where both run [cpu]")
+    add("--full", action="store_true", help="show every sub-step and every gradient")
+    add("--json", action="store_true", help="print the report as JSON")
+    add("--plot", metavar="FILE", help="draw the error of every sub-step, as in parity.png")
+    add("--certificate", action="store_true", help="write certificate.json beside B")
+    return result

@@ -1,0 +1,66 @@
+"""What a planted bug is: a change of a model's config, of its weights or of the code."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from transformer_spec import TransformerConfig
+from transformer_spec.errors import ConfigError
+
+Weights = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as config and float64 weights; ``patches`` name changes of the code (patches.py)."""
+
+    config: TransformerConfig
+    weights: Weights
+    patches: tuple[str, ...] = ()
+
+
+Variants = Iterator[tuple[str, Subject]]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """``name`` is the knob; variants give (what is different in words, the changed subject)."""
+
+    name: str
+    variants: Callable[[Subject], Variants]
+
+
+def field_mutation(field: str, words: str, *values: Any) -> Mutation:
+    """Another value of one config field that weights do not depend on."""
+
+    def variants(subject: Subject) -> Variants:
+        now = getattr(subject.config, field)
+        for value in values:
+            wanted = value(subject.config) if callable(value) else value
+            if wanted != now and wanted is not None:
+                with contextlib.suppress(ConfigError):  # a value that no config has
+                    yield f"{wanted!r} for {now!r}", with_fields(subject, **{field: wanted})
+
+    return Mutation(words, variants)
+
+
+def with_fields(subject: Subject, **fields: Any) -> Subject:
+    return replace(subject, config=replace(subject.config, **fields))
+
+
+def with_weights(subject: Subject, changed: Weights) -> Subject:
+    return replace(subject, weights=subject.weights | changed)
+
+
+def patch_mutation(patch: str, words: str, what: str) -> Mutation:
+    """The code itself changed."""
+
+    def variants(subject: Subject) -> Variants:
+        yield what, replace(subject, patches=(*subject.patches, patch))
+
+    return Mutation(words, variants)

@@ -1,0 +1,38 @@
+"""``python -m parity twins``: the table of differences between the twins, on this machine."""
+
+import argparse
+
+from transformer_spec import UserError
+from transformer_spec.errors import exit_status
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; 0 where every bound holds, 1 where one does not, 2 for a user's mistake."""
+    options = parser().parse_args(arguments)
+    return exit_status(lambda: run(options), "stopped before the table was complete")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="python -m parity twins",
+        description="Compare the PyTorch and the Flax twin, every bound of the design.",
+    )
+    top.add_argument(
+        "--device", choices=("cpu", "gpu"), default="cpu", help="where both twins compute"
+    )
+    top.add_argument("--json", action="store_true", help="print the rows as JSON")
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    # The frameworks take seconds to import, which --help must not wait for.
+    try:
+        from parity.table import print_table, table_rows
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed; the comparison needs both frameworks: "
+            "pip install 'twinformer[all]'"
+        ) from None
+    rows = table_rows(options.device)
+    print_table(rows, options.json)
+    return 0 if all(row.holds for row in rows) else 1

@@ -1,0 +1,177 @@
+"""python -m parity A B: what it sees, what it says, what it refuses."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("jax")
+
+from parity_cases import TINY, flax_side, random_weights, torch_side  # noqa: E402
+
+from convert.formats.safetensors import write_safetensors  # noqa: E402
+from convert.tensors import Held  # noqa: E402
+from parity.__main__ import main  # noqa: E402
+from parity.compare import Settings, compare_sides  # noqa: E402
+from parity.substeps import substeps  # noqa: E402
+from transformer_spec import trained_names  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("float64")
+EXACT = Settings(precisions=(), longest=7)
+PRE = replace(
+    TINY, norm_position="pre", final_norm=True, embedding_norm=True, encoder_positions="learned",
+    decoder_positions="learned", activation="gelu",
+)  # fmt: skip
+
+
+def write(folder, config, weights):
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", Held(weights))
+    config.save(folder / "config.json")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "a", TINY, random_weights(TINY))
+
+
+def failed(capsys, *arguments) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err
+
+
+class TestSameFunction:
+    @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
+    def test_twins_show_every_sub_step_and_gradient(self, config):
+        report = compare_sides(torch_side(config), flax_side(config), EXACT)
+        parts = [row["part"] for row in report["rows"]]
+        gradients = [f"gradient of {name}" for name in trained_names(config)]
+        assert parts == [*substeps(config), "loss", *gradients]
+        assert report["passed"] and report["verdict"] == "same function"
+        assert all(0 < row["scale"] for row in report["rows"])
+        assert report["agreement"]["top1"] == 1
+
+    def test_error_budget_of_each_precision(self):
+        settings = Settings(("float32", "bfloat16"), gradients=False, longest=7)
+        report = compare_sides(torch_side(TINY), flax_side(TINY), settings)
+        found = {name: report["budget"][name]["max_abs"] for name in settings.precisions}
+        assert 1e-8 < found["float32"] < 1e-5 and 1e-3 < found["bfloat16"] < 1
+        assert 0 < report["budget"]["float32"]["a"]["max_kl"] < 1e-10
+        steps = [row for row in report["rows"] if row["part"] != "encoder.embed"]
+        assert all(r["errors"]["float32"] < r["errors"]["bfloat16"] for r in steps)
+
+    def test_number_formats_of_the_files_do_not_matter(self, tmp_path, capsys):
+        weights = random_weights(TINY)
+        half = {name: array.astype(np.float16) for name, array in weights.items()}
+        wide = {name: array.astype(np.float64) for name, array in half.items()}
+        one, other = (write(tmp_path / n, TINY, w) for n, w in (("half", half), ("wide", wide)))
+        assert main([str(one), str(other), "--precision", "--no-gradients"]) == 0
+        assert "PASS: same function" in capsys.readouterr().out
+
+
+class TestNotTheSame:
+    def test_first_sub_step_numbers_and_cause(self, tmp_path, folder, capsys):
+        other = write(tmp_path / "b", replace(TINY, norm_epsilon=1e-3), random_weights(TINY))
+        assert main([str(folder), str(other), "--precision", "--json"]) == 1
+        report = json.loads(capsys.readouterr().out)
+        first = report["first"]
+        assert first["part"] == "encoder.enc_layers.0.layerNorm1"
+        assert first["difference"] == pytest.approx(abs(first["a"] - first["b"]))
+        assert report["causes"][0]["in_words"] == "LayerNorm epsilon: A 1e-05, B 0.001"
+        assert report["different_settings"] == {"norm_epsilon": [1e-5, 1e-3]}
+
+    def test_in_words(self, tmp_path, folder, capsys):
+        weights = random_weights(TINY)
+        name = "decoder.dec_layers.1.multiheadattention2.fcOut.weight"
+        other = write(tmp_path / "b", TINY, weights | {name: weights[name].T.copy()})
+        assert main([str(folder), str(other), "--precision", "--no-gradients"]) == 1
+        text = capsys.readouterr().out
+        assert "decoder layer 2, multiheadattention2" in text
+        assert "fcOut not transposed: in decoder.dec_layers.1.multiheadattention2" in text
+        assert "FAIL: not the same function" in text
+
+    def test_what_nothing_explains_is_said(self, tmp_path, folder, capsys):
+        weights = random_weights(TINY)
+        name = "encoder.enc_layers.0.ffn.fc1.weight"
+        other = write(tmp_path / "b", TINY, weights | {name: weights[name] + 0.01})
+        assert main([str(folder), str(other), "--precision", "--no-gradients"]) == 1
+        assert "no single known slip explains it" in capsys.readouterr().out
+
+
+class TestFunctions:
+    def write(self, tmp_path, body: str) -> str:
+        (tmp_path / "mine.py").write_text(body)
+        return f"module:{tmp_path / 'mine.py'}:make"
+
+    def test_a_module_of_the_user_s(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import torch, torch_transformer\n"
+            f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
+            "    return model, model.config\n"
+        ))  # fmt: skip
+        assert main([made, str(folder), "--precision", "float32"]) == 0
+        assert "logits" in capsys.readouterr().out
+
+    def test_a_function_in_jax(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import flax_transformer\n"
+            f"def make():\n    model = flax_transformer.load({str(folder)!r})\n"
+            "    return (lambda s, t: model(s, t)), model.config.to_dict()\n"
+        ))  # fmt: skip
+        assert main([made, str(folder), "--precision"]) == 0
+        assert "PASS: same function" in capsys.readouterr().out
+
+    def test_a_wrong_shape_is_named(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import numpy as np\n"
+            f"def make():\n    return (lambda s, t: np.zeros((2, 3))), {TINY.to_dict()}\n"
+        ))  # fmt: skip
+        error = failed(capsys, made, folder)
+        assert "returned [2, 3] for source [6, 9]" in error
+        assert "logits should be [6, 6, 19]" in error
+
+    def test_what_is_no_model(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, "def make():\n    return 3\n")
+        assert "should return (model, config)" in failed(capsys, made, folder)
+        assert "has no function 'none'" in failed(capsys, made.replace("make", "none"), folder)
+
+
+class TestRefusals:
+    def test_both_sides_at_once(self, tmp_path, capsys):
+        error = failed(capsys, tmp_path / "one", "module:nothing.py:make")
+        assert f"A: {tmp_path / 'one'} does not exist" in error
+        assert "B: nothing.py does not exist" in error
+
+    def test_every_differing_size_before_any_compute(self, tmp_path, folder, capsys):
+        config = replace(TINY, inner_dim=8, target_vocab_size=20)
+        other = write(tmp_path / "b", config, random_weights(config))
+        error = failed(capsys, folder, other)
+        assert "target_vocab_size: A 19, B 20" in error and "inner_dim: A 7, B 8" in error
+
+    def test_weights_that_are_no_numbers(self, tmp_path, folder, capsys):
+        weights = random_weights(TINY)
+        weights["encoder.enc_layers.0.ffn.fc1.bias"][3] = np.nan
+        weights["decoder.finalFc.weight"][2, :4] = np.inf
+        other = write(tmp_path / "b", TINY, weights)
+        error = failed(capsys, folder, other)
+        assert "B: 1 numbers of encoder.enc_layers.0.ffn.fc1.bias are NaN or infinite" in error
+        assert "B: 4 numbers of decoder.finalFc.weight" in error
+
+    def test_ids_that_do_not_fit(self, tmp_path, folder, capsys):
+        lines = [{"source": [3, 99], "target": [0]}, {"source": [3]}, {"source": [], "target": [1]}]
+        path = tmp_path / "ids.jsonl"
+        path.write_text("\n".join(map(json.dumps, lines)) + "\nnonsense\n")
+        error = failed(capsys, folder, folder, "--ids", path)
+        assert "4 faults" in error and "line 1: source has 99; its vocabulary has 17" in error
+        assert "line 2: 'target'" in error and "line 3: source is no list of ids" in error
+
+    def test_ids_that_do(self, tmp_path, folder, capsys):
+        path = tmp_path / "ids.jsonl"
+        path.write_text('{"source": [3, 4, 5], "target": [0, 2]}\n{"source": [6], "target": [0]}\n')
+        assert main([str(folder), str(folder), "--ids", str(path), "--json", "--precision"]) == 0
+        assert json.loads(capsys.readouterr().out)["inputs"]["batches"] == [[[2, 3], [2, 2]]]

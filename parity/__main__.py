@@ -66,10 +66,16 @@ def written(report: dict, options) -> None:
         from parity.plot import plot
 
         print(f"picture: {plot(report, Path(options.plot))}", file=said)
-    if options.certificate:
+    if options.certificate or options.card:
         from parity.certificate import write_certificate
 
         print(f"certificate: {write_certificate(folder_of(options.b), report)}", file=said)
+    if options.card:
+        from parity.card import write_card
+        from parity.certificate import read_certificate
+
+        folder = folder_of(options.b)
+        print(f"card: {write_card(folder, read_certificate(folder))}", file=said)
 
 
 def folder_of(given: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 import torch
 
@@ -16,7 +17,7 @@ from parity.explain import explain
 from parity.inputs import Ids, generated, read_ids
 from parity.measures import Budget, largest_difference
 from parity.opening import check_comparable, different_settings, open_sides
-from parity.sides import Side, Trace
+from parity.sides import NUMPY, Side, Trace
 from parity.substeps import LOGITS, in_words, over_source, substeps
 from transformer_spec import Faults
 
@@ -249,7 +250,15 @@ def errors_of(
         sides["ab"[k]] = budget.to_dict()
     if not sides:
         return {}
-    return {precision: {**sides, "max_abs": max(side["max_abs"] for side in sides.values())}}
+    honest = honest_range(precision, found[0][able[0]][LOGITS])
+    largest = max(side["max_abs"] for side in sides.values())
+    return {precision: {**sides, "max_abs": largest, "honest": honest}}
+
+
+def honest_range(precision: str, logits: np.ndarray) -> list[float]:
+    """Where rounding alone leaves logits: from a fraction of one rounding to some hundreds."""
+    unit = float(ml_dtypes.finfo(NUMPY[precision]).eps)
+    return [unit / 16, 256 * unit * max(1.0, float(np.abs(logits).max()))]
 
 
 def agreement(truths: list[tuple[Trace, Trace]], batches: list[Ids], a: Side) -> dict[str, float]:

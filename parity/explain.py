@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch import nn
 
 import torch_transformer
 import torch_transformer.model as torch_model
@@ -121,10 +124,10 @@ def difference(subject: Subject, truth: Trace, ids: Ids, first: str) -> float:
     return left
 
 
-def run(subject: Subject, ids: Ids, until: str | None = None) -> Trace:
-    """The subject's float64 sub-steps; ``until`` ends the pass as soon as that one is there."""
+def run(subject: Subject, ids: Ids, until: str | None = None, dtype: str = "float64") -> Trace:
+    """The subject's sub-steps; ``until`` ends the pass as soon as that one is there."""
     with patched(subject.patches), torch.no_grad():
-        model = model_of(subject.config, subject.weights)
+        model = model_of(subject.config, subject.weights, getattr(torch, dtype))
         modules = twin_modules(model)
         with recorded_torch(model, modules, twin_first_layers(model), until, _Reached) as found:
             try:
@@ -134,10 +137,23 @@ def run(subject: Subject, ids: Ids, until: str | None = None) -> Trace:
     return {name: as_float64(x) for name, x in found.items()}
 
 
-def model_of(config: TransformerConfig, weights: dict) -> torch_transformer.Transformer:
-    """The PyTorch twin around weights, none of them copied or drawn first."""
-    with mock.patch.object(torch_model, "initialise", lambda *_: None):
-        model = torch_transformer.Transformer(config, dtype=torch.float64)
-    tensors = {n: torch.from_numpy(np.ascontiguousarray(x)) for n, x in weights.items()}
+@functools.lru_cache(maxsize=4)
+def _skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
+    with contextlib.ExitStack() as stack:
+        for kind in (nn.Linear, nn.Embedding, nn.LayerNorm):
+            stack.enter_context(mock.patch.object(kind, "reset_parameters", lambda _: None))
+        stack.enter_context(mock.patch.object(torch_model, "initialise", lambda *_: None))
+        return torch_transformer.Transformer(config, dtype=dtype)
+
+
+def model_of(
+    config: TransformerConfig, weights: dict, dtype: torch.dtype
+) -> torch_transformer.Transformer:
+    """The PyTorch twin around weights; float64 ones are not copied, and none are drawn first.
+
+    The same object comes back for the same config, with other weights.
+    """
+    model = _skeleton(config, dtype)
+    tensors = {n: torch.from_numpy(np.ascontiguousarray(x)).to(dtype) for n, x in weights.items()}
     model.load_state_dict(tensors, assign=True)
     return model.eval()

@@ -34,7 +34,7 @@ from parity.weight_mutations import (
 MUTATIONS = (
     field_mutation("norm_epsilon", "LayerNorm epsilon", 1e-5, 1e-6, 1e-12, 1e-8, 1e-3),
     field_mutation(
-        "activation", "activation", "relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity"
+        "activation", "activation", "gelu_tanh", "gelu", "relu", "gelu_sigmoid", "silu", "identity"
     ),
     field_mutation(
         "attention_scale", "attention scale", lambda c: c.head_dim**-0.5, 1.0,

@@ -53,5 +53,10 @@ def parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="show every sub-step and every gradient")
     add("--json", action="store_true", help="print the report as JSON")
     add("--plot", metavar="FILE", help="draw the error of every sub-step, as in parity.png")
-    add("--certificate", action="store_true", help="write certificate.json beside B")
+    add(
+        "--certificate",
+        action="store_true",
+        help="write certificate.json into B's folder, over every file that is there",
+    )
+    add("--card", action="store_true", help="write PARITY.md for a model page as well")
     return result

@@ -27,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="test the families alone and print their largest float64 differences (without -n)",
     )
+    parser.addoption(
+        "--every-bug",
+        action="store_true",
+        help="explain every planted bug in every family (minutes), and not every fifth",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -257,7 +257,7 @@ def errors_of(
 
 def honest_range(precision: str, logits: np.ndarray) -> list[float]:
     """Where rounding alone leaves logits: from a fraction of one rounding to some hundreds."""
-    unit = float(ml_dtypes.finfo(NUMPY[precision]).eps)
+    unit = float(ml_dtypes.finfo(NUMPY.get(precision, NUMPY["bfloat16"])).eps)
     return [unit / 16, 256 * unit * max(1.0, float(np.abs(logits).max()))]
 
 

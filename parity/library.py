@@ -29,7 +29,7 @@ from convert.rules import ASIDE, Copy, Rule
 from convert.tensors import Held
 from parity.inputs import Ids
 from parity.recording import recorded_torch
-from parity.sides import Side, Trace, Weights, as_float64
+from parity.sides import NUMPY, Side, Trace, Weights, as_float64
 from parity.substeps import LOGITS
 from transformer_spec import Faults, TransformerConfig, UserError, trained_names, weight_shapes
 
@@ -72,6 +72,8 @@ class TorchModule(Side):
         return found
 
     def trace(self, ids: Ids, precision: str) -> Trace:
+        if precision not in NUMPY:
+            return {}
         module = self.module.to(getattr(torch, precision)).eval()
         modules = self.modules()
         with (
@@ -238,19 +240,21 @@ def from_function(given: str, rest: str) -> Side:
     model, fields = made
     config = fields if isinstance(fields, TransformerConfig) else TransformerConfig(**fields)
     if isinstance(model, nn.Module):
-        return Callable_(given, "a PyTorch module", "torch", config, module=model)
+        return PlainModule(given, "a PyTorch module", "torch", config, module=model)
     if callable(model):
         return Function(given, "a function", "jax", config, function=model)
     raise UserError(f"{given} returned {type(model).__name__}, no module and no function")
 
 
 @dataclass
-class Callable_(Side):
+class PlainModule(Side):
     """A PyTorch module of (source, target) -> logits; only its logits are seen."""
 
     module: nn.Module = field(default_factory=nn.Module)
 
     def trace(self, ids: Ids, precision: str) -> Trace:
+        if precision not in NUMPY:
+            return {}
         module = self.module.to(getattr(torch, precision)).eval()
         with torch.no_grad():
             logits = module(*(torch.from_numpy(array) for array in ids))

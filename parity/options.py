@@ -38,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
     add("--precision", nargs="*", default=["float32", "bfloat16"], metavar="NAME",
-        choices=("float32", "bfloat16", "float16"),
-        help="number formats of the error budget [float32 bfloat16]")  # fmt: skip
+        choices=("float32", "bfloat16", "float16", "one-pass-bfloat16"),
+        help="of the error budget; one-pass-bfloat16 is what a TPU does with float32 unless asked "
+        "for more, emulated by the Flax twin [float32 bfloat16]")  # fmt: skip
     add("--no-gradients", dest="gradients", action="store_false", help="compare outputs alone")
     add("--no-explain", dest="explain", action="store_false", help="do not look for the cause")
     for side in ("a", "b"):

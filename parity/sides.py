@@ -19,6 +19,7 @@ from convert import torch_to_flax
 from flax_transformer.training import objective as flax_objective
 from flax_transformer.weights import fill, skeleton, variables
 from parity.inputs import Ids
+from parity.one_pass import one_pass_bfloat16
 from parity.recording import recorded_flax, recorded_torch, twin_first_layers, twin_modules
 from torch_transformer.training import objective as torch_objective
 from torch_transformer.weights import tensors
@@ -32,6 +33,9 @@ NUMPY = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
 }
+# What a TPU does with float32 unless it is asked for more; emulated by the Flax twin.
+ONE_PASS = "one-pass-bfloat16"
+PLAIN = {ONE_PASS: "float32"}
 
 
 @dataclass
@@ -47,7 +51,10 @@ class Side(ABC):
 
     @abstractmethod
     def trace(self, ids: Ids, precision: str) -> Trace:
-        """Every sub-step that can be seen, logits among them, as float64 arrays (B, K, D)."""
+        """Every sub-step that can be seen, logits among them, as float64 arrays (B, K, D).
+
+        Nothing where this side cannot compute in that precision.
+        """
 
     def gradients(self, ids: Ids) -> tuple[float, Weights] | None:
         """Loss per real target token and its gradients by canonical name, in float64.
@@ -77,6 +84,8 @@ class TorchTwin(Side):
         return model.to(self.place, getattr(torch, precision)).eval()
 
     def trace(self, ids: Ids, precision: str) -> Trace:
+        if precision not in NUMPY:
+            return {}
         model = self.model(precision)
         with (
             torch.no_grad(),
@@ -104,7 +113,7 @@ class FlaxTwin(Side):
 
     def model(self, precision: str) -> flax_transformer.Transformer:
         assert self.weights is not None
-        dtype = NUMPY[precision]
+        dtype = NUMPY[PLAIN.get(precision, precision)]
         held = {name: array.astype(dtype) for name, array in self.weights.items()}
         model = flax_transformer.Transformer(self.config, nnx.Rngs(0), dtype.type)
         flax_transformer.load_weights(model, torch_to_flax(held, self.config))
@@ -115,7 +124,6 @@ class FlaxTwin(Side):
             model = self.model(precision)
             bones = skeleton(model)
 
-            @jax.jit
             def run(held: Mapping[str, jax.Array], source: jax.Array, target: jax.Array) -> Trace:
                 twin = fill(bones, held)
                 with recorded_flax(twin) as found:
@@ -123,7 +131,8 @@ class FlaxTwin(Side):
                 return found
 
             held = {name: variable[...] for name, variable in variables(model).items()}
-            found = run(held, *self.tokens(ids))
+            wanted = one_pass_bfloat16(run) if precision == ONE_PASS else run
+            found = jax.jit(wanted)(held, *self.tokens(ids))
         return {name: as_float64(x) for name, x in found.items()}
 
     def tokens(self, ids: Ids) -> list[jax.Array]:

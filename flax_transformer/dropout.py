@@ -1,4 +1,4 @@
-"""Dropout whose masks both twins share (Srivastava et al. 2014; see transformer_spec)."""
+"""Dropout (Srivastava et al. 2014): with masks both twins share, or JAX's own."""
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +30,24 @@ class Dropout:
         bits = jax.lax.iota(jnp.uint32, x.size) + self.next_key()
         return (_hash32(bits) >= jnp.uint32(drop_threshold(rate))).reshape(x.shape)
 
+    def __call__(self, x: Array, rate: float) -> Array:
+        return x * (self.keep_mask(x, rate).astype(x.dtype) * (1 / (1 - rate)))
+
+
+class NativeDropout(Dropout):
+    """Masks of JAX's default generator, whose key is made of the step's key; no other's."""
+
+    def keep_mask(self, x: Array, rate: float) -> Bool[Array, "..."]:
+        bits = jax.random.bits(jax.random.key(self.next_key()), x.shape, jnp.uint32)
+        return bits >= jnp.uint32(drop_threshold(rate))
+
+
+SOURCES = {"portable": Dropout, "native": NativeDropout}
+
 
 def drop(x: Array, rate: float, dropout: Dropout | None) -> Array:
     """Zero each element with probability ``rate`` and scale the others by 1/(1-rate)."""
-    if dropout is None or rate == 0:
-        return x
-    return x * (dropout.keep_mask(x, rate).astype(x.dtype) * (1 / (1 - rate)))
+    return x if dropout is None or rate == 0 else dropout(x, rate)
 
 
 def _hash32(bits: Array) -> Array:

@@ -17,7 +17,7 @@ from convert.checkpoints import (
     write_flax_checkpoint,
 )
 from flax_transformer.decoding import decode
-from flax_transformer.dropout import Dropout
+from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.weights import fill, load_weights, skeleton, variables
@@ -131,7 +131,8 @@ class JaxBackend:
 
         def mean_loss(trained: Arrays) -> tuple[Array, Array]:
             smoothing = self.settings.label_smoothing
-            loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, Dropout(key))
+            dropout = SOURCES[self.settings.dropout_rng](key)
+            loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
             return loss_sum / tokens, loss_sum
 
         return jax.grad(mean_loss, has_aux=True)(trained)

@@ -29,7 +29,10 @@ Said = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compare; the defaults take a minute for a base-size model on two cores."""
+    """How to compare; the defaults take a minute for a base-size model on two cores.
+
+    All batches are compared in float64, the first one in the other precisions as well.
+    """
 
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     gradients: bool = True
@@ -84,8 +87,8 @@ def compare_sides(
     budget = {}
     for precision in settings.precisions:
         say(precision)
-        found = [(a.trace(ids, precision), b.trace(ids, precision)) for ids in batches]
-        budget |= errors_of(precision, rows, found, truths, a, batches)
+        found = [(a.trace(batches[0], precision), b.trace(batches[0], precision))]
+        budget |= errors_of(precision, rows, found, truths[:1], a, batches[:1])
     report = {
         "format_version": REPORT_VERSION,
         **{name: described(side) for name, side in (("a", a), ("b", b))},

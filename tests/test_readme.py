@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from parity.__main__ import COMMANDS
 from parity.cases import pairwise_configs
 
 ROOT = Path(__file__).parent.parent
@@ -14,8 +15,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 HELP = {
     "train.py": ["train.py"],
     "translate.py": ["translate.py"],
-    "-m convert": ["-m", "convert"],
-    "-m parity": ["-m", "parity"],
+    "-m convert": ["-m convert", "-m convert inspect"],
+    "-m parity": ["-m parity", *(f"-m parity {word}" for word in COMMANDS)],
 }
 
 
@@ -36,12 +37,14 @@ def test_the_tree_names_every_package_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("start", HELP)
 def test_every_flag_in_a_command_exists(start: str) -> None:
-    done = subprocess.run(
-        [sys.executable, *HELP[start], "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0
+    known: set[str] = set()
+    for words in HELP[start]:
+        done = subprocess.run(
+            [sys.executable, *words.split(), "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, words
+        known |= set(re.findall(r"--[a-z-]+", done.stdout))
     flags = {flag for line in commands(start) for flag in re.findall(r"--[a-z-]+", line)}
-    known = set(re.findall(r"--[a-z-]+", done.stdout))
     assert flags <= known
     assert flags
 

@@ -1,4 +1,4 @@
-"""Dropout whose masks both twins share (Srivastava et al. 2014; see transformer_spec)."""
+"""Dropout (Srivastava et al. 2014): with masks both twins share, or PyTorch's own."""
 
 import torch
 from jaxtyping import Bool
@@ -29,19 +29,34 @@ class Dropout:
     def keep_mask(self, x: Tensor, rate: float) -> Bool[Tensor, "..."]:
         bits = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
         bits += _signed(self.next_key())
-        bits ^= (bits >> SHIFT_1) & (WORD >> SHIFT_1)
+        bits ^= (bits >> SHIFT_1).bitwise_and_(WORD >> SHIFT_1)
         bits *= _signed(MULTIPLIER_1)
-        bits ^= (bits >> SHIFT_2) & (WORD >> SHIFT_2)
+        bits ^= (bits >> SHIFT_2).bitwise_and_(WORD >> SHIFT_2)
         bits *= _signed(MULTIPLIER_2)
         bits ^= -(2**31)  # flipping the top bit turns unsigned order into signed order
         return (bits >= drop_threshold(rate) - 2**31).view(x.shape)
 
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        return x * (self.keep_mask(x, rate).to(x.dtype) * (1 / (1 - rate)))
+
+
+class NativeDropout(Dropout):
+    """Masks of PyTorch's global generator, which is seeded with the step's key; no other's."""
+
+    def __init__(self, key: int) -> None:
+        super().__init__(key)
+        torch.manual_seed(key)
+
+    def __call__(self, x: Tensor, rate: float) -> Tensor:
+        return torch.nn.functional.dropout(x, rate)
+
+
+SOURCES = {"portable": Dropout, "native": NativeDropout}
+
 
 def drop(x: Tensor, rate: float, dropout: Dropout | None) -> Tensor:
     """Zero each element with probability ``rate`` and scale the others by 1/(1-rate)."""
-    if dropout is None or rate == 0:
-        return x
-    return x * (dropout.keep_mask(x, rate).to(x.dtype) * (1 / (1 - rate)))
+    return x if dropout is None or rate == 0 else dropout(x, rate)
 
 
 def _signed(word: int) -> int:

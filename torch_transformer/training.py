@@ -14,7 +14,7 @@ from convert.checkpoints import (
     write_torch_checkpoint,
 )
 from torch_transformer.decoding import decode
-from torch_transformer.dropout import Dropout
+from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
 from torch_transformer.weights import load_weights, tensors, weights
@@ -92,7 +92,7 @@ class TorchBackend:
         return give(batch.source), give(batch.target_in), give(batch.target_out)
 
     def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
-        dropout = Dropout(step_key(self.settings.seed, step))
+        dropout = SOURCES[self.settings.dropout_rng](step_key(self.settings.seed, step))
         smoothing = self.settings.label_smoothing
         loss_sum = objective(self.model, *self.arrays(batch), smoothing, dropout)
         self.optimizer.zero_grad()

@@ -105,6 +105,12 @@ class TrainingSettings:
     adam_eps: float = declared(
         "added to the root of the second moment", "optimisation", 1e-9, above=0
     )
+    dropout_rng: str = declared(
+        "masks of dropout; portable: the same in both frameworks, native: the framework's own",
+        "optimisation",
+        "portable",
+        choices=("portable", "native"),
+    )
 
     evaluate_every: int = declared(
         "steps between validations", "evaluation", 500, least=1, resumable=True

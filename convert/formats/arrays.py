@@ -1,8 +1,6 @@
 """Arrays in the middle of files: claims checked before memory is taken, bytes copied once."""
 
 import math
-import mmap
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ from transformer_spec import UserError
 MAX_DIMENSIONS = 64
 MAX_BYTES = 2**62
 BLOCK = 1 << 20
-MAPPED = 1 << 20
 
 
 def check_lengths(values: Any, what: str = "shape") -> tuple[int, ...]:
@@ -63,28 +60,10 @@ def fill(path: Path, start: int, array: np.ndarray) -> None:
 
 
 def read_array(path: Path, start: int, header: Header) -> np.ndarray:
-    """The array whose bytes lie in row order from ``start`` on; a large one may be read-only."""
-    if header.size >= MAPPED and hasattr(mmap, "MAP_POPULATE"):
-        return _mapped(path, start, header)
+    """The array whose bytes lie in row order from ``start`` on."""
     array = np.empty(header.shape, header.dtype)
     fill(path, start, array)
     return array
-
-
-def _mapped(path: Path, start: int, header: Header) -> np.ndarray:
-    """The file's own pages, as long as the array lives, instead of a copy of them."""
-    begin = start - start % mmap.PAGESIZE
-    length, flags = start - begin + header.size, mmap.MAP_SHARED | mmap.MAP_POPULATE
-    try:
-        with open(path, "rb") as file:
-            missing = begin + length - os.fstat(file.fileno()).st_size
-            if missing > 0:
-                raise UserError(f"{path} is truncated: it ends {missing} bytes too early")
-            pages = mmap.mmap(file.fileno(), length, flags, mmap.PROT_READ, offset=begin)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    flat = np.frombuffer(pages, header.dtype, math.prod(header.shape), start - begin)
-    return flat.reshape(header.shape)
 
 
 def read_bytes(path: Path, start: int, count: int) -> bytes:

@@ -191,10 +191,13 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
         raise UserError("hf: needs transformers: pip install transformers") from None
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     transformers.utils.logging.disable_progress_bar()
-    with in_precision("float64"):
-        module = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float64, attn_implementation="eager"
-        )
+    try:
+        with in_precision("float64"):
+            module = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float64, attn_implementation="eager"
+            )
+    except (OSError, ValueError) as error:
+        raise UserError(f"transformers cannot read {folder}: {error}") from error
     what = f"{type(module).__name__} of transformers {transformers.__version__}"
     return of_module(given, what, module, settings, call_hugging_face)
 
@@ -238,7 +241,9 @@ def from_function(given: str, rest: str) -> Side:
             f"{given} should return (model, config), and returned {type(made).__name__}"
         )
     model, fields = made
-    config = fields if isinstance(fields, TransformerConfig) else TransformerConfig(**fields)
+    config = (
+        fields if isinstance(fields, TransformerConfig) else TransformerConfig.from_dict(fields)
+    )
     if isinstance(model, nn.Module):
         return PlainModule(given, "a PyTorch module", "torch", config, module=model)
     if callable(model):

@@ -40,7 +40,7 @@ def recorded_torch(
     modules: Mapping[str, str],
     first_layers: Mapping[str, str],
     until: str | None = None,
-    reached: type[Exception] = StopIteration,
+    reached: type[Exception] = RuntimeError,
 ) -> Iterator[Recorded]:
     """Record modules (their path -> canonical name) and what enters the first layer of a half.
 

@@ -74,7 +74,7 @@ def one_thread():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_bug_is_caught_and_nine_in_ten_are_named(family, request):
-    """Each family explains every fourteenth bug, all of them with --every-bug; all are caught always."""
+    """All are caught; each family explains every 14th, and all of them with --every-bug."""
     config, place = FAMILIES[family], list(FAMILIES).index(family)
     all_of_them = request.config.getoption("--every-bug")
     planted, asked, unnamed = 0, 0, []

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from parity.needed import both_frameworks, progress
 from parity.options import parser
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
@@ -36,24 +37,18 @@ def command(word: str):
 
 def run(options) -> int:
     # The frameworks take seconds to import, which --help must not wait for.
-    try:
+    with both_frameworks():
         from parity.compare import Settings, compare
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; the comparison needs both frameworks: "
-            "pip install 'twinformer[all]'"
-        ) from None
-    from tqdm import tqdm
-
     from parity.report import as_text
 
     settings = Settings(
         tuple(options.precision), options.gradients, options.explain, options.length, options.ids,
         options.seed, (options.a_framework, options.b_framework),
         (options.a_device or options.device, options.b_device or options.device),
+        options.max_ram, options.text,
     )  # fmt: skip
-    with tqdm(desc="reading", bar_format="{desc} {elapsed}", disable=None, leave=False) as bar:
-        report = compare(options.a, options.b, settings, bar.set_description_str)
+    with progress() as say:
+        report = compare(options.a, options.b, settings, say)
     print(json.dumps(report, indent=2) if options.json else as_text(report, options.full))
     written(report, options)
     return 0 if report["passed"] else 1

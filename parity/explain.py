@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +17,14 @@ from torch import nn
 import torch_transformer
 import torch_transformer.model as torch_model
 from parity.inputs import Ids
-from parity.measures import largest_difference
+from parity.measures import STEP_BOUND, allowed, largest, largest_difference
 from parity.mutations import MUTATIONS
 from parity.patches import patched
-from parity.recording import recorded_torch, twin_first_layers, twin_modules
+from parity.recording import EndsAt, recorded_torch, twin_first_layers, twin_modules
 from parity.sides import Side, Trace, as_float64
 from parity.subjects import Subject
 from parity.substeps import LOGITS, over_source
 from transformer_spec import TransformerConfig
-
-VANISHED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def explain(
         if not side.weights:
             continue
         for name, what, subject in candidates(subject_of(side), first):
-            progress(name)
+            progress(f"explaining: {name}")
             left = difference(subject, truth, ids, first)
-            if left <= VANISHED:
+            if math.isfinite(left):
                 causes.append(Cause(name, what, label, left))
     best = sorted(causes, key=lambda cause: cause.left)
     return list({str(cause): cause for cause in reversed(best)}.values())[::-1]
@@ -112,15 +111,16 @@ def place_of(name: str) -> str:
 
 
 def difference(subject: Subject, truth: Trace, ids: Ids, first: str) -> float:
-    """Largest difference from the truth: of ``first`` if that is not gone, else of the logits."""
-    left = 0.0
+    """Largest difference of the logits; infinite where they or ``first`` still are not the same."""
+    left = math.inf
     for step in dict.fromkeys((first, LOGITS)):
-        found = run(subject, ids, until=step)
-        if step in found and step in truth and found[step].shape == truth[step].shape:
-            mask = ids.real(subject.config)[0 if over_source(step) else 1]
-            left = largest_difference(found[step], truth[step], mask)
-        if not left <= VANISHED:
-            return left
+        found, right = run(subject, ids, until=step).get(step), truth[step]
+        if found is None or found.shape != right.shape:
+            return math.inf
+        mask = ids.real(subject.config)[0 if over_source(step) else 1]
+        left = largest_difference(found, right, mask)
+        if not left <= allowed(STEP_BOUND, largest(right[mask])):
+            return math.inf
     return left
 
 
@@ -129,11 +129,12 @@ def run(subject: Subject, ids: Ids, until: str | None = None, dtype: str = "floa
     with patched(subject.patches), torch.no_grad():
         model = model_of(subject.config, subject.weights, getattr(torch, dtype))
         modules = twin_modules(model)
-        with recorded_torch(model, modules, twin_first_layers(model), until, _Reached) as found:
-            try:
-                model(*(torch.from_numpy(array) for array in ids))
-            except _Reached:
-                pass
+        found = EndsAt(until, _Reached())
+        with (
+            contextlib.suppress(_Reached),
+            recorded_torch(model, modules, twin_first_layers(model), found),
+        ):
+            model(*(torch.from_numpy(array) for array in ids))
     return {name: as_float64(x) for name, x in found.items()}
 
 

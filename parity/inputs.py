@@ -11,6 +11,8 @@ import numpy as np
 from transformer_spec import Faults, TransformerConfig, UserError
 
 SHORT = 20
+ROWS = 32
+Pair = tuple[list[int], list[int]]
 
 
 class Ids(NamedTuple):
@@ -89,13 +91,25 @@ def read_ids(path: Path, config: TransformerConfig) -> list[Ids]:
     for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
-            pair = [_checked(content[side], side, config) for side in ("source", "target")]
-            pairs.append(pair)
+            pairs.append(check_pair(content["source"], content["target"], config))
         except (ValueError, LookupError, TypeError) as error:
             faults.add(f"line {number}: {error}")
     faults.require(bool(lines), "it is empty")
     faults.raise_if_any(f"{path} holds no ids for this model")
-    return [Ids(*(_padded([pair[side] for pair in pairs], config.pad_id) for side in (0, 1)))]
+    return batches_of(pairs, config.pad_id)
+
+
+def batches_of(pairs: list[Pair], pad_id: int) -> list[Ids]:
+    """Padded batches of a few pairs each, in their order."""
+    groups = [pairs[k : k + ROWS] for k in range(0, len(pairs), ROWS)]
+    return [
+        Ids(*(_padded([p[side] for p in group], pad_id) for side in (0, 1))) for group in groups
+    ]
+
+
+def check_pair(source: list[int], target: list[int], config: TransformerConfig) -> Pair:
+    """The pair; ValueError unless it is ids that the model can take."""
+    return _checked(source, "source", config), _checked(target, "target", config)
 
 
 def _checked(ids: list[int], side: str, config: TransformerConfig) -> list[int]:

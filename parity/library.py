@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ class TorchModule(Side):
     family: Family | None = None
     settings: dict[str, Any] | None = None
     call: Callable[..., torch.Tensor] = lambda *_: torch.zeros(())
+
+    def held_bytes(self) -> int:
+        """The module's gradients; the module itself is in memory already."""
+        return sum(array.nbytes for array in (self.weights or {}).values())
 
     def source(self, arrays: Weights | None = None) -> Source:
         held = arrays if arrays is not None else state_of(self.module)
@@ -74,7 +79,7 @@ class TorchModule(Side):
     def trace(self, ids: Ids, precision: str) -> Trace:
         if precision not in NUMPY:
             return {}
-        module = self.module.to(getattr(torch, precision)).eval()
+        module = self.module.to(self.torch_place, getattr(torch, precision)).eval()
         modules = self.modules()
         with (
             torch.no_grad(),
@@ -86,18 +91,19 @@ class TorchModule(Side):
 
     def run(self, module: nn.Module, ids: Ids) -> torch.Tensor:
         source_real, target_real = ids.real(self.config)
-        tensors = [torch.from_numpy(array) for array in (*ids, source_real, target_real)]
+        arrays = (*ids, source_real, target_real)
+        tensors = [torch.from_numpy(array).to(self.torch_place) for array in arrays]
         logits = self.call(module, *tensors)
         check_logits(logits, ids, self)
         return logits
 
     def gradients(self, ids: Ids) -> tuple[float, Weights] | None:
-        module = self.module.to(torch.float64).eval()
+        module = self.module.to(self.torch_place, torch.float64).eval()
         module.zero_grad()
         given, wanted, _ = ids.for_loss(self.config)
         with in_precision("float64"):
             logits = self.run(module, Ids(ids.source, given)).flatten(0, 1)
-        labels, pad = torch.from_numpy(wanted).flatten(), self.config.pad_id
+        labels, pad = torch.from_numpy(wanted).flatten().to(logits.device), self.config.pad_id
         loss = nn.functional.cross_entropy(logits, labels, ignore_index=pad)
         loss.backward()
         return float(loss.detach()), self.canonical_gradients(module)
@@ -159,7 +165,8 @@ class Function(Side):
     def trace(self, ids: Ids, precision: str) -> Trace:
         if precision != "float64":
             return {}
-        logits = self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
+        with jax.default_device(jax.devices(self.device)[0]):
+            logits = self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
         check_logits(logits, ids, self)
         return {LOGITS: as_float64(logits)}
 
@@ -225,7 +232,10 @@ def of_module(given, what, module, settings, call) -> TorchModule:
     faults.raise_if_any(f"{given}: {what}")
     canonical = Converted(source.tensors, rules)
     weights = {n: canonical.read(n) for n in canonical if not n.startswith(ASIDE)}
-    return TorchModule(given, what, "torch", config, weights, "cpu", module, family, settings, call)
+    return TorchModule(
+        given, what, "torch", config, weights,
+        module=module, family=family, settings=settings, call=call,
+    )  # fmt: skip
 
 
 def from_function(given: str, rest: str) -> Side:
@@ -260,9 +270,9 @@ class PlainModule(Side):
     def trace(self, ids: Ids, precision: str) -> Trace:
         if precision not in NUMPY:
             return {}
-        module = self.module.to(getattr(torch, precision)).eval()
+        module = self.module.to(self.torch_place, getattr(torch, precision)).eval()
         with torch.no_grad():
-            logits = module(*(torch.from_numpy(array) for array in ids))
+            logits = module(*(torch.from_numpy(array).to(self.torch_place) for array in ids))
         check_logits(logits, ids, self)
         return {LOGITS: as_float64(logits)}
 

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from parity.substeps import over_source
+
+if TYPE_CHECKING:
+    from parity.inputs import Ids
+    from transformer_spec import TransformerConfig
+
+STEP_BOUND = 1e-11
+GRADIENT_BOUND = 1e-10
+
+
+def allowed(bound: float, scale: float) -> float:
+    """Bounds are for numbers around 1; larger ones are rounded in proportion."""
+    return bound * max(1.0, scale) if math.isfinite(scale) else bound
+
+
+def largest(array: np.ndarray) -> float:
+    """Largest absolute value; NaN anywhere gives NaN, which no bound accepts."""
+    return float(np.max(np.abs(array))) if array.size else 0.0
+
+
+def worst(a: float, b: float) -> float:
+    """The larger; NaN wins."""
+    return float(np.maximum(a, b))
+
+
+def mask_of(step: str, ids: Ids, config: TransformerConfig) -> np.ndarray:
+    """The real positions (B, S) or (B, T) of a sub-step's rows."""
+    source, target = ids.real(config)
+    return source if over_source(step) else target
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:
     """Largest absolute difference over the rows in ``mask``; NaN anywhere there gives NaN."""
-    return float(np.abs(one[mask] - other[mask]).max()) if mask.any() else 0.0
+    return largest(one[mask] - other[mask])
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -78,5 +78,5 @@ MUTATIONS = (
     patch_mutation("look-ahead one off", "look-ahead mask one off", "the next token is seen"),
     patch_mutation("unbiased variance", "LayerNorm variance", "divided by D-1"),
     patch_mutation("residual after norm", "residual", "taken after the norm"),
-    patch_mutation("scale after positions", "embedding scale", "applied after the positions"),
+    patch_mutation("scale after positions", "place of the scale", "after the positions"),
 )  # fmt: skip

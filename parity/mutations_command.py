@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from parity.needed import both_frameworks, exact_numbers
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import exit_status
 
@@ -60,12 +61,12 @@ def measured(config: TransformerConfig) -> Iterator[dict[str, Any]]:
     """The first variant of every mutation, planted in the same model."""
     import numpy as np
 
-    from parity.compare import exact_numbers
-    from parity.explain import run as trace
-    from parity.inputs import generated
-    from parity.measures import divergence
-    from parity.mutations import MUTATIONS
-    from parity.substeps import LOGITS
+    with both_frameworks():
+        from parity.explain import run as trace
+        from parity.inputs import generated
+        from parity.measures import divergence
+        from parity.mutations import MUTATIONS
+        from parity.substeps import LOGITS
 
     exact_numbers()
     right, ids = random_subject(config), generated(config, 16)[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from convert.importing import Import, read_import
-from convert.layouts import FIRST, SECOND
+from convert.layouts import BESIDE
 from convert.options import inspect_parser
 from convert.pipeline import Converted
-from convert.rules import ASIDE
 from parity.sides import TWINS, Side
 from transformer_spec import Faults, TransformerConfig, UserError
 
@@ -41,14 +43,28 @@ def checkpoint_side(given: str, framework: str | None) -> Side:
     found = read_import(inspect_parser().parse_args(shlex.split(given)))
     framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
     what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
-    return TWINS[framework](given, what, framework, found.config, weights_of(found))
+    return TWINS[framework](given, what, framework, found.config, Stored(found))
 
 
-def weights_of(found: Import) -> dict:
-    """Canonical name -> array, as stored."""
-    canonical = Converted(found.content.tensors, found.rules)
-    names = [n for n in canonical if not n.startswith((FIRST, SECOND, ASIDE))]
-    return {name: canonical.read(name) for name in names}
+class Stored(Mapping[str, np.ndarray]):
+    """Canonical name -> array of a checkpoint, read from its file whenever it is asked for."""
+
+    def __init__(self, found: Import) -> None:
+        self.canonical = Converted(found.content.tensors, found.rules)
+        self.names = [name for name in self.canonical if not name.startswith(BESIDE)]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.canonical.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.canonical[name].size for name in self.names)
 
 
 def check_comparable(a: Side, b: Side) -> None:

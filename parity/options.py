@@ -2,6 +2,8 @@
 
 import argparse
 
+from convert.options import size
+
 DESCRIPTION = """Compare two models on this machine: every sub-step, the loss and every gradient in
 float64, which tells a wrong conversion from rounding; then what float32 and bfloat16 round."""
 EXAMPLES = """A and B:
@@ -34,7 +36,15 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("a", metavar="A", help="the model to trust")
     add("b", metavar="B", help="the model to check")
-    add("--ids", metavar="FILE", help='lines of {"source": [...], "target": [...]} to compare on')
+    own = result.add_mutually_exclusive_group()
+    own.add_argument(
+        "--text",
+        metavar="FILE",
+        help="texts to compare on, lines of source, tab, target (default: generated token ids)",
+    )
+    own.add_argument(
+        "--ids", metavar="FILE", help='token ids, lines of {"source": [...], "target": [...]}'
+    )
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
     add("--precision", nargs="*", default=["float32", "bfloat16"], metavar="NAME",
@@ -51,9 +61,13 @@ def parser() -> argparse.ArgumentParser:
         )
         add(f"--{side}-device", choices=("cpu", "gpu", "tpu"), help=f"where {side.upper()} runs")
     add("--device", choices=("cpu", "gpu", "tpu"), default="cpu", help="where both run [cpu]")
+    add("--max-ram", type=size, metavar="SIZE",
+        help="most memory to use, as in 8GB; where whole models in float64 do not fit, they are "
+        "compared module by module (default: most of what is free)")  # fmt: skip
     add("--full", action="store_true", help="show every sub-step and every gradient")
     add("--json", action="store_true", help="print the report as JSON")
-    add("--plot", metavar="FILE", help="draw the error of every sub-step, as in parity.png")
+    add("--plot", nargs="?", const="parity.png", metavar="FILE",
+        help="draw the error of every sub-step [parity.png]")  # fmt: skip
     add(
         "--certificate",
         action="store_true",

@@ -38,12 +38,12 @@ def unbiased_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
     return centred / (variance + self.eps).sqrt() * self.weight + self.bias
 
 
-def residual_after_norm(self: layers.Layer, x, norm, sub_layer, dropout):
+def residual_after_norm(self: layers.Layer, x, norm, sub_layer, dropout, *given):
     """Pre: the sum starts from the normed input. Post: the norm is on the sub-layer alone."""
     if self.config.norm_position == "pre":
         normed = norm(x)
-        return normed + drop(sub_layer(normed), self.config.dropout, dropout)
-    return x + norm(drop(sub_layer(x), self.config.dropout, dropout))
+        return normed + drop(sub_layer(normed, *given, dropout), self.config.dropout, dropout)
+    return x + norm(drop(sub_layer(x, *given, dropout), self.config.dropout, dropout))
 
 
 def scaled_after_positions(self: model.Half, tokens, table, position_ids, dropout):

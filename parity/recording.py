@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 from unittest import mock
 
@@ -17,7 +18,7 @@ import torch_transformer.layers as torch_layers
 import torch_transformer.model as torch_model
 from parity.substeps import EMBED
 
-Recorded = dict[str, Any]
+Recorded = MutableMapping[str, Any]
 TORCH_RECORDED = (nn.Linear, nn.LayerNorm, torch_model.OutputProjection)
 TORCH_LAYERS = (torch_layers.EncoderLayer, torch_layers.DecoderLayer)
 FLAX_RECORDED = (flax_primitives.Linear, flax_primitives.LayerNorm, flax_model.OutputProjection)
@@ -39,53 +40,53 @@ def recorded_torch(
     model: nn.Module,
     modules: Mapping[str, str],
     first_layers: Mapping[str, str],
-    until: str | None = None,
-    reached: type[Exception] = RuntimeError,
+    found: Recorded | None = None,
 ) -> Iterator[Recorded]:
     """Record modules (their path -> canonical name) and what enters the first layer of a half.
 
-    A module that runs twice keeps what it computed last. ``reached`` is raised as soon as the
-    sub-step ``until`` is there.
+    A module that runs twice keeps what it computed last. What is recorded goes into ``found``.
     """
-    found: Recorded = {}
-    handles = []
-
-    def keep(name: str):
-        def hook(_, args, kwargs, output):
-            found[f"{name} input"] = args[0] if args else next(iter(kwargs.values()))
-            found[name] = output[0] if isinstance(output, tuple) else output
-            if until is not None and until in found:
-                raise reached
-
-        return hook
-
-    def keep_embedding(half: str):
-        def hook(_, args, kwargs):
-            given = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values())))
-            found[f"{half}.{EMBED}"] = given
-            if until == f"{half}.{EMBED}":
-                raise reached
-
-        return hook
-
-    for path, name in modules.items():
-        module = model.get_submodule(path)
-        handles.append(module.register_forward_hook(keep(name), with_kwargs=True))
-    for path, half in first_layers.items():
-        module = model.get_submodule(path)
-        handles.append(module.register_forward_pre_hook(keep_embedding(half), with_kwargs=True))
-    try:
+    found = {} if found is None else found
+    with contextlib.ExitStack() as hooks:
+        for path, name in modules.items():
+            handle = model.get_submodule(path).register_forward_hook(
+                functools.partial(_keep, found, name), with_kwargs=True
+            )
+            hooks.callback(handle.remove)
+        for path, half in first_layers.items():
+            handle = model.get_submodule(path).register_forward_pre_hook(
+                functools.partial(_keep_embedding, found, half), with_kwargs=True
+            )
+            hooks.callback(handle.remove)
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+class EndsAt(dict):
+    """Raises ``reached`` as soon as it holds ``until``."""
+
+    def __init__(self, until: str | None, reached: Exception) -> None:
+        self.until, self.reached = until, reached
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if name == self.until:
+            raise self.reached
+
+
+def _keep(found: Recorded, name: str, _, args: tuple, kwargs: dict, output: Any) -> None:
+    found[f"{name} input"] = args[0] if args else next(iter(kwargs.values()))
+    found[name] = output[0] if isinstance(output, tuple) else output
+
+
+def _keep_embedding(found: Recorded, half: str, _, args: tuple, kwargs: dict) -> None:
+    given = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values())))
+    found[f"{half}.{EMBED}"] = given
 
 
 @contextlib.contextmanager
-def recorded_flax(model: nnx.Module) -> Iterator[Recorded]:
+def recorded_flax(model: nnx.Module, found: Recorded) -> Iterator[Recorded]:
     """The same for the Flax twin, whose classes are listened to while the block runs."""
     names = {id(m): ".".join(map(str, path)) for path, m in nnx.iter_modules(model)}
-    found: Recorded = {}
 
     def listening(kind: type, keep):
         plain = kind.__call__

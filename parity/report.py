@@ -17,6 +17,7 @@ def as_text(report: dict[str, Any], full: bool = False) -> str:
     ]
     for field, (one, other) in report["different_settings"].items():
         lines.append(f"different in their configs: {field}: A {one!r}, B {other!r}")
+    lines += report.get("notes", [])
     rows = report["rows"] if full else grouped(report["rows"])
     lines += ["", *table(rows, list(report["budget"])), ""]
     lines += budget_lines(report["budget"])
@@ -91,21 +92,22 @@ def budget_lines(budget: dict[str, Any]) -> list[str]:
                 f"{precision + ', ' + side.upper():<24}{m['max_abs']:>10.1e}{m['relative']:>10.1e}"
                 f"{m['max_kl']:>10.1e}{m['top1']:>9.2%}{m['top5']:>9.2%}"
             )
+            if "overflow" in m:
+                lines.append(f"  NaN or infinite numbers, first in {m['overflow']}")
     return [*lines, ""]
 
 
 def departure_lines(report: dict[str, Any]) -> list[str]:
     """The first sub-step that departs with the numbers of both sides, and its causes."""
-    first = report.get("first")
+    first, causes = report.get("first"), report.get("causes", [])
     if not first:
-        return []
+        return [f"what explains it: {cause['in_words']}" for cause in causes]
     at = ", ".join(map(str, first["at"]))
     lines = [
         f"first to differ: {first['in_words']}, at [{at}]: A {first['a']:.17g}, B {first['b']:.17g}"
     ]
-    causes = report.get("causes", [])
     if causes:
         lines += [f"what explains all of it: {cause['in_words']}" for cause in causes[:5]]
-    else:
+    elif "causes" in report:
         lines.append("no single known slip explains it")
     return [*lines, ""]

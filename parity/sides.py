@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +17,16 @@ from flax import nnx
 import flax_transformer
 import torch_transformer
 from convert import torch_to_flax
-from flax_transformer.training import objective as flax_objective
 from flax_transformer.weights import fill, skeleton, variables
+from parity.gradients import flax_gradients, torch_gradients
 from parity.inputs import Ids
 from parity.one_pass import one_pass_bfloat16
 from parity.recording import recorded_flax, recorded_torch, twin_first_layers, twin_modules
-from torch_transformer.training import objective as torch_objective
-from torch_transformer.weights import tensors
-from transformer_spec import TransformerConfig, to_torch, trained_names
+from parity.streaming import Spilled, streamed_flax, streamed_torch
+from transformer_spec import TransformerConfig
 
 Weights = dict[str, np.ndarray]
-Trace = dict[str, np.ndarray]
+Trace = Mapping[str, np.ndarray]
 NUMPY = {
     "float64": np.dtype(np.float64),
     "float32": np.dtype(np.float32),
@@ -40,14 +40,20 @@ PLAIN = {ONE_PASS: "float32"}
 
 @dataclass
 class Side(ABC):
-    """``given`` is what the user typed, ``what`` what it is; weights have canonical names."""
+    """``given`` is what the user typed, ``what`` what it is; weights have canonical names.
+
+    Weights may be read from a file whenever they are asked for. ``streamed`` asks for one module's
+    weights in memory at a time.
+    """
 
     given: str
     what: str
     framework: str
     config: TransformerConfig
-    weights: Weights | None = None
+    weights: Mapping[str, np.ndarray] | None = None
     device: str = "cpu"
+    streamed: bool = False
+    can_stream: ClassVar[bool] = False
 
     @abstractmethod
     def trace(self, ids: Ids, precision: str) -> Trace:
@@ -67,13 +73,28 @@ class Side(ABC):
         """Tables (canonical names) with a row that never gets a gradient from being looked up."""
         return {}
 
+    def held_bytes(self) -> int:
+        """Bytes that are in memory whatever is done about it, and not there yet."""
+        return 0
+
+    def stored_bytes(self) -> int:
+        """Bytes of the weights as they are stored, where those are still to be read."""
+        return getattr(self.weights, "nbytes", 0)
+
+    def read_all(self) -> None:
+        """Take all weights into memory."""
+        self.weights = None if self.weights is None else dict(self.weights.items())
+
+    @property
+    def torch_place(self) -> str:
+        """PyTorch's word for the device."""
+        return "cuda" if self.device == "gpu" else "cpu"
+
 
 class TorchTwin(Side):
     """The PyTorch twin with a checkpoint's weights."""
 
-    @property
-    def place(self) -> str:
-        return "cuda" if self.device == "gpu" else "cpu"
+    can_stream = True
 
     def model(self, precision: str) -> torch_transformer.Transformer:
         assert self.weights is not None
@@ -81,11 +102,13 @@ class TorchTwin(Side):
         model = torch_transformer.Transformer(self.config, dtype=getattr(torch, wide))
         held = {name: array.astype(NUMPY[wide]) for name, array in self.weights.items()}
         torch_transformer.load_weights(model, held)
-        return model.to(self.place, getattr(torch, precision)).eval()
+        return model.to(self.torch_place, getattr(torch, precision)).eval()
 
     def trace(self, ids: Ids, precision: str) -> Trace:
         if precision not in NUMPY:
             return {}
+        if self.streamed:
+            return self.streamed_trace(ids, precision)
         model = self.model(precision)
         with (
             torch.no_grad(),
@@ -94,22 +117,29 @@ class TorchTwin(Side):
             model(*self.tokens(ids))
         return {name: as_float64(x) for name, x in found.items()}
 
+    def streamed_trace(self, ids: Ids, precision: str) -> Trace:
+        assert self.weights is not None
+        found, dtype = Spilled(as_float64), getattr(torch, precision)
+        with (
+            streamed_torch(self.config, self.weights, dtype, self.torch_place) as model,
+            torch.no_grad(),
+            recorded_torch(model, twin_modules(model), twin_first_layers(model), found),
+        ):
+            model(*self.tokens(ids))
+        return found
+
     def tokens(self, ids: Ids) -> list[torch.Tensor]:
-        return [torch.from_numpy(array).to(self.place) for array in ids]
+        return [torch.from_numpy(array).to(self.torch_place) for array in ids]
 
     def gradients(self, ids: Ids) -> tuple[float, Weights]:
-        model = self.model("float64")
         given, wanted, count = ids.for_loss(self.config)
-        parts = [torch.from_numpy(x).to(self.place) for x in (ids.source, given, wanted)]
-        loss = torch_objective(model, *parts, smoothing=0.0) / count
-        loss.backward()
-        held = tensors(model)
-        found = {name: held[name].grad for name in trained_names(self.config)}
-        return float(loss.detach()), {n: as_float64(g) for n, g in found.items() if g is not None}
+        return torch_gradients(self.model("float64"), (ids.source, given, wanted), count)
 
 
 class FlaxTwin(Side):
     """The Flax twin with a checkpoint's weights, compiled as it is in use."""
+
+    can_stream = True
 
     def model(self, precision: str) -> flax_transformer.Transformer:
         assert self.weights is not None
@@ -121,12 +151,14 @@ class FlaxTwin(Side):
 
     def trace(self, ids: Ids, precision: str) -> Trace:
         with jax.default_device(jax.devices(self.device)[0]):
+            if self.streamed:
+                return {} if precision == ONE_PASS else self.streamed_trace(ids, precision)
             model = self.model(precision)
             bones = skeleton(model)
 
-            def run(held: Mapping[str, jax.Array], source: jax.Array, target: jax.Array) -> Trace:
+            def run(held: Mapping[str, jax.Array], source: jax.Array, target: jax.Array) -> Any:
                 twin = fill(bones, held)
-                with recorded_flax(twin) as found:
+                with recorded_flax(twin, {}) as found:
                     twin(source, target)
                 return found
 
@@ -135,25 +167,23 @@ class FlaxTwin(Side):
             found = jax.jit(wanted)(held, *self.tokens(ids))
         return {name: as_float64(x) for name, x in found.items()}
 
-    def tokens(self, ids: Ids) -> list[jax.Array]:
-        return [jnp.asarray(array, jnp.int32) for array in ids]
+    def streamed_trace(self, ids: Ids, precision: str) -> Trace:
+        assert self.weights is not None
+        found, dtype = Spilled(as_float64), NUMPY[precision].type
+        with (
+            streamed_flax(self.config, self.weights, dtype) as model,
+            recorded_flax(model, found),
+        ):
+            model(*self.tokens(ids))
+        return found
+
+    def tokens(self, ids: Ids) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(ids.source, jnp.int32), jnp.asarray(ids.target, jnp.int32)
 
     def gradients(self, ids: Ids) -> tuple[float, Weights]:
+        given, wanted, count = ids.for_loss(self.config)
         with jax.default_device(jax.devices(self.device)[0]):
-            model = self.model("float64")
-            *texts, count = ids.for_loss(self.config)
-            source, given, wanted = (jnp.asarray(x, jnp.int32) for x in (ids.source, *texts))
-            bones = skeleton(model)
-
-            def mean_loss(held: Mapping[str, jax.Array]) -> jax.Array:
-                twin = fill(bones, held)
-                loss = flax_objective(twin, source, given, wanted, smoothing=0.0)
-                return loss / count
-
-            held = {name: variable[...] for name, variable in variables(model).items()}
-            loss, found = jax.value_and_grad(mean_loss)(held)
-        named = dict(to_torch(name, as_float64(g)) for name, g in found.items())
-        return float(loss), {name: named[name] for name in trained_names(self.config)}
+            return flax_gradients(self.model("float64"), (ids.source, given, wanted), count)
 
 
 def as_float64(x: torch.Tensor | jax.Array) -> np.ndarray:

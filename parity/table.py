@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -16,13 +15,15 @@ from convert import flax_to_torch, torch_to_flax
 from convert.checkpoints import read_checkpoint, write_flax_checkpoint, write_torch_checkpoint
 from flax_transformer.training import make_backend as make_jax
 from parity.cases import config_of, inputs, pairwise_configs
-from parity.twins import Twins, bottom_up, float32_errors, largest, loss_and_gradients
+from parity.measures import largest, worst
+from parity.needed import check_devices, exact_numbers
+from parity.twins import Twins, bottom_up, float32_errors, loss_and_gradients
 from torch_transformer.decoding_state import next_logits, start
 from torch_transformer.training import make_backend as make_torch
 from training_recipe.batches import Batch
 from training_recipe.schedule import learning_rate
 from training_recipe.settings import TrainingSettings
-from transformer_spec import TransformerConfig, UserError, initial_weights
+from transformer_spec import TransformerConfig, initial_weights
 
 BASE_DEPTH = {"num_encoder_layers": 6, "num_decoder_layers": 6, "num_heads": 8}
 
@@ -41,7 +42,8 @@ class Row(NamedTuple):
 
 def table_rows(device: str) -> list[Row]:
     """Every row, largest over all configs; float64 unless the row says float32."""
-    prepare(device)
+    exact_numbers()
+    check_devices([("both twins", framework, device) for framework in ("torch", "jax")])
     configs = pairwise_configs()
     rows = []
     parts: dict[str, float] = {}
@@ -56,24 +58,6 @@ def table_rows(device: str) -> list[Row]:
     rows += float32_rows(device)
     rows.append(Row("weights there and back, changed bytes", changed_bytes(), 0))
     return rows
-
-
-def prepare(device: str) -> None:
-    """64-bit numbers, full float32 precision, and a clear error where the device is absent."""
-    jax.config.update("jax_enable_x64", True)
-    jax.config.update("jax_default_matmul_precision", "highest")
-    torch.set_float32_matmul_precision("highest")
-    try:
-        jax.devices(device)
-    except RuntimeError as error:
-        raise UserError(f"--device {device}: JAX has no such device here ({error})") from None
-    if device == "gpu" and not torch.cuda.is_available():
-        raise UserError("--device gpu: PyTorch sees no GPU here")
-
-
-def worst(a: float, b: float) -> float:
-    """The larger; NaN wins, since no bound accepts it."""
-    return float(np.maximum(a, b))
 
 
 def gradient_rows(configs: list[TransformerConfig], device: str) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.needed import both_frameworks
 from parity.training_task import Task, check_comparable, find_task, separate
 from training_recipe.run_record import library_versions
 from transformer_spec import UserError
@@ -73,14 +74,9 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     task = task_of(options, rest)
     plot = options.plot or task.folder / PLOT
     # The frameworks take seconds to import, which --help and mistakes must not wait for.
-    try:
+    with both_frameworks():
         from parity.training import bound, judge
         from parity.training_plot import draw
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; the comparison needs both frameworks: "
-            "pip install 'twinformer[all]'"
-        ) from None
     prepared = task.prepare(task.settings)
     config = dataclasses.replace(prepared.config, **task.changes)
     if not options.json:

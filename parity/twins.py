@@ -9,12 +9,10 @@ from flax import nnx
 
 import flax_transformer
 import torch_transformer
-from flax_transformer.training import objective as flax_objective
-from flax_transformer.weights import fill, skeleton, variables
 from parity.cases import inputs
-from torch_transformer.training import objective as torch_objective
-from torch_transformer.weights import tensors
-from transformer_spec import TransformerConfig, to_torch, trained_names
+from parity.gradients import flax_gradients, torch_gradients
+from parity.measures import largest
+from transformer_spec import TransformerConfig
 
 Pair = tuple[torch_transformer.Transformer, flax_transformer.Transformer]
 Numbers = dict[str, float]
@@ -66,11 +64,6 @@ class Twins:
         return largest(ours - np.asarray(run(self.flax, *map(self.to_jax, arrays))))
 
 
-def largest(array: np.ndarray) -> float:
-    """Largest absolute value; NaN anywhere gives NaN, which no bound accepts."""
-    return float(np.max(np.abs(array))) if array.size else 0.0
-
-
 def bottom_up(twins: Twins) -> Numbers:
     """Largest difference of each part: attention, feed-forward, layers, halves, logits."""
     config = twins.config
@@ -108,38 +101,16 @@ def loss_and_gradients(
     """Differences of the mean loss and of every gradient, and PyTorch's gradients by name."""
     arrays = twins.source, twins.target[:, :-1], twins.target[:, 1:]
     tokens = int((arrays[2] != twins.config.pad_id).sum())
-    ours, our_gradients = _torch_gradients(twins, arrays, smoothing, dropout_key, tokens)
-    theirs, their_gradients = _flax_gradients(twins, arrays, smoothing, dropout_key, tokens)
+    masks = (None, None)
+    if dropout_key is not None:
+        masks = torch_transformer.Dropout(dropout_key), flax_transformer.Dropout(dropout_key)
+    ours, our_gradients = torch_gradients(twins.torch, arrays, tokens, smoothing, masks[0])
+    with jax.default_device(twins.jax_device):
+        theirs, their_gradients = flax_gradients(twins.flax, arrays, tokens, smoothing, masks[1])
     differences = {
         name: largest(our_gradients[name] - their_gradients[name]) for name in our_gradients
     }
     return {"loss": abs(ours - theirs)} | differences, our_gradients
-
-
-def _torch_gradients(twins, arrays, smoothing, dropout_key, tokens):
-    dropout = None if dropout_key is None else torch_transformer.Dropout(dropout_key)
-    twins.torch.zero_grad()
-    ours = map(twins.to_torch, arrays)
-    loss = torch_objective(twins.torch, *ours, smoothing=smoothing, dropout=dropout) / tokens
-    loss.backward()
-    held = tensors(twins.torch)
-    gradients = {name: held[name].grad for name in trained_names(twins.config)}
-    return float(loss.detach()), {n: g.cpu().numpy() for n, g in gradients.items() if g is not None}
-
-
-def _flax_gradients(twins, arrays, smoothing, dropout_key, tokens):
-    bones = skeleton(twins.flax)
-
-    def mean_loss(held):
-        dropout = None if dropout_key is None else flax_transformer.Dropout(dropout_key)
-        model = fill(bones, held)
-        ours = map(twins.to_jax, arrays)
-        return flax_objective(model, *ours, smoothing=smoothing, dropout=dropout) / tokens
-
-    held = {name: variable[...] for name, variable in variables(twins.flax).items()}
-    loss, gradients = jax.value_and_grad(mean_loss)(held)
-    named = dict(to_torch(name, np.asarray(g)) for name, g in gradients.items())
-    return float(loss), {name: named[name] for name in trained_names(twins.config)}
 
 
 def float32_errors(config: TransformerConfig, device: str = "cpu") -> Numbers:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from transformer_spec import UserError
+from parity.needed import both_frameworks
 from transformer_spec.errors import exit_status
 
 
@@ -26,13 +26,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     # The frameworks take seconds to import, which --help must not wait for.
-    try:
+    with both_frameworks():
         from parity.table import print_table, table_rows
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; the comparison needs both frameworks: "
-            "pip install 'twinformer[all]'"
-        ) from None
     rows = table_rows(options.device)
     print_table(rows, options.json)
     return 0 if all(row.holds for row in rows) else 1

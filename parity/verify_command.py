@@ -19,6 +19,7 @@ from parity.certificate import (
     read_certificate,
 )
 from parity.fingerprints import read_files, shown
+from parity.needed import both_frameworks, progress
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
@@ -34,18 +35,14 @@ Found = dict[str, Any]
 
 def compare_again(a: str, b: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The report of the same comparison, made now."""
-    try:
+    with both_frameworks("--quick verifies the files alone"):
         from parity.compare import Settings, compare
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed; comparing again needs both frameworks: pip install "
-            "'twinformer[all]'; --quick verifies the files alone"
-        ) from None
     try:
         chosen = Settings.from_dict(settings)
     except TypeError as error:
         raise UserError(f"the certificate's settings are of another version: {error}") from None
-    return compare(a, b, chosen)
+    with progress() as told:
+        return compare(a, b, chosen, told)
 
 
 def main(arguments: Sequence[str], rerun: Rerun = compare_again) -> int:

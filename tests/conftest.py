@@ -8,6 +8,8 @@ import tempfile
 
 import pytest
 
+# Threads of tiny models only wait for each other, the more so where tests run side by side.
+THREADS = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 COMPILED = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -38,10 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(place.cleanup)
     # A folder for each process that tests: they would read what another has half written.
     os.environ.update({"JAX_COMPILATION_CACHE_DIR": place.name, **COMPILED})
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
 
     from jaxtyping import install_import_hook
 
-    parts = ("dropout", "layers", "model", "loss", "decoding", "decoding_state")
+    parts = ("dropout", "layers", "model", "loss", "decoding", "decoding_state", "attention_maps")
     twins = ("torch_transformer", "flax_transformer")
     modules = [f"{twin}.{part}" for twin in twins for part in parts]
     install_import_hook(modules, "beartype.beartype")

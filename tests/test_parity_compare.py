@@ -95,6 +95,17 @@ class TestNotTheSame:
         assert "fcOut not transposed: in decoder.dec_layers.1.multiheadattention2" in text
         assert "FAIL: not the same function" in text
 
+    def test_a_tie_that_only_gradients_show(self, tmp_path, capsys):
+        tied = replace(TINY, tied_embeddings="target_output")
+        weights = random_weights(tied)
+        one = write(tmp_path / "tied", tied, weights)
+        table = {"decoder.finalFc.weight": weights["decoder.embedding.weight"]}
+        other = write(tmp_path / "untied", TINY, weights | table)
+        assert main([str(one), str(other), "--precision"]) == 1
+        text = capsys.readouterr().out
+        assert "tied embeddings: A 'target_output', B 'none'" in text
+        assert "gradient of decoder.embedding.weight is the first to differ" in text
+
     def test_what_nothing_explains_is_said(self, tmp_path, folder, capsys):
         weights = random_weights(TINY)
         name = "encoder.enc_layers.0.ffn.fc1.weight"

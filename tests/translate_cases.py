@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import translate
 from convert.checkpoints import Checkpoint, write_flax_checkpoint, write_torch_checkpoint
@@ -52,15 +51,6 @@ def make_run(path, writer, steps=(10,), seed=0):
         weights = {name: draw.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes}
         WRITERS[writer](run.checkpoint(step), Checkpoint(weights))
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """PyTorch's threads and XLA's wait for each other where they share few cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from convert.tensors import Header, Tensors
-from transformer_spec import UserError
+from transformer_spec import Faults, UserError
 
 MAX_DIMENSIONS = 64
 MAX_BYTES = 2**62
@@ -39,6 +39,16 @@ def shown(value: Any, limit: int = 120) -> str:
     """A value of a file for a message, cut short."""
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def dtype_faults(
+    headers: Mapping[str, Header], known: Callable[[np.dtype], bool], possible: str
+) -> Faults:
+    """The arrays whose number format a container cannot hold."""
+    faults = Faults()
+    for name, header in headers.items():
+        faults.require(known(header.dtype), f"{name!r}: {header}; possible: {possible}")
+    return faults
 
 
 def fill(path: Path, start: int, array: np.ndarray) -> None:

@@ -12,14 +12,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from convert.formats.arrays import file_size, fill
+from convert.formats.arrays import dtype_faults, file_size, fill
 from convert.formats.atomic import written_aside
 from convert.formats.content import ContentFile, Leaf, Placed, nest
 from convert.formats.msgpack_scan import ARRAY, CHUNKED, DTYPES, ScanError, StoredArray, scan
 from convert.formats.placing import place_arrays
 from convert.formats.shards import INDEX_SUFFIX, open_shards
 from convert.tensors import Header, Tensors, as_bytes
-from transformer_spec import Faults, UserError
+from transformer_spec import UserError
 
 CHUNK_SIZE = 2**30
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -70,10 +70,7 @@ def write_msgpack(path: Path, tensors: Tensors, content: Mapping[str, Any] | Non
     ``content`` is the tree to write, ``Placed(name)`` in it where an array belongs; without it the
     names are taken apart at their dots. Few arrays are in memory at a time.
     """
-    faults = Faults()
-    for name, header in tensors.items():
-        known = header.dtype in NAMES
-        faults.require(known, f"{name!r}: {header}; possible: {', '.join(DTYPES)}")
+    faults = dtype_faults(tensors, NAMES.__contains__, ", ".join(DTYPES))
     faults.raise_if_any("a .msgpack file cannot hold every array")
     tree = _sorted(nest({name: Placed(name) for name in tensors})) if content is None else content
     with written_aside(path) as aside, open(aside, "wb") as file:

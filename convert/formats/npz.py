@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert.formats.arrays import check_shape, file_size, shown, write_array
+from convert.formats.arrays import check_shape, dtype_faults, file_size, shown, write_array
 from convert.formats.atomic import written_aside
 from convert.formats.zip_entries import Entry, beginning, fill_from, read_entries
 from convert.tensors import Header, Tensors
@@ -106,12 +106,13 @@ def _parsed(text: str) -> tuple[np.dtype, bool, Any]:
     return np.dtype(dtype), fortran, content["shape"]
 
 
+def _is_plain(dtype: np.dtype) -> bool:
+    return dtype.kind in PLAIN_KINDS and dtype.isbuiltin == 1
+
+
 def write_npz(path: Path, tensors: Tensors) -> None:
     """Write a file that numpy.load reads, not packed; one array at a time is in memory."""
-    faults = Faults()
-    for name, header in tensors.items():
-        plain = header.dtype.kind in PLAIN_KINDS and header.dtype.isbuiltin == 1
-        faults.require(plain, f"{name!r}: {header}; NumPy's own numbers are possible")
+    faults = dtype_faults(tensors, _is_plain, "NumPy's own numbers")
     faults.raise_if_any("a .npz file cannot hold every array")
     with (
         written_aside(path) as aside,

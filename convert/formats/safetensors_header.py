@@ -15,7 +15,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from convert.formats.arrays import check_lengths, check_shape, file_size, read_bytes, shown
+from convert.formats.arrays import (
+    check_lengths,
+    check_shape,
+    dtype_faults,
+    file_size,
+    read_bytes,
+    shown,
+)
 from convert.tensors import Header
 from transformer_spec import Faults, UserError
 
@@ -147,10 +154,8 @@ def header_bytes(
     headers: Mapping[str, Header], metadata: Mapping[str, str] | None
 ) -> tuple[bytes, dict[str, int]]:
     """The length, the JSON padded to 8 bytes, and where each array's bytes begin, in file order."""
-    faults = Faults()
-    for name, header in headers.items():
-        faults.require(header.dtype in NAMES, f"{name!r}: {header}; possible: {', '.join(DTYPES)}")
-        faults.require(name != METADATA, f"{METADATA!r} is no possible name")
+    faults = dtype_faults(headers, NAMES.__contains__, ", ".join(DTYPES))
+    faults.require(METADATA not in headers, f"{METADATA!r} is no possible name")
     faults.raise_if_any("safetensors cannot hold every array")
     ordered = sorted(headers, key=lambda name: (-RANKS[NAMES[headers[name].dtype]], name))
     content: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))} if metadata else {}

@@ -13,13 +13,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from convert.formats.arrays import dtype_faults
 from convert.formats.atomic import written_aside
 from convert.formats.content import Placed
 from convert.formats.pickle_writer import PickleWriter
 from convert.formats.pickled_tensors import TORCH_DTYPES
 from convert.formats.placing import place_arrays
 from convert.tensors import Subset, Tensors
-from transformer_spec import Faults
 
 FOLDER = "archive"
 ALIGNMENT = 64
@@ -37,10 +37,7 @@ def write_torch_pickle(
     ``content`` is the tree to write, ``Placed(name)`` in it where a tensor belongs; without it the
     file holds a dict of all tensors. A tensor in several places is stored once.
     """
-    faults = Faults()
-    for name, header in tensors.items():
-        known = header.dtype in DTYPE_NAMES
-        faults.require(known, f"{name!r}: {header}; possible: {', '.join(TORCH_DTYPES)}")
+    faults = dtype_faults(tensors, DTYPE_NAMES.__contains__, ", ".join(TORCH_DTYPES))
     faults.raise_if_any("a .pt file cannot hold every array")
     writer = PickleWriter({name: (DTYPE_NAMES[h.dtype], h) for name, h in tensors.items()})
     plain = {name: Placed(name) for name in tensors}

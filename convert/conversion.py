@@ -10,6 +10,7 @@ import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
 import numpy as np
 from tqdm import tqdm
 
+from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
 from convert.foreign import ORIGIN
 from convert.formats.atomic import written_aside
@@ -20,8 +21,8 @@ from convert.numbers import AsDtype, as_dtype
 from convert.optimizer_states import Group
 from convert.options import wrapper_of
 from convert.pipeline import Converted
-from convert.rules import Duplicate, Reversed, Rule, RuleError
-from convert.targets import SETTINGS, Target, choose_target, target_rules
+from convert.rules import ASIDE, Duplicate, Reversed, Rule, RuleError
+from convert.targets import CTRANSLATE2, SETTINGS, Target, choose_target, target_rules
 from convert.tensors import Joined, Subset, Tensors
 from convert.writing import write_target
 from transformer_spec import Faults, UserError
@@ -42,7 +43,8 @@ class Conversion:
     @property
     def count(self) -> int | None:
         """Steps of the optimizer that is carried; None where there is none."""
-        return self.source.content.count if self.source.has_moments else None
+        carried = self.source.has_moments and self.target.model is None
+        return self.source.content.count if carried else None
 
 
 def plan(options: argparse.Namespace) -> Conversion:
@@ -50,11 +52,12 @@ def plan(options: argparse.Namespace) -> Conversion:
     target = choose_target(options)
     check_destination(options.source, options.dest)
     source = read_import(options)
-    target = replace(target, wrapper=_target_map(options, source, target))
+    wrapper, model = _target_map(options, source, target), _model(options, source)
+    target = replace(target, wrapper=wrapper, model=model)
     settings = _settings(target, source)
     canonical = Converted(source.content.tensors, source.rules)
     exports = target_rules(target, source.config, canonical, source.origin)
-    dropped = source.dropped | _without_place(canonical, exports, target)
+    dropped = source.dropped | _without_place(source.rules, exports, target)
     return Conversion(source, target, exports, Ledger(source.rules, exports, dropped), settings)
 
 
@@ -72,6 +75,13 @@ def _target_map(options: argparse.Namespace, source: Import, target: Target) -> 
     return wrapper
 
 
+def _model(options: argparse.Namespace, source: Import) -> CTranslate2Model | None:
+    """What CTranslate2 has to be told, where the target is that."""
+    if options.to != CTRANSLATE2:
+        return None
+    return prepare(source.config, source.located.home, options.quantization or "float32")
+
+
 def _settings(target: Target, source: Import) -> dict | None:
     """The target's own config file; what it cannot express is a UserError."""
     if target.family is None:
@@ -81,11 +91,17 @@ def _settings(target: Target, source: Import) -> dict | None:
     return target.family.write_settings(source.config, original)
 
 
-def _without_place(canonical: Tensors, exports: list[Rule], target: Target) -> dict[str, str]:
-    """What was kept aside for another family than the target's."""
+def _without_place(imports: list[Rule], exports: list[Rule], target: Target) -> dict[str, str]:
+    """Source names that the target has no tensor for: another family's, or training's alone."""
     used = {name for rule in exports for name in rule.sources}
-    left = [name for name in canonical if name not in used]
-    return dict.fromkeys(left, f"kept aside, and {target.name} has no such tensor")
+    left = [rule for rule in imports if rule.targets and used.isdisjoint(rule.targets)]
+    dropped = {}
+    for rule in left:
+        aside = rule.targets[0].startswith(ASIDE)
+        what = "kept aside" if aside else "for training alone"
+        reason = f"{what}, and {target.name} has no such tensor"
+        dropped |= dict.fromkeys(rule.sources, reason)
+    return dropped
 
 
 def check_destination(source: Path, dest: Path) -> None:
@@ -129,7 +145,9 @@ def run(conversion: Conversion, dest: Path) -> str:
         source = Hashed(tensors, bar.update)
         warnings = _write(conversion, folder, source)
     lines = [*conversion.source.notes, *warnings, summary(conversion, "converted")]
-    return "\n".join(lines) + f"; every tensor is in {dest / 'conversion.json'}"
+    lines[-1] += f"; every tensor is in {dest / 'conversion.json'}"
+    model = conversion.target.model
+    return "\n".join(lines + ([model.usage(dest)] if model else []))
 
 
 def check_ties(tensors: Tensors, conversion: Conversion) -> None:
@@ -152,7 +170,7 @@ def _write(conversion: Conversion, folder: Path, source: Hashed) -> list[str]:
     write_target(folder, conversion.target, target, conversion.count, groups)
     source.read_rest()
     _write_settings(conversion, folder)
-    _carry(conversion.source.located.home, folder)
+    carry(conversion.source.located.home, folder)
     path = folder / "conversion.json"
     write_ledger(path, _heading(conversion), conversion.ledger, source, target)
     return source.warnings() + (cast.warnings() if cast else [])
@@ -169,6 +187,8 @@ def optimizer_groups(conversion: Conversion) -> list[Group]:
 
 def _write_settings(conversion: Conversion, folder: Path) -> None:
     """config.json in the target's own words; beside ours, where the weights came from."""
+    if conversion.target.model is not None:
+        return  # CTranslate2 has written its own
     if conversion.settings is None:
         conversion.source.config.save(folder / SETTINGS)
         if conversion.source.origin is not None:
@@ -180,7 +200,7 @@ def _write_settings(conversion: Conversion, folder: Path) -> None:
         conversion.source.config.save(folder / SETTINGS)
 
 
-def _carry(home: Path | None, folder: Path) -> None:
+def carry(home: Path | None, folder: Path) -> None:
     """Copy what makes the weights usable, so that a converted run still translates."""
     for part in [home / name for name in CARRIED] if home else []:
         if part.is_dir():
@@ -195,10 +215,15 @@ def _heading(conversion: Conversion) -> dict[str, object]:
         "source": str(source.path),
         "weights": str(source.located.weights),
         "from": {"names": source.names, "container": source.content.container},
-        "to": {"names": target.name, "container": target.container},
+        "to": {"names": target.name, "container": target.container} | _stored(target),
         "optimizer_steps": conversion.count,
         "notes": source.notes,
     }
+
+
+def _stored(target: Target) -> dict[str, str]:
+    """What became of the numbers after the ledger's fingerprints were taken."""
+    return {"quantization": target.model.quantization} if target.model else {}
 
 
 def in_bytes(size: int) -> str:
@@ -219,8 +244,10 @@ def summary(conversion: Conversion, verb: str) -> str:
 
 
 def _moments(tensors: Tensors, conversion: Conversion) -> str:
+    if conversion.target.model is not None:
+        return "no optimizer: it only translates"
     if conversion.count is None:
         return "no optimizer moments: the optimizer starts fresh"
-    names = [n for n in tensors if n.startswith(conversion.source.content.layout.moments)]
+    names = [n for n in tensors if n.startswith(conversion.source.content.layout.training)]
     size = in_bytes(Subset(tensors, names).size)
     return f"optimizer moments carried ({conversion.count} steps, {size})"

@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from convert.folders import is_foreign
 from convert.targets import CONTAINERS, TARGETS
@@ -28,6 +29,8 @@ EXAMPLES = """examples:
       --num-heads 8 --num-encoder-layers 3 --num-decoder-layers 3 \\
       --source-vocab-size 7855 --target-vocab-size 5893
       a checkpoint of the PyTorch tutorial, either published form
+  python -m convert runs/demo demo-ct2 --to ctranslate2 --quantization int8
+      a folder that CTranslate2 loads, and the call that translates with it
 """
 INSPECT = "inspect"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -56,6 +59,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--dtype", choices=DTYPES, help="write weights in this number format (default: as they are)"
+    )
+    add(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        help="ctranslate2: how its library stores the weights (default: float32)",
     )
     add(
         "--shard-size",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoints import FORMATS
+from convert.exports.ctranslate2_model import write_model
 from convert.folders import (
     KEPT_ASIDE,
     MODEL,
@@ -35,24 +36,30 @@ def write_target(
     """Write every tensor of a target into an existing folder.
 
     Moments go into an ``optimizer.pt`` that torch loads where the groups of its parameters are
-    known, else into safetensors by name.
+    known, else, or with raw weights, into safetensors by name.
     """
+    if target.model is not None:
+        write_model(folder, target.model, tensors)
+        return
     aside = _starting(tensors, (ASIDE,))
     if aside:
         write_safetensors(folder / KEPT_ASIDE, Subset(tensors, aside))
-    moments = _starting(tensors, target.layout.moments)
+    moments = _starting(tensors, target.layout.training)
     weights = Subset(tensors, _rest(tensors, [*aside, *moments]))
     if target.container == "orbax":
         _write_orbax(folder, Subset(tensors, _rest(tensors, aside)), count)
         return
     if moments and count is not None:
-        _write_moments(folder, Subset(tensors, moments), count, groups)
+        _write_moments(folder, target, Subset(tensors, moments), count, groups)
     _write_weights(folder, target, weights)
 
 
-def _write_moments(folder: Path, moments: Tensors, count: int, groups: list[Group]) -> None:
+def _write_moments(
+    folder: Path, target: Target, moments: Tensors, count: int, groups: list[Group]
+) -> None:
     named = {FIRST + name for group in groups for name in group.names}
-    if not groups or named != set(_starting(moments, (FIRST,))):
+    raw = _starting(moments, (target.layout.raw,))
+    if raw or not groups or named != set(_starting(moments, (FIRST,))):
         write_safetensors(folder / OPTIMIZER, moments, {COUNT: str(count)})
         return
     content = state_dict(

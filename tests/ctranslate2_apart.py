@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -34,6 +36,70 @@ def convert_marian(model: str, vocabularies: list[str], folder: str) -> None:
     from ctranslate2.converters import MarianConverter
 
     MarianConverter(model, vocabularies).convert(folder)
+
+
+def export(source: str, folder: str, *options: str) -> str:
+    """``python -m convert`` to CTranslate2 where there is no PyTorch; what it prints."""
+    _without_torch()
+    return _export(source, folder, *options)
+
+
+def _without_torch() -> None:
+    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType]
+
+
+def _export(source: str, folder: str, *options: str) -> str:
+    from convert.__main__ import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([source, folder, "--to", "ctranslate2", *options]) == 0
+    return printed.getvalue()
+
+
+def refused(source: str, folder: str, *options: str) -> tuple[int, str]:
+    """The status of an export that fails, and what it says."""
+    _without_torch()
+    from convert.__main__ import main
+
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = main([source, folder, "--to", "ctranslate2", *options])
+    return status, said.getvalue()
+
+
+def export_and_follow(source: str, folder: str, texts: list[str]) -> tuple[str, list[str]]:
+    """What the export prints, and the lines that the code in it prints for some texts."""
+    said = export(source, folder)
+    return said, _follow(said, texts)
+
+
+def _follow(said: str, texts: list[str]) -> list[str]:
+    code = said[said.index("import ctranslate2") :]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {"texts": texts})
+    return printed.getvalue().splitlines()
+
+
+def quantized(source: str, home: str, texts: list[str], names: list[str]) -> dict[str, list[str]]:
+    """The lines that the exports of several quantizations give for some texts."""
+    options = {name: [source, f"{home}/{name}", "--quantization", name] for name in names}
+    return {name: _follow(_export(*given), texts) for name, given in options.items()}
+
+
+def export_and_answer(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each job: export, search for its sentences, score the outputs that it names."""
+    answers = []
+    for job in jobs:
+        export(job["source"], job["folder"])
+        sentences = job["sentences"]
+        found = [n_best(job["folder"], sentences, **options) for options in job["searches"]]
+        answers.append({"found": found, "scored": score(job["folder"], sentences, job["outputs"])})
+    return answers
+
+
+def n_best(folder: str, sentences: list[list[str]], **options: Any) -> list[list[Any]]:
+    """The outputs of each sentence with their scores, best first."""
+    found = _translator(folder).translate_batch(sentences, return_scores=True, **options)
+    return [list(zip(one.hypotheses, one.scores, strict=True)) for one in found]
 
 
 def translate(folder: str, sentences: list[list[str]], **options: Any) -> list[list[str]]:

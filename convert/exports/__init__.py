@@ -1,0 +1,1 @@
+"""Libraries that our models can be written for and that are never read back."""

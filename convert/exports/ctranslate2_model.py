@@ -1,0 +1,111 @@
+"""A model for CTranslate2: what is decided before a tensor is read, and the files of its folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.exports.ctranslate2_rules import check_expressible, scalars
+from convert.exports.ctranslate2_tokens import Tokens, read_tokens, usage
+from convert.tensors import Tensors
+from transformer_spec import Faults, TransformerConfig, UserError
+
+LIBRARY = "ctranslate2"
+QUANTIZATIONS = (
+    "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16",
+    "int8_bfloat16",
+)  # fmt: skip
+# Our activation -> the member of ctranslate2.specs.Activation; identity is a gate of relu.
+ACTIVATIONS = {
+    "relu": "RELU",
+    "gelu": "GELU",
+    "gelu_tanh": "GELUTanh",
+    "gelu_sigmoid": "GELUSigmoid",
+    "silu": "SWISH",
+    "identity": "RELU",
+}
+
+
+@dataclass(frozen=True)
+class CTranslate2Model:
+    """The config, the token strings, and how CTranslate2 is to store the weights."""
+
+    config: TransformerConfig
+    tokens: Tokens
+    quantization: str
+
+    def usage(self, folder: Path) -> str:
+        return usage(self.config, self.tokens, folder)
+
+
+def prepare(config: TransformerConfig, home: Path | None, quantization: str) -> CTranslate2Model:
+    """Check everything but the tensors; all that forbids the export is one UserError."""
+    if importlib.util.find_spec(LIBRARY) is None:
+        raise UserError(
+            "writing for CTranslate2 needs its library: pip install 'twinformer[ctranslate2]'"
+        )
+    faults, tokens = Faults(), Tokens([], [])
+    check_expressible(config, faults)
+    try:
+        tokens = read_tokens(config, home)
+    except UserError as error:
+        faults.add(str(error))
+    faults.raise_if_any("this model cannot be written for CTranslate2")
+    return CTranslate2Model(config, tokens, quantization)
+
+
+def write_model(folder: Path, model: CTranslate2Model, tensors: Tensors) -> None:
+    """model.bin, config.json and the vocabularies in an existing folder.
+
+    ``tensors`` are float32 under the names of ``ctranslate2_rules``. CTranslate2's own code
+    quantizes and writes; it holds the whole model in memory.
+    """
+    spec = _specification(model.config)
+    for name, value in scalars(model.config).items():
+        _set(spec, name, value)
+    for name in tensors:
+        _set(spec, name, tensors.read(name))
+    spec.register_source_vocabulary(model.tokens.source)
+    spec.register_target_vocabulary(model.tokens.target)
+    spec.config.layer_norm_epsilon = model.config.norm_epsilon
+    for name, value in model.tokens.settings(model.config).items():
+        setattr(spec.config, name, value)
+    spec.validate()
+    _quantize(spec, model.quantization)
+    spec.save(str(folder))
+
+
+def _specification(config: TransformerConfig) -> Any:
+    """An empty TransformerSpec: final norms come with ``pre_norm``, which is set afterwards."""
+    from ctranslate2.specs import TransformerSpec
+    from ctranslate2.specs.common_spec import Activation
+
+    return TransformerSpec.from_config(
+        (config.num_encoder_layers, config.num_decoder_layers),
+        config.num_heads,
+        no_final_norm=not config.final_norm,
+        activation=Activation[ACTIVATIONS[config.activation]],
+        ffn_glu=config.activation == "identity",
+        layernorm_embedding=config.embedding_norm,
+    )
+
+
+def _set(spec: Any, name: str, value: Any) -> None:
+    """Set one variable by the name that it has in the file."""
+    from ctranslate2.specs.model_spec import index_spec
+
+    place, _, leaf = name.rpartition("/")
+    setattr(index_spec(spec, place), leaf, value)
+
+
+def _quantize(spec: Any, quantization: str) -> None:
+    """Tie equal variables and store them as asked; CTranslate2 rounds to bfloat16 by PyTorch."""
+    try:
+        spec.optimize(quantization=quantization)
+    except RuntimeError as error:
+        raise UserError(
+            f"--quantization {quantization}: {error}; pip install 'twinformer[torch]', or choose "
+            "another"
+        ) from None

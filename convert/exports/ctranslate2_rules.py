@@ -1,0 +1,131 @@
+"""Our weights under the names of CTranslate2's ``TransformerSpec`` (revision 7), and what it lacks.
+
+Its self-attention holds Q, K and V as one matrix, its cross-attention K and V; norms lie inside
+the sub-layer that they belong to. Position tables begin at the first token's position.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convert.exports.one_way import Given, RowsFrom
+from convert.rules import COPY, Duplicate, Operation, Rule, Split, rename
+from transformer_spec import Faults, TransformerConfig, sinusoid_table, tied_weights
+
+HALVES = ("encoder", "decoder")
+TABLES = {
+    "encoder.embedding.weight": "encoder/embeddings_0/weight",
+    "decoder.embedding.weight": "decoder/embeddings/weight",
+    "decoder.finalFc.weight": "decoder/projection/weight",
+}
+NORMS = {"embedding_norm": "layernorm_embedding", "final_norm": "layer_norm"}
+# The parts of an attention that each of CTranslate2's linear layers fuses.
+SELF = (("fcQ", "fcK", "fcV"), ("fcOut",))
+CROSS = (("fcQ",), ("fcK", "fcV"), ("fcOut",))
+# Our sub-layer and its norm, their sub-layer and its linear layers.
+ATTENTIONS = {
+    "encoder": [("multiheadattention", "layerNorm1", "self_attention", SELF)],
+    "decoder": [
+        ("multiheadattention1", "layerNorm1", "self_attention", SELF),
+        ("multiheadattention2", "layerNorm2", "attention", CROSS),
+    ],
+}
+LAYERS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
+LAST_NORM = {"encoder": "layerNorm2", "decoder": "layerNorm3"}
+GATE = "identity: a gate that relu keeps at 1"
+
+
+def check_expressible(config: TransformerConfig, faults: Faults) -> None:
+    """Add a fault for each field that CTranslate2 has no way to compute."""
+    for half in HALVES:
+        name = f"num_{half}_layers"
+        count = getattr(config, name)
+        faults.require(count >= 1, f"{name} is {count}; CTranslate2 needs at least 1")
+
+
+def ctranslate2_rules(config: TransformerConfig) -> list[Rule]:
+    """Canonical names -> every variable of the specification that is an array."""
+    rules = _tables(config)
+    if config.output_bias != "none":
+        rules.append(rename("decoder.finalFc.bias", "decoder/projection/bias"))
+    for half in HALVES:
+        rules.append(_positions(config, half))
+        for ours, theirs in NORMS.items():
+            rules += _norm(f"{half}.{ours}", f"{half}/{theirs}") if getattr(config, ours) else []
+        for i in range(getattr(config, f"num_{half}_layers")):
+            rules += _layer(config, half, f"{LAYERS[half]}.{i}", f"{half}/layer_{i}")
+    return rules
+
+
+def scalars(config: TransformerConfig) -> dict[str, bool | float]:
+    """The variables of the specification that are single numbers and depend on more than sizes."""
+    values: dict[str, bool | float] = {}
+    for half in HALVES:
+        values[f"{half}/pre_norm"] = config.norm_position == "pre"
+        values[f"{half}/scale_embeddings"] = config.embedding_scale
+        for i in range(getattr(config, f"num_{half}_layers")):
+            for _, _, name, _ in ATTENTIONS[half]:
+                values[f"{half}/layer_{i}/{name}/queries_scale"] = config.attention_scale
+    return values
+
+
+def _tables(config: TransformerConfig) -> list[Rule]:
+    """A tied table is written once; the specification refers to it from its other places."""
+    tied, rules = tied_weights(config), []
+    for name in [name for name in TABLES if name not in tied]:
+        names = [name, *(alias for alias, kept in tied.items() if kept == name)]
+        operation = Duplicate(len(names)) if len(names) > 1 else COPY
+        rules.append(Rule((name,), tuple(TABLES[name] for name in names), operation))
+    return rules
+
+
+def _positions(config: TransformerConfig, half: str) -> Rule:
+    """Without a table CTranslate2 would add sinusoids of its own, so there always is one."""
+    target = (f"{half}/position_encodings/encodings",)
+    kind, offset = getattr(config, f"{half}_positions"), config.position_offset
+    if kind == "learned":
+        source = (f"{half}.pos_embedding.weight",)
+        if not offset:
+            return Rule(source, target)
+        return Rule(source, target, RowsFrom(offset), f"no token stands before position {offset}")
+    if kind == "sinusoidal":
+        table = sinusoid_table(config)[offset:]
+        return Rule((), target, Given(table), f"sinusoids from position {offset}")
+    zeros = np.zeros((config.max_length, config.hidden_dim), np.float32)
+    return Rule((), target, Given(zeros), "no positions: zeros are added")
+
+
+def _layer(config: TransformerConfig, half: str, ours: str, theirs: str) -> list[Rule]:
+    rules = []
+    for attention, norm, name, fused in ATTENTIONS[half]:
+        for number, parts in enumerate(fused):
+            sources = [f"{ours}.{attention}.{part}" for part in parts]
+            rules += _linear(sources, f"{theirs}/{name}/linear_{number}", config.attention_bias)
+        rules += _norm(f"{ours}.{norm}", f"{theirs}/{name}/layer_norm")
+    rules += _norm(f"{ours}.{LAST_NORM[half]}", f"{theirs}/ffn/layer_norm")
+    return rules + _feed_forward(config, f"{ours}.ffn", f"{theirs}/ffn")
+
+
+def _feed_forward(config: TransformerConfig, ours: str, theirs: str) -> list[Rule]:
+    """CTranslate2 has no identity: its gated feed-forward is one where the gate stays at 1."""
+    first, bias = f"{theirs}/linear_0", config.ffn_bias
+    rules = _linear([f"{ours}.fc2"], f"{theirs}/linear_1", bias)
+    if config.activation != "identity":
+        return rules + _linear([f"{ours}.fc1"], first, bias)
+    zeros = np.zeros((config.inner_dim, config.hidden_dim), np.float32)
+    ones = np.ones(config.inner_dim, np.float32)
+    rules += [Rule((), (f"{first}/weight",), Given(zeros), GATE)]
+    rules += [Rule((), (f"{first}/bias",), Given(ones), GATE)]
+    return rules + _linear([f"{ours}.fc1"], f"{theirs}/linear_0_noact", bias)
+
+
+def _linear(ours: list[str], theirs: str, bias: bool) -> list[Rule]:
+    operation: Operation = Split(len(ours)).reversed if len(ours) > 1 else COPY
+    return [
+        Rule(tuple(f"{name}.{leaf}" for name in ours), (f"{theirs}/{leaf}",), operation)
+        for leaf in (("weight", "bias") if bias else ("weight",))
+    ]
+
+
+def _norm(ours: str, theirs: str) -> list[Rule]:
+    return [rename(f"{ours}.weight", f"{theirs}/gamma"), rename(f"{ours}.bias", f"{theirs}/beta")]

@@ -225,6 +225,19 @@ class TestHeldOut:
         assert corpus.notes == [f"test: {len(corpus.test)} pairs held out of the data"]
         assert corpus.test == read("x").test
 
+    def test_a_source_has_all_its_targets_where_it_is_held_out(self, folder):
+        pairs = [(f"line {n}", target) for n in range(400) for target in (f"{n} A", "B", "B")]
+        write_parallel(folder / "x", pairs)
+        corpus = read("x")
+        held_out = [*corpus.valid, *corpus.test]
+        assert {len(example.targets) for example in corpus.train} == {1}
+        assert len({example.source for example in held_out}) == len(held_out)
+        assert all(e.targets == (f"{e.source[5:]} A", "B") for e in held_out)
+        assert len(corpus.train) + 3 * len(held_out) == 1200
+        assert f"test: {3 * len(corpus.test)} pairs held out of the data" in corpus.notes
+        own = read("x", valid="x", test="x")
+        assert len(own.test) == 1200
+
 
 class TestTables:
     ROWS = 'Q,id,A\n"Who, me?",1,"He said ""you"""\nb,2,"two\nlines"\nc,3,C\n'

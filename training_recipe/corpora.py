@@ -1,13 +1,15 @@
-"""Where training examples come from: the built-in dictionary, parallel files, tables."""
+"""Where training examples come from: corpora with a name, parallel files, tables."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from training_recipe.cmudict import dictionary_path, read_pronunciations
+from training_recipe.downloads import fetch
+from training_recipe.named_corpora import NAMED_CORPORA, NamedCorpus
 from training_recipe.text_files import Pair, is_table, read_parallel, read_table
 from transformer_spec.errors import Faults, UserError
 
@@ -17,6 +19,7 @@ VALID_PERCENT = 5
 TEST_PERCENT = 5
 
 Task = Literal["pronunciation", "translation"]
+Languages = tuple[str | None, str | None]
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,41 @@ def load_corpus(
     valid: str | None = None,
     test: str | None = None,
 ) -> Corpus:
-    """Read a corpus: None or ``cmudict``, the PREFIX of parallel files, or a .tsv or .csv file.
+    """Read a corpus: None or ``cmudict``, a name of NAMED_CORPORA, or the user's own files.
 
-    Parallel files are PREFIX.source_lang and PREFIX.target_lang; tables need two ``columns``, by
-    header name or number from 1. Each may end in .gz. ``valid`` and ``test`` are named the same
-    way; one that is None is held out of the data, 5 % each, by a hash of the source.
-    Raises one UserError that names everything wrong with the arguments and the files.
+    Those are the PREFIX of parallel files PREFIX.source_lang and PREFIX.target_lang, or a .tsv or
+    .csv file with two ``columns``, by header name or number from 1. Each may end in .gz. ``valid``
+    and ``test`` are named the same way; one that is None is the named corpus's own, or is held out
+    of the data, 5 % each, by a hash of the source: an example there has every target that its
+    source has. Raises one UserError that names everything wrong with the arguments and the files.
     """
-    names = {"train": data, "valid": valid, "test": test}
     languages = (source_lang, target_lang)
     if data is None or data == CMUDICT:
-        _refuse_unused(languages, columns, valid, test)
+        _refuse_unused(CMUDICT, languages, columns, valid, test)
         return cmudict()
-    files = {part: name for part, name in names.items() if name is not None}
+    if data in NAMED_CORPORA:
+        _refuse_unused(data, languages, columns)
+        return _named(NAMED_CORPORA[data], valid, test)
+    return _own(Path(data).name, {"train": data, "valid": valid, "test": test}, languages, columns)
+
+
+def _named(named: NamedCorpus, valid: str | None, test: str | None) -> Corpus:
+    """A corpus by name; ``valid`` and ``test`` are files in its form, in place of its own."""
+    folder = fetch(named)
+    own = {"train": named.train, "valid": named.valid, "test": named.test}
+    files = {part: file and str(folder / file) for part, file in own.items()}
+    files |= {part: file for part, file in (("valid", valid), ("test", test)) if file is not None}
+    return _own(named.name, files, named.languages, named.columns)
+
+
+def _own(
+    name: str,
+    names: Mapping[str, str | None],
+    languages: Languages,
+    columns: Sequence[str] | None,
+) -> Corpus:
+    """A corpus of files, one for each part; a part without a file is held out of the first."""
+    files = {part: file for part, file in names.items() if file is not None}
     _check_arguments(list(files.values()), languages, columns)
     notes: list[str] = []
     pairs = _read_parts(files, languages, columns, notes)
@@ -68,12 +93,23 @@ def load_corpus(
     if absent:
         pairs |= hold_out(pairs["train"], absent)
         notes += [f"{part}: {len(pairs[part]):,} pairs held out of the data" for part in absent]
-    train, valid_part, test_part = (_examples(pairs[part]) for part in PARTS)
-    return Corpus(Path(data).name, "translation", train, valid_part, test_part, notes)
+    examples = {
+        part: _by_source(pairs[part]) if part in absent else _examples(pairs[part])
+        for part in PARTS
+    }
+    return Corpus(name, "translation", **examples, notes=notes)
 
 
 def _examples(pairs: list[Pair]) -> list[Example]:
     return [Example(source, (target,)) for source, target in pairs]
+
+
+def _by_source(pairs: list[Pair]) -> list[Example]:
+    """One example for each source, with every different target that it has."""
+    targets: dict[str, dict[str, None]] = {}
+    for source, target in pairs:
+        targets.setdefault(source, {})[target] = None
+    return [Example(source, tuple(different)) for source, different in targets.items()]
 
 
 def cmudict() -> Corpus:
@@ -124,10 +160,11 @@ def _hash(text: str) -> int:
 
 
 def _refuse_unused(
-    languages: tuple[str | None, str | None],
+    name: str,
+    languages: Languages,
     columns: Sequence[str] | None,
-    valid: str | None,
-    test: str | None,
+    valid: str | None = None,
+    test: str | None = None,
 ) -> None:
     """Refuse what only the user's own files can have: the likely mistake is a missing --data."""
     given = dict(
@@ -140,14 +177,12 @@ def _refuse_unused(
     unused = [flag for flag, value in given.items() if value is not None]
     if unused:
         raise UserError(
-            f"{', '.join(unused)}: the built-in data set {CMUDICT} has its own columns and split; "
-            "name your own data with --data"
+            f"{', '.join(unused)}: the data set {name} has its own sides and split; name your own "
+            f"data with --data, files called {name} as ./{name}"
         )
 
 
-def _check_arguments(
-    files: list[str], languages: tuple[str | None, str | None], columns: Sequence[str] | None
-) -> None:
+def _check_arguments(files: list[str], languages: Languages, columns: Sequence[str] | None) -> None:
     faults = Faults()
     tables = [name for name in files if is_table(name)]
     prefixes = [name for name in files if not is_table(name)]
@@ -172,7 +207,7 @@ def _check_arguments(
 
 def _read_parts(
     files: dict[str, str],
-    languages: tuple[str | None, str | None],
+    languages: Languages,
     columns: Sequence[str] | None,
     notes: list[str],
 ) -> dict[str, list[Pair]]:

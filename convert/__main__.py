@@ -1,9 +1,11 @@
-"""python -m convert SOURCE DEST --to FAMILY, and python -m convert inspect CHECKPOINT"""
+"""python -m convert SOURCE DEST --to FAMILY, python -m convert inspect CHECKPOINT, ... average"""
 
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from convert.average_command import AVERAGE, average
+from convert.average_command import parser as average_parser
 from convert.conversion import describe, plan, run
 from convert.inspection import inspect
 from convert.options import INSPECT, inspect_parser, parser
@@ -16,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == [INSPECT]:
         options, command = inspect_parser().parse_args(given[1:]), show
+    elif given[:1] == [AVERAGE]:
+        options, command = average_parser().parse_args(given[1:]), write_mean
     else:
         options, command = parser().parse_args(given), convert
     return exit_status(lambda: command(options), "interrupted; nothing was written")
@@ -24,6 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def show(options: Namespace) -> None:
     """Print what a checkpoint is."""
     _said(lambda: inspect(options))
+
+
+def write_mean(options: Namespace) -> None:
+    """Average checkpoints, and say which."""
+    _said(lambda: average(options))
 
 
 def convert(options: Namespace) -> None:

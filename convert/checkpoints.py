@@ -1,7 +1,8 @@
 """What is in a checkpoint folder, whichever backend wrote it: read, written and checked here only.
 
 torch: model.safetensors, optimizer.safetensors (exp_avg/NAME, exp_avg_sq/NAME, metadata count);
-jax: orbax/ (params, mu, nu under Flax names, count).
+jax: orbax/ (params, mu, nu under Flax names, count). Where the model has moving averages of the
+weights, the weights that training goes on from are beside the moments (raw/NAME; raw).
 """
 
 from dataclasses import dataclass, field
@@ -14,15 +15,18 @@ from convert.folders import MODEL, OPTIMIZER, ORBAX_FOLDER, Content, locate, ope
 from convert.formats.orbax import write_orbax
 from convert.formats.safetensors import write_safetensors
 from convert.layouts import (
+    BESIDE,
     COUNT,
     FIRST,
     ORBAX,
+    RAW,
     SECOND,
     TORCH,
     Layout,
     canonical_rules,
     expected_shapes,
 )
+from convert.numbers import count_not_finite
 from convert.pipeline import Converted, check_source
 from convert.rules import ASIDE, Rule, rename
 from convert.tensors import Held, Subset, Tensors
@@ -36,13 +40,15 @@ FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
 class Checkpoint:
     """Weights, both Adam moments and the optimizer's step count, under canonical names.
 
-    Without an optimizer the moments are empty and the count is 0.
+    Without an optimizer the moments are empty and the count is 0. ``weights`` are what the model is
+    used by; ``raw`` are those that training goes on from, where they are others.
     """
 
     weights: dict[str, np.ndarray]
     first_moments: dict[str, np.ndarray] = field(default_factory=dict)
     second_moments: dict[str, np.ndarray] = field(default_factory=dict)
     count: int = 0
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -55,9 +61,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         missing = folder / (ORBAX_FOLDER if content.container == "orbax" else OPTIMIZER)
         raise UserError(f"{folder} has no optimizer state: {missing} is missing or lacks it")
     canonical = _by_name(content)
-    return Checkpoint(
-        _group(canonical, ""), _group(canonical, FIRST), _group(canonical, SECOND), content.count
-    )
+    weights, first, second, raw = (_group(canonical, p) for p in ("", FIRST, SECOND, RAW))
+    return Checkpoint(weights, first, second, content.count, raw)
 
 
 def _by_name(content: Content) -> Tensors:
@@ -75,7 +80,7 @@ def _by_name(content: Content) -> Tensors:
 def _rule_by_name(name: str, layout: Layout) -> Rule:
     if name.startswith(ASIDE):
         return rename(name, name)
-    prefixes = {layout.first: FIRST, layout.second: SECOND, layout.weights: ""}
+    prefixes = {layout.first: FIRST, layout.second: SECOND, layout.raw: RAW, layout.weights: ""}
     prefix = next((p for p in prefixes if name.startswith(p)), None)
     if prefix is None:
         raise UserError(f"{name!r} is in none of {', '.join(sorted(prefixes))}")
@@ -89,7 +94,7 @@ def _group(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
     if prefix:
         chosen = [name for name in tensors if name.startswith(prefix)]
     else:
-        chosen = [name for name in tensors if not name.startswith((FIRST, SECOND, ASIDE))]
+        chosen = [name for name in tensors if not name.startswith(BESIDE)]
     return {name.removeprefix(prefix): tensors.read(name) for name in chosen}
 
 
@@ -129,23 +134,39 @@ def canonical_rules_of(checkpoint: Checkpoint, config: TransformerConfig) -> lis
 def _canonical(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     first = {FIRST + name: array for name, array in checkpoint.first_moments.items()}
     second = {SECOND + name: array for name, array in checkpoint.second_moments.items()}
-    return checkpoint.weights | first | second
+    raw = {RAW + name: array for name, array in checkpoint.raw.items()}
+    return checkpoint.weights | first | second | raw
+
+
+def check_finite(checkpoint: Checkpoint) -> None:
+    """NaN or infinity in a weight or moment is a UserError that names every such tensor."""
+    faults = Faults()
+    for name, array in _canonical(checkpoint).items():
+        count = count_not_finite(array)
+        faults.require(count == 0, f"{name}: {count:,} of {array.size:,} numbers")
+    faults.raise_if_any("not saved, because these are not finite any more")
 
 
 def write_torch_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the torch backend's files into an existing folder, forced onto the disk."""
+    """Write the torch backend's files into an existing folder, forced onto the disk.
+
+    Numbers that are not finite are a UserError, here and in ``write_flax_checkpoint``.
+    """
+    check_finite(checkpoint)
     tensors = Held(_canonical(checkpoint))
     write_safetensors(folder / MODEL, Subset(tensors, list(checkpoint.weights)), FORMATS["torch"])
-    moments = [name for name in tensors if name.startswith((FIRST, SECOND))]
+    moments = [name for name in tensors if name.startswith(BESIDE)]
     count = {COUNT: str(checkpoint.count)}
     write_safetensors(folder / OPTIMIZER, Subset(tensors, moments), count)
 
 
 def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the jax backend's ``orbax/`` into an existing folder, forced onto the disk."""
+    check_finite(checkpoint)
     arrays = _under(ORBAX.weights, checkpoint.weights)
     arrays |= _under(ORBAX.first, checkpoint.first_moments)
     arrays |= _under(ORBAX.second, checkpoint.second_moments)
+    arrays |= _under(ORBAX.raw, checkpoint.raw)
     write_orbax(folder / ORBAX_FOLDER, Held(arrays | {COUNT: np.array(checkpoint.count)}))
 
 
@@ -163,11 +184,19 @@ def load_weights_of(
     """
     located = locate(Path(path))
     config = config or _config_of(located.home, Path(path))
-    content = open_content(located.weights)
+    return config, open_weights(located.weights, config).read_all()
+
+
+def open_weights(folder: Path, config: TransformerConfig) -> Tensors:
+    """The weights that a checkpoint is used by, under canonical names, read one at a time.
+
+    What does not fit the config is a UserError.
+    """
+    content = open_content(folder)
     rules = canonical_rules(content.layout, config, list(content.tensors))
-    check_tensors(content.tensors, rules, config, None, str(located.weights))
-    wanted = [rule for rule in rules if not rule.targets[0].startswith((FIRST, SECOND, ASIDE))]
-    return config, Converted(content.tensors, wanted).read_all()
+    check_tensors(content.tensors, rules, config, None, str(folder))
+    wanted = [rule for rule in rules if not rule.targets[0].startswith(BESIDE)]
+    return Converted(content.tensors, wanted)
 
 
 def _config_of(home: Path | None, path: Path) -> TransformerConfig:

@@ -192,7 +192,7 @@ def _open_orbax(path: Path) -> Content:
     if COUNT in tensors and tensors[COUNT].shape == ():
         count = _integer(tensors.read(COUNT), path)
         tensors = Subset(tensors, [name for name in tensors if name != COUNT])
-    elif layout.has_moments(tensors):
+    elif layout.has_moments(tensors) or layout.has_raw(tensors):
         raise UserError(f"{path} has optimizer moments but no step count")
     return Content(tensors, layout, count, "orbax")
 

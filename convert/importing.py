@@ -54,7 +54,9 @@ class Import:
 
     @property
     def has_moments(self) -> bool:
-        return self.content.layout.has_moments(self.content.tensors)
+        """Whether there is anything of an optimizer: moments, or weights that it goes on from."""
+        names = self.content.tensors
+        return self.content.layout.has_moments(names) or self.content.layout.has_raw(names)
 
 
 def read_import(options: argparse.Namespace) -> Import:

@@ -92,7 +92,7 @@ def _sums(tensors: Mapping[str, Header]) -> dict[str, Any]:
 
 
 def _optimizer(content: Content) -> dict[str, Any] | None:
-    names = [name for name in content.tensors if name.startswith(content.layout.moments)]
+    names = [name for name in content.tensors if name.startswith(content.layout.training)]
     if not names:
         return None
     return {"steps": content.count, "bytes": Subset(content.tensors, names).size}

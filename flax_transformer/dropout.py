@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool
 
+from flax_transformer.precision import wide
 from transformer_spec.dropout_keys import (
     MULTIPLIER_1,
     MULTIPLIER_2,
@@ -31,7 +32,7 @@ class Dropout:
         return (_hash32(bits) >= jnp.uint32(drop_threshold(rate))).reshape(x.shape)
 
     def __call__(self, x: Array, rate: float) -> Array:
-        return x * (self.keep_mask(x, rate).astype(x.dtype) * (1 / (1 - rate)))
+        return x * (self.keep_mask(x, rate).astype(wide(x.dtype)) * (1 / (1 - rate)))
 
 
 class NativeDropout(Dropout):

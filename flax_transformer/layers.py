@@ -7,6 +7,7 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from flax_transformer.dropout import Dropout, drop
+from flax_transformer.precision import wide
 from flax_transformer.primitives import LayerNorm, Linear
 from transformer_spec import TransformerConfig
 
@@ -67,10 +69,10 @@ def attention(
     dropout: Dropout | None,
 ) -> Float[Array, "B H Q A"]:
     """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
-    scores = jnp.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k)
+    scores = jnp.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k).astype(wide(q.dtype))
     scores = jnp.where(mask, scores, jnp.finfo(q.dtype).min)
     probabilities = drop(jax.nn.softmax(scores, -1), config.attention_dropout, dropout)
-    return jnp.einsum("bhqk,bhka->bhqa", probabilities, v)
+    return jnp.einsum("bhqk,bhka->bhqa", probabilities.astype(v.dtype), v)
 
 
 class KeyValueCache:
@@ -139,12 +141,20 @@ class Layer(nnx.Module):
         self.config = config
 
     def residual(
-        self, x: Array, norm: LayerNorm, sub_layer: Callable, dropout: Dropout | None
+        self,
+        x: Array,
+        norm: LayerNorm,
+        sub_layer: Callable,
+        dropout: Dropout | None,
+        *given: Any,
     ) -> Array:
-        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1)."""
+        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1).
+
+        ``given`` is what the sub-layer is passed beside its input.
+        """
         if self.config.norm_position == "pre":
-            return x + drop(sub_layer(norm(x)), self.config.dropout, dropout)
-        return norm(x + drop(sub_layer(x), self.config.dropout, dropout))
+            return x + drop(sub_layer(norm(x), *given, dropout), self.config.dropout, dropout)
+        return norm(x + drop(sub_layer(x, *given, dropout), self.config.dropout, dropout))
 
 
 class EncoderLayer(Layer):
@@ -161,12 +171,14 @@ class EncoderLayer(Layer):
         mask: Bool[Array, "B 1 1 S"],
         dropout: Dropout | None = None,
     ) -> Float[Array, "B S D"]:
-        def attend(h: Array) -> Array:
-            keys_values = self.multiheadattention.keys_values(h)
-            return self.multiheadattention(h, keys_values, mask, dropout)
+        x = self.residual(x, self.layerNorm1, self.attend, dropout, mask)
+        return self.residual(x, self.layerNorm2, self.ffn, dropout)
 
-        x = self.residual(x, self.layerNorm1, attend, dropout)
-        return self.residual(x, self.layerNorm2, lambda h: self.ffn(h, dropout), dropout)
+    def attend(
+        self, h: Float[Array, "B S D"], mask: Bool[Array, "B 1 1 S"], dropout: Dropout | None
+    ) -> Float[Array, "B S D"]:
+        keys_values = self.multiheadattention.keys_values(h)
+        return self.multiheadattention(h, keys_values, mask, dropout)
 
 
 class DecoderLayer(Layer):
@@ -188,16 +200,28 @@ class DecoderLayer(Layer):
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B Q D"]:
-        def attend_self(h: Array) -> Array:
-            keys_values = self.multiheadattention1.keys_values(h)
-            keys_values = cache.append(*keys_values) if cache else keys_values
-            return self.multiheadattention1(h, keys_values, mask, dropout)
+        x = self.residual(x, self.layerNorm1, self.attend_self, dropout, mask, cache)
+        x = self.residual(x, self.layerNorm2, self.attend_memory, dropout, memory, memory_mask)
+        return self.residual(x, self.layerNorm3, self.ffn, dropout)
 
-        def attend_memory(h: Array) -> Array:
-            # B rows over N sources: the B/N beams of one source are queries of the same memory.
-            queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
-            return self.multiheadattention2(queries, memory, memory_mask, dropout).reshape(h.shape)
+    def attend_self(
+        self,
+        h: Float[Array, "B Q D"],
+        mask: Bool[Array, "B 1 Q K"],
+        cache: KeyValueCache | None,
+        dropout: Dropout | None,
+    ) -> Float[Array, "B Q D"]:
+        keys_values = self.multiheadattention1.keys_values(h)
+        keys_values = cache.append(*keys_values) if cache else keys_values
+        return self.multiheadattention1(h, keys_values, mask, dropout)
 
-        x = self.residual(x, self.layerNorm1, attend_self, dropout)
-        x = self.residual(x, self.layerNorm2, attend_memory, dropout)
-        return self.residual(x, self.layerNorm3, lambda h: self.ffn(h, dropout), dropout)
+    def attend_memory(
+        self,
+        h: Float[Array, "B Q D"],
+        memory: MemoryKeysValues,
+        mask: Bool[Array, "N 1 1 S"],
+        dropout: Dropout | None,
+    ) -> Float[Array, "B Q D"]:
+        # B rows over N sources: the B/N beams of one source are queries of the same memory.
+        queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
+        return self.multiheadattention2(queries, memory, mask, dropout).reshape(h.shape)

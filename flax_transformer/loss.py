@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from flax_transformer.precision import full_precision
+from flax_transformer.precision import factors, full_precision
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -29,7 +29,7 @@ def smoothed_cross_entropy(
     Label smoothing as in Szegedy et al. 2016, section 7, with the uniform prior over all V words.
     """
     zero = jnp.zeros(weight.shape[0], weight.dtype) if bias is None else bias
-    return _chunked_loss(states, weight, zero, targets, pad_id, smoothing)
+    return _chunked_loss(*factors(states, weight), zero, targets, pad_id, smoothing)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -43,17 +43,23 @@ def _forward(states, weight, bias, targets, pad_id, smoothing):
 
     def add_chunk(sums, part):
         loss, d_logits = _chunk(part[0], weight, bias, part[1], pad_id, smoothing)
-        added = loss, d_logits.T @ part[0], d_logits.sum(0)
-        return jax.tree.map(jnp.add, sums, added), d_logits @ weight
+        low = d_logits.astype(states.dtype)
+        added = loss, _product(low.T, part[0], sums_dtype), d_logits.sum(0)
+        return jax.tree.map(jnp.add, sums, added), low @ weight
 
-    zeros = jnp.zeros((), states.dtype), jnp.zeros_like(weight), jnp.zeros_like(bias)
+    sums_dtype = bias.dtype  # the bias is never rounded
+    zeros = jnp.zeros((), sums_dtype), jnp.zeros(weight.shape, sums_dtype), jnp.zeros_like(bias)
     (loss, d_weight, d_bias), d_states = jax.lax.scan(add_chunk, zeros, parts)
     d_states = d_states.reshape(-1, states.shape[1])[: len(states)]
-    return loss, (d_states, d_weight, d_bias)
+    return loss, (d_states, d_weight.astype(weight.dtype), d_bias)
 
 
 def _backward(pad_id, smoothing, gradients, upstream):
-    return *(gradient * upstream for gradient in gradients), None
+    return *((gradient * upstream).astype(gradient.dtype) for gradient in gradients), None
+
+
+def _product(left: Array, right: Array, dtype: jnp.dtype) -> Array:
+    return jnp.matmul(left, right, preferred_element_type=dtype)
 
 
 def _split(x: Array, size: int, filler: int) -> Array:
@@ -73,7 +79,7 @@ def _chunk(
 ) -> tuple[Float[Array, ""], Float[Array, "n V"]]:
     """The summed loss of n tokens and its gradient by their logits."""
     V = len(bias)
-    logits = states @ weight.T + bias  # (n, D) -> (n, V)
+    logits = _product(states, weight.T, bias.dtype) + bias  # (n, D) -> (n, V)
     real = (targets != pad_id).astype(logits.dtype)
     log_sum = jax.nn.logsumexp(logits, 1)
     right = jnp.take_along_axis(logits, targets[:, None], 1)[:, 0]

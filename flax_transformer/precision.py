@@ -1,13 +1,22 @@
 """Float32 means float32: full-precision matrix products unless the user asked JAX for less.
 
 PyTorch multiplies float32 in full by default; JAX uses TF32 on GPUs and one bfloat16 pass on TPUs.
+
+Inside ``products_in("bfloat16")`` operands and results of matrix products are bfloat16. Weights,
+residual sums, layer norms, softmax and loss stay in float32.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jax import Array
+
+PRODUCTS: ContextVar[str] = ContextVar("PRODUCTS", default="")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,3 +32,25 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return run
+
+
+@contextlib.contextmanager
+def products_in(dtype: str) -> Iterator[None]:
+    """A block whose matrix products are traced in bfloat16 if that is the ``dtype``."""
+    before = PRODUCTS.set(dtype)
+    try:
+        yield
+    finally:
+        PRODUCTS.reset(before)
+
+
+def factors(*arrays: Array) -> tuple[Array, ...]:
+    """Arrays as matrix products take them here: bfloat16, or as they are."""
+    if PRODUCTS.get() != "bfloat16":
+        return arrays
+    return tuple(array.astype(jnp.bfloat16) for array in arrays)
+
+
+def wide(dtype: jnp.dtype) -> jnp.dtype:
+    """The number format of sums: float32 at least."""
+    return jnp.promote_types(dtype, jnp.float32)

@@ -14,15 +14,16 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from flax_transformer.precision import full_precision
+from flax_transformer.precision import factors, full_precision
 
 
 class Linear(nnx.Linear):
     """x @ kernel + bias over flattened tokens."""
 
     def __call__(self, inputs: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        flat = inputs.reshape(-1, inputs.shape[-1]) @ self.kernel[...]
-        flat = flat if self.bias is None else add_bias(flat, self.bias[...])
+        flat, kernel = factors(inputs.reshape(-1, inputs.shape[-1]), self.kernel[...])
+        flat = flat @ kernel
+        flat = flat if self.bias is None else add_bias(flat, *factors(self.bias[...]))
         return flat.reshape(*inputs.shape[:-1], -1)
 
 

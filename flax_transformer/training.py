@@ -10,9 +10,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from convert.averaging import write_average
 from convert.checkpoints import (
     Checkpoint,
     check_checkpoint,
+    load_weights_of,
     read_checkpoint,
     write_flax_checkpoint,
 )
@@ -20,9 +22,11 @@ from flax_transformer.decoding import decode
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
+from flax_transformer.precision import products_in
 from flax_transformer.weights import fill, load_weights, skeleton, variables
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
+from training_recipe.schedule import ema_decay
 from training_recipe.settings import TrainingSettings
 from transformer_spec import (
     TransformerConfig,
@@ -33,7 +37,7 @@ from transformer_spec import (
     trained_names,
     weight_shapes,
 )
-from transformer_spec.dropout_keys import step_key
+from transformer_spec.dropout_keys import batch_keys
 
 Arrays = dict[str, Array]
 State = tuple[Arrays, Arrays, Arrays]
@@ -68,7 +72,10 @@ def objective(
 
 
 class JaxBackend:
-    """Fills training_recipe.backend.Backend."""
+    """Fills training_recipe.backend.Backend.
+
+    ``trained`` are the weights that are trained; ``judged`` the averaged ones, or the same.
+    """
 
     name = "jax"
 
@@ -83,41 +90,58 @@ class JaxBackend:
             jax.config.update("jax_enable_x64", True)
         self.device = find_device(settings.device)
         jax.config.update("jax_default_device", self.device)
-        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.dtype).type)
+        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.weight_dtype).type)
         if weights is not None:
             load_weights(model, dict(to_flax(*item) for item in weights.items()))
         self.skeleton = skeleton(model)
         names = [flax_name(name) for name in trained_names(config)]
         self.frozen = {name: v[...] for name, v in variables(model).items() if name not in names}
         self.trained = {name: v[...] for name, v in variables(model).items() if name in names}
+        # The trained weights' memory is given away in each step, so the averages have their own.
+        self.averaged = jax.tree.map(jnp.copy, self.trained) if settings.ema_decay else None
         self.first_moments: Arrays = {}
         self.second_moments: Arrays = {}
         self.count = 0
         self.compiled_gradients = jax.jit(self.pure_gradients)
+        self.compiled_sum = jax.jit(add, donate_argnums=0)
         self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
+        self.compiled_average = jax.jit(move_towards, donate_argnums=0)
         self.compiled_loss = jax.jit(self.pure_loss, static_argnames="smoothing")
 
     @property
     def model(self) -> Transformer:
-        return fill(self.skeleton, self.trained | self.frozen)
+        return fill(self.skeleton, self.judged | self.frozen)
+
+    @property
+    def judged(self) -> Arrays:
+        return self.trained if self.averaged is None else self.averaged
 
     def arrays(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return batch.source, batch.target_in, batch.target_out
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
+        batches = batch, *more
+        tokens = sum(part.tokens for part in batches)
+        keys = batch_keys(self.settings.seed, step, len(batches))
         if not self.first_moments:
             self.first_moments = jax.tree.map(jnp.zeros_like, self.trained)
             self.second_moments = jax.tree.map(jnp.zeros_like, self.trained)
         self.count += 1
-        key = np.uint32(step_key(self.settings.seed, step))
-        gradients, loss_sum = self.compiled_gradients(
-            self.trained, self.frozen, self.arrays(batch), key, batch.tokens
-        )
+        parts = (self.gradients(*part, tokens) for part in zip(batches, keys, strict=True))
+        gradients, loss_sum = functools.reduce(self.compiled_sum, parts)
         numbers = adamw_numbers(self.count, learning_rate, self.settings)
         state = self.trained, self.first_moments, self.second_moments
         state, norm = self.compiled_update(state, gradients, numbers)
         self.trained, self.first_moments, self.second_moments = state
-        return StepResult(loss_sum, batch.tokens, norm)
+        if self.averaged is not None:
+            weight = 1 - ema_decay(step, self.settings)
+            self.averaged = self.compiled_average(self.averaged, self.trained, weight)
+        return StepResult(loss_sum, tokens, norm)
+
+    def gradients(self, batch: Batch, key: int, tokens: int) -> tuple[Arrays, Array]:
+        """The gradients of the mean over a step's ``tokens``, and the batch's summed loss."""
+        arrays = self.arrays(batch)
+        return self.compiled_gradients(self.trained, self.frozen, arrays, np.uint32(key), tokens)
 
     def pure_gradients(
         self,
@@ -132,7 +156,8 @@ class JaxBackend:
         def mean_loss(trained: Arrays) -> tuple[Array, Array]:
             smoothing = self.settings.label_smoothing
             dropout = SOURCES[self.settings.dropout_rng](key)
-            loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
+            with products_in(self.settings.dtype):
+                loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
             return loss_sum / tokens, loss_sum
 
         return jax.grad(mean_loss, has_aux=True)(trained)
@@ -163,7 +188,7 @@ class JaxBackend:
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
-        loss_sum = self.compiled_loss(self.trained, self.frozen, arrays, smoothing=0.0)
+        loss_sum = self.compiled_loss(self.judged, self.frozen, arrays, smoothing=0.0)
         return float(loss_sum), batch.tokens
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
@@ -173,27 +198,47 @@ class JaxBackend:
         write_flax_checkpoint(folder, self.checkpoint())
 
     def checkpoint(self) -> Checkpoint:
-        """Weights, moments and step count under canonical names."""
+        """Weights, moments, step count and raw weights under canonical names."""
         order = list(weight_shapes(self.config))
-        weights = _canonical(self.trained | self.frozen, order)
-        if not self.count:
-            return Checkpoint(weights)
-        first = _canonical(self.first_moments, order)
-        return Checkpoint(weights, first, _canonical(self.second_moments, order), self.count)
+        weights = _canonical(self.judged | self.frozen, order)
+        raw = {} if self.averaged is None else _canonical(self.trained, order)
+        held = (self.first_moments, self.second_moments) if self.count else ({}, {})
+        first, second = (_canonical(moments, order) for moments in held)
+        return Checkpoint(weights, first, second, self.count, raw)
 
     def restore(self, folder: Path) -> None:
         self.load(read_checkpoint(folder), str(folder))
 
     def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
-        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.dtype), label)
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype), label)
         held = _on_device(checkpoint.weights)
-        self.trained = {name: held[name] for name in self.trained}
         self.frozen = {name: held[name] for name in self.frozen}
+        if self.averaged is not None:
+            self.averaged = {name: held[name] for name in self.averaged}
+            held = _on_device(checkpoint.weights)
+        held |= _on_device(checkpoint.raw)
+        self.trained = {name: held[name] for name in self.trained}
         self.count = checkpoint.count
         if checkpoint.count:
             self.first_moments = _on_device(checkpoint.first_moments)
             self.second_moments = _on_device(checkpoint.second_moments)
+
+    def use(self, folder: Path) -> None:
+        self.load(Checkpoint(load_weights_of(folder, self.config)[1]), str(folder))
+
+    def average(self, folders: list[Path], destination: Path) -> None:
+        write_average(folders, self.config, destination)
+
+
+def add(sums: tuple[Arrays, Array], part: tuple[Arrays, Array]) -> tuple[Arrays, Array]:
+    """The gradients and losses of several batches, summed; compiled once."""
+    return jax.tree.map(jnp.add, sums, part)
+
+
+def move_towards(averaged: Arrays, trained: Arrays, weight: Array) -> Arrays:
+    """The averages after one step; compiled once."""
+    return jax.tree.map(lambda average, new: average + weight * (new - average), averaged, trained)
 
 
 def clip(gradients: Arrays, most: float) -> tuple[Arrays, Array]:

@@ -49,7 +49,15 @@ class NumpyBackend:
         logits -= logits.max(axis=-1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
+    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
+        total = sum(part.tokens for part in (batch, *more))
+        sums = {name: np.zeros_like(w) for name, w in self.weights.items()}
+        loss = sum(self._add_gradients(part, step, total, sums) for part in (batch, *more))
+        self._adam(sums, step, learning_rate)
+        norm = np.sqrt(sum(np.square(g).sum() for g in sums.values()))
+        return StepResult(loss, total, norm)
+
+    def _add_gradients(self, batch: Batch, step: int, total: int, sums: dict) -> float:
         aligned, bag = self._inputs(batch.source, batch.target_in.shape[1])
         bag *= np.random.default_rng((self.settings.seed, step)).random(bag.shape) > DROPOUT
         logs = self._log_probabilities(batch.target_in, aligned, bag)
@@ -57,14 +65,11 @@ class NumpyBackend:
         chosen = np.take_along_axis(logs, batch.target_out[..., None].astype(np.int64), -1)[..., 0]
         picked = np.zeros_like(logs)
         np.put_along_axis(picked, batch.target_out[..., None].astype(np.int64), 1.0, -1)
-        error = (np.exp(logs) - picked) * real[..., None] / real.sum()
-        gradients = {name: np.zeros_like(w) for name, w in self.weights.items()}
-        np.add.at(gradients["before"], batch.target_in, error)
-        np.add.at(gradients["aligned"], aligned, error)
-        gradients["bag"] = bag.T @ error.sum(axis=1)
-        self._adam(gradients, step, learning_rate)
-        norm = np.sqrt(sum(np.square(g).sum() for g in gradients.values()))
-        return StepResult(-(chosen * real).sum(), real.sum(), norm)
+        error = (np.exp(logs) - picked) * real[..., None] / total
+        np.add.at(sums["before"], batch.target_in, error)
+        np.add.at(sums["aligned"], aligned, error)
+        sums["bag"] += bag.T @ error.sum(axis=1)
+        return -(chosen * real).sum()
 
     def _adam(self, gradients: dict[str, np.ndarray], step: int, learning_rate: float) -> None:
         s = self.settings
@@ -111,6 +116,14 @@ class NumpyBackend:
                         f"{folder}: {name} has shape {saved[name].shape}, not {array.shape}"
                     )
                 array[...] = saved[name]
+
+    def use(self, folder: Path) -> None:
+        self.restore(folder)
+
+    def average(self, folders: list[Path], destination: Path) -> None:
+        parts = [dict(np.load(folder / "arrays.npz")) for folder in folders]
+        means = {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
+        np.savez(destination / "arrays.npz", **means)
 
 
 def make_backend(

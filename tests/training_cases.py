@@ -59,10 +59,10 @@ class Hooked:
         self.backend, self.after_step, self.in_save = backend, after_step, in_save
         self.name = backend.name
         self.evaluate, self.decode = backend.evaluate, backend.decode
-        self.restore = backend.restore
+        self.restore, self.use, self.average = backend.restore, backend.use, backend.average
 
-    def train_step(self, batch, step, learning_rate):
-        result = self.backend.train_step(batch, step, learning_rate)
+    def train_step(self, batch, step, learning_rate, *more):
+        result = self.backend.train_step(batch, step, learning_rate, *more)
         self.after_step(step)
         return result
 

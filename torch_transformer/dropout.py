@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from torch_transformer.precision import wide
 from transformer_spec.dropout_keys import (
     MULTIPLIER_1,
     MULTIPLIER_2,
@@ -37,7 +38,7 @@ class Dropout:
         return (bits >= drop_threshold(rate) - 2**31).view(x.shape)
 
     def __call__(self, x: Tensor, rate: float) -> Tensor:
-        return x * (self.keep_mask(x, rate).to(x.dtype) * (1 / (1 - rate)))
+        return x * (self.keep_mask(x, rate).to(wide(x.dtype)) * (1 / (1 - rate)))
 
 
 class NativeDropout(Dropout):

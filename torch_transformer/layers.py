@@ -7,6 +7,7 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torch_transformer.dropout import Dropout, drop
+from torch_transformer.precision import wide
 from transformer_spec import TransformerConfig
 
 KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
@@ -66,7 +68,7 @@ def attention(
     """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
     if dropout is None or config.attention_dropout == 0:
         return F.scaled_dot_product_attention(q, k, v, mask, scale=config.attention_scale)
-    scores = torch.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k)
+    scores = torch.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k).to(wide(q.dtype))
     scores = scores.masked_fill(~mask, torch.finfo(q.dtype).min)
     probabilities = drop(torch.softmax(scores, -1), config.attention_dropout, dropout)
     return torch.einsum("bhqk,bhka->bhqa", probabilities, v)
@@ -141,12 +143,20 @@ class Layer(nn.Module):
         self.config = config
 
     def residual(
-        self, x: Tensor, norm: nn.LayerNorm, sub_layer: Callable, dropout: Dropout | None
+        self,
+        x: Tensor,
+        norm: nn.LayerNorm,
+        sub_layer: Callable,
+        dropout: Dropout | None,
+        *given: Any,
     ) -> Tensor:
-        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1)."""
+        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1).
+
+        ``given`` is what the sub-layer is passed beside its input.
+        """
         if self.config.norm_position == "pre":
-            return x + drop(sub_layer(norm(x)), self.config.dropout, dropout)
-        return norm(x + drop(sub_layer(x), self.config.dropout, dropout))
+            return x + drop(sub_layer(norm(x), *given, dropout), self.config.dropout, dropout)
+        return norm(x + drop(sub_layer(x, *given, dropout), self.config.dropout, dropout))
 
 
 class EncoderLayer(Layer):
@@ -163,12 +173,14 @@ class EncoderLayer(Layer):
         mask: Bool[Tensor, "B 1 1 S"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B S D"]:
-        def attend(h: Tensor) -> Tensor:
-            keys_values = self.multiheadattention.keys_values(h)
-            return self.multiheadattention(h, keys_values, mask, dropout)
+        x = self.residual(x, self.layerNorm1, self.attend, dropout, mask)
+        return self.residual(x, self.layerNorm2, self.ffn, dropout)
 
-        x = self.residual(x, self.layerNorm1, attend, dropout)
-        return self.residual(x, self.layerNorm2, lambda h: self.ffn(h, dropout), dropout)
+    def attend(
+        self, h: Float[Tensor, "B S D"], mask: Bool[Tensor, "B 1 1 S"], dropout: Dropout | None
+    ) -> Float[Tensor, "B S D"]:
+        keys_values = self.multiheadattention.keys_values(h)
+        return self.multiheadattention(h, keys_values, mask, dropout)
 
 
 class DecoderLayer(Layer):
@@ -190,16 +202,28 @@ class DecoderLayer(Layer):
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        def attend_self(h: Tensor) -> Tensor:
-            keys_values = self.multiheadattention1.keys_values(h)
-            keys_values = cache.append(*keys_values) if cache else keys_values
-            return self.multiheadattention1(h, keys_values, mask, dropout)
+        x = self.residual(x, self.layerNorm1, self.attend_self, dropout, mask, cache)
+        x = self.residual(x, self.layerNorm2, self.attend_memory, dropout, memory, memory_mask)
+        return self.residual(x, self.layerNorm3, self.ffn, dropout)
 
-        def attend_memory(h: Tensor) -> Tensor:
-            # B rows over N sources: the B/N beams of one source are queries of the same memory.
-            queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
-            return self.multiheadattention2(queries, memory, memory_mask, dropout).reshape(h.shape)
+    def attend_self(
+        self,
+        h: Float[Tensor, "B Q D"],
+        mask: Bool[Tensor, "B 1 Q K"],
+        cache: KeyValueCache | None,
+        dropout: Dropout | None,
+    ) -> Float[Tensor, "B Q D"]:
+        keys_values = self.multiheadattention1.keys_values(h)
+        keys_values = cache.append(*keys_values) if cache else keys_values
+        return self.multiheadattention1(h, keys_values, mask, dropout)
 
-        x = self.residual(x, self.layerNorm1, attend_self, dropout)
-        x = self.residual(x, self.layerNorm2, attend_memory, dropout)
-        return self.residual(x, self.layerNorm3, lambda h: self.ffn(h, dropout), dropout)
+    def attend_memory(
+        self,
+        h: Float[Tensor, "B Q D"],
+        memory: MemoryKeysValues,
+        mask: Bool[Tensor, "N 1 1 S"],
+        dropout: Dropout | None,
+    ) -> Float[Tensor, "B Q D"]:
+        # B rows over N sources: the B/N beams of one source are queries of the same memory.
+        queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
+        return self.multiheadattention2(queries, memory, mask, dropout).reshape(h.shape)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from torch_transformer.precision import factors
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -24,15 +25,18 @@ def smoothed_cross_entropy(
     Label smoothing as in Szegedy et al. 2016, section 7, with the uniform prior over all V words.
     """
     zero = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    return _ChunkedLoss.apply(states, weight, zero, targets, pad_id, smoothing)
+    return _ChunkedLoss.apply(*factors(states, weight), zero, targets, pad_id, smoothing)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, bias, targets, pad_id, smoothing):
         wanted = any(ctx.needs_input_grad)
-        loss = states.new_zeros(())
-        gradients = [torch.zeros_like(t) for t in (states, weight, bias)] if wanted else []
+        loss = bias.new_zeros(())  # the bias is never rounded
+        gradients = []
+        if wanted:
+            of_weight = torch.zeros_like(weight, dtype=bias.dtype)
+            gradients = [torch.zeros_like(states), of_weight, torch.zeros_like(bias)]
         size = chunk_tokens(len(targets), len(bias))
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
@@ -41,8 +45,9 @@ class _ChunkedLoss(torch.autograd.Function):
             )
             loss += chunk_loss
             if wanted:
-                torch.mm(d_logits, weight, out=gradients[0][part])
-                gradients[1].addmm_(d_logits.T, states[part])
+                low = d_logits.to(states.dtype)
+                torch.mm(low, weight, out=gradients[0][part])
+                _add_product(gradients[1], low.T, states[part])
                 gradients[2] += d_logits.sum(0)
         ctx.save_for_backward(*gradients)
         return loss
@@ -62,7 +67,7 @@ def _chunk(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n V"]]:
     """The summed loss of n tokens and its gradient by their logits."""
     V = len(bias)
-    logits = torch.addmm(bias, states, weight.T)  # (n, D) -> (n, V)
+    logits = _logits(states, weight, bias)  # (n, D) -> (n, V)
     real = (targets != pad_id).to(logits.dtype)
     log_sum = logits.logsumexp(1)
     right = logits.gather(1, targets[:, None])[:, 0]
@@ -71,3 +76,16 @@ def _chunk(
     d_logits -= smoothing / V
     d_logits.scatter_add_(1, targets[:, None], d_logits.new_full((len(targets), 1), smoothing - 1))
     return (losses * real).sum(), d_logits.mul_(real[:, None])
+
+
+def _logits(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if states.dtype == bias.dtype:
+        return torch.addmm(bias, states, weight.T)
+    return torch.mm(states, weight.T).to(bias.dtype).add_(bias)
+
+
+def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.dtype == sums.dtype:
+        sums.addmm_(left, right)
+    else:
+        sums += left @ right

@@ -1,5 +1,7 @@
 """The training backend in PyTorch, line for line the twin of flax_transformer/training.py."""
 
+import copy
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from convert.averaging import write_average
 from convert.checkpoints import (
     Checkpoint,
     check_checkpoint,
+    load_weights_of,
     read_checkpoint,
     write_torch_checkpoint,
 )
@@ -17,12 +21,14 @@ from torch_transformer.decoding import decode
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
+from torch_transformer.precision import products_in
 from torch_transformer.weights import load_weights, tensors, weights
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
+from training_recipe.schedule import ema_decay
 from training_recipe.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, trained_names
-from transformer_spec.dropout_keys import step_key
+from transformer_spec.dropout_keys import batch_keys
 
 
 def find_device(name: str) -> torch.device:
@@ -53,7 +59,10 @@ def objective(
 
 
 class TorchBackend:
-    """Fills training_recipe.backend.Backend."""
+    """Fills training_recipe.backend.Backend.
+
+    ``model`` is trained; ``judged`` is the model with the averaged weights, or the same one.
+    """
 
     name = "torch"
 
@@ -65,16 +74,20 @@ class TorchBackend:
     ) -> None:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
-        self.model = Transformer(config, settings.seed, getattr(torch, settings.dtype))
+        self.model = Transformer(config, settings.seed, getattr(torch, settings.weight_dtype))
         if weights is not None:
             load_weights(self.model, weights)
         self.model.to(self.device)
         held = tensors(self.model)
         self.trained = {name: held[name] for name in trained_names(config)}
-        self.optimizer = self.make_optimizer()
+        self.judged = copy.deepcopy(self.model) if settings.ema_decay else self.model
 
-    def make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW (Loshchilov and Hutter 2019) that decays matrices only."""
+    @functools.cached_property
+    def optimizer(self) -> torch.optim.AdamW:
+        """AdamW (Loshchilov and Hutter 2019) that decays matrices only.
+
+        Made when it is first needed: translating needs none, and torch imports for seconds.
+        """
         matrices = [p for p in self.trained.values() if p.ndim > 1]
         vectors = [p for p in self.trained.values() if p.ndim == 1]
         groups = [
@@ -91,17 +104,36 @@ class TorchBackend:
 
         return give(batch.source), give(batch.target_in), give(batch.target_out)
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
-        dropout = SOURCES[self.settings.dropout_rng](step_key(self.settings.seed, step))
-        smoothing = self.settings.label_smoothing
-        loss_sum = objective(self.model, *self.arrays(batch), smoothing, dropout)
+    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
+        batches = batch, *more
+        tokens = sum(part.tokens for part in batches)
+        keys = batch_keys(self.settings.seed, step, len(batches))
         self.optimizer.zero_grad()
-        (loss_sum / batch.tokens).backward()
+        parts = [self.add_gradients(*part, tokens) for part in zip(batches, keys, strict=True)]
         norm = self.clip()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        return StepResult(loss_sum.detach(), batch.tokens, norm)
+        if self.judged is not self.model:
+            self.average_weights(ema_decay(step, self.settings))
+        return StepResult(sum(parts[1:], parts[0]), tokens, norm)
+
+    def add_gradients(self, batch: Batch, key: int, tokens: int) -> Tensor:
+        """Add the gradients of the mean over a step's ``tokens``; the batch's summed loss."""
+        dropout = SOURCES[self.settings.dropout_rng](key)
+        smoothing = self.settings.label_smoothing
+        with products_in(self.settings.dtype, self.device.type):
+            loss_sum = objective(self.model, *self.arrays(batch), smoothing, dropout)
+        (loss_sum / tokens).backward()
+        return loss_sum.detach()
+
+    @torch.no_grad()
+    def average_weights(self, decay: float) -> None:
+        """Move the averaged weights towards the trained ones."""
+        held = tensors(self.judged)
+        averaged = [held[name] for name in self.trained]
+        trained = list(self.trained.values())
+        torch._foreach_lerp_(averaged, trained, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def clip(self) -> Tensor:
         """Scale all gradients so that their global norm is at most ``clip_norm``; return it."""
@@ -114,35 +146,47 @@ class TorchBackend:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> tuple[float, int]:
-        return float(objective(self.model, *self.arrays(batch), 0.0)), batch.tokens
+        return float(objective(self.judged, *self.arrays(batch), 0.0)), batch.tokens
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
-        return decode(self.model, source, search)
+        return decode(self.judged, source, search)
 
     def save(self, folder: Path) -> None:
         write_torch_checkpoint(folder, self.checkpoint())
 
     def checkpoint(self) -> Checkpoint:
-        """Weights, moments and step count under canonical names."""
+        """Weights, moments, step count and raw weights under canonical names."""
         states = {name: self.optimizer.state.get(p, {}) for name, p in self.trained.items()}
         count = next((int(s["step"]) for s in states.values() if s), 0)
-        return Checkpoint(
-            weights(self.model), _moments(states, "exp_avg"), _moments(states, "exp_avg_sq"), count
-        )
+        moments = _moments(states, "exp_avg"), _moments(states, "exp_avg_sq")
+        return Checkpoint(weights(self.judged), *moments, count, self.raw_weights())
+
+    def raw_weights(self) -> dict[str, np.ndarray]:
+        """The trained weights, where the model is used by averaged ones."""
+        if self.judged is self.model:
+            return {}
+        return {name: array for name, array in weights(self.model).items() if name in self.trained}
 
     def restore(self, folder: Path) -> None:
         self.load(read_checkpoint(folder), str(folder))
 
     def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
-        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.dtype), label)
-        load_weights(self.model, checkpoint.weights)
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype), label)
+        load_weights(self.judged, checkpoint.weights)
+        load_weights(self.model, checkpoint.weights | checkpoint.raw)
         for name, parameter in self.trained.items() if checkpoint.count else ():
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(checkpoint.count), device=self.device),
                 "exp_avg": self.moment(checkpoint.first_moments[name]),
                 "exp_avg_sq": self.moment(checkpoint.second_moments[name]),
             }
+
+    def use(self, folder: Path) -> None:
+        self.load(Checkpoint(load_weights_of(folder, self.config)[1]), str(folder))
+
+    def average(self, folders: list[Path], destination: Path) -> None:
+        write_average(folders, self.config, destination)
 
     def moment(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array, order="C")).to(self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Hypothesis:
 class StepResult:
     """What one training step reports; numbers may still lie on the device, ``float(x)`` waits.
 
-    ``loss_sum`` is the objective (with label smoothing) summed over the batch's tokens,
+    ``loss_sum`` is the objective (with label smoothing) summed over all ``tokens`` of the step,
     ``gradient_norm`` the global norm before clipping.
     """
 
@@ -55,13 +55,37 @@ class StepResult:
     gradient_norm: Any
 
 
+class AttentionWeights(NamedTuple):
+    """Weights (L, B, H, Q, K) of L layers and H heads: the share of key K in query Q's result.
+
+    ``cross``: target tokens (Q = T) look at source tokens (K = S); ``encoder``: source tokens at
+    source tokens; ``decoder``: target tokens at themselves and at earlier ones.
+    """
+
+    cross: np.ndarray
+    encoder: np.ndarray
+    decoder: np.ndarray
+
+
 class Backend(Protocol):
-    """A model with its optimizer in one framework."""
+    """A model with its optimizer in one framework.
+
+    With ``ema_decay`` the model that is evaluated, decoded with and saved for use has the moving
+    average of the weights; the weights that training goes on from are saved beside it.
+    """
 
     name: str
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float) -> StepResult:
-        """Update the weights without waiting; dropout depends on (seed, step) alone."""
+    @property
+    def model(self) -> Any:
+        """The framework's own model."""
+        ...
+
+    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
+        """Update the weights once, without waiting, by the mean gradient over all batches' tokens.
+
+        Dropout depends on (seed, step) alone.
+        """
         ...
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
@@ -78,6 +102,14 @@ class Backend(Protocol):
 
     def restore(self, folder: Path) -> None:
         """Read a checkpoint folder of either backend; one that does not fit is a UserError."""
+        ...
+
+    def use(self, folder: Path) -> None:
+        """Take the weights that a checkpoint folder is used by, to judge them; no optimizer."""
+        ...
+
+    def average(self, folders: list[Path], destination: Path) -> None:
+        """Write the mean of the weights of checkpoint folders into an existing empty folder."""
         ...
 
 

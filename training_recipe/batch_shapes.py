@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+# Lengths are counted in this many classes at most, so that many or long pairs are planned fast.
+LENGTH_CLASSES = 64
+NEAR = range(-3, 4)
+NOWHERE = 1 << 40  # what a pair costs that no shape holds
 
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Pairs that are batched together: a rectangle of the (source length, target length) plane.
+    """Pairs that are batched together.
 
     ``source`` and ``target`` are the longest lengths in it, ``members`` the pairs' indices.
     """
@@ -21,8 +27,7 @@ class Box:
     @property
     def batches(self) -> int:
         """Number of batches, each of at most ``budget // max(source, target)`` rows."""
-        limit = max(1, self.budget // max(self.source, self.target))
-        return -(-len(self.members) // limit)
+        return -(-len(self.members) // int(_rows(max(self.source, self.target), self.budget)))
 
     @property
     def rows(self) -> int:
@@ -33,75 +38,146 @@ class Box:
     def shape(self) -> tuple[int, int, int]:
         return self.rows, self.source, self.target
 
-    @property
-    def cost(self) -> int:
-        return int(_cost(len(self.members), self.source, self.target, self.budget))
+
+def _rows(longest: np.ndarray | int, budget: int) -> np.ndarray:
+    return np.maximum(1, budget // np.asarray(longest))
 
 
-def _cost(
-    pairs: np.ndarray | int, source: np.ndarray | int, target: np.ndarray | int, budget: int
-) -> np.ndarray:
-    """Entries of the batches of some pairs, each batch counted as if it were full.
+class Cells(NamedTuple):
+    """The different (source, target) length classes of all pairs, and how many pairs have each.
 
-    Counting so keeps small boxes, which make small and so noisy batches, from paying off.
+    A class holds ``width`` lengths and is named by the longest, divided by ``width``.
     """
-    rows = np.maximum(1, budget // np.maximum(source, target))
-    return -(-pairs // rows) * rows * (source + target)
+
+    classes: np.ndarray  # (M, 2)
+    counts: np.ndarray  # (M,)
+    width: int
+    budget: int
+
+    def prices(self, corners: np.ndarray) -> np.ndarray:
+        """(M, N): what a pair of each cell costs in each corner (N, 2), NOWHERE where too long.
+
+        A price is the corner's entries times N plus the corner's number: no two are the same.
+        """
+        columns = [self.prices_of(corners, number) for number in range(len(corners))]
+        return np.stack(columns, 1)
+
+    def prices_of(self, corners: np.ndarray, number: int) -> np.ndarray:
+        """(M,): the same for one corner."""
+        source, target = corners[number]
+        holds = (self.classes[:, 0] <= source) & (self.classes[:, 1] <= target)
+        return np.where(holds, (source + target) * len(corners) + number, NOWHERE)
+
+    def cost(self, corners: np.ndarray, cheapest: np.ndarray) -> int:
+        """Entries of all batches, each counted as if it were full, in units of ``width``.
+
+        ``cheapest`` is each cell's lowest price. Counting so keeps small boxes, which make small
+        and so noisy batches, from paying off.
+        """
+        if cheapest.max() == NOWHERE:
+            return NOWHERE
+        pairs = np.bincount(cheapest % len(corners), self.counts, len(corners)).astype(np.int64)
+        return int(full_batches(pairs, corners.max(1), corners.sum(1), self).sum())
+
+
+def full_batches(
+    pairs: np.ndarray, longest: np.ndarray, entries: np.ndarray, cells: Cells
+) -> np.ndarray:
+    """Entries of the full batches that hold so many pairs of so many entries each."""
+    rows = _rows(longest * cells.width, cells.budget)
+    return -(-pairs // rows) * rows * entries
 
 
 def partition(source: np.ndarray, target: np.ndarray, budget: int, max_shapes: int) -> list[Box]:
     """At most ``max_shapes`` boxes for pairs of the given lengths (both (N,), at least 1).
 
-    Greedy: from one box of all pairs, the cut that saves the most entries is made again and again
-    until there are enough boxes or no cut saves anything.
+    Every pair goes into the cheapest box that holds it. The boxes' corners begin as the best ladder
+    of ranges of the longer side, and move while that saves entries.
     """
-    everything = np.arange(len(source))
-    boxes = [Box(everything, int(source.max()), int(target.max()), budget)]
-    cuts = [_best_cut(boxes[0], source, target)]
-    while len(boxes) < max_shapes:
-        chosen = max(range(len(boxes)), key=lambda i: cuts[i][0])
-        if cuts[chosen][0] <= 0:
-            break
-        _, axis, length = cuts[chosen]
-        halves = list(_split(boxes[chosen], (source, target), axis, length))
-        boxes[chosen : chosen + 1] = halves
-        cuts[chosen : chosen + 1] = [_best_cut(half, source, target) for half in halves]
-    return boxes
+    cells, members = _cells(source, target, budget)
+    corners = _settled(_ladder(cells, max_shapes), cells)
+    chosen = cells.prices(corners).argmin(1)[members]
+    groups = (np.flatnonzero(chosen == number) for number in range(len(corners)))
+    return [
+        Box(group, int(source[group].max()), int(target[group].max()), budget)
+        for group in groups
+        if len(group)
+    ]
 
 
-def _best_cut(box: Box, source: np.ndarray, target: np.ndarray) -> tuple[int, int, int]:
-    """(entries saved, axis, longest length below the cut) of the best cut of a box."""
-    lengths = source[box.members], target[box.members]
-    options = [(*_best_cut_along(box, lengths[a], lengths[1 - a]), a) for a in (0, 1)]
-    saved, length, axis = max(options, key=lambda option: option[0])
-    return saved, axis, length
+def _cells(source: np.ndarray, target: np.ndarray, budget: int) -> tuple[Cells, np.ndarray]:
+    """The cells of all pairs, and the number of each pair's cell."""
+    width = -(-int(max(source.max(), target.max())) // LENGTH_CLASSES)
+    classes = np.stack([-(-source // width), -(-target // width)], 1).astype(np.int64)
+    different, members, counts = np.unique(classes, axis=0, return_inverse=True, return_counts=True)
+    return Cells(different, counts, width, budget), members.ravel()
 
 
-def _best_cut_along(box: Box, along: np.ndarray, across: np.ndarray) -> tuple[int, int]:
-    """(entries saved, longest length below the cut) of the best cut across one axis.
+def _ladder(cells: Cells, most: int) -> np.ndarray:
+    """The corners (N, 2) of the cheapest cut of the longer side's classes into ``most`` ranges.
 
-    For every length at once: how many pairs are that short, how many longer, and the longest
-    length of either group on the other axis.
+    Dynamic programming: the cheapest way to cover the classes below ``end`` by so many ranges.
     """
-    counts = np.bincount(along)
-    widest = np.zeros(len(counts), np.int64)
-    np.maximum.at(widest, along, across)
-    lengths = np.flatnonzero(counts)
-    below = np.cumsum(counts[lengths])[:-1]
-    if not len(below):
-        return 0, 0
-    low = np.maximum.accumulate(widest[lengths])[:-1]
-    high = np.maximum.accumulate(widest[lengths][::-1])[::-1][1:]
-    split_cost = _cost(below, lengths[:-1], low, box.budget)
-    split_cost += _cost(len(along) - below, lengths[-1], high, box.budget)
-    best = int(np.argmin(split_cost))
-    return box.cost - int(split_cost[best]), int(lengths[best])
+    costs, corners = _ranges(cells)
+    best, steps = costs[0], []
+    for _ in range(1, most):
+        through = best[:, None] + costs
+        begins = through.argmin(0)
+        better = through.min(0) < best
+        steps.append(np.where(better, begins, 0))
+        best = np.minimum(best, through.min(0))
+    return np.array(list(_walked_back(steps, corners)))
 
 
-def _split(
-    box: Box, lengths: tuple[np.ndarray, np.ndarray], axis: int, longest: int
-) -> Iterator[Box]:
-    short = lengths[axis][box.members] <= longest
-    for members in (box.members[short], box.members[~short]):
-        longest_source, longest_target = (int(side[members].max()) for side in lengths)
-        yield Box(members, longest_source, longest_target, box.budget)
+def _ranges(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
+    """For every range [begin, end) of classes of the longer side its cost and its corner."""
+    longer = cells.classes.max(1)
+    size = int(longer.max()) + 1
+    pairs, longest = np.zeros(size, np.int64), np.zeros((size, 2), np.int64)
+    np.add.at(pairs, longer, cells.counts)
+    np.maximum.at(longest, longer, cells.classes)
+    costs = np.full((size + 1, size + 1), NOWHERE)
+    corners = np.zeros((size + 1, size + 1, 2), np.int64)
+    for begin in range(size):
+        reached = np.maximum.accumulate(longest[begin:])
+        corners[begin, begin + 1 :] = reached
+        sides = np.maximum(reached.max(1), 1), reached.sum(1)
+        costs[begin, begin + 1 :] = full_batches(pairs[begin:].cumsum(), *sides, cells)
+    return costs, corners
+
+
+def _walked_back(steps: list[np.ndarray], corners: np.ndarray) -> Iterator[np.ndarray]:
+    """The corners of the ranges that were chosen, from the longest."""
+    end = len(corners) - 1
+    for begins in reversed(steps):
+        begin = int(begins[end])
+        if begin:
+            yield corners[begin, end]
+            end = begin
+    yield corners[0, end]
+
+
+def _settled(corners: np.ndarray, cells: Cells) -> np.ndarray:
+    """The corners, each moved a little again and again until no move saves anything."""
+    best, before = cells.cost(corners, cells.prices(corners).min(1)), None
+    while before != best:
+        before = best
+        for number in range(len(corners)):
+            others = cells.prices(corners)
+            others[:, number] = NOWHERE
+            others = others.min(1)
+            for moved in _moved(corners, number):
+                own = cells.prices_of(moved, number)
+                cost = cells.cost(moved, np.minimum(others, own))
+                if cost < best:
+                    corners, best = moved, cost
+    return corners
+
+
+def _moved(corners: np.ndarray, number: int) -> Iterator[np.ndarray]:
+    """The corners with one of them a little longer or shorter."""
+    for move in ((source, target) for source in NEAR for target in NEAR if source or target):
+        moved = corners.copy()
+        moved[number] += move
+        if moved[number].min() > 0:
+            yield moved

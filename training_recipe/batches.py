@@ -1,6 +1,6 @@
 """Token-budget batches in a few fixed shapes; their order is a function of seed and epoch alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,6 +12,8 @@ from training_recipe.vocabulary import BOS_ID, EOS_ID, PAD_ID, Vocabulary
 from transformer_spec.errors import UserError
 
 IdPair = tuple[list[int], list[int]]
+Vary = Callable[[int], Sequence[IdPair]]
+VARIANTS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,11 @@ def encode_pairs(
     return pairs
 
 
+def fits(pair: IdPair, max_length: int) -> bool:
+    """Whether both sides are of ``max_length`` tokens at most, eos included."""
+    return max(map(len, pair)) < max_length
+
+
 def drop_long(
     pairs: Sequence[IdPair], max_length: int, what: str = "training pairs"
 ) -> tuple[list[IdPair], list[str]]:
@@ -57,7 +64,7 @@ def drop_long(
 
     Raises UserError where none fits.
     """
-    kept = [pair for pair in pairs if max(map(len, pair)) < max_length]
+    kept = [pair for pair in pairs if fits(pair, max_length)]
     dropped = len(pairs) - len(kept)
     if not dropped:
         return kept, []
@@ -113,6 +120,8 @@ class BatchPlan:
 
     ``pairs`` hold ids without bos and eos, ``budget`` bounds rows x max(S, T) of a batch (a single
     longer pair still makes a batch of one row), ``max_shapes`` the number of different shapes.
+    ``vary(epoch)`` gives an epoch's own ids of the same pairs: those for which a pair's batch has
+    room are taken.
     """
 
     def __init__(
@@ -125,15 +134,17 @@ class BatchPlan:
         pad_id: int = PAD_ID,
         decoder_start_id: int = BOS_ID,
         eos_id: int = EOS_ID,
+        vary: Vary | None = None,
     ) -> None:
         if not pairs:
             raise UserError("there are no pairs to make batches of")
         if min(budget, max_shapes) < 1 or seed < 0:
             raise ValueError(f"{budget=} and {max_shapes=} must be at least 1, {seed=} at least 0")
-        self._sources = _Sequences([source for source, _ in pairs], eos_id)
-        self._targets = _Sequences([target for _, target in pairs], eos_id)
+        self._pairs, self._vary, self._eos_id = pairs, vary, eos_id
         self._pad_id, self._start_id, self._seed = pad_id, decoder_start_id, seed
-        self._boxes = partition(self._sources.lengths, self._targets.lengths, budget, max_shapes)
+        source, target = self._planned_lengths()
+        self._boxes = partition(source, target, budget, max_shapes)
+        self._ids: tuple[int, tuple[_Sequences, _Sequences]] = (0, self._sequences(pairs))
         self._order: tuple[int, list[tuple[Box, np.ndarray]]] = (0, [])
 
     @property
@@ -149,7 +160,7 @@ class BatchPlan:
     def padding(self) -> float:
         """Share of padding in the entries of all batches, source and target together."""
         entries = sum(box.batches * box.rows * (box.source + box.target) for box in self._boxes)
-        real = self._sources.lengths.sum() + self._targets.lengths.sum()
+        real = sum(int(side.lengths.sum()) for side in self._ids_of(1))
         return 1.0 - float(real) / entries
 
     def batch(self, step: int) -> Batch:
@@ -158,10 +169,16 @@ class BatchPlan:
             raise ValueError(f"step {step} is not possible; steps count from 1")
         epoch, index = divmod(step - 1, self.batches_per_epoch)
         box, members = self._epoch_order(epoch + 1)[index]
-        source = self._sources.padded(members, box.rows, box.source, self._pad_id)
-        target = self._targets.padded(members, box.rows, box.target, self._pad_id)
-        shifted = self._shift(target, self._targets.lengths[members])
+        sources, targets = self._ids_of(epoch + 1)
+        source = sources.padded(members, box.rows, box.source, self._pad_id)
+        target = targets.padded(members, box.rows, box.target, self._pad_id)
+        shifted = self._shift(target, targets.lengths[members])
         return Batch(source, shifted, target, epoch + 1, index, self._pad_id)
+
+    def batches(self, step: int, count: int) -> list[Batch]:
+        """The batches of one step of ``count`` batches; steps count from 1."""
+        first = (step - 1) * count + 1
+        return [self.batch(number) for number in range(first, first + count)]
 
     def _shift(self, target: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The decoder's input: the start id, then the target without its eos."""
@@ -171,6 +188,30 @@ class BatchPlan:
         examples[np.arange(target.shape[1]) >= lengths[:, None]] = self._pad_id
         examples[:, 0] = self._start_id
         return shifted
+
+    def _sequences(self, pairs: Sequence[IdPair]) -> tuple[_Sequences, _Sequences]:
+        sides = ([pair[side] for pair in pairs] for side in (0, 1))
+        source, target = (_Sequences(ids, self._eos_id) for ids in sides)
+        return source, target
+
+    def _planned_lengths(self) -> list[np.ndarray]:
+        """Source and target lengths to make room for: the longest of a few epochs'."""
+        epochs = range(-VARIANTS, 0) if self._vary else ()
+        variants = [self._pairs, *(self._vary(epoch) for epoch in epochs if self._vary)]
+        lengths = [[side.lengths for side in self._sequences(pairs)] for pairs in variants]
+        return [np.max(side, axis=0) for side in zip(*lengths, strict=True)]
+
+    def _ids_of(self, epoch: int) -> tuple[_Sequences, _Sequences]:
+        """An epoch's ids; where they are too long for their box, those of ``pairs``."""
+        if self._vary and self._ids[0] != epoch:
+            drawn = list(self._vary(epoch))
+            for box in self._boxes:
+                for member in box.members:
+                    source, target = drawn[member]
+                    if len(source) >= box.source or len(target) >= box.target:
+                        drawn[member] = self._pairs[member]
+            self._ids = (epoch, self._sequences(drawn))
+        return self._ids[1]
 
     def _epoch_order(self, epoch: int) -> list[tuple[Box, np.ndarray]]:
         if self._order[0] != epoch:

@@ -21,6 +21,7 @@ from training_recipe.run_folder import (
     write_json,
     written_aside,
 )
+from training_recipe.settings import TrainingSettings
 from transformer_spec import UserError
 
 PROGRESS = "progress.json"
@@ -169,8 +170,33 @@ def repair_best(run: RunFolder, progress: Progress) -> None:
         run.best.unlink()
 
 
-def prune(run: RunFolder, keep: int, best_step: int | None) -> None:
-    """Remove all but the newest ``keep`` checkpoints and the best."""
-    for step in run.steps()[:-keep]:
-        if step != best_step:
+def prune(run: RunFolder, settings: TrainingSettings, best_step: int | None) -> None:
+    """Remove all but the newest checkpoints, the best, and those that are to be averaged."""
+    steps = run.steps()
+    kept = {best_step, *steps[-settings.keep :]}
+    kept.update(averaged_steps(steps, settings.average, settings.save_every))
+    for step in steps:
+        if step not in kept:
             shutil.rmtree(run.checkpoint(step))
+
+
+def averaged_steps(steps: list[int], count: int, every: int) -> list[int]:
+    """The last ``count`` of ascending steps whose checkpoints are averaged, or all there are.
+
+    They are the multiples of ``every`` and the newest: those in between are there because they were
+    the best so far, or because the run was interrupted.
+    """
+    regular = [step for step in steps if step % every == 0 or step == steps[-1]]
+    return regular[-count:] if count else []
+
+
+def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
+    """Write the mean of the checkpoints of ``steps`` and make it what the run is used by."""
+    folder = run.average(steps[-1], len(steps))
+    with disk_full_is_clear(run, f"cannot save {folder.name}"):
+        if folder.exists():
+            shutil.rmtree(folder)
+        with written_aside(folder) as partial:
+            backend.average([run.checkpoint(step) for step in steps], partial)
+        point_link(run.best, folder)
+    return folder

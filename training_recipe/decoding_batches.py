@@ -65,12 +65,16 @@ def batches(
     order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 1]
     most = _power_of_two(len(order))
     while order:
-        width = max(SHORTEST_WIDTH, _power_of_two(lengths[order[-1]]))
-        width = min(longest, width)
+        width = width_of(lengths[order[-1]], longest)
         rows = min(rows_of(width), most)
         members = [int(number) for number in order[-rows:]]
         del order[-rows:]
         yield members, (rows, width)
+
+
+def width_of(length: int, longest: int) -> int:
+    """The S of sources of a length: a power of two, or ``longest`` where that is less."""
+    return min(longest, max(SHORTEST_WIDTH, _power_of_two(length)))
 
 
 def _power_of_two(number: int) -> int:

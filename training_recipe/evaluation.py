@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from training_recipe.backend import Backend, Search
 from training_recipe.batches import BatchPlan
@@ -50,6 +51,11 @@ class Judgement:
         if self.scores is None:
             return "loss", self.loss or 0.0
         return self.scores.best[0], self.scores.main
+
+    def record(self) -> dict[str, Any]:
+        """Loss, where it was taken, and scores, as metrics.jsonl has them."""
+        loss = {} if self.loss is None else {"loss": self.loss}
+        return loss | {"scores": self.scores.values if self.scores else {}}
 
     def is_better_than(self, other: float) -> bool:
         """Whether ``main`` beats another value of the same name."""

@@ -13,16 +13,18 @@ from training_recipe.checkpoints import disk_full_is_clear, prune, save_checkpoi
 from training_recipe.curves import draw_curves
 from training_recipe.display import Display
 from training_recipe.evaluation import Judge, Judgement
+from training_recipe.final_test import FinalTest
 from training_recipe.interrupts import Interrupted, Interrupts
 from training_recipe.locking import locked
 from training_recipe.metrics import Metrics
-from training_recipe.progress import LogWindow
-from training_recipe.report import final_lines, validation_lines
+from training_recipe.progress import DivergedError, LogWindow
+from training_recipe.report import validation_lines
 from training_recipe.request import Request
 from training_recipe.run_folder import RunFolder
 from training_recipe.schedule import learning_rate
 from training_recipe.speed import Speed, seconds_since
 from training_recipe.starting import Started, resume, start
+from transformer_spec import UserError
 
 
 def train(request: Request, backend_name: str, make_backend: MakeBackend) -> int:
@@ -45,6 +47,7 @@ class Training:
         self.run, self.record, self.progress = started.run, started.record, started.progress
         self.prepared, self.backend = started.prepared, started.backend
         self.settings = started.record.settings
+        self.started = started
         self.interrupts = Interrupts()
         self.judge = Judge(self.backend, self.prepared, self.settings, self.interrupts.check)
         self.metrics = Metrics(self.run, self.progress.metrics_lines)
@@ -61,25 +64,12 @@ class Training:
             except Interrupted as stop:
                 return self._leave(stop)
             self.display.close()
+            draw_curves(self.run)
             try:
-                self._test()
+                FinalTest(self.started, self.judge, self.metrics, self.display).run()
             except Interrupted as stop:
                 return self._say_how_to_go_on(stop)
         return 0
-
-    def _test(self) -> None:
-        """Judge the best checkpoint by the test set, draw the curves, say what to do next."""
-        draw_curves(self.run)
-        best, began = self.progress.best_step, time.monotonic()
-        if best is not None and best != self.progress.step:
-            self.backend.restore(self.run.checkpoint(best))
-        step = self.progress.step if best is None else best
-        found = self.judge.test()
-        scores = found.scores.values if found.scores else {}
-        record = {"kind": "test", "step": step, "scores": scores}
-        self.metrics.write(record | {"speed": {"seconds": seconds_since(began)}})
-        for line in final_lines(self.run, self.prepared, found, step, self.settings.samples):
-            self.display.line(line)
 
     @contextlib.contextmanager
     def _closed_at_the_end(self) -> Iterator[None]:
@@ -90,10 +80,11 @@ class Training:
             self.metrics.close()
 
     def _train(self) -> None:
+        patience = self.settings.patience
         self.record.save(self.run.settings)
         if not self.progress.evaluated:
             self._finish_step()
-        while self.progress.step < self.settings.steps:
+        while self.progress.step < self.settings.steps and not self.progress.is_out_of(patience):
             self.interrupts.check()
             self._step()
             if self._is_due(self.settings.log_every):
@@ -107,17 +98,38 @@ class Training:
 
     def _step(self) -> None:
         step = self.progress.step + 1
-        batch = self.prepared.plan.batch(step)
-        result = self.backend.train_step(batch, step, learning_rate(step, self.settings))
-        self.progress.take(step, batch, result)
+        batches = self.prepared.plan.batches(step, self.settings.accumulate)
+        rate = learning_rate(step, self.settings)
+        result = self.backend.train_step(batches[0], step, rate, *batches[1:])
+        self.progress.take(step, batches, result)
         self.progress.evaluated = not self._is_due(self.settings.evaluate_every)
-        self.speed.add(batch.tokens)
+        self.speed.add(sum(batch.tokens for batch in batches))
         self.display.step()
 
+    def _settle(self) -> None:
+        """Wait for the results of all steps before anything is evaluated or saved.
+
+        A step that diverged is a UserError that names it and the last good checkpoint.
+        """
+        try:
+            self.progress.settle()
+        except DivergedError as fault:
+            raise UserError(f"{fault}; {self._way_back()}") from None
+
+    def _way_back(self) -> str:
+        steps = self.run.steps()
+        last = "no checkpoint was saved yet"
+        if steps:
+            last = f"{self.run.checkpoint(steps[-1])} is the last good checkpoint"
+        return (
+            f"{last}; the same settings lead there again: start with a lower --peak-lr, a longer "
+            "--warmup-steps or a smaller --clip-norm"
+        )
+
     def _log(self) -> None:
-        """Read the results since the last log line, which waits for the device."""
+        """Write the means over the steps since the last log line."""
         progress = self.progress
-        progress.window.settle()
+        self._settle()
         record = {
             "kind": "train",
             "step": progress.step,
@@ -136,25 +148,28 @@ class Training:
         self.progress.metrics_lines = self.metrics.lines
 
     def _finish_step(self) -> None:
-        """Evaluate and save where the step asks for it; better than before is always saved."""
+        """Evaluate and save where the step asks for it; the best and the last are always saved."""
         improved = False
         if not self.progress.evaluated:
             with self.speed.paused():
                 improved = self._evaluate()
-        if improved or self._is_due(self.settings.save_every):
+        over = self.progress.is_out_of(self.settings.patience)
+        if improved or over or self._is_due(self.settings.save_every):
             with self.speed.paused():
                 self._save()
 
     def _evaluate(self) -> bool:
         """Write loss and scores of the held-out examples; whether they are the best so far."""
         began = time.monotonic()
+        self._settle()
         found = self.judge.validate()
         improved = self._note_best(found)
         record = {"kind": "evaluation", "step": self.progress.step, "epoch": self.progress.epoch}
-        record |= {"loss": found.loss, "scores": found.scores.values if found.scores else {}}
-        self._write(record | {"best": improved, "speed": {"seconds": seconds_since(began)}})
+        record |= found.record() | {"best": improved, "since_best": self.progress.since_best}
+        self._write(record | {"speed": {"seconds": seconds_since(began)}})
         self.progress.evaluated = True
-        for line in validation_lines(found, record["step"], improved, self.settings.samples):
+        what = f"after step {record['step']}"
+        for line in validation_lines(what, found, improved, self.settings.samples):
             self.display.line(line)
         return improved
 
@@ -162,20 +177,22 @@ class Training:
         progress, (name, value) = self.progress, found.main
         before = progress.best_score if progress.best_name == name else None
         if before is not None and not found.is_better_than(before):
+            progress.since_best += 1
             return False
+        progress.since_best = 0
         progress.best_name, progress.best_score, progress.best_step = name, value, progress.step
         return True
 
     def _save(self) -> None:
         """Write a checkpoint, then record it, then remove what is not to be kept."""
-        self.progress.window.settle()
+        self._settle()
         self.metrics.sync()
         save_checkpoint(self.run, self.backend, self.progress)
         self.record = dataclasses.replace(
             self.record, backend=self.progress.backend, newest_checkpoint=self.progress.step
         )
         self.record.save(self.run.settings)
-        prune(self.run, self.settings.keep, self.progress.best_step)
+        prune(self.run, self.settings, self.progress.best_step)
 
     def _leave(self, stop: Interrupted) -> int:
         if self.progress.step > 0:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training_recipe.batches import BatchPlan, IdPair, drop_long, encode_pairs
+from training_recipe.batches import BatchPlan, IdPair, Vary, drop_long, encode_pairs
 from training_recipe.corpora import Corpus, Example, load_corpus
 from training_recipe.decoding_batches import ROOM
 from training_recipe.run_folder import RunFolder
 from training_recipe.settings import TrainingSettings
+from training_recipe.subwords import Recut
 from training_recipe.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig
 
@@ -94,7 +95,8 @@ def _prepare(
 ) -> Prepared:
     pairs, notes = _fitting(corpus.train, both, config, "training pairs")
     valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
-    plan = _plan(pairs, settings, config)
+    vary = _recut(settings, corpus, both, config)
+    plan = _plan(pairs, settings, config, vary)
     return Prepared(
         corpus,
         *both,
@@ -103,7 +105,13 @@ def _prepare(
         _plan(valid, _evaluated(settings), config),
         longest_target=max(len(target) + 1 for _, target in pairs),
         fingerprint=fingerprint(pairs),
-        notes=[*corpus.notes, *notes, *valid_notes, *describe(corpus, both, plan)],
+        notes=[
+            *corpus.notes,
+            *notes,
+            *valid_notes,
+            *describe(corpus, both, plan),
+            *_accumulation(plan, settings.accumulate),
+        ],
     )
 
 
@@ -113,7 +121,19 @@ def _fitting(
     return drop_long(encode_pairs(examples, *both), config.max_length, what)
 
 
-def _plan(pairs: list[IdPair], settings: TrainingSettings, config: TransformerConfig) -> BatchPlan:
+def _recut(
+    settings: TrainingSettings, corpus: Corpus, both: Vocabularies, config: TransformerConfig
+) -> Recut | None:
+    alpha = settings.subword_regularization
+    return Recut(corpus.train, both, config.max_length, alpha, settings.seed) if alpha else None
+
+
+def _plan(
+    pairs: list[IdPair],
+    settings: TrainingSettings,
+    config: TransformerConfig,
+    vary: Vary | None = None,
+) -> BatchPlan:
     return BatchPlan(
         pairs,
         settings.batch_tokens,
@@ -122,6 +142,7 @@ def _plan(pairs: list[IdPair], settings: TrainingSettings, config: TransformerCo
         pad_id=config.pad_id,
         decoder_start_id=config.decoder_start_id or 0,
         eos_id=config.eos_id,
+        vary=vary,
     )
 
 
@@ -150,6 +171,11 @@ def describe(corpus: Corpus, both: Vocabularies, plan: BatchPlan) -> list[str]:
         f"batches: {plan.batches_per_epoch:,} an epoch, {plan.padding:.1%} padding, "
         f"{len(plan.shapes)} shapes (rows x source x target): {shapes}",
     ]
+
+
+def _accumulation(plan: BatchPlan, batches: int) -> list[str]:
+    steps = plan.batches_per_epoch / batches
+    return [f"a step takes {batches} batches: {steps:,.1f} steps an epoch"] if batches > 1 else []
 
 
 def default_run_path(settings: TrainingSettings, backend: str) -> Path:

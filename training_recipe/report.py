@@ -14,19 +14,19 @@ WORDS_SHOWN = 10
 WIDEST_CELL = 60  # characters; longer texts stand below each other
 
 
-def validation_lines(found: Judgement, step: int, improved: bool, samples: int) -> list[str]:
-    """Loss, scores and a few outputs of one validation."""
+def validation_lines(what: str, found: Judgement, improved: bool, samples: int) -> list[str]:
+    """Loss, scores and a few outputs of one validation; ``what`` was validated."""
     said = f"  {found.scores.line()}" if found.scores else ""
     best = "  (best so far)" if improved else ""
-    heading = f"validation after step {step}: loss {found.loss:.4f}{said}{best}"
+    heading = f"validation {what}: loss {found.loss:.4f}{said}{best}"
     return [heading, *output_lines(found.examples, found.outputs, samples)]
 
 
 def final_lines(
-    run: RunFolder, prepared: Prepared, found: Judgement, step: int, samples: int
+    run: RunFolder, prepared: Prepared, found: Judgement, what: str, samples: int
 ) -> list[str]:
-    """The table of test scores, outputs for sources the model never saw, and what to do next."""
-    lines = ["", f"test of the checkpoint after step {step}, {len(found.examples):,} examples:"]
+    """The table of ``what``'s test scores, outputs for unseen sources, and what to do next."""
+    lines = ["", f"test {what}, {len(found.examples):,} examples:"]
     if found.scores is not None:
         lines += table([(name, f"{value:.2f}") for name, value in found.scores.values.items()])
         lines += [f"  {signature}" for signature in found.scores.signatures.values()]

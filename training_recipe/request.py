@@ -131,9 +131,11 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
     for fault in _combined(merged, flags):
         faults.add(fault)
     faults.raise_if_any("cannot start")
+    # What is given to a resumed run must go with settings of its own: starting.py sees to that.
+    own = {} if merged["resume"] is not None else {name: merged[name] for name in SETTINGS}
     return Request(
         Invocation(**{name: merged[name] for name in INVOCATION}),
-        TrainingSettings(**{name: merged[name] for name in SETTINGS}),
+        TrainingSettings(**own),
         {name: merged[name] for name in MODEL if name in merged},
         given,
     )

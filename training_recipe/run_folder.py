@@ -1,7 +1,8 @@
 """The layout of a run folder, and writing that is whole or absent.
 
 A folder holds config.json, settings.json, vocabulary/, metrics.jsonl, tensorboard/, curves.png,
-checkpoints/step_00001000/ and the link best to one of them.
+checkpoints/step_00001000/ and the link best to one of them, or to the mean of some of them,
+checkpoints/average_00001000_of_10/.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         """The folder of the checkpoint of ``step``."""
         return self.checkpoints / f"step_{step:08d}"
+
+    def average(self, step: int, count: int) -> Path:
+        """The folder of the mean of ``count`` checkpoints, the newest of which is ``step``'s."""
+        return self.checkpoints / f"average_{step:08d}_of_{count}"
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""

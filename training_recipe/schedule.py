@@ -31,6 +31,15 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     return settings.peak_lr * SCHEDULES[settings.schedule](step, warmup, settings.steps)
 
 
+def ema_decay(step: int, settings: TrainingSettings) -> float:
+    """The decay of the moving average of the weights at ``step``: (1 + step) / (10 + step) at most.
+
+    So the first, untrained weights are soon forgotten, as in TensorFlow's ExponentialMovingAverage
+    with num_updates and in Marian.
+    """
+    return min(settings.ema_decay, (1 + step) / (10 + step))
+
+
 def _inverse_sqrt(step: int, warmup: int, steps: int) -> float:
     return math.sqrt(max(warmup, 1) / step)
 

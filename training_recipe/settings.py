@@ -14,6 +14,7 @@ from training_recipe.declarations import (
     range_fault,
     read_value,
 )
+from training_recipe.named_corpora import NAMED_CORPORA
 from training_recipe.schedule import SCHEDULES
 from training_recipe.vocabulary import (
     DEFAULT_SENTENCEPIECE_SIZE,
@@ -30,7 +31,8 @@ class TrainingSettings:
     """How a model is trained; a fault in any value is a UserError that names them all."""
 
     data: str = declared(
-        "cmudict (built in), the PREFIX of parallel files, or a .tsv or .csv file",
+        f"cmudict (built in), {', '.join(NAMED_CORPORA)} (downloaded once), the PREFIX of "
+        "parallel files, or a .tsv or .csv file",
         "data",
         CMUDICT,
         resumable=True,
@@ -41,10 +43,10 @@ class TrainingSettings:
         "source and target column of a table, by name or number, as in Q,A", "data", None
     )
     valid: str | None = declared(
-        "validation data, as --data; none: a share of the data", "data", None, resumable=True
+        "validation data, as --data; none: the data's own or a share", "data", None, resumable=True
     )
     test: str | None = declared(
-        "test data, as --data; none: a share of the data", "data", None, resumable=True
+        "test data, as --data; none: the data's own or a share", "data", None, resumable=True
     )
     source_vocabulary: str | None = declared(
         "what a source token is; none: characters for cmudict, sentencepiece for other data",
@@ -69,6 +71,15 @@ class TrainingSettings:
         "how sentencepiece finds its pieces", "data", "unigram", choices=SENTENCEPIECE_ALGORITHMS
     )
 
+    subword_regularization: float = declared(
+        "cut sentencepiece words anew in every epoch: share of BPE merges left out, or exponent of "
+        "a unigram cut's probability; 0: always the same cut",
+        "data",
+        0.0,
+        least=0,
+        below=1,
+    )
+
     steps: int = declared("optimizer steps in all", "optimisation", 3000, least=1, resumable=True)
     batch_tokens: int = declared(
         "most tokens of a batch on its longer side, padding counted", "optimisation", 4096, least=1
@@ -77,6 +88,12 @@ class TrainingSettings:
         "most different shapes of batches, each of which XLA compiles once",
         "optimisation",
         12,
+        least=1,
+    )
+    accumulate: int = declared(
+        "batches of an optimizer step; its gradient is the mean over all their tokens",
+        "optimisation",
+        1,
         least=1,
     )
     peak_lr: float = declared("highest learning rate", "optimisation", 2e-3, above=0)
@@ -105,6 +122,14 @@ class TrainingSettings:
     adam_eps: float = declared(
         "added to the root of the second moment", "optimisation", 1e-9, above=0
     )
+    ema_decay: float = declared(
+        "decay of the moving average of the weights, by which the model is validated, tested and "
+        "used; 0: the weights themselves",
+        "optimisation",
+        0.0,
+        least=0,
+        below=1,
+    )
     dropout_rng: str = declared(
         "masks of dropout; portable: the same in both frameworks, native: the framework's own",
         "optimisation",
@@ -119,6 +144,20 @@ class TrainingSettings:
         "validation examples that are decoded and scored; 0: judge by the loss alone",
         "evaluation",
         500,
+        least=0,
+        resumable=True,
+    )
+    patience: int = declared(
+        "validations in a row without improvement after which training stops; 0: never",
+        "evaluation",
+        0,
+        least=0,
+        resumable=True,
+    )
+    average: int = declared(
+        "test and use the mean of this many last checkpoints; 0: the best checkpoint",
+        "evaluation",
+        0,
         least=0,
         resumable=True,
     )
@@ -140,7 +179,10 @@ class TrainingSettings:
 
     seed: int = declared("of weights, batch order and dropout", "run", 1, least=0)
     dtype: str = declared(
-        "number format of weights and arithmetic", "run", "float32", choices=("float32", "float64")
+        "number format of weights and arithmetic; bfloat16: of matrix products in training alone",
+        "run",
+        "float32",
+        choices=("float32", "float64", "bfloat16"),
     )
     device: str = declared(
         "where to compute; auto: an accelerator if there is one",
@@ -152,7 +194,11 @@ class TrainingSettings:
     log_every: int = declared("steps between log lines", "run", 50, least=1, resumable=True)
     save_every: int = declared("steps between checkpoints", "run", 500, least=1, resumable=True)
     keep: int = declared(
-        "newest checkpoints kept, beside the best", "run", 2, least=1, resumable=True
+        "newest checkpoints kept, beside the best and those of --average",
+        "run",
+        2,
+        least=1,
+        resumable=True,
     )
 
     def __post_init__(self) -> None:
@@ -183,6 +229,11 @@ class TrainingSettings:
         faults.raise_if_any("invalid training settings")
         return cls(**values)
 
+    @property
+    def weight_dtype(self) -> str:
+        """The number format of weights, moments and checkpoints."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
+
     def vocabulary_kinds(self) -> tuple[str, str]:
         """The kinds of the source's and the target's vocabulary, defaults resolved."""
         return resolved_kinds(dataclasses.asdict(self))
@@ -210,4 +261,18 @@ def combination_faults(values: dict[str, Any]) -> list[str]:
     if values["columns"] is not None and len(values["columns"]) != 2:
         given = ",".join(values["columns"])
         faults.append(f"columns: {given!r} must name two columns, source and target")
-    return faults
+    if values["subword_regularization"] and "sentencepiece" not in kinds:
+        faults.append(f"subword_regularization needs sentencepiece, not {' and '.join(kinds)}")
+    return faults + _averaging_faults(values["average"], values["steps"], values["save_every"])
+
+
+def _averaging_faults(wanted: int, steps: int, every: int) -> list[str]:
+    if not all(isinstance(value, int) for value in (wanted, steps, every)) or every < 1:
+        return []  # named already
+    made = -(-steps // every)
+    if wanted <= made:
+        return []
+    return [
+        f"average {wanted} needs as many checkpoints, and {steps} steps saved every {every} make "
+        f"{made}; lower save_every"
+    ]

@@ -78,7 +78,7 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
 
 def first_weights(config: TransformerConfig, settings: TrainingSettings) -> dict[str, np.ndarray]:
     """The weights both backends begin from, in the run's number format."""
-    return initial_weights(config, settings.seed, np.dtype(settings.dtype).type)
+    return initial_weights(config, settings.seed, np.dtype(settings.weight_dtype).type)
 
 
 def about(prepared: Prepared) -> list[str]:

@@ -32,6 +32,12 @@ def step_key(seed: int, step: int) -> int:
     return int.from_bytes(digest, "little")
 
 
+def batch_keys(seed: int, step: int, batches: int) -> list[int]:
+    """A key for each batch of a training step, none of which another step has."""
+    first = (step - 1) * batches + 1
+    return [step_key(seed, number) for number in range(first, first + batches)]
+
+
 def drop_threshold(rate: float) -> int:
     """An element is dropped where its hash is below this 32-bit number."""
     return min(round(rate * 2**32), WORD)

@@ -1,0 +1,67 @@
+"""The mean of several checkpoints' weights, in the files of the torch twin; needs no framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoints import FORMATS, open_weights
+from convert.folders import MODEL
+from convert.formats.safetensors import write_safetensors
+from convert.tensors import Tensors
+from training_recipe.checkpoints import PROGRESS, damage
+from training_recipe.run_folder import read_json, write_json
+from transformer_spec import Faults, TransformerConfig, UserError
+
+ORIGIN = "average.json"
+
+
+class Mean(Tensors):
+    """The mean of tensors that have equal names and shapes, in the first one's number format."""
+
+    def __init__(self, parts: list[Tensors]) -> None:
+        super().__init__(f"the mean of {len(parts)} checkpoints", parts[0].headers)
+        self.parts = parts
+
+    def read(self, name: str) -> np.ndarray:
+        total = np.zeros(self[name].shape)
+        for part in self.parts:
+            total += part.read(name)
+        return (total / len(self.parts)).astype(self[name].dtype)
+
+
+def write_average(folders: list[Path], config: TransformerConfig, destination: Path) -> None:
+    """Write the mean of the weights that checkpoint folders are used by, and where it came from.
+
+    Every checkpoint that is damaged, does not fit the config or has another number format than the
+    first is named in one UserError.
+    """
+    parts, faults = [], Faults()
+    for folder in folders:
+        try:
+            parts.append(_whole_weights(folder, config))
+            faults.require(_dtypes(parts[-1]) == _dtypes(parts[0]), f"{folder}: other dtypes")
+        except UserError as error:
+            faults.add(str(error))
+    faults.raise_if_any("cannot average")
+    write_safetensors(destination / MODEL, Mean(parts), FORMATS["torch"])
+    write_json(destination / ORIGIN, {"mean_of": [_origin(folder) for folder in folders]})
+
+
+def _whole_weights(folder: Path, config: TransformerConfig) -> Tensors:
+    fault = damage(folder)
+    if fault is not None:
+        raise UserError(fault)
+    return open_weights(folder, config)
+
+
+def _dtypes(tensors: Tensors) -> list[np.dtype]:
+    return [header.dtype for header in tensors.values()]
+
+
+def _origin(folder: Path) -> dict[str, Any]:
+    progress = read_json(folder / PROGRESS)
+    kept = {name: progress.get(name) for name in ("step", "backend", "files")}
+    return {"checkpoint": str(folder)} | kept

@@ -1,0 +1,107 @@
+"""``--subword-regularization``: other cuts in every epoch, the same ones for the same seed."""
+
+import random
+
+import numpy as np
+import pytest
+from training_cases import SMALL, assert_same_run, run, signal_after, write_words
+from training_fixtures import quick as quick_runs
+
+from training_recipe.batches import BatchPlan, encode_pairs
+from training_recipe.command_line import parse
+from training_recipe.corpora import Example
+from training_recipe.subwords import Recut
+from training_recipe.vocabulary import build_vocabulary
+from transformer_spec import UserError
+
+quick = quick_runs
+LONGEST = 28
+
+
+def words(count: int) -> list[str]:
+    draw = random.Random(1)
+    roots = ["".join(draw.choices("abcdefgh", k=draw.randint(2, 6))) for _ in range(30)]
+    return [" ".join(draw.choices(roots, k=draw.randint(1, 6))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def vocabulary(request):
+    return build_vocabulary("sentencepiece", words(300), 40, "shared", request.param)
+
+
+def recut(vocabulary, seed: int = 1, alpha: float = 0.3) -> tuple[list[Example], Recut]:
+    examples = [Example(text, (text[::-1],)) for text in words(200)]
+    return examples, Recut(examples, (vocabulary, vocabulary), LONGEST, alpha, seed)
+
+
+def test_the_same_seed_cuts_alike_whatever_was_drawn_before(vocabulary) -> None:
+    texts = words(50)
+    first = vocabulary.sample(texts, 0.3, 7)
+    other = vocabulary.sample(texts, 0.3, 8)
+    assert vocabulary.sample(texts, 0.3, 7) == first != other
+    usual = [vocabulary.encode(text) for text in texts]
+    assert first != usual
+    for cut in (first, other):
+        assert [vocabulary.decode(ids) for ids in cut] == texts
+
+
+def test_epochs_and_seeds_differ_and_nothing_is_too_long(vocabulary) -> None:
+    examples, cut = recut(vocabulary)
+    again = recut(vocabulary)[1]
+    assert cut(3) == again(3) != cut(4) != cut(-4)
+    assert cut(3) != recut(vocabulary, seed=2)[1](3)
+    usual = [
+        p for p in encode_pairs(examples, vocabulary, vocabulary) if max(map(len, p)) < LONGEST
+    ]
+    assert len(usual) < len(examples)  # the others have no epoch at all
+    for epoch in (1, 2):
+        assert len(cut(epoch)) == len(usual)
+        for (source, target), (plain, _) in zip(cut(epoch), usual, strict=True):
+            assert max(len(source), len(target)) < LONGEST
+            assert vocabulary.decode(source) == vocabulary.decode(plain)
+
+
+def test_batches_have_every_pair_in_the_same_few_shapes(vocabulary) -> None:
+    examples, cut = recut(vocabulary)
+    pairs = [
+        p for p in encode_pairs(examples, vocabulary, vocabulary) if max(map(len, p)) < LONGEST
+    ]
+    plan, fresh = (BatchPlan(pairs, 200, 4, seed=1, vary=cut) for _ in range(2))
+    count, usual = plan.batches_per_epoch, sorted(vocabulary.decode(s) for s, _ in pairs)
+    cuts = []
+    for epoch in (1, 2):
+        batches = [plan.batch(step) for step in range((epoch - 1) * count + 1, epoch * count + 1)]
+        assert {(*b.source.shape, b.target_out.shape[1]) for b in batches} == set(plan.shapes)
+        rows = [tuple(row[row != 0]) for b in batches for row in b.source if row[0]]
+        assert sorted(vocabulary.decode(row) for row in rows) == usual
+        assert {row[-1] for row in rows} == {3}
+        cuts.append(rows)
+    new = set(cuts[0]) - {(*source, 3) for source, _ in pairs}
+    assert len(new) > 5 and set(cuts[0]) != set(cuts[1])
+    for step in (2 * count, 1, count + 3, 2):
+        assert np.array_equal(fresh.batch(step).source, plan.batch(step).source)
+    real = sum(b.source_tokens + b.tokens for b in map(plan.batch, range(1, count + 1)))
+    entries = sum(rows * (s + t) for rows, s, t in (
+        (*plan.batch(step).source.shape, plan.batch(step).target_out.shape[1])
+        for step in range(1, count + 1)
+    ))  # fmt: skip
+    assert plan.padding == pytest.approx(1 - real / entries)
+
+
+def test_it_needs_subwords() -> None:
+    with pytest.raises(UserError, match="needs sentencepiece, not characters and whitespace"):
+        parse(["--subword-regularization", "0.1"])
+    kinds = ["--source-vocabulary", "sentencepiece", "--target-vocabulary", "characters"]
+    assert parse([*kinds, "--subword-regularization", "0.1"]).settings.subword_regularization == 0.1
+
+
+def test_a_run_is_resumed_with_the_same_cuts(tmp_path, monkeypatch, quick) -> None:
+    write_words(tmp_path, 300)
+    monkeypatch.chdir(tmp_path)
+    pieces = ["--source-vocabulary", "sentencepiece", "--target-vocabulary", "sentencepiece"]
+    sizes = ["--source-vocab-size", "16", "--target-vocab-size", "16", "--batch-tokens", "400"]
+    arguments = [*SMALL, *pieces, *sizes, "--subword-regularization", "0.3"]
+    assert run("numpy", [*arguments, "--name", "whole"]) == 0
+    assert run("numpy", [*arguments, "--name", "a"], signal_after(7)) == 130
+    assert run("numpy", ["--resume", "runs/a"]) == 0
+    assert_same_run(tmp_path / "runs/a", tmp_path / "runs/whole")

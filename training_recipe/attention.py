@@ -1,0 +1,138 @@
+"""What a model looked at while it wrote an output: weights, tokens, one picture for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from training_recipe.backend import AttentionWeights
+from training_recipe.batches import encode_sources
+from training_recipe.decoding_batches import width_of
+from training_recipe.vocabulary import Vocabulary
+from transformer_spec import TransformerConfig, UserError
+
+# Where in the twins the attention of a kind is; {} is the number of its layer.
+PLACES = {
+    "cross": "decoder.dec_layers.{}.multiheadattention2",
+    "encoder": "encoder.enc_layers.{}.multiheadattention",
+    "decoder": "decoder.dec_layers.{}.multiheadattention1",
+}
+Attend = Callable[[np.ndarray, np.ndarray], AttentionWeights]
+
+
+class Map(NamedTuple):
+    """The weights (L, H, Q, K) of one text and what its rows and columns are."""
+
+    weights: np.ndarray
+    rows: list[str]
+    columns: list[str]
+
+
+def attention_map(
+    attend: Attend,
+    kind: str,
+    ids: tuple[Sequence[int], Sequence[int]],
+    vocabularies: tuple[Vocabulary, Vocabulary],
+    config: TransformerConfig,
+) -> Map:
+    """The weights of a kind for the ids of a source and of its output, both without eos.
+
+    The decoder is given the output, as in training: its row t is what it looked at to write the
+    row's token, eos at the end. Lengths are padded as in decoding, so that XLA compiles few.
+    """
+    source, output = (list(part) for part in ids)
+    written = [*output, config.eos_id][: config.max_length]
+    given = [config.decoder_start_id or 0, *output][: config.max_length]
+    found = attend(_padded(source, config), _padded_target(given, config))
+    read = [vocabularies[0].token(index) for index in [*source, config.eos_id]]
+    rows, columns = {
+        "cross": ([vocabularies[1].token(index) for index in written], read),
+        "encoder": (read, read),
+        "decoder": (
+            [vocabularies[1].token(index) for index in written],
+            [vocabularies[1].token(index) for index in given],
+        ),
+    }[kind]
+    weights = getattr(found, kind)[:, 0, :, : len(rows), : len(columns)]
+    return Map(weights, [shown(token) for token in rows], [shown(token) for token in columns])
+
+
+def _padded(source: list[int], config: TransformerConfig) -> np.ndarray:
+    length = width_of(len(source) + 1, config.max_length)
+    return encode_sources([source], length=length, pad_id=config.pad_id, eos_id=config.eos_id)
+
+
+def _padded_target(given: list[int], config: TransformerConfig) -> np.ndarray:
+    padded = np.full((1, width_of(len(given), config.max_length)), config.pad_id, np.int32)
+    padded[0, : len(given)] = given
+    return padded
+
+
+def shown(token: str) -> str:
+    """A token as a label: what cannot be seen is written out."""
+    if token == " ":
+        return "\N{OPEN BOX}"
+    return token if token.isprintable() else token.encode("unicode_escape").decode("ascii")
+
+
+@dataclass
+class Pictures:
+    """Draws the attention of texts into FILE, or FILE-1, FILE-2 ... where there are ``several``.
+
+    ``attend`` is a backend's ``attention``. ``undrawn`` and ``missing`` collect the numbers of the
+    texts without tokens and the characters that no font here has.
+    """
+
+    path: Path
+    kind: str
+    attend: Attend
+    vocabularies: tuple[Vocabulary, Vocabulary]
+    config: TransformerConfig
+    several: bool
+    undrawn: list[int] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+
+    def draw(self, number: int, source: Sequence[int], output: Sequence[int]) -> None:
+        """Draw the text of a number, given its ids and its output's, both without eos.
+
+        A file that cannot be written is a UserError.
+        """
+        from training_recipe.attention_plot import draw_map
+
+        if not source:
+            self.undrawn.append(number)
+            return
+        ids = source, output
+        found = attention_map(self.attend, self.kind, ids, self.vocabularies, self.config)
+        texts = (v.decode(part) for v, part in zip(self.vocabularies, ids, strict=True))
+        title = " \N{RIGHTWARDS ARROW} ".join(texts)
+        file = self.file_of(number)
+        try:
+            self.missing |= draw_map(found, self.kind, title, file)
+        except OSError as error:
+            raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+
+    def file_of(self, number: int) -> Path:
+        """Where the picture of a text goes."""
+        if not self.several:
+            return self.path
+        return self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
+
+    def notes(self) -> list[str]:
+        """What there is to say once every text was drawn."""
+        notes = []
+        if self.undrawn:
+            noun = "line" if len(self.undrawn) == 1 else "lines"
+            numbers = ", ".join(f"{number:,}" for number in self.undrawn)
+            notes.append(f"no picture of {noun} {numbers}: the model was given no token")
+        if self.missing:
+            characters = " ".join(sorted(self.missing))
+            notes.append(
+                f"no font here has {characters}, which are drawn as boxes; install one that has "
+                "them, such as the Noto Sans of that script"
+            )
+        return notes

@@ -29,7 +29,10 @@ def import_backend(name: str) -> MakeBackend:
     """The one framework that is asked for; a UserError says how to install it."""
     try:
         if name == "jax":
+            from flax_transformer.compilation_cache import keep_compiled_programs
             from flax_transformer.training import make_backend
+
+            keep_compiled_programs()
         else:
             from torch_transformer.training import make_backend
     except ModuleNotFoundError as error:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,14 @@ class Vocabulary(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without bos and eos; what the vocabulary lacks becomes ``unk_id``."""
+
+    def sample(self, texts: Iterable[str], alpha: float, seed: int) -> list[list[int]]:
+        """Ids of texts, cut at random where the kind can: the same for the same seed and texts."""
+        return [self.encode(text) for text in texts]
+
+    @abstractmethod
+    def token(self, index: int) -> str:
+        """The piece of an id as the vocabulary has it, the special ones by their names."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of some ids: stops at the first eos, skips pad and bos, shows unk visibly."""
@@ -103,6 +112,10 @@ class _ListedVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         return [self._ids.get(piece, UNK_ID) for piece in self.split(text)]
+
+    def token(self, index: int) -> str:
+        first = len(SPECIAL_PIECES)
+        return SPECIAL_PIECES[index] if index < first else self.pieces[index - first]
 
     def _join(self, ids: list[int]) -> str:
         return self.separator.join(self._texts[index] for index in ids)
@@ -191,6 +204,29 @@ class SentencePieceVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(LONE_SURROGATE.sub(NO_CHARACTER, text))
+
+    def sample(self, texts: Iterable[str], alpha: float, seed: int) -> list[list[int]]:
+        """BPE-dropout of ``alpha`` (Provilkov et al. 2020), or unigram draws (Kudo 2018).
+
+        The thread is for the seed: sentencepiece takes one when a thread first draws, and no other.
+        """
+        from sentencepiece import set_random_generator_seed
+
+        found: list[list[int]] = []
+
+        def draw() -> None:
+            set_random_generator_seed(seed)
+            encode = self._processor.encode
+            known = (LONE_SURROGATE.sub(NO_CHARACTER, text) for text in texts)
+            found.extend(encode(text, enable_sampling=True, alpha=alpha) for text in known)
+
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+        return found
+
+    def token(self, index: int) -> str:
+        return self._processor.id_to_piece(index)
 
     def _join(self, ids: list[int]) -> str:
         return self._processor.decode(ids) if ids else ""

@@ -1,13 +1,14 @@
 # make train    install and train a pronunciation model (BACKEND=jax or torch)
 # make test     install and run the checks: ruff, pyright, import-linter, pytest
 # make parity   print the table of differences between the twins
+# make bench    training and translation beside other libraries, about 20 minutes
 BACKEND ?= jax
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: train test lint parity
+.PHONY: train test lint parity bench
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
@@ -23,6 +24,13 @@ lint: $(VENV)/.dev
 
 parity: $(VENV)/.dev
 	$(BIN)/python -m parity twins $(ARGS)
+
+bench: $(VENV)/.bench
+	mkdir -p build
+	$(BIN)/python benchmarks/train.py --json build/train.json --plot build/train.png
+	$(BIN)/python benchmarks/translate.py --json build/translate.json --plot build/translate.png
+	$(BIN)/python benchmarks/dropout.py
+	$(BIN)/python benchmarks/convert.py
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import close_standard_output, exit_status
 
 if TYPE_CHECKING:
+    from training_recipe.attention import Attend, Pictures
     from training_recipe.backend import Backend, MakeBackend
     from training_recipe.vocabulary import Vocabulary
 
@@ -39,11 +41,12 @@ def run(options: Options) -> None:
         raise UserError(f"{options.run} has no config.json; give a run or a converted folder")
     config = TransformerConfig.load(home / "config.json")
     source, target = load_vocabularies(home / "vocabulary", config)
-    sources = encode_texts(read_texts(options), source, config.max_length, options.truncate)
+    long = options.truncate, options.skip_long
+    sources = encode_texts(read_texts(options), source, config.max_length, *long)
     for note in sources.notes:
         print(note, file=sys.stderr)
     backend = load_backend(options, path, home)
-    write_outputs(sources.ids, backend, target, config, options)
+    write_outputs(sources.ids, backend, (source, target), config, options)
 
 
 def checkpoint_path(run: Path, checkpoint: str) -> Path:
@@ -101,20 +104,50 @@ def choose_backend(wanted: str | None, home: Path) -> MakeBackend:
 def write_outputs(
     ids: list[list[int]],
     backend: Backend,
-    target: Vocabulary,
+    vocabularies: tuple[Vocabulary, Vocabulary],
     config: TransformerConfig,
     options: Options,
 ) -> None:
-    """Decode and write, block by block."""
+    """Decode, write and draw, block by block."""
     from training_recipe.translation import output_lines, translate
 
+    pictures = make_pictures(ids, backend, vocabularies, config, options)
     done, rows = 0, options.batch_size
     with progress(len(ids), options) as bar, opened(options.output) as stream:
         for block in translate(ids, backend.decode, options.search, rows, config, bar.update):
-            numbered = enumerate(block, done + 1)
-            stream.writelines(output_lines(n, found, target, options) for n, found in numbered)
+            for number, found in enumerate(block, done + 1):
+                stream.write(output_lines(number, found, vocabularies[1], options))
+                if pictures is not None:
+                    pictures.draw(number, ids[number - 1], found[0].ids)
             stream.flush()
             done += len(block)
+    for note in pictures.notes() if pictures is not None else ():
+        print(note, file=sys.stderr)
+
+
+def make_pictures(
+    ids: list[list[int]],
+    backend: Backend,
+    vocabularies: tuple[Vocabulary, Vocabulary],
+    config: TransformerConfig,
+    options: Options,
+) -> Pictures | None:
+    """What draws the attention of each text, if that is asked for."""
+    if options.attention is None:
+        return None
+    from training_recipe.attention import Pictures
+
+    path, kind = options.attention, options.attention_kind
+    return Pictures(path, kind, attention_of(backend), vocabularies, config, len(ids) > 1)
+
+
+def attention_of(backend: Backend) -> Attend:
+    """What tells the attention of a backend's model."""
+    if backend.name == "jax":
+        from flax_transformer.attention_maps import attention_weights
+    else:
+        from torch_transformer.attention_maps import attention_weights
+    return functools.partial(attention_weights, backend.model)
 
 
 def progress(count: int, options: Options):

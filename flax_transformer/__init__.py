@@ -1,7 +1,15 @@
 """The JAX/Flax NNX twin."""
 
+from flax_transformer.attention_maps import attention_weights
 from flax_transformer.dropout import Dropout
 from flax_transformer.model import Transformer
 from flax_transformer.weights import load, load_weights, weights
 
-__all__ = ["Dropout", "Transformer", "load", "load_weights", "weights"]
+__all__ = [
+    "Dropout",
+    "Transformer",
+    "attention_weights",
+    "load",
+    "load_weights",
+    "weights",
+]

@@ -190,10 +190,12 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     """One more token: 2N candidates, those that ended compete with the finished outputs."""
     B, N, _ = beams.live.tokens.shape
     logits, state = next_logits(model, beams.last, beams.state)
-    log_p = log_probabilities(logits, task.never).reshape(B, N, -1)
-    V = log_p.shape[2]
-    sums, picked = top((beams.live.sums[:, :, None] + log_p).reshape(B, -1), 2 * N)
-    parents, tokens = picked // V, picked % V
+    log_p = log_probabilities(logits, task.never)
+    likeliest, tokens = top(log_p, min(2 * N, log_p.shape[1]))  # of each output alone
+    totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
+    sums, picked = top(totals.reshape(B, -1), 2 * N)
+    parents = picked // totals.shape[2]
+    tokens = jnp.take_along_axis(tokens.reshape(B, -1), picked, 1)
     found = extend(select(beams.live, parents), tokens, sums, beams.state.columns)
     ended = tokens == model.config.eos_id
     live_sums, order = top(jnp.where(ended, -jnp.inf, sums), N)
@@ -202,9 +204,9 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     live = choose(beams.done, beams.live, live)
     finished = choose(beams.done, beams.finished, best(beams.finished, found, task.penalty))
     done = beams.done | (live.lengths[:, 0] >= task.limits) | settled(live, finished, task)
-    rows = N * jnp.arange(B)[:, None] + jnp.take_along_axis(parents, order, 1)
+    parents = jnp.take_along_axis(parents, order, 1)
     last = live.tokens[:, :, beams.state.columns].reshape(-1, 1)
-    return Beams(reorder(state, rows.ravel()), last, live, finished, done)
+    return Beams(reorder(state, parents), last, live, finished, done)
 
 
 def top(values: Float[Array, "B K"], count: int) -> tuple[Array, Array]:

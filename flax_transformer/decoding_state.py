@@ -2,6 +2,10 @@
 
 Letters: B source rows, N outputs being written for each, R = B x N, S source length, L columns of
 the cache, Q new tokens, V vocabulary.
+
+A column of the cache has a cell for each of a source's N outputs. Cells are never moved: an output
+that goes on from another one sees the cells of that one from then on. The N outputs of a source are
+queries over the same L x N cells, as they are over the same memory.
 """
 
 from typing import NamedTuple
@@ -11,7 +15,13 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.layers import KeysValues, KeyValueCache, MemoryKeysValues, padding_mask
+from flax_transformer.layers import (
+    KeysValues,
+    KeyValueCache,
+    MemoryKeysValues,
+    never_empty,
+    padding_mask,
+)
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
 from training_recipe.search import check_room
@@ -19,12 +29,16 @@ from transformer_spec import check_length
 
 
 class DecodingState(NamedTuple):
-    """The sources and the tokens so far of R rows; ``columns`` of the L columns are in use."""
+    """The sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
+
+    ``seen`` says of each output which cells hold its real tokens; keys and values (B, H, L x N, A)
+    have the cells column by column.
+    """
 
     memory: list[MemoryKeysValues]
     memory_mask: Bool[Array, "B 1 1 S"]
     keys_values: list[KeysValues]
-    real: Bool[Array, "R L"]
+    seen: Bool[Array, "B N L N"]
     columns: int | Int[Array, ""]
 
 
@@ -37,12 +51,12 @@ def start(
 ) -> DecodingState:
     """The state before the first of at most ``length`` tokens, for N ``outputs`` of each row."""
     check_length(length, model.config)
-    R, H, A = len(source) * outputs, model.config.num_heads, model.config.head_dim
-    layers, empty = model.decoder.dec_layers, (R, H, length, A)
+    B, N, H, A = len(source), outputs, model.config.num_heads, model.config.head_dim
+    layers, empty = model.decoder.dec_layers, (B, H, length * N, A)
     keys_values = [(jnp.zeros(empty, memory.dtype), jnp.zeros(empty, memory.dtype)) for _ in layers]
-    real = jnp.zeros((R, length), bool)
+    seen = jnp.zeros((B, N, length, N), bool)
     memory_mask = padding_mask(model.real_tokens(source))
-    return DecodingState(model.memory(memory), memory_mask, keys_values, real, 0)
+    return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
 
 
 @full_precision
@@ -50,21 +64,42 @@ def next_logits(
     model: Transformer, tokens: Int[Array, "R Q"], state: DecodingState
 ) -> tuple[Float[Array, "R Q V"], DecodingState]:
     """The logits after each of Q new tokens, and the state behind them; ``state`` is used up."""
-    columns, Q, L = state.columns, tokens.shape[1], state.real.shape[1]
+    (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
-    new, real, end = model.real_target_tokens(tokens, columns), state.real, columns + Q
-    position_ids = model.position_ids(new, real.sum(1, keepdims=True), columns)
-    real = jax.lax.dynamic_update_slice(real, new, (0, columns))
-    seen = jnp.arange(L) <= columns + jnp.arange(Q)[:, None]
-    mask = padding_mask(real) & seen[None, None]
+    new, end = model.real_target_tokens(tokens, columns), columns + Q
+    past = state.seen.reshape(R, -1).sum(1, keepdims=True)
+    position_ids = model.position_ids(new, past, columns)
+    seen = see(state.seen, new.reshape(B, N, Q), columns)
     x = model.decoder.embed(tokens, model.target_table, position_ids, None)
-    caches = [KeyValueCache(*pair, columns) for pair in state.keys_values]
+    x = x.reshape(B, N, Q, -1).swapaxes(1, 2).reshape(B, Q * N, -1)  # (R, Q, D) -> (B, Q x N, D)
+    caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
+    mask = cell_mask(seen, columns, Q)
     x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
+    x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
-    return model.project(x), state._replace(keys_values=keys_values, real=real, columns=end)
+    return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)
 
 
-def reorder(state: DecodingState, rows: Int[Array, "R"]) -> DecodingState:
-    """The state whose row r goes on from row ``rows[r]``, one of the same source."""
-    keys_values = [(keys[rows], values[rows]) for keys, values in state.keys_values]
-    return state._replace(keys_values=keys_values, real=state.real[rows])
+def see(
+    seen: Bool[Array, "B N L N"], real: Bool[Array, "B N Q"], columns: int | Int[Array, ""]
+) -> Bool[Array, "B N L N"]:
+    """``seen`` with Q new columns, of which every output sees its own cells that are ``real``."""
+    own = jnp.eye(seen.shape[1], dtype=bool)[:, None]
+    return jax.lax.dynamic_update_slice(seen, real[..., None] & own, (0, 0, columns, 0))
+
+
+def cell_mask(
+    seen: Bool[Array, "B N K N"], columns: int | Int[Array, ""], Q: int
+) -> Bool[Array, "B 1 M C"]:
+    """Query q of an output sees its cells up to column ``columns`` + q; M = Q x N, C = K x N."""
+    B, N, K, _ = seen.shape
+    rows = columns + jnp.arange(Q)[:, None]
+    past = jnp.arange(K)[None, :] <= rows
+    mask = seen[:, None] & past[None, :, None, :, None]  # (B, Q, N, K, N)
+    return never_empty(mask.reshape(B, 1, Q * N, K * N))
+
+
+def reorder(state: DecodingState, parents: Int[Array, "B N"]) -> DecodingState:
+    """The state whose output n of a row goes on from the row's output ``parents[:, n]``."""
+    rows = jnp.arange(len(parents))[:, None]
+    return state._replace(seen=state.seen[rows, parents])

@@ -1,5 +1,6 @@
 """``python translate.py`` as a user meets it: texts in, texts out, errors and exit statuses."""
 
+import gzip
 import os
 import shutil
 import sys
@@ -14,7 +15,6 @@ from training_recipe.backend import Hypothesis, Search
 from training_recipe.translation import encode_texts
 from training_recipe.vocabulary import build_vocabulary
 
-one_thread = translate_cases.one_thread
 runs = translate_cases.runs
 run = translate_cases.run
 call = translate_cases.call
@@ -60,6 +60,32 @@ class TestTexts:
         assert scores[0] > scores[1] > scores[2] and scores[3] == 0
         best = call(runs["torch"], "abc", "--scores")[1]
         assert best == ["\t".join(columns[0][1:])] and columns[3][2] == ""
+
+    def test_empty_lines_keep_their_place_and_run_no_model(
+        self, runs, call, piped, tmp_path, monkeypatch
+    ):
+        text = b"abc\n\n  \t \r\nba\n\n"
+        (tmp_path / "words").write_bytes(text)
+        (tmp_path / "words.gz").write_bytes(gzip.compress(text))
+        lines = call(runs["torch"], "abc", "", " \t ", "ba", "")[1]
+        assert len(lines) == 5 and [bool(line) for line in lines] == [
+            True,
+            False,
+            False,
+            True,
+            False,
+        ]
+        for name in ("words", "words.gz"):
+            assert call(runs["torch"], "--file", tmp_path / name)[1] == lines
+        piped(text)
+        assert call(runs["torch"])[1] == lines
+        _, best, _ = call(runs["torch"], "--file", tmp_path / "words", "--nbest", 2, "--scores")
+        assert [line.split("\t")[0] for line in best] == ["1", "1", "2", "3", "4", "4", "5"]
+        assert best[2] == "2\t0.0000\t" and best[6] == "5\t0.0000\t"
+        _, sampled, _ = call(runs["torch"], "--file", tmp_path / "words", "--sample")
+        assert len(sampled) == 5 and sampled[1:3] == ["", ""] and sampled[4] == ""
+        monkeypatch.setattr("torch_transformer.training.decode", None)
+        assert call(runs["torch"], "", " ")[:2] == (0, ["", ""])
 
     def test_settings_reach_the_search(self, runs, call, monkeypatch):
         seen = []
@@ -115,17 +141,19 @@ class TestReading:
         texts = ["a" * 11, "a" * 12, "ab", "a" * 30]
         status, lines, said = call(runs["torch"], *texts)
         assert (status, lines) == (2, [])
-        assert said == (
-            "error: 2 lines are longer than the 11 tokens the model reads (line 2, 4); "
-            "shorten, or cut by --truncate\n"
-        )
+        long = "2 lines are longer than the 11 tokens the model reads (line 2 has 12, 4 has 30)"
+        how = "shorten them, cut them by --truncate, or leave them out by --skip-long"
+        assert said == f"error: {long}; {how}\n"
         status, lines, said = call(runs["torch"], *texts, "--truncate")
         assert (status, lines[1], lines[3]) == (0, lines[0], lines[0])
-        assert said == (
-            "2 lines are longer than the 11 tokens the model reads (line 2, 4) and cut\n"
-        )
-        said = call(runs["torch"], *["a" * 12] * 12)[2]
-        assert "(line 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ...)" in said
+        assert said == f"{long} and cut\n"
+        skipped = call(runs["torch"], *texts, "--skip-long")
+        assert skipped == (0, [lines[0], "", lines[2], ""], f"{long} and skipped\n")
+        status, _, said = call(runs["torch"], *texts, "--skip-long", "--truncate")
+        assert status == 2 and "--truncate and --skip-long are both given" in said
+        said = call(runs["torch"], *["a" * 12] * 150, "a" * 14)[2]
+        assert said.startswith("error: 151 lines are longer")
+        assert "(line 1 has 12, 2 has 12, " in said and "100 has 12, 51 more up to 14)" in said
 
     def test_bytes_that_are_no_utf8(self, runs, call, piped, tmp_path):
         (tmp_path / "words").write_bytes(b"ab\nabc\xff\n")

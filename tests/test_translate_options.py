@@ -4,6 +4,7 @@ import io
 import os
 import sys
 
+import numpy as np
 import pytest
 import translate_cases
 from translate_cases import WRITERS, python
@@ -12,7 +13,6 @@ import train
 import translate
 from transformer_spec import UserError
 
-one_thread = translate_cases.one_thread
 runs = translate_cases.runs
 run = translate_cases.run
 call = translate_cases.call
@@ -76,6 +76,53 @@ class TestBackends:
         )
 
 
+class TestAttention:
+    def test_both_backends_draw_what_the_model_looked_at(self, runs, call, tmp_path, monkeypatch):
+        seen = []
+        monkeypatch.setattr(
+            "training_recipe.attention_plot.draw_map", lambda *given: seen.append(given) or set()
+        )
+        for name in WRITERS:
+            for kind in ("cross", "encoder", "decoder"):
+                arguments = "--attention", tmp_path / "x.png", "--attention-kind", kind
+                status, lines, said = call(runs[name], "abc", "--backend", name, *arguments)
+                assert (status, len(lines), said) == (0, 1, "")
+        for torchs, jaxs in zip(seen[:3], seen[3:], strict=True):
+            assert torchs[0][1:] == jaxs[0][1:] and torchs[1:] == jaxs[1:]
+            np.testing.assert_allclose(torchs[0].weights, jaxs[0].weights, atol=2e-6)
+        found, kind, title, path = seen[0]
+        assert (kind, path, title) == ("cross", tmp_path / "x.png", f"abc \u2192 {lines[0]}")
+        assert found.columns == ["a", "b", "c", "</s>"]
+        assert found.rows == [*lines[0].split(), "</s>"][:12]
+        np.testing.assert_allclose(found.weights.sum(-1), 1, atol=1e-5)
+
+    def test_a_file_for_each_text(self, runs, call, tmp_path):
+        plain = call(runs["torch"], "abc", "", "ba", "--nbest", 2)
+        drawn = call(
+            runs["torch"], "abc", "", "ba", "--nbest", 2, "--attention", tmp_path / "x.png"
+        )
+        assert drawn[:2] == plain[:2]
+        assert drawn[2] == "no picture of line 2: the model was given no token\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["x-1.png", "x-3.png"]
+
+    def test_a_picture_that_cannot_be_written(self, runs, call, tmp_path):
+        (tmp_path / "x.png").mkdir()
+        status, _, said = call(runs["torch"], "abc", "--attention", tmp_path / "x.png")
+        assert status == 2 and said.startswith(f"error: cannot write {tmp_path / 'x.png'}: ")
+
+
+class TestStart:
+    def test_what_takes_seconds_to_import_is_not_imported(self, runs, tmp_path):
+        code = (
+            "import sys, translate\n"
+            f"assert translate.main([{str(runs['torch'])!r}, 'abc']) == 0\n"
+            "slow = {'torch._dynamo', 'sympy', 'matplotlib', 'jax', 'orbax', 'sentencepiece'}\n"
+            "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        )
+        finished = python(code, tmp_path)
+        assert finished.returncode == 0, finished.stderr
+
+
 class TestCommandLine:
     def test_help_imports_no_framework(self, tmp_path):
         code = (
@@ -117,6 +164,14 @@ class TestCommandLine:
             (["run", "a", "--beam", "two"], "argument --beam: invalid int value: 'two'"),
             (["run", "a", "--beam", "2", "--sample"], "beam is 2; sampling has none"),
             (["run", "a", "--nbest", "3", "--beam", "2"], "nbest is 3; a beam of 2"),
+            (["run", "a", "--attention", "a.jpg"], "--attention is a.jpg; it must end with .png"),
+            (["run", "a", "--attention", "no/a.png"], "is no/a.png; there is no folder no"),
+            (["run", "a", "--attention-kind", "cross"], "--attention-kind needs --attention FILE"),
+            (["run", "a", "--attention-kind", "self"], "invalid choice: 'self'"),
+            (
+                ["run", "a", "--attention", "a.png", "--output", "a.png"],
+                "--attention and --output are both a.png",
+            ),
         ],
     )
     def test_faults(self, call, arguments, fault):

@@ -175,10 +175,11 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     """One more token: 2N candidates, those that ended compete with the finished outputs."""
     B, N, _ = beams.live.tokens.shape
     logits, state = next_logits(model, beams.last, beams.state)
-    log_p = log_probabilities(logits, task.never).reshape(B, N, -1)
-    V = log_p.shape[2]
-    sums, picked = top((beams.live.sums[:, :, None] + log_p).flatten(1), 2 * N)
-    parents, tokens = picked // V, picked % V
+    log_p = log_probabilities(logits, task.never)
+    likeliest, tokens = top(log_p, min(2 * N, log_p.shape[1]))  # of each output alone
+    totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
+    sums, picked = top(totals.flatten(1), 2 * N)
+    parents, tokens = picked // totals.shape[2], tokens.reshape(B, -1).gather(1, picked)
     found = extend(select(beams.live, parents), tokens, sums, beams.state.columns)
     ended = tokens == model.config.eos_id
     live_sums, order = top(sums.masked_fill(ended, -torch.inf), N)
@@ -187,21 +188,29 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     live = choose(beams.done, beams.live, live)
     finished = choose(beams.done, beams.finished, best(beams.finished, found, task.penalty))
     done = beams.done | (live.lengths[:, 0] >= task.limits) | settled(live, finished, task)
-    rows = N * torch.arange(B, device=parents.device)[:, None] + parents.gather(1, order)
     last = live.tokens[:, :, beams.state.columns].reshape(-1, 1)
-    return Beams(reorder(state, rows.flatten()), last, live, finished, done)
+    return Beams(reorder(state, parents.gather(1, order)), last, live, finished, done)
 
 
 def top(values: Float[Tensor, "B K"], count: int) -> tuple[Tensor, Tensor]:
     """The largest values and their numbers, of equal ones the first, which topk leaves open."""
-    least = values.topk(count).values[:, -1:]
-    above, equal = values > least, values == least
-    room = count - above.sum(1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room))
-    numbers = kept.nonzero()[:, 1].reshape(-1, count)
+    largest, numbers = values.topk(min(count + 1, values.shape[1]))
+    if (largest[:, count:] == largest[:, count - 1 : count]).any():
+        numbers = first_of_equals(values, largest[:, count - 1 : count], count)
+    numbers = numbers[:, :count].sort(1).values
     order = values.gather(1, numbers).argsort(dim=1, descending=True, stable=True)
     numbers = numbers.gather(1, order)
     return values.gather(1, numbers), numbers
+
+
+def first_of_equals(
+    values: Float[Tensor, "B K"], least: Float[Tensor, "B 1"], count: int
+) -> Int[Tensor, "B M"]:
+    """The numbers of all values above ``least`` and of the first that equal it."""
+    above, equal = values > least, values == least
+    room = count - above.sum(1, keepdim=True)
+    kept = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room))
+    return kept.nonzero()[:, 1].reshape(-1, count)
 
 
 def select(outputs: Outputs, numbers: Int[Tensor, "B M"]) -> Outputs:

@@ -2,6 +2,10 @@
 
 Letters: B source rows, N outputs being written for each, R = B x N, S source length, L columns of
 the cache, Q new tokens, V vocabulary.
+
+A column of the cache has a cell for each of a source's N outputs. Cells are never moved: an output
+that goes on from another one sees the cells of that one from then on. The N outputs of a source are
+queries over the same L x N cells, as they are over the same memory.
 """
 
 from typing import NamedTuple
@@ -14,7 +18,7 @@ from torch_transformer.layers import (
     KeysValues,
     KeyValueCache,
     MemoryKeysValues,
-    look_ahead_mask,
+    never_empty,
     padding_mask,
 )
 from torch_transformer.model import Transformer
@@ -23,12 +27,16 @@ from transformer_spec import check_length
 
 
 class DecodingState(NamedTuple):
-    """The sources and the tokens so far of R rows; ``columns`` of the L columns are in use."""
+    """The sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
+
+    ``seen`` says of each output which cells hold its real tokens; keys and values (B, H, L x N, A)
+    have the cells column by column.
+    """
 
     memory: list[MemoryKeysValues]
     memory_mask: Bool[Tensor, "B 1 1 S"]
     keys_values: list[KeysValues]
-    real: Bool[Tensor, "R L"]
+    seen: Bool[Tensor, "B N L N"]
     columns: int
 
 
@@ -41,34 +49,52 @@ def start(
 ) -> DecodingState:
     """The state before the first of at most ``length`` tokens, for N ``outputs`` of each row."""
     check_length(length, model.config)
-    R, H, A = len(source) * outputs, model.config.num_heads, model.config.head_dim
-    layers, empty = model.decoder.dec_layers, (R, H, length, A)
+    B, N, H, A = len(source), outputs, model.config.num_heads, model.config.head_dim
+    layers, empty = model.decoder.dec_layers, (B, H, length * N, A)
     keys_values = [(memory.new_zeros(empty), memory.new_zeros(empty)) for _ in layers]
-    real = torch.zeros(R, length, dtype=torch.bool, device=source.device)
+    seen = torch.zeros(B, N, length, N, dtype=torch.bool, device=source.device)
     memory_mask = padding_mask(model.real_tokens(source))
-    return DecodingState(model.memory(memory), memory_mask, keys_values, real, 0)
+    return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
 
 
 def next_logits(
     model: Transformer, tokens: Int[Tensor, "R Q"], state: DecodingState
 ) -> tuple[Float[Tensor, "R Q V"], DecodingState]:
     """The logits after each of Q new tokens, and the state behind them; ``state`` is used up."""
-    columns, Q, L = state.columns, tokens.shape[1], state.real.shape[1]
+    (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
-    new, real, end = model.real_target_tokens(tokens, columns), state.real, columns + Q
-    position_ids = model.position_ids(new, real.sum(1, keepdim=True), columns)
-    real[:, columns:end] = new
-    mask = padding_mask(real[:, :end]) & look_ahead_mask(Q, end, tokens.device)
+    new, end = model.real_target_tokens(tokens, columns), columns + Q
+    past = state.seen.reshape(R, -1).sum(1, keepdim=True)
+    position_ids = model.position_ids(new, past, columns)
+    seen = see(state.seen, new.reshape(B, N, Q), columns)
     x = model.decoder.embed(tokens, model.target_table, position_ids, None)
-    caches = [KeyValueCache(*pair, columns) for pair in state.keys_values]
+    x = x.reshape(B, N, Q, -1).transpose(1, 2).reshape(B, Q * N, -1)  # (R, Q, D) -> (B, Q x N, D)
+    caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
+    mask = cell_mask(seen[:, :, :end], columns, Q)
     x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
-    return model.project(x), state._replace(columns=end)
+    x = x.reshape(B, Q, N, -1).transpose(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
+    return model.project(x), state._replace(seen=seen, columns=end)
 
 
-def reorder(state: DecodingState, rows: Int[Tensor, "R"]) -> DecodingState:
-    """The state whose row r goes on from row ``rows[r]``, one of the same source."""
-    end = state.columns
-    for keys, values in state.keys_values:
-        keys[:, :, :end] = keys[:, :, :end].index_select(0, rows)
-        values[:, :, :end] = values[:, :, :end].index_select(0, rows)
-    return state._replace(real=state.real.index_select(0, rows))
+def see(
+    seen: Bool[Tensor, "B N L N"], real: Bool[Tensor, "B N Q"], columns: int
+) -> Bool[Tensor, "B N L N"]:
+    """``seen`` with Q new columns, of which every output sees its own cells that are ``real``."""
+    own = torch.eye(seen.shape[1], dtype=torch.bool, device=seen.device)[:, None]
+    seen[:, :, columns : columns + real.shape[2]] = real[..., None] & own
+    return seen
+
+
+def cell_mask(seen: Bool[Tensor, "B N K N"], columns: int, Q: int) -> Bool[Tensor, "B 1 M C"]:
+    """Query q of an output sees its cells up to column ``columns`` + q; M = Q x N, C = K x N."""
+    B, N, K, _ = seen.shape
+    rows = columns + torch.arange(Q, device=seen.device)[:, None]
+    past = torch.arange(K, device=seen.device)[None, :] <= rows
+    mask = seen[:, None] & past[None, :, None, :, None]  # (B, Q, N, K, N)
+    return never_empty(mask.reshape(B, 1, Q * N, K * N))
+
+
+def reorder(state: DecodingState, parents: Int[Tensor, "B N"]) -> DecodingState:
+    """The state whose output n of a row goes on from the row's output ``parents[:, n]``."""
+    rows = torch.arange(len(parents), device=parents.device)[:, None]
+    return state._replace(seen=state.seen[rows, parents])

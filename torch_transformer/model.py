@@ -41,6 +41,11 @@ def sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.devic
     return torch.as_tensor(table, dtype=dtype, device=device)
 
 
+def embedding(rows: int, dim: int) -> nn.Embedding:
+    """An Embedding whose values the model sets; torch's own first ones take seconds to import."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, dim), freeze=False)
+
+
 class Half(nn.Module):
     """What encoder and decoder share: embeddings before the layers, a norm after them."""
 
@@ -50,9 +55,9 @@ class Half(nn.Module):
         super().__init__()
         D = config.hidden_dim
         self.config, self.positions = config, positions
-        self.embedding = nn.Embedding(vocab_size, D) if own_table else None
+        self.embedding = embedding(vocab_size, D) if own_table else None
         learned, rows = positions == "learned", position_rows(config)
-        self.pos_embedding = nn.Embedding(rows, D) if learned else None
+        self.pos_embedding = embedding(rows, D) if learned else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
         self.final_norm = layer_norm(config) if config.final_norm else None
 
@@ -139,12 +144,11 @@ class Decoder(Half):
         return self.finish(x)
 
 
-def initialise(model: nn.Module, config: TransformerConfig, seed: int) -> None:
+def initialise(model: nn.Module, config: TransformerConfig, seed: int, dtype: torch.dtype) -> None:
     """Set every stored weight, by name, to ``initial_weights(config, seed)``."""
-    held = model.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, value in initial_weights(config, seed, np.float64).items():
-            held[name].copy_(torch.from_numpy(value))
+    first = initial_weights(config, seed, np.float64)
+    held = {name: torch.tensor(value, dtype=dtype) for name, value in first.items()}
+    model.load_state_dict(held, assign=True)
 
 
 class Transformer(nn.Module):
@@ -162,8 +166,7 @@ class Transformer(nn.Module):
         with torch.device("meta"):
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
-        self.to(dtype).to_empty(device="cpu")
-        initialise(self, config, seed)
+        initialise(self, config, seed, dtype)
 
     def forward(
         self,

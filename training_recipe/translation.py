@@ -16,7 +16,7 @@ from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import Faults
 
 BATCHES_OF_A_BLOCK = 32
-LISTED_LINES = 10
+LISTED_LINES = 100
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,16 @@ def load_vocabularies(folder: Path, config: TransformerConfig) -> tuple[Vocabula
 
 
 def encode_texts(
-    texts: Sequence[str], vocabulary: Vocabulary, longest: int, truncate: bool
+    texts: Sequence[str],
+    vocabulary: Vocabulary,
+    longest: int,
+    truncate: bool = False,
+    skip_long: bool = False,
 ) -> Sources:
-    """The ids of texts; texts of more than ``longest`` tokens with eos are cut or a UserError."""
+    """The ids of texts; those of more than ``longest`` tokens with eos are a UserError.
+
+    ``truncate`` cuts these, ``skip_long`` leaves none of their ids.
+    """
     notes = []
     small = small_letters(texts, vocabulary)
     if small:
@@ -72,11 +79,14 @@ def encode_texts(
     unknown = [part.count(vocabulary.unk_id) for part in ids]
     if any(unknown):
         notes.append(f"{_counted(unknown, 'token')} read as <unk>")
-    long = [number for number, part in enumerate(ids, 1) if len(part) >= longest]
-    if long and not truncate:
-        raise UserError(_too_long(long, longest) + "; shorten, or cut by --truncate")
+    long = {number: len(part) for number, part in enumerate(ids, 1) if len(part) >= longest}
+    if long and not (truncate or skip_long):
+        how = "shorten them, cut them by --truncate, or leave them out by --skip-long"
+        raise UserError(f"{_too_long(long, longest)}; {how}")
     if long:
-        notes.append(_too_long(long, longest) + " and cut")
+        notes.append(f"{_too_long(long, longest)} and {'skipped' if skip_long else 'cut'}")
+    if skip_long:
+        return Sources([part if len(part) < longest else [] for part in ids], notes)
     return Sources([part[: longest - 1] for part in ids], notes)
 
 
@@ -102,12 +112,14 @@ def _lines(count: int) -> str:
     return f"{count:,} line" if count == 1 else f"{count:,} lines"
 
 
-def _too_long(numbers: list[int], longest: int) -> str:
-    listed = ", ".join(f"{number:,}" for number in numbers[:LISTED_LINES])
-    more = ", ..." if len(numbers) > LISTED_LINES else ""
-    verb = "is" if len(numbers) == 1 else "are"
-    count = f"{_lines(len(numbers))} {verb} longer than the {longest - 1:,} tokens the model reads"
-    return f"{count} (line {listed}{more})"
+def _too_long(lengths: dict[int, int], longest: int) -> str:
+    """How many lines are too long, the number and the tokens of each."""
+    listed = [f"{number:,} has {count:,}" for number, count in lengths.items()][:LISTED_LINES]
+    left = len(lengths) - len(listed)
+    more = f", {left:,} more up to {max(lengths.values()):,}" if left else ""
+    verb = "is" if len(lengths) == 1 else "are"
+    count = f"{_lines(len(lengths))} {verb} longer than the {longest - 1:,} tokens the model reads"
+    return f"{count} (line {', '.join(listed)}{more})"
 
 
 def translate(

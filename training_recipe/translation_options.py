@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training_recipe.backend import Search
+from training_recipe.backend import AttentionWeights, Search
 from training_recipe.search import check_search
 from transformer_spec.errors import Faults, UserError
 
@@ -16,11 +16,15 @@ STANDARD_INPUT = "-"
 SEARCH = ("beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed")
 ONLY_SAMPLING = {"temperature": "--temperature", "top_k": "--top-k", "seed": "--seed"}
 DEFAULT_BEAM = 5
+PICTURES = (".png", ".svg", ".pdf")
 
 EPILOG = """\
 Each text or line gives one output line, an empty one an empty line. With --nbest N > 1 it gives up
 to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
 stand before the output: sum of the log probabilities / length ** length penalty.
+
+--attention draws what the model looked at, given the best output: a panel for each layer and head,
+rows add up to 1. For several texts the files are FILE-1, FILE-2 ..., with the numbers of the texts.
 
 Where the model knows single characters and lacks a capital letter whose small letter it has, the
 small letter is read; how often is said on stderr, as is how much of the input is unknown.
@@ -30,6 +34,7 @@ examples:
   python translate.py runs/cmudict-jax-1 --file words.txt --output sounds.txt
   echo hello | python translate.py runs/cmudict-jax-1 --backend torch --nbest 3 --scores
   python translate.py runs/cmudict-jax-1 hello --sample --temperature 0.8 --seed 7
+  python translate.py runs/cmudict-jax-1 hello --attention hello.png
 """
 
 
@@ -44,6 +49,9 @@ class Options:
     search: Search
     scores: bool
     truncate: bool
+    skip_long: bool
+    attention: Path | None
+    attention_kind: str
     backend: str | None
     checkpoint: str
     device: str
@@ -73,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("run", metavar="RUN", type=Path, help="run folder or converted folder")
     made.add_argument("texts", metavar="TEXT", nargs="*", help="texts to translate")
     _add_files(made.add_argument_group("input and output"))
+    _add_attention(made.add_argument_group("attention"))
     _add_search(made.add_argument_group("search"))
     _add_model(made.add_argument_group("model"))
     return made
@@ -83,8 +92,18 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--file", help="one text a line, UTF-8, also .gz; - (or piped input): standard input")
     add("--output", type=Path, metavar="FILE", help="written instead of standard output")
     add("--scores", action="store_true", help="the score before each output")
-    truncate = "cut texts that are longer than the model's max_length; without it they are an error"
+    truncate = "cut texts that are longer than the model's max_length; else they are an error"
     add("--truncate", action="store_true", help=truncate)
+    skip = "give an empty output for texts that are longer than the model's max_length"
+    add("--skip-long", action="store_true", help=skip)
+
+
+def _add_attention(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    file = f"draw heat maps of the attention; {', '.join(PICTURES)}"
+    add("--attention", type=Path, metavar="FILE", help=file)
+    kind = "the decoder's over the source, the encoder's or the decoder's over itself [cross]"
+    add("--attention-kind", choices=AttentionWeights._fields, help=kind)
 
 
 def _add_search(group: argparse._ArgumentGroup) -> None:
@@ -124,6 +143,7 @@ def parse(arguments: list[str] | None, piped: bool) -> Options:
     searched = {name: given.pop(name) for name in SEARCH if name in given}
     faults = Faults()
     _check_input(given, piped, faults)
+    _check_attention(given, faults)
     _check_numbers(given, faults)
     search = _search(searched, faults)
     faults.raise_if_any("cannot translate")
@@ -140,6 +160,23 @@ def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:
     if given["output"] and file and given["output"].exists() and Path(file).exists():
         same = given["output"].samefile(file)
         faults.require(not same, f"--output {file} is the input and would be overwritten")
+    both = given["truncate"] and given["skip_long"]
+    faults.require(not both, "--truncate and --skip-long are both given; give one of them")
+
+
+def _check_attention(given: dict[str, Any], faults: Faults) -> None:
+    """Refuse pictures that could not be written, before anything is computed."""
+    picture, kind = given["attention"], given["attention_kind"]
+    given["attention_kind"] = kind or AttentionWeights._fields[0]
+    if picture is None:
+        faults.require(kind is None, "--attention-kind needs --attention FILE")
+        return
+    known = picture.suffix.lower() in PICTURES
+    faults.require(known, f"--attention is {picture}; it must end with {' or '.join(PICTURES)}")
+    exists = picture.parent.is_dir()
+    faults.require(exists, f"--attention is {picture}; there is no folder {picture.parent}")
+    free = picture != given["output"]
+    faults.require(free, f"--attention and --output are both {picture}")
 
 
 def _check_numbers(given: dict[str, Any], faults: Faults) -> None:

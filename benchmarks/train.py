@@ -1,0 +1,122 @@
+"""python benchmarks/train.py: training, side by side with what a user would pick instead.
+
+The same model, data and batches are trained by both backends and by torch.nn.Transformer,
+MarianMTModel, x-transformers and JoeyNMT (those that are installed: the extra ``bench``), each in a
+process of its own, taking turns round after round. Rates count real tokens, not padding. The first
+turn, in which XLA compiles, is reported apart. Each ratio is the median of the rounds' ratios.
+``--share`` measures which share of this machine's float32 matrix-product rate a whole step reaches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from benchmarks.matrix_rate import best_rates  # noqa: E402
+from benchmarks.training_contenders import CONTENDERS, JAX, TORCH  # noqa: E402
+from benchmarks.training_sizes import SIZES, arithmetic  # noqa: E402
+from benchmarks.turns import Contender, contenders, ratios, summary  # noqa: E402
+
+MODULES = {"MarianMTModel": "transformers", "x-transformers": "x_transformers"}
+MODULES |= {"JoeyNMT": "joeynmt"}
+RATE = "target_tokens"
+COMPARED = ("D 256", "Multi30k")
+
+
+def installed() -> list[str]:
+    """The contenders whose library is there."""
+    return [n for n in CONTENDERS if n not in MODULES or importlib.util.find_spec(MODULES[n])]
+
+
+def compare(size: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Results of one size at one dropout rate."""
+    task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
+    task["threads"] = options.threads
+    names = [name for name in options.contenders if name in installed()]
+    with contenders("benchmarks.training_contenders", names, task) as started:
+        for number in range(1, options.rounds + 1):
+            for contender in started:
+                contender.take(number)
+        return {"size": size} | task | report(started)
+
+
+def report(started: list[Contender]) -> dict[str, Any]:
+    """Print and return each contender's rate, memory and ratio to the fastest outside one."""
+    outside = [c for c in started if c.name not in (JAX, TORCH)]
+    fastest = max(outside or started, key=lambda c: c.median(RATE))
+    smallest = min(c.peak() for c in outside or started)
+    print(f"{'':22}{'target/s':>10}{'all/s':>10}{'of fastest':>12}{'peak MiB':>10}{'compile':>9}")
+    found: dict[str, Any] = {}
+    for c in started:
+        times, memory = statistics.median(ratios(c, fastest, RATE)), c.peak() / 2**20
+        first = c.first["seconds"] - statistics.median(t["seconds"] for t in c.turns)
+        line = f"{c.name:22}{c.median(RATE):10.0f}{c.median('tokens'):10.0f}{times:12.2f}"
+        print(f"{line}{memory:10.0f}{first:8.1f}s", flush=True)
+        found[c.name] = summary(c, RATE) | {
+            "tokens": c.median("tokens"), "ratio_to_fastest_outside": times,
+            "memory_ratio_to_smallest_outside": c.peak() / smallest, "compile_seconds": first,
+        }  # fmt: skip
+    return {"fastest_outside": fastest.name, "contenders": found}
+
+
+def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Which share of the best measured matrix-product rate whole steps reach."""
+    config = SIZES[size].config(options.dropout)
+    work = sum(arithmetic(config, batch) for batch in SIZES[size].make_batches())
+    task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
+    task["threads"] = options.threads
+    rates, found = [], {}
+    with contenders("benchmarks.training_contenders", [JAX, TORCH], task) as started:
+        for number in range(1, options.rounds + 1):
+            rates.append(best_rates(config, SIZES[size].make_batches()[0], options.threads))
+            for contender in started:
+                contender.take(number)
+        for c in started:
+            reached = [work / t["seconds"] for t in c.turns]
+            shares = [rate / max(r.values()) for rate, r in zip(reached, rates, strict=True)]
+            found[c.name] = {"flops": statistics.median(reached), "rounds": shares}
+            found[c.name]["share"] = statistics.median(shares)
+            line = f"{c.name:22}{found[c.name]['flops'] / 1e9:8.0f} GFLOP/s"
+            print(f"{line}{100 * found[c.name]['share']:6.0f} % of the machine's", flush=True)
+    machine = {name: statistics.median(r[name] for r in rates) for name in rates[0]}
+    print("matrix products", {name: f"{r / 1e9:.0f} GFLOP/s" for name, r in machine.items()})
+    return {"size": size, "step_flops": work, "matrix_flops": machine, "contenders": found}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Training beside other libraries.")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(COMPARED))
+    parser.add_argument("--share", nargs="*", choices=SIZES, default=["D 512"], help="of the rate")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout-rng", choices=("portable", "native"), default="portable")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--json", type=Path, help="write all results there")
+    parser.add_argument("--plot", type=Path, help="draw the rates of --json's results there")
+    options = parser.parse_args(arguments)
+    results: dict[str, Any] = {"threads": options.threads, "compared": [], "share": []}
+    for size in options.sizes:
+        print(f"{size}, dropout {options.dropout} ({options.dropout_rng})", flush=True)
+        results["compared"].append(compare(size, options))
+    for size in options.share:
+        results["share"].append(share(size, options))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        from benchmarks.pictures import draw_training
+
+        draw_training(results, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What benchmarks/train.py compares: each trains the same model on the same batches.
+
+Ours are the backends of ``train.py`` with their usual settings, which also smooth labels and clip
+gradients; the others are in outside_training.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.outside_training import (
+    LEARNING_RATE,
+    Step,
+    joeynmt,
+    marian,
+    torch_nn,
+    torch_threads,
+    x_transformers,
+)
+from benchmarks.training_sizes import SIZES
+from benchmarks.turns import Turn
+from training_recipe.batches import Batch
+from transformer_spec import TransformerConfig
+
+JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
+
+
+def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
+    """Version and turn of a contender; ``task`` names the size, dropout, its rng and threads."""
+    size, threads = SIZES[task["size"]], task["threads"]
+    config, batches = size.config(task["dropout"]), size.make_batches()
+    version, step = CONTENDERS[name](config, task["dropout_rng"], threads)
+    targets = sum(batch.tokens for batch in batches)
+    both = targets + sum(batch.source_tokens for batch in batches)
+
+    def turn(number: int) -> dict[str, Any]:
+        last = None
+        for batch in batches:
+            last = step(batch)
+        loss = float(last)  # pyright: ignore[reportArgumentType]  # waits for the last step
+        done = {"target_tokens": targets, "tokens": both, "steps": len(batches)}
+        return {"loss": loss, "done": done}
+
+    return version, turn
+
+
+def ours(make_backend: Callable, settings: Any, config: TransformerConfig) -> Step:
+    backend, count = make_backend(config, settings, None), [0]
+
+    def step(batch: Batch) -> object:
+        count[0] += 1
+        result = backend.train_step(batch, count[0], LEARNING_RATE)
+        return result.loss_sum / batch.tokens + 0 * result.gradient_norm
+
+    return step
+
+
+def ours_jax(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
+    # XLA takes as many threads as there are cores that the process may use.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import jax
+
+    from flax_transformer.training import make_backend
+    from training_recipe.settings import TrainingSettings
+
+    settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu")
+    return f"jax {jax.__version__}", ours(make_backend, settings, config)
+
+
+def ours_torch(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
+    version = torch_threads(threads)
+    from torch_transformer.training import make_backend
+    from training_recipe.settings import TrainingSettings
+
+    settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu")
+    return version, ours(make_backend, settings, config)
+
+
+CONTENDERS: dict[str, Callable[[TransformerConfig, str, int], tuple[str, Step]]] = {
+    JAX: ours_jax,
+    TORCH: ours_torch,
+    "torch.nn.Transformer": torch_nn,
+    "MarianMTModel": marian,
+    "x-transformers": x_transformers,
+    "JoeyNMT": joeynmt,
+}

@@ -1,0 +1,90 @@
+"""python benchmarks/translate.py: beam search, side by side with what a user would pick instead.
+
+The same sentences are translated by the same weights in both backends, by transformers' generate
+and by CTranslate2, in batches of 32 with a beam of 5, each in a process of its own, taking turns:
+each round translates the next part of the sentences. Outputs are compared sentence by sentence.
+Each ratio is the median of the rounds' ratios; the first turn, in which XLA compiles, is apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from benchmarks.translation_contenders import CONTENDERS, CT2, GENERATE  # noqa: E402
+from benchmarks.translation_model import base_config, write_models  # noqa: E402
+from benchmarks.turns import Contender, contenders, ratios, summary  # noqa: E402
+
+RATE = "output_tokens"
+
+
+def compare(place: Path, options: argparse.Namespace) -> dict[str, Any]:
+    write_models(place, base_config(**options.model))
+    task = {"place": str(place), "threads": options.threads, "sentences": options.sentences}
+    task |= {"rounds": options.rounds, "model": options.model}
+    names = list(options.contenders)
+    with contenders("benchmarks.translation_contenders", names, task) as started:
+        for number in range(1, options.rounds + 1):
+            for contender in started:
+                contender.take(number)
+        return report(started)
+
+
+def report(started: list[Contender]) -> dict[str, Any]:
+    """Print and return rates, ratios, memory and the share of sentences with equal outputs."""
+    others = [c for name in (CT2, GENERATE) for c in started if c.name == name]
+    heads = "".join(f"{f'of {c.name}':>26}" for c in others)
+    print(f"{'':30}{'tokens/s':>10}{heads}{'equal':>9}{'peak MiB':>10}")
+    found: dict[str, Any] = {}
+    for c in started:
+        times = {other.name: statistics.median(ratios(c, other, RATE)) for other in others}
+        equal = equal_share(c, others[0]) if others else 1.0
+        line = "".join(f"{value:26.2f}" for value in times.values())
+        memory = c.peak() / 2**20
+        print(f"{c.name:30}{c.median(RATE):10.0f}{line}{100 * equal:8.1f}%{memory:10.0f}")
+        found[c.name] = summary(c, RATE) | {"ratios": times, "equal": equal}
+    return found
+
+
+def equal_share(one: Contender, other: Contender) -> float:
+    """Share of the sentences whose outputs are equal."""
+    pairs = zip(one.turns, other.turns, strict=True)
+    same = [
+        a == b for ours, theirs in pairs
+        for a, b in zip(ours["outputs"], theirs["outputs"], strict=True)
+    ]  # fmt: skip
+    return sum(same) / len(same)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Translation beside other libraries.")
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=8, help="parts of the sentences")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
+    parser.add_argument("--json", type=Path, help="write all results there")
+    parser.add_argument("--plot", type=Path, help="draw the rates there")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        results = {"threads": options.threads, "sentences": options.sentences}
+        results["contenders"] = compare(Path(name), options)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        from benchmarks.pictures import draw_translation
+
+        draw_translation(results, options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What benchmarks/translate.py compares: beam search by the same weights over the same words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.outside_training import torch_threads
+from benchmarks.translation_model import OUTPUT_LENGTH, base_config, sentences
+from benchmarks.turns import Turn
+
+JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
+JAX_BF16, TORCH_BF16 = f"{JAX}, bfloat16", f"{TORCH}, bfloat16"
+GENERATE, CT2, CT2_INT8 = "transformers generate", "CTranslate2", "CTranslate2, int8"
+BATCH, BEAM = 32, 5
+
+Ids = list[list[int]]
+Translate = Callable[[Ids], Ids]
+
+
+def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
+    """Version and turn of a contender; turn n translates the n-th part of the sentences."""
+    ids = sentences(task["sentences"], base_config(**task["model"]))
+    part = -(-len(ids) // task["rounds"])
+    version, translate = CONTENDERS[name](Path(task["place"]), task["threads"])
+
+    def turn(number: int) -> dict[str, Any]:
+        # Turn 0 warms up on everything of the first part, so that every shape is compiled.
+        first = max(number - 1, 0) * part
+        outputs = translate(ids[first : first + part])
+        return {"outputs": outputs, "done": {"output_tokens": sum(map(len, outputs))}}
+
+    return version, turn
+
+
+def ours(backend: Any, model: Any) -> Translate:
+    """The way that translate.py takes."""
+    from training_recipe.backend import Search
+    from training_recipe.decoding_batches import decode_all
+
+    search = Search(beam=BEAM, length_penalty=0.0, max_length=OUTPUT_LENGTH)
+
+    def decode(source: np.ndarray, search: Search) -> Any:
+        return backend.decode(model, source, search)
+
+    def translate(ids: Ids) -> Ids:
+        found = decode_all(decode, ids, search, lambda length: BATCH, model.config)
+        return [outputs[0].ids for outputs in found]
+
+    return translate
+
+
+def jax_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str, Translate]:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import jax
+    from flax import nnx
+
+    import flax_transformer
+    from flax_transformer import decoding
+
+    model = flax_transformer.load(place / "ours")
+    if dtype != "float32":
+        graph, weights = nnx.split(model)
+        model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype), weights))
+    return f"jax {jax.__version__}", ours(decoding, model)
+
+
+def torch_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str, Translate]:
+    version = torch_threads(threads)
+    import torch
+
+    import torch_transformer
+    from torch_transformer import decoding
+
+    model = torch_transformer.load(place / "ours").to(getattr(torch, dtype))
+    return version, ours(decoding, model)
+
+
+def generate(place: Path, threads: int) -> tuple[str, Translate]:
+    """MarianMTModel.generate, batches of sentences of about one length."""
+    torch_threads(threads)
+    import torch
+    import transformers
+
+    model: Any = transformers.MarianMTModel.from_pretrained(place / "marian").eval()
+    eos, pad = model.config.eos_token_id, model.config.pad_token_id
+    chosen = transformers.GenerationConfig(
+        num_beams=BEAM, length_penalty=0.0, max_new_tokens=OUTPUT_LENGTH, do_sample=False,
+        eos_token_id=eos, pad_token_id=pad, decoder_start_token_id=pad, bad_words_ids=[[pad]],
+    )  # fmt: skip
+    model.generation_config = chosen
+
+    def batch(ids: Ids) -> Ids:
+        source = torch.full((len(ids), max(map(len, ids)) + 1), pad)
+        for row, words in zip(source, ids, strict=True):
+            row[: len(words) + 1] = torch.tensor([*words, eos])
+        outputs = model.generate(source, attention_mask=source != pad)
+        return [[i for i in row if i not in (eos, pad)] for row in outputs.tolist()]
+
+    return f"transformers {transformers.__version__}", lambda ids: in_batches(batch, ids)
+
+
+def in_batches(translate: Translate, ids: Ids) -> Ids:
+    """Sentences sorted by length, in batches, and their outputs in the given order."""
+    order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+    found: Ids = [[] for _ in ids]
+    for first in range(0, len(ids), BATCH):
+        members = order[first : first + BATCH]
+        for number, output in zip(members, translate([ids[m] for m in members]), strict=True):
+            found[number] = output
+    return found
+
+
+def ctranslate2(place: Path, threads: int, compute: str = "float32") -> tuple[str, Translate]:
+    import ctranslate2
+
+    translator = ctranslate2.Translator(
+        str(place / "ctranslate2"), compute_type=compute, intra_threads=threads, inter_threads=1
+    )
+
+    def translate(ids: Ids) -> Ids:
+        found = translator.translate_batch(
+            [[*map(str, words), "0"] for words in ids], max_batch_size=BATCH, beam_size=BEAM,
+            length_penalty=0.0, max_decoding_length=OUTPUT_LENGTH,
+        )  # fmt: skip
+        return [[int(word) for word in result.hypotheses[0]] for result in found]
+
+    return f"ctranslate2 {ctranslate2.__version__}", translate
+
+
+CONTENDERS: dict[str, Callable[[Path, int], tuple[str, Translate]]] = {
+    JAX: jax_model,
+    TORCH: torch_model,
+    JAX_BF16: lambda place, threads: jax_model(place, threads, "bfloat16"),
+    TORCH_BF16: lambda place, threads: torch_model(place, threads, "bfloat16"),
+    GENERATE: generate,
+    CT2: ctranslate2,
+    CT2_INT8: lambda place, threads: ctranslate2(place, threads, "int8"),
+}

@@ -1,0 +1,115 @@
+"""What every attention looks at, line for line the twin of torch_transformer/attention_maps.py.
+
+Letters: B batch, D hidden_dim, H num_heads, S source length, T target length, Q query length,
+K key length.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from flax_transformer.layers import (
+    MultiHeadAttention,
+    look_ahead_mask,
+    never_empty,
+    padding_mask,
+)
+from flax_transformer.model import Transformer
+from flax_transformer.precision import full_precision, wide
+from training_recipe.attention import PLACES
+from training_recipe.backend import AttentionWeights
+
+PROJECTIONS = ("fcQ", "fcK")
+
+
+@full_precision
+def attention_weights(
+    model: Transformer, source: np.ndarray, target: np.ndarray
+) -> AttentionWeights:
+    """The attention weights of every layer and head in one forward pass, (L, B, H, Q, K) each.
+
+    ``source`` (B, S) and ``target`` (B, T) are ids; the target begins with the decoder's start
+    token, and its row t is what the decoder looks at to write the token after t. A row sums to 1
+    and gives padding and later tokens 0; rows of padding mean nothing. Sequences longer than
+    ``max_length`` are a UserError. Vaswani et al. 2017, section 3.2. Each pair of shapes is
+    compiled once.
+    """
+    tokens = [jnp.asarray(ids, jnp.int32) for ids in (source, target)]
+    found = compiled(*nnx.split(model), *tokens)
+    return AttentionWeights(**{kind: np.asarray(array) for kind, array in found.items()})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def compiled(
+    graph, weights, source: Int[Array, "B S"], target: Int[Array, "B T"]
+) -> dict[str, Array]:
+    """The weights of every kind by the model of a graph and its weights, as one program."""
+    model, T = nnx.merge(graph, weights), target.shape[1]
+    heard = listen(model)
+    model(source, target)
+    source_mask = padding_mask(model.real_tokens(source))
+    real = model.real_target_tokens(target)
+    target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
+    masks = {"cross": source_mask, "encoder": source_mask, "decoder": target_mask}
+    return {kind: stacked(model, heard, kind, mask) for kind, mask in masks.items()}
+
+
+class Listening(nnx.Module):
+    """A projection that tells what it gives."""
+
+    def __init__(self, plain: nnx.Module, keep: Callable[[Array], None]) -> None:
+        self.plain, self.keep = plain, keep
+
+    def __call__(self, x: Array) -> Array:
+        output = self.plain(x)
+        self.keep(output)
+        return output
+
+
+def listen(model: Transformer) -> dict[str, Array]:
+    """Keep what the projections of every attention give from now on, by their names."""
+    heard: dict[str, Array] = {}
+    for name, attention in attentions(model).items():
+        for part in PROJECTIONS:
+            keep = functools.partial(heard.__setitem__, f"{name}.{part}")
+            setattr(attention, part, Listening(getattr(attention, part), keep))
+    return heard
+
+
+def attentions(model: Transformer) -> dict[str, MultiHeadAttention]:
+    """Every attention by its name."""
+    found = ((".".join(map(str, path)), module) for path, module in nnx.iter_modules(model))
+    return {name: module for name, module in found if isinstance(module, MultiHeadAttention)}
+
+
+def stacked(
+    model: Transformer, heard: dict[str, Array], kind: str, mask: Bool[Array, "B 1 #Q K"]
+) -> Float[Array, "L B H Q K"]:
+    """The weights of a kind of attention, the first layer first."""
+    config, place = model.config, PLACES[kind]
+    count = config.num_encoder_layers if kind == "encoder" else config.num_decoder_layers
+    modules = attentions(model)
+    layers = []
+    for name in map(place.format, range(count)):
+        queries, keys = (heard[f"{name}.{part}"] for part in PROJECTIONS)
+        layers.append(weights_of(modules[name], queries, keys, mask))
+    return jnp.stack(layers)
+
+
+def weights_of(
+    attention: MultiHeadAttention,
+    queries: Float[Array, "B Q D"],
+    keys: Float[Array, "B K D"],
+    mask: Bool[Array, "B 1 #Q K"],
+) -> Float[Array, "B H Q K"]:
+    """The softmax (section 3.2.1) that ``layers.attention`` multiplies the values by."""
+    q, k = attention.split_heads(queries), attention.split_heads(keys)
+    scores = jnp.einsum("bhqa,bhka->bhqk", q * attention.config.attention_scale, k)
+    scores = scores.astype(wide(scores.dtype))
+    return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), -1)

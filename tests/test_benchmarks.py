@@ -1,0 +1,110 @@
+"""What the benchmarks count, draw and compare by; none of them is timed here."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import training_sizes
+from benchmarks.pictures import draw_training, draw_translation
+from benchmarks.training_sizes import SIZES, arithmetic, full_batch, multi30k_pairs
+from benchmarks.translate import equal_share
+from benchmarks.translation_contenders import in_batches
+from benchmarks.translation_model import base_config, random_weights, sentences
+from benchmarks.turns import Contender, contenders, ratios
+from training_recipe.batches import BatchPlan
+
+COUNTING = """
+def make(name, task):
+    return name + " 1.0", lambda number: {"number": number, "done": {"words": task["words"]}}
+"""
+
+
+def test_contenders_take_turns(tmp_path, monkeypatch):
+    """Each is a process of its own, which is asked again and again and tells what it did."""
+    (tmp_path / "counting.py").write_text(COUNTING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("benchmarks.turns.PAUSE", 0)
+    with contenders("counting", ["a", "b"], {"words": 7}) as started:
+        for number in (1, 2, 3):
+            for contender in started:
+                contender.take(number)
+    one, other = started
+    assert (one.version, other.version) == ("a 1.0", "b 1.0")
+    assert [turn["number"] for turn in one.turns] == [1, 2, 3]
+    assert all(turn["words"] * turn["seconds"] == pytest.approx(7) for turn in one.turns)
+    assert one.peak() > 2**20
+    assert one.process.poll() == other.process.poll() == 0
+
+
+def test_a_contender_that_fails_ends_the_benchmark(tmp_path, monkeypatch):
+    (tmp_path / "failing.py").write_text("def make(name, task): raise ValueError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="a ended with status 1"):
+        Contender("failing", "a", {})
+
+
+def made(name, turns):
+    contender = object.__new__(Contender)
+    contender.name, contender.turns = name, turns
+    return contender
+
+
+def test_ratios_are_taken_round_by_round():
+    one = made("a", [{"rate": 2.0}, {"rate": 9.0}])
+    other = made("b", [{"rate": 4.0}, {"rate": 3.0}])
+    assert ratios(one, other, "rate") == [0.5, 3.0]
+
+
+def test_equal_outputs_are_counted_by_sentence():
+    one = made("a", [{"outputs": [[4], [5, 6]]}, {"outputs": [[7], []]}])
+    other = made("b", [{"outputs": [[4], [5]]}, {"outputs": [[7], []]}])
+    assert equal_share(one, other) == 3 / 4
+
+
+def test_arithmetic_counts_every_product():
+    """By hand: one layer each, D 2, F 3, V 10,000, one row, S 5, T 7."""
+    size = training_sizes.Size(1, 2, 3, 1, (1, 5), 1)
+    batch = full_batch(1, 7, 0)
+    batch = dataclasses.replace(batch, source=batch.source[:, :5])
+    encoder = 2 * 5 * (4 * 4 + 2 * 6) + 4 * 25 * 2
+    decoder = 2 * 7 * (6 * 4 + 2 * 6) + 4 * 5 * 4 + 4 * 49 * 2 + 4 * 35 * 2
+    assert arithmetic(size.config(0.1), batch) == 3 * (encoder + decoder + 2 * 7 * 2 * 10_000)
+
+
+def test_multi30k_lengths_without_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_sizes, "MULTI30K", tmp_path)
+    pairs = multi30k_pairs()
+    lengths = np.array([[len(source), len(target)] for source, target in pairs])
+    assert len(pairs) == 29_000 and 11 < lengths.mean() < 14
+    assert BatchPlan(pairs, 4096).padding < 0.15
+
+
+def test_sizes_are_what_they_say():
+    batch = SIZES["D 256"].make_batches()[0]
+    assert batch.source.shape == batch.target_in.shape == (64, 60)
+    assert batch.tokens == batch.source_tokens == 64 * 60
+    assert np.array_equal(batch.target_in[:, 1:], batch.target_out[:, :-1])
+
+
+def test_sentences_keep_their_order_in_batches():
+    config = base_config()
+    ids = sentences(70, config)
+    assert in_batches(lambda part: [[len(words)] for words in part], ids) == [[len(i)] for i in ids]
+    assert not {config.pad_id, config.eos_id} & set().union(*ids)
+
+
+def test_random_model_never_ends_a_sentence_by_itself():
+    config = base_config(50, hidden_dim=8, inner_dim=8, num_heads=2)
+    weights = random_weights(config)
+    assert weights["decoder.finalFc.bias"].argmin() == config.eos_id
+    assert not weights["encoder.embedding.weight"][config.pad_id].any()
+
+
+def test_pictures(tmp_path):
+    numbers = {"target_tokens": 9.0, "peak_bytes": 2**30, "output_tokens": 3.0}
+    found = json.loads(json.dumps({"twinformer, JAX": numbers, "other": numbers}))
+    draw_training({"compared": [{"size": "D 256", "contenders": found}]}, tmp_path / "a.png")
+    draw_translation({"contenders": found}, tmp_path / "b.png")
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("a.png", "b.png"))

@@ -1,0 +1,101 @@
+"""What every attention looks at, line for line the twin of flax_transformer/attention_maps.py.
+
+Letters: B batch, D hidden_dim, H num_heads, S source length, T target length, Q query length,
+K key length.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torch_transformer.layers import (
+    MultiHeadAttention,
+    look_ahead_mask,
+    never_empty,
+    padding_mask,
+)
+from torch_transformer.model import Transformer
+from torch_transformer.precision import wide
+from training_recipe.attention import PLACES
+from training_recipe.backend import AttentionWeights
+
+PROJECTIONS = ("fcQ", "fcK")
+
+
+@torch.no_grad()
+def attention_weights(
+    model: Transformer, source: np.ndarray, target: np.ndarray
+) -> AttentionWeights:
+    """The attention weights of every layer and head in one forward pass, (L, B, H, Q, K) each.
+
+    ``source`` (B, S) and ``target`` (B, T) are ids; the target begins with the decoder's start
+    token, and its row t is what the decoder looks at to write the token after t. A row sums to 1
+    and gives padding and later tokens 0; rows of padding mean nothing. Sequences longer than
+    ``max_length`` are a UserError. Vaswani et al. 2017, section 3.2.
+    """
+    device, T = model.source_table.device, target.shape[1]
+    tokens = [torch.from_numpy(np.asarray(ids, np.int64)).to(device) for ids in (source, target)]
+    with listening(model) as heard:
+        model(*tokens)
+    source_mask = padding_mask(model.real_tokens(tokens[0]))
+    real = model.real_target_tokens(tokens[1])
+    target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, device))
+    masks = {"cross": source_mask, "encoder": source_mask, "decoder": target_mask}
+    found = {kind: stacked(model, heard, kind, mask) for kind, mask in masks.items()}
+    return AttentionWeights(**{kind: array.cpu().numpy() for kind, array in found.items()})
+
+
+@contextlib.contextmanager
+def listening(model: Transformer) -> Iterator[dict[str, Tensor]]:
+    """Keep what the projections of every attention give, by their names, while the block runs."""
+    heard: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        def hook(module: torch.nn.Module, given: tuple, output: Tensor) -> None:
+            heard[name] = output
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for name, attention in attentions(model).items():
+            for part in PROJECTIONS:
+                hook = keep(f"{name}.{part}")
+                stack.enter_context(getattr(attention, part).register_forward_hook(hook))
+        yield heard
+
+
+def attentions(model: Transformer) -> dict[str, MultiHeadAttention]:
+    """Every attention by its name."""
+    found = model.named_modules()
+    return {name: module for name, module in found if isinstance(module, MultiHeadAttention)}
+
+
+def stacked(
+    model: Transformer, heard: dict[str, Tensor], kind: str, mask: Bool[Tensor, "B 1 #Q K"]
+) -> Float[Tensor, "L B H Q K"]:
+    """The weights of a kind of attention, the first layer first."""
+    config, place = model.config, PLACES[kind]
+    count = config.num_encoder_layers if kind == "encoder" else config.num_decoder_layers
+    modules = attentions(model)
+    layers = []
+    for name in map(place.format, range(count)):
+        queries, keys = (heard[f"{name}.{part}"] for part in PROJECTIONS)
+        layers.append(weights_of(modules[name], queries, keys, mask))
+    return torch.stack(layers)
+
+
+def weights_of(
+    attention: MultiHeadAttention,
+    queries: Float[Tensor, "B Q D"],
+    keys: Float[Tensor, "B K D"],
+    mask: Bool[Tensor, "B 1 #Q K"],
+) -> Float[Tensor, "B H Q K"]:
+    """The softmax (section 3.2.1) that ``layers.attention`` multiplies the values by."""
+    q, k = attention.split_heads(queries), attention.split_heads(keys)
+    scores = torch.einsum("bhqa,bhka->bhqk", q * attention.config.attention_scale, k)
+    scores = scores.to(wide(scores.dtype))
+    return torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), -1)

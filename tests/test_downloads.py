@@ -37,8 +37,11 @@ CORPUS = NamedCorpus(
     languages=("en", "de"),
 )
 # What a process does that is started to be interrupted, killed or run beside another.
+# A shell's background jobs ignore Ctrl-C, and what they start inherits that.
 CHILD = f"""
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(train.__file__).parent)!r})
 from training_recipe.downloads import fetch
 from training_recipe.named_corpora import NamedCorpus, PublishedFile

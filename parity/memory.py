@@ -50,9 +50,9 @@ def needs(a: Side, b: Side, batches: Iterable[Ids]) -> Needs:
     first, every = traced(config, batches[:1]), traced(config, batches)
     base = resident() + FRAMEWORKS + a.held_bytes() + b.held_bytes() + measuring(config, batches)
     stored = a.stored_bytes() + b.stored_bytes()
-    whole = base + stored + 3 * weights + 2 * every + 2 * first
+    whole = base + stored + 4 * weights + 2 * every + 2 * first
     return Needs(
-        with_gradients=whole + 2 * weights + 2 * first,
+        with_gradients=whole + 3 * weights + 2 * first,
         whole=whole,
         streamed=base + 4 * largest + largest_step(config, batches),
     )
@@ -70,8 +70,8 @@ def traced(config: TransformerConfig, batches: Iterable[Ids]) -> int:
 
 
 def measuring(config: TransformerConfig, batches: Iterable[Ids]) -> int:
-    """Bytes of logits while they are compared: probabilities, their logarithms, differences."""
-    return 6 * WIDE * config.target_vocab_size * max(ids.target.size for ids in batches)
+    """Bytes of logits while they are compared: both sides', their logarithms, order, distance."""
+    return 12 * WIDE * config.target_vocab_size * max(ids.target.size for ids in batches)
 
 
 def largest_step(config: TransformerConfig, batches: Iterable[Ids]) -> int:

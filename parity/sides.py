@@ -175,6 +175,7 @@ class FlaxTwin(Side):
             recorded_flax(model, found),
         ):
             model(*self.tokens(ids))
+        jax.clear_caches()  # hundreds of megabytes of small programs for shapes that are done with
         return found
 
     def tokens(self, ids: Ids) -> tuple[jax.Array, jax.Array]:
@@ -183,7 +184,8 @@ class FlaxTwin(Side):
     def gradients(self, ids: Ids) -> tuple[float, Weights]:
         given, wanted, count = ids.for_loss(self.config)
         with jax.default_device(jax.devices(self.device)[0]):
-            return flax_gradients(self.model("float64"), (ids.source, given, wanted), count)
+            arrays = (ids.source, given, wanted)
+            return flax_gradients(self.model("float64"), arrays, count, compiled=True)
 
 
 def as_float64(x: torch.Tensor | jax.Array) -> np.ndarray:

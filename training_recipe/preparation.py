@@ -124,8 +124,8 @@ def _fitting(
 def _recut(
     settings: TrainingSettings, corpus: Corpus, both: Vocabularies, config: TransformerConfig
 ) -> Recut | None:
-    alpha = settings.subword_regularization
-    return Recut(corpus.train, both, config.max_length, alpha, settings.seed) if alpha else None
+    rate = settings.bpe_dropout
+    return Recut(corpus.train, both, config.max_length, rate, settings.seed) if rate else None
 
 
 def _plan(

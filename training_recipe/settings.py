@@ -71,9 +71,8 @@ class TrainingSettings:
         "how sentencepiece finds its pieces", "data", "unigram", choices=SENTENCEPIECE_ALGORITHMS
     )
 
-    subword_regularization: float = declared(
-        "cut sentencepiece words anew in every epoch: share of BPE merges left out, or exponent of "
-        "a unigram cut's probability; 0: always the same cut",
+    bpe_dropout: float = declared(
+        "cut the words anew in every epoch, each merge left out with this probability; 0: never",
         "data",
         0.0,
         least=0,
@@ -261,8 +260,11 @@ def combination_faults(values: dict[str, Any]) -> list[str]:
     if values["columns"] is not None and len(values["columns"]) != 2:
         given = ",".join(values["columns"])
         faults.append(f"columns: {given!r} must name two columns, source and target")
-    if values["subword_regularization"] and "sentencepiece" not in kinds:
-        faults.append(f"subword_regularization needs sentencepiece, not {' and '.join(kinds)}")
+    if values["bpe_dropout"] and "sentencepiece" not in kinds:
+        faults.append(f"bpe_dropout needs sentencepiece, not {' and '.join(kinds)}")
+    elif values["bpe_dropout"] and values["sentencepiece_algorithm"] != "bpe":
+        given = values["sentencepiece_algorithm"]
+        faults.append(f"bpe_dropout needs sentencepiece_algorithm bpe, not {given}")
     return faults + _averaging_faults(values["average"], values["steps"], values["save_every"])
 
 

@@ -21,7 +21,7 @@ class Recut:
         examples: Sequence[Example],
         vocabularies: tuple[Vocabulary, Vocabulary],
         max_length: int,
-        alpha: float,
+        rate: float,
         seed: int,
     ) -> None:
         texts = [(example.source, text) for example in examples for text in example.targets]
@@ -29,7 +29,7 @@ class Recut:
         kept = [number for number, pair in enumerate(pairs) if fits(pair, max_length)]
         self._texts, self._usual = [texts[n] for n in kept], [pairs[n] for n in kept]
         self._vocabularies, self._max_length = vocabularies, max_length
-        self._alpha, self._seed = alpha, seed
+        self._rate, self._seed = rate, seed
 
     def __call__(self, epoch: int) -> list[IdPair]:
         """An epoch's ids, those of negative epochs being for planning."""
@@ -41,4 +41,4 @@ class Recut:
         entropy = [self._seed, abs(epoch), int(epoch < 0), side]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         texts = [text[side] for text in self._texts]
-        return self._vocabularies[side].sample(texts, self._alpha, seed)
+        return self._vocabularies[side].sample(texts, self._rate, seed)

@@ -4,12 +4,13 @@ import hashlib
 import io
 import json
 import re
-import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
+
+from training_recipe.bpe_dropout import BpeDropout
 
 FORMAT_VERSION = 1
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
@@ -47,7 +48,7 @@ class Vocabulary(ABC):
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without bos and eos; what the vocabulary lacks becomes ``unk_id``."""
 
-    def sample(self, texts: Iterable[str], alpha: float, seed: int) -> list[list[int]]:
+    def sample(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
         """Ids of texts, cut at random where the kind can: the same for the same seed and texts."""
         return [self.encode(text) for text in texts]
 
@@ -205,25 +206,10 @@ class SentencePieceVocabulary(Vocabulary):
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(LONE_SURROGATE.sub(NO_CHARACTER, text))
 
-    def sample(self, texts: Iterable[str], alpha: float, seed: int) -> list[list[int]]:
-        """BPE-dropout of ``alpha`` (Provilkov et al. 2020), or unigram draws (Kudo 2018).
-
-        The thread is for the seed: sentencepiece takes one when a thread first draws, and no other.
-        """
-        from sentencepiece import set_random_generator_seed
-
-        found: list[list[int]] = []
-
-        def draw() -> None:
-            set_random_generator_seed(seed)
-            encode = self._processor.encode
-            known = (LONE_SURROGATE.sub(NO_CHARACTER, text) for text in texts)
-            found.extend(encode(text, enable_sampling=True, alpha=alpha) for text in known)
-
-        thread = threading.Thread(target=draw)
-        thread.start()
-        thread.join()
-        return found
+    def sample(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
+        """BPE-dropout; only merges of the algorithm bpe can be left out."""
+        known = (LONE_SURROGATE.sub(NO_CHARACTER, text) for text in texts)
+        return BpeDropout(self._processor)(known, rate, seed)
 
     def token(self, index: int) -> str:
         return self._processor.id_to_piece(index)

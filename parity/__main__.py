@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from parity.given import local_path
 from parity.needed import both_frameworks, progress
 from parity.options import parser
 from transformer_spec import UserError
@@ -42,11 +43,17 @@ def run(options) -> int:
     from parity.report import as_text
 
     settings = Settings(
-        tuple(options.precision), options.gradients, options.explain, options.length, options.ids,
-        options.seed, (options.a_framework, options.b_framework),
-        (options.a_device or options.device, options.b_device or options.device),
-        options.max_ram, options.text,
-    )  # fmt: skip
+        precisions=tuple(options.precision),
+        gradients=options.gradients,
+        explain=options.explain,
+        longest=options.length,
+        ids=options.ids,
+        text=options.text,
+        seed=options.seed,
+        frameworks=(options.a_framework, options.b_framework),
+        devices=(options.a_device or options.device, options.b_device or options.device),
+        max_ram=options.max_ram,
+    )
     with progress() as say:
         report = compare(options.a, options.b, settings, say)
     print(json.dumps(report, indent=2) if options.json else as_text(report, options.full))
@@ -75,7 +82,7 @@ def written(report: dict, options) -> None:
 
 def folder_of(given: str) -> Path:
     """The folder of B, beside whose weights the certificate goes."""
-    path = Path(given.partition(":")[2] if given.startswith("hf:") else given.split(" --")[0])
+    path = local_path(given)
     folder = path if path.is_dir() else path.parent
     if not path.exists():
         raise UserError(f"{given} is no checkpoint; a certificate is written beside one")

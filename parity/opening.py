@@ -11,10 +11,9 @@ from convert.importing import Import, read_import
 from convert.layouts import BESIDE
 from convert.options import inspect_parser
 from convert.pipeline import Converted
+from parity.given import HUGGING_FACE, MODULE
 from parity.sides import TWINS, Side
 from transformer_spec import Faults, TransformerConfig, UserError
-
-HUGGING_FACE = "hf:"
 
 
 def open_sides(a: str, b: str, frameworks: tuple[str | None, str | None]) -> tuple[Side, Side]:
@@ -31,7 +30,7 @@ def open_sides(a: str, b: str, frameworks: tuple[str | None, str | None]) -> tup
 
 def open_side(given: str, framework: str | None = None) -> Side:
     """A checkpoint as ``convert`` reads it, ``hf:FOLDER`` or ``module:FILE.py:FUNCTION``."""
-    if given.startswith((HUGGING_FACE, "module:")):
+    if given.startswith((HUGGING_FACE, MODULE)):
         from parity.library import open_library_side
 
         return open_library_side(given)

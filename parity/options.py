@@ -24,6 +24,9 @@ exit status: 0 the same function, 1 not the same, 2 a mistake in what was given
 """
 
 
+DEVICES = ("cpu", "gpu", "tpu")
+
+
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m parity",
@@ -33,37 +36,58 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add = result.add_argument
-    add("a", metavar="A", help="the model to trust")
-    add("b", metavar="B", help="the model to check")
-    own = result.add_mutually_exclusive_group()
+    result.add_argument("a", metavar="A", help="the model to trust")
+    result.add_argument("b", metavar="B", help="the model to check")
+    add_inputs(result.add_argument_group("what to compare on"))
+    add_measures(result.add_argument_group("what to compare"))
+    add_places(result.add_argument_group("where to compute"))
+    add_outputs(result.add_argument_group("what to write"))
+    return result
+
+
+def add_inputs(group: argparse._ArgumentGroup) -> None:
+    own = group.add_mutually_exclusive_group()
     own.add_argument(
         "--text",
         metavar="FILE",
-        help="texts to compare on, lines of source, tab, target (default: generated token ids)",
+        help="texts, lines of source, tab, target (default: generated token ids)",
     )
     own.add_argument(
         "--ids", metavar="FILE", help='token ids, lines of {"source": [...], "target": [...]}'
     )
+    add = group.add_argument
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
+
+
+def add_measures(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--precision", nargs="*", default=["float32", "bfloat16"], metavar="NAME",
         choices=("float32", "bfloat16", "float16", "one-pass-bfloat16"),
-        help="of the error budget; one-pass-bfloat16 is what a TPU does with float32 unless asked "
-        "for more, emulated by the Flax twin [float32 bfloat16]")  # fmt: skip
+        help="of the error budget: float32, bfloat16, float16; one-pass-bfloat16 is what a TPU "
+        "does with float32 unless asked for more, emulated by the Flax twin "
+        "[float32 bfloat16]")  # fmt: skip
     add("--no-gradients", dest="gradients", action="store_false", help="compare outputs alone")
     add("--no-explain", dest="explain", action="store_false", help="do not look for the cause")
+
+
+def add_places(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     for side in ("a", "b"):
         add(
             f"--{side}-framework",
             choices=("torch", "jax"),
             help=f"which twin runs {side.upper()} (default: the one whose names it has)",
         )
-        add(f"--{side}-device", choices=("cpu", "gpu", "tpu"), help=f"where {side.upper()} runs")
-    add("--device", choices=("cpu", "gpu", "tpu"), default="cpu", help="where both run [cpu]")
+        add(f"--{side}-device", choices=DEVICES, help=f"where {side.upper()} runs")
+    add("--device", choices=DEVICES, default="cpu", help="where both run [cpu]")
     add("--max-ram", type=size, metavar="SIZE",
         help="most memory to use, as in 8GB; where whole models in float64 do not fit, they are "
         "compared module by module (default: most of what is free)")  # fmt: skip
+
+
+def add_outputs(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--full", action="store_true", help="show every sub-step and every gradient")
     add("--json", action="store_true", help="print the report as JSON")
     add("--plot", nargs="?", const="parity.png", metavar="FILE",
@@ -74,4 +98,3 @@ def parser() -> argparse.ArgumentParser:
         help="write certificate.json into B's folder, over every file that is there",
     )
     add("--card", action="store_true", help="write PARITY.md for a model page as well")
-    return result

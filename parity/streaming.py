@@ -28,7 +28,7 @@ import flax_transformer.primitives as flax_primitives
 import torch_transformer
 import torch_transformer.model as torch_model
 from parity.recording import TORCH_RECORDED
-from transformer_spec import TransformerConfig, to_flax
+from transformer_spec import TransformerConfig, UserError, to_flax
 
 Weights = Mapping[str, np.ndarray]
 SOURCE, TARGET, OUTPUT = (f"{place}.weight" for place in (
@@ -47,7 +47,12 @@ class Spilled(MutableMapping[str, np.ndarray]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         path = self.files.setdefault(name, Path(self.folder, f"{len(self.files)}.npy"))
-        np.save(path, self.plain(value))
+        try:
+            np.save(path, self.plain(value))
+        except OSError as error:
+            why = error.strerror or error
+            message = f"cannot keep sub-steps in {self.folder}: {why}; TMPDIR names another folder"
+            raise UserError(message) from None
 
     def __getitem__(self, name: str) -> np.ndarray:
         return np.load(self.files[name])

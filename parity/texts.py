@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convert.folders import locate
+from parity.given import local_path
 from parity.inputs import Ids, Pair, batches_of, check_pair
 from training_recipe.text_files import read_lines
 from training_recipe.translation import load_vocabularies
 from transformer_spec import Faults, TransformerConfig, UserError
 
-HUGGING_FACE = "hf:"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "source.spm", "vocab.json")
 Encode = Callable[[str, str], Pair]
 
@@ -43,7 +43,7 @@ def read_texts(path: Path, givens: tuple[str, str], config: TransformerConfig) -
 def encoder(givens: tuple[str, str], config: TransformerConfig) -> Encode:
     """(source, target) -> ids; the target begins with what starts the decoder, both end in eos."""
     for given in givens:
-        path = Path(given.removeprefix(HUGGING_FACE).split(" --")[0])
+        path = local_path(given)
         found = own_encoder(path, config) or library_encoder(path, config)
         if found is not None:
             return found

@@ -19,6 +19,7 @@ from parity.certificate import (
     read_certificate,
 )
 from parity.fingerprints import read_files, shown
+from parity.given import local_path
 from parity.needed import both_frameworks, progress
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
@@ -148,14 +149,6 @@ def verify_rows(
     else:
         said = ended(ALL, f"PASS: certificate, files and all {len(rows)} rows: {now['verdict']}")
     return {"comparison": rows} | said
-
-
-def local_path(given: str) -> Path:
-    """The file or folder that has to be there for a side to be opened."""
-    kind, _, rest = given.partition(":")
-    if kind == "module":
-        return Path(rest.rpartition(":")[0])
-    return Path((rest if kind == "hf" else given).split(" --")[0])
 
 
 def given_now(given: str, folder: Path) -> str:

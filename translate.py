@@ -118,7 +118,7 @@ def write_outputs(
             for number, found in enumerate(block, done + 1):
                 stream.write(output_lines(number, found, vocabularies[1], options))
                 if pictures is not None:
-                    pictures.draw(number, ids[number - 1], found[0].ids)
+                    pictures.draw(number, ids[number - 1], found[0])
             stream.flush()
             done += len(block)
     for note in pictures.notes() if pictures is not None else ():
@@ -135,9 +135,11 @@ def make_pictures(
     """What draws the attention of each text, if that is asked for."""
     if options.attention is None:
         return None
-    from training_recipe.attention import Pictures
+    from training_recipe.attention import Pictures, layer_count
 
     path, kind = options.attention, options.attention_kind
+    if layer_count(kind, config) == 0:
+        raise UserError(f"--attention-kind {kind}: the model has no layer with such attention")
     return Pictures(path, kind, attention_of(backend), vocabularies, config, len(ids) > 1)
 
 

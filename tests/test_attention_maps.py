@@ -11,7 +11,7 @@ from parity.cases import inputs, pairwise_configs
 from parity.inputs import Ids
 from parity.twins import Twins
 from torch_transformer import attention_weights as torch_weights
-from training_recipe.attention import PLACES
+from training_recipe.attention import PLACES, layer_count
 from training_recipe.backend import AttentionWeights
 from transformer_spec import TransformerConfig, UserError
 
@@ -93,3 +93,13 @@ def test_sequences_that_are_too_long_are_refused():
             weights(model, long, TARGET[:1])
         with pytest.raises(UserError, match="10"):
             weights(model, SOURCE[:1], long)
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+def test_a_half_without_layers_has_no_such_attention(half):
+    config = dataclasses.replace(TINY, **{f"num_{half}_layers": 0})
+    for found in both(config, SOURCE, TARGET):
+        for kind in PLACES:
+            layers = layer_count(kind, config)
+            assert len(getattr(found, kind)) == layers
+            assert (layers == 0) == ((kind == "encoder") == (half == "encoder"))

@@ -8,7 +8,7 @@ import pytest
 from training_recipe import attention_plot, fonts
 from training_recipe.attention import Map, Pictures, attention_map, shown
 from training_recipe.attention_plot import axis_of, draw_map
-from training_recipe.backend import AttentionWeights
+from training_recipe.backend import AttentionWeights, Hypothesis
 from training_recipe.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
@@ -40,6 +40,10 @@ class Attending:
         return AttentionWeights(weights(3, T, S), weights(1, S, S), weights(3, T, T))
 
 
+def output(ids: list[int], ended: bool = True) -> Hypothesis:
+    return Hypothesis(ids, -1.0, -1.0, ended)
+
+
 class TestMaps:
     @pytest.mark.parametrize(
         ("kind", "layers", "rows", "columns"),
@@ -51,7 +55,7 @@ class TestMaps:
     )
     def test_rows_and_columns(self, kind, layers, rows, columns):
         attend, ids = Attending(), (LETTERS.encode("ab "), WORDS.encode("CC AA"))
-        found = attention_map(attend, kind, ids, BOTH, CONFIG)
+        found = attention_map(attend, kind, ids[0], output(ids[1]), BOTH, CONFIG)
         assert (found.rows, found.columns) == (rows, columns)
         assert found.weights.shape == (layers, 2, len(rows), len(columns))
         assert found.weights[-1, 1, 2, 1] == 3 / 2
@@ -60,15 +64,20 @@ class TestMaps:
         assert target.tolist() == [[2, *ids[1], *pad]]
 
     def test_the_longest_texts_fit(self):
-        source, output = LETTERS.encode("abcabcabc"), WORDS.encode("AA " * 10)
+        source, written = LETTERS.encode("abcabcabc"), output(WORDS.encode("AA " * 10), False)
         attend = Attending()
-        found = attention_map(attend, "cross", (source, output), BOTH, CONFIG)
+        found = attention_map(attend, "cross", source, written, BOTH, CONFIG)
         assert [array.shape for array in attend.seen[0]] == [(1, 10), (1, 10)]
         assert found.rows == ["AA"] * 10 and len(found.columns) == 10
 
     def test_an_empty_output_has_a_row(self):
-        found = attention_map(Attending(), "cross", ([4], []), BOTH, CONFIG)
+        found = attention_map(Attending(), "cross", [4], output([]), BOTH, CONFIG)
         assert found.rows == ["</s>"]
+
+    def test_an_output_that_did_not_end_has_no_row_for_its_end(self):
+        written = output(WORDS.encode("CC AA"), ended=False)
+        found = attention_map(Attending(), "decoder", [4], written, BOTH, CONFIG)
+        assert (found.rows, found.columns) == (["CC", "AA"], ["<s>", "CC"])
 
     def test_tokens_are_shown_as_they_are(self, tmp_path):
         assert [shown(token) for token in ("a", " ", "\t", "\u200b")] == [
@@ -87,10 +96,10 @@ def pictures(path, **changed):
 
 class TestPictures:
     def test_one_file_or_one_for_each_text(self, tmp_path):
-        pictures(tmp_path / "one.png").draw(1, [4], [4])
+        pictures(tmp_path / "one.png").draw(1, [4], output([4]))
         several = pictures(tmp_path / "more.svg", several=True)
         for number, ids in enumerate([[4], [], [5, 6]], 1):
-            several.draw(number, ids, [4])
+            several.draw(number, ids, output([4]))
         names = sorted(path.name for path in tmp_path.iterdir())
         assert names == ["more-1.svg", "more-3.svg", "one.png"]
         assert several.notes() == ["no picture of line 2: the model was given no token"]
@@ -98,14 +107,14 @@ class TestPictures:
     def test_a_file_that_cannot_be_written(self, tmp_path):
         (tmp_path / "out.png").mkdir()
         with pytest.raises(UserError, match=r"cannot write .*out.png: "):
-            pictures(tmp_path / "out.png").draw(1, [4], [4])
+            pictures(tmp_path / "out.png").draw(1, [4], output([4]))
 
     @pytest.mark.parametrize(
         ("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("PDF", b"%PDF")]
     )
     def test_formats(self, tmp_path, ending, start):
         path = tmp_path / f"out.{ending}"
-        pictures(path).draw(1, [4, 5], [4])
+        pictures(path).draw(1, [4, 5], output([4]))
         assert path.read_bytes().startswith(start) and list(tmp_path.iterdir()) == [path]
 
 

@@ -105,6 +105,15 @@ class TestAttention:
         assert drawn[2] == "no picture of line 2: the model was given no token\n"
         assert sorted(path.name for path in tmp_path.iterdir()) == ["x-1.png", "x-3.png"]
 
+    def test_an_output_cut_off_has_no_end(self, runs, call, tmp_path, monkeypatch):
+        seen = []
+        monkeypatch.setattr(
+            "training_recipe.attention_plot.draw_map", lambda *given: seen.append(given) or set()
+        )
+        arguments = "--attention", tmp_path / "x.png", "--max-length", 1
+        lines = call(runs["torch"], "abc", *arguments)[1]
+        assert seen[0][0].rows == (lines[0].split() or ["</s>"])
+
     def test_a_picture_that_cannot_be_written(self, runs, call, tmp_path):
         (tmp_path / "x.png").mkdir()
         status, _, said = call(runs["torch"], "abc", "--attention", tmp_path / "x.png")

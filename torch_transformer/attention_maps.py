@@ -1,4 +1,4 @@
-"""What every attention looks at, line for line the twin of flax_transformer/attention_maps.py.
+"""What every attention looks at, the twin of flax_transformer/attention_maps.py.
 
 Letters: B batch, D hidden_dim, H num_heads, S source length, T target length, Q query length,
 K key length.
@@ -20,7 +20,7 @@ from torch_transformer.layers import (
 )
 from torch_transformer.model import Transformer
 from torch_transformer.precision import wide
-from training_recipe.attention import PLACES
+from training_recipe.attention import PLACES, layer_count
 from training_recipe.backend import AttentionWeights
 
 PROJECTIONS = ("fcQ", "fcK")
@@ -79,13 +79,13 @@ def stacked(
 ) -> Float[Tensor, "L B H Q K"]:
     """The weights of a kind of attention, the first layer first."""
     config, place = model.config, PLACES[kind]
-    count = config.num_encoder_layers if kind == "encoder" else config.num_decoder_layers
     modules = attentions(model)
     layers = []
-    for name in map(place.format, range(count)):
+    for name in map(place.format, range(layer_count(kind, config))):
         queries, keys = (heard[f"{name}.{part}"] for part in PROJECTIONS)
         layers.append(weights_of(modules[name], queries, keys, mask))
-    return torch.stack(layers)
+    none = 0, len(mask), config.num_heads, *mask.shape[2:]
+    return torch.stack(layers) if layers else torch.zeros(none)
 
 
 def weights_of(

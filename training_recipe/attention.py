@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training_recipe.backend import AttentionWeights
+from training_recipe.backend import AttentionWeights, Hypothesis
 from training_recipe.batches import encode_sources
 from training_recipe.decoding_batches import width_of
 from training_recipe.vocabulary import Vocabulary
@@ -24,6 +24,11 @@ PLACES = {
 Attend = Callable[[np.ndarray, np.ndarray], AttentionWeights]
 
 
+def layer_count(kind: str, config: TransformerConfig) -> int:
+    """How many layers have attention of a kind."""
+    return config.num_encoder_layers if kind == "encoder" else config.num_decoder_layers
+
+
 class Map(NamedTuple):
     """The weights (L, H, Q, K) of one text and what its rows and columns are."""
 
@@ -35,19 +40,20 @@ class Map(NamedTuple):
 def attention_map(
     attend: Attend,
     kind: str,
-    ids: tuple[Sequence[int], Sequence[int]],
+    source: Sequence[int],
+    output: Hypothesis,
     vocabularies: tuple[Vocabulary, Vocabulary],
     config: TransformerConfig,
 ) -> Map:
-    """The weights of a kind for the ids of a source and of its output, both without eos.
+    """The weights of a kind for the ids of a source, without eos, and for its output.
 
     The decoder is given the output, as in training: its row t is what it looked at to write the
-    row's token, eos at the end. Lengths are padded as in decoding, so that XLA compiles few.
+    row's token, eos last where the output ended. Lengths are padded as in decoding, so that XLA
+    compiles few.
     """
-    source, output = (list(part) for part in ids)
-    written = [*output, config.eos_id][: config.max_length]
-    given = [config.decoder_start_id or 0, *output][: config.max_length]
-    found = attend(_padded(source, config), _padded_target(given, config))
+    written = [*output.ids, config.eos_id] if output.ended else output.ids
+    given = [config.decoder_start_id or 0, *output.ids][: len(written)]
+    found = attend(_padded(list(source), config), _padded_target(given, config))
     read = [vocabularies[0].token(index) for index in [*source, config.eos_id]]
     rows, columns = {
         "cross": ([vocabularies[1].token(index) for index in written], read),
@@ -96,8 +102,8 @@ class Pictures:
     undrawn: list[int] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
 
-    def draw(self, number: int, source: Sequence[int], output: Sequence[int]) -> None:
-        """Draw the text of a number, given its ids and its output's, both without eos.
+    def draw(self, number: int, source: Sequence[int], output: Hypothesis) -> None:
+        """Draw the text of a number, given its ids without eos and its output.
 
         A file that cannot be written is a UserError.
         """
@@ -106,9 +112,9 @@ class Pictures:
         if not source:
             self.undrawn.append(number)
             return
-        ids = source, output
-        found = attention_map(self.attend, self.kind, ids, self.vocabularies, self.config)
-        texts = (v.decode(part) for v, part in zip(self.vocabularies, ids, strict=True))
+        both, config = self.vocabularies, self.config
+        found = attention_map(self.attend, self.kind, source, output, both, config)
+        texts = (v.decode(part) for v, part in zip(both, (source, output.ids), strict=True))
         title = " \N{RIGHTWARDS ARROW} ".join(texts)
         file = self.file_of(number)
         try:

@@ -34,12 +34,13 @@ class Hypothesis:
     """One output, without eos.
 
     ``score`` is the sum of log probabilities / length ** length_penalty, where the length and
-    the sum count eos; ``log_probability`` is the sum alone.
+    the sum count eos; ``log_probability`` is the sum alone. ``ended`` says whether there was eos.
     """
 
     ids: list[int]
     score: float
     log_probability: float
+    ended: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class AttentionWeights(NamedTuple):
     """Weights (L, B, H, Q, K) of L layers and H heads: the share of key K in query Q's result.
 
     ``cross``: target tokens (Q = T) look at source tokens (K = S); ``encoder``: source tokens at
-    source tokens; ``decoder``: target tokens at themselves and at earlier ones.
+    source tokens; ``decoder``: target tokens at themselves and at earlier ones. A kind of which the
+    model has no layer has an array without elements.
     """
 
     cross: np.ndarray

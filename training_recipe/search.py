@@ -107,4 +107,5 @@ def hypothesis(
     """One output of its tokens, eos included where it ended."""
     score = log_probability / max(len(tokens), 1) ** search.length_penalty
     ids = [int(token) for token in tokens if token != config.eos_id]
-    return Hypothesis(ids, score, log_probability)
+    ended = len(tokens) > 0 and tokens[-1] == config.eos_id
+    return Hypothesis(ids, score, log_probability, bool(ended))

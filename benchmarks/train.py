@@ -1,10 +1,12 @@
 """python benchmarks/train.py: training, side by side with what a user would pick instead.
 
-The same model, data and batches are trained by both backends and by torch.nn.Transformer,
-MarianMTModel, x-transformers and JoeyNMT (those that are installed: the extra ``bench``), each in a
-process of its own, taking turns round after round. Rates count real tokens, not padding. The first
-turn, in which XLA compiles, is reported apart. Each ratio is the median of the rounds' ratios.
-``--share`` measures which share of this machine's float32 matrix-product rate a whole step reaches.
+Models of the same sizes are trained on the same batches by both backends and by
+torch.nn.Transformer, MarianMTModel, x-transformers and JoeyNMT (those that are installed: the extra
+``bench``), each in a process of its own, taking turns round after round. Each drops out where its
+own training does, with the same rate; ``--dropout 0`` compares them without. Rates count real
+tokens, not padding. The first turn, in which XLA compiles, is reported apart. Each ratio is the
+median of the rounds' ratios. ``--share`` measures which share of this machine's float32
+matrix-product rate a whole step reaches.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.matrix_rate import best_rates  # noqa: E402
 from benchmarks.training_contenders import CONTENDERS, JAX, TORCH  # noqa: E402
-from benchmarks.training_sizes import SIZES, arithmetic  # noqa: E402
+from benchmarks.training_sizes import SIZES, arithmetic, lengths_from  # noqa: E402
 from benchmarks.turns import Contender, contenders, ratios, summary  # noqa: E402
 
 MODULES = {"MarianMTModel": "transformers", "x-transformers": "x_transformers"}
@@ -46,7 +48,7 @@ def compare(size: str, options: argparse.Namespace) -> dict[str, Any]:
         for number in range(1, options.rounds + 1):
             for contender in started:
                 contender.take(number)
-        return {"size": size} | task | report(started)
+        return task | {"lengths": lengths_from(size)} | report(started)
 
 
 def report(started: list[Contender]) -> dict[str, Any]:
@@ -106,7 +108,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"threads": options.threads, "compared": [], "share": []}
     for size in options.sizes:
-        print(f"{size}, dropout {options.dropout} ({options.dropout_rng})", flush=True)
+        dropout = f"dropout {options.dropout} ({options.dropout_rng})"
+        print(f"{size}, {dropout}, sentences {lengths_from(size)}", flush=True)
         results["compared"].append(compare(size, options))
     for size in options.share:
         results["share"].append(share(size, options))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from training_recipe.batches import Batch, BatchPlan
+from training_recipe.downloads import corpus_folder
+from training_recipe.text_files import read_parallel
 from transformer_spec import TransformerConfig
+from transformer_spec.errors import Faults
 
 VOCABULARY = 10_000
 FIRST_WORD = 4  # after padding, unknown, begin and end
+# Where the data may lie beside the folder that ``train.py --data multi30k-en-de`` downloads it to.
 MULTI30K = Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k"
 MULTI30K_PREFIX = "train.lc.norm.tok"
 # Mean and deviation of the logarithm of a sentence's words, German over English, where the data is
@@ -73,18 +76,26 @@ def multi30k_pairs() -> list[tuple[list[int], list[int]]]:
 
 def multi30k_lengths() -> np.ndarray:
     """Words of each pair (N, 2), of the data where it is there, else drawn alike."""
-    files = [MULTI30K / f"{MULTI30K_PREFIX}.{language}.gz" for language in ("en", "de")]
-    if all(file.exists() for file in files):
-        return np.stack([words_of(file) for file in files], 1)
+    for folder in multi30k_folders():
+        pairs = read_parallel(str(folder / MULTI30K_PREFIX), ("en", "de"), Faults())
+        return np.array([[len(text.split()) for text in pair] for pair in pairs])
     draw = np.random.default_rng(0)
     english = draw.lognormal(LOG_WORDS, LOG_DEVIATION, 29_000)
     german = english * GERMAN_OVER_ENGLISH * draw.lognormal(0, 0.15, 29_000)
     return np.clip(np.stack([english, german], 1).round(), 3, 50).astype(np.int64)
 
 
-def words_of(file: Path) -> np.ndarray:
-    with gzip.open(file, "rt", encoding="utf-8") as lines:
-        return np.array([len(line.split()) for line in lines])
+def multi30k_folders() -> list[Path]:
+    """The folders that hold the training part."""
+    places = corpus_folder("multi30k-en-de"), MULTI30K
+    return [place for place in places if any(place.glob(f"{MULTI30K_PREFIX}.de*"))]
+
+
+def lengths_from(size: str) -> str:
+    """Where the lengths of a size's sentences come from, in words."""
+    if SIZES[size].full is not None:
+        return "all of one length"
+    return "as in the data" if multi30k_folders() else "drawn, the data is not there"
 
 
 def arithmetic(config: TransformerConfig, batch: Batch) -> float:

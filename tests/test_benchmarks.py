@@ -75,10 +75,23 @@ def test_arithmetic_counts_every_product():
 
 def test_multi30k_lengths_without_the_data(tmp_path, monkeypatch):
     monkeypatch.setattr(training_sizes, "MULTI30K", tmp_path)
+    monkeypatch.setenv("TWINFORMER_DATA", str(tmp_path))
+    assert training_sizes.lengths_from("Multi30k") == "drawn, the data is not there"
     pairs = multi30k_pairs()
     lengths = np.array([[len(source), len(target)] for source, target in pairs])
     assert len(pairs) == 29_000 and 11 < lengths.mean() < 14
     assert BatchPlan(pairs, 4096).padding < 0.15
+
+
+def test_multi30k_lengths_of_the_data(tmp_path, monkeypatch):
+    folder = tmp_path / "multi30k-en-de"
+    folder.mkdir()
+    (folder / "train.lc.norm.tok.en").write_text("a b c\nd\n")
+    (folder / "train.lc.norm.tok.de").write_text("e f\ng h i j\n")
+    monkeypatch.setenv("TWINFORMER_DATA", str(tmp_path))
+    assert training_sizes.multi30k_lengths().tolist() == [[3, 2], [1, 4]]
+    assert training_sizes.lengths_from("Multi30k") == "as in the data"
+    assert training_sizes.lengths_from("D 256") == "all of one length"
 
 
 def test_sizes_are_what_they_say():

@@ -6,6 +6,7 @@ import sys
 
 from training_recipe.backend import MakeBackend
 from training_recipe.command_line import parse
+from training_recipe.memory_reuse import keep_freed_memory
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
@@ -47,4 +48,5 @@ def import_backend(name: str) -> MakeBackend:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from flax_transformer.precision import factors, full_precision
+from flax_transformer.precision import factors, full_precision, wide
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -28,8 +28,7 @@ def smoothed_cross_entropy(
 
     Label smoothing as in Szegedy et al. 2016, section 7, with the uniform prior over all V words.
     """
-    zero = jnp.zeros(weight.shape[0], weight.dtype) if bias is None else bias
-    return _chunked_loss(*factors(states, weight), zero, targets, pad_id, smoothing)
+    return _chunked_loss(*factors(states, weight), bias, targets, pad_id, smoothing)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -38,24 +37,27 @@ def _chunked_loss(states, weight, bias, targets, pad_id, smoothing):
 
 
 def _forward(states, weight, bias, targets, pad_id, smoothing):
-    size = chunk_tokens(len(targets), len(bias))
+    dtype = wide(weight.dtype)  # of sums, and of the bias, which is never rounded
+    weight_sum = weight.sum(0, dtype=dtype)
+    size = chunk_tokens(len(targets), len(weight))
     parts = _split(states, size, 0), _split(targets, size, pad_id)
 
     def add_chunk(sums, part):
-        loss, d_logits = _chunk(part[0], weight, bias, part[1], pad_id, smoothing)
+        loss, d_logits = _chunk(part[0], weight, weight_sum, bias, part[1], pad_id, smoothing)
         low = d_logits.astype(states.dtype)
-        added = loss, _product(low.T, part[0], sums_dtype), d_logits.sum(0)
+        of_bias = None if bias is None else d_logits.sum(0)
+        added = loss, _product(low.T, part[0], dtype), of_bias
         return jax.tree.map(jnp.add, sums, added), low @ weight
 
-    sums_dtype = bias.dtype  # the bias is never rounded
-    zeros = jnp.zeros((), sums_dtype), jnp.zeros(weight.shape, sums_dtype), jnp.zeros_like(bias)
+    of_bias = None if bias is None else jnp.zeros_like(bias)
+    zeros = jnp.zeros((), dtype), jnp.zeros(weight.shape, dtype), of_bias
     (loss, d_weight, d_bias), d_states = jax.lax.scan(add_chunk, zeros, parts)
     d_states = d_states.reshape(-1, states.shape[1])[: len(states)]
     return loss, (d_states, d_weight.astype(weight.dtype), d_bias)
 
 
 def _backward(pad_id, smoothing, gradients, upstream):
-    return *((gradient * upstream).astype(gradient.dtype) for gradient in gradients), None
+    return *jax.tree.map(lambda kept: (kept * upstream).astype(kept.dtype), gradients), None
 
 
 def _product(left: Array, right: Array, dtype: jnp.dtype) -> Array:
@@ -72,22 +74,31 @@ def _split(x: Array, size: int, filler: int) -> Array:
 def _chunk(
     states: Float[Array, "n D"],
     weight: Float[Array, "V D"],
-    bias: Float[Array, "V"],
+    weight_sum: Float[Array, "D"],
+    bias: Float[Array, "V"] | None,
     targets: Int[Array, "n"],
     pad_id: int,
     smoothing: float,
 ) -> tuple[Float[Array, ""], Float[Array, "n V"]]:
     """The summed loss of n tokens and its gradient by their logits."""
-    V = len(bias)
-    logits = _product(states, weight.T, bias.dtype) + bias  # (n, D) -> (n, V)
+    V = len(weight)
+    logits = _logits(states, weight, bias, weight_sum.dtype)  # (n, D) -> (n, V)
+    logits_sum = states.astype(logits.dtype) @ weight_sum + (0 if bias is None else bias.sum())
     real = (targets != pad_id).astype(logits.dtype)
-    log_sum = jax.nn.logsumexp(logits, 1)
     right = jnp.take_along_axis(logits, targets[:, None], 1)[:, 0]
-    losses = log_sum - (1 - smoothing) * right - smoothing / V * logits.sum(1)
-    d_logits = jnp.exp(logits - log_sum[:, None])
-    d_logits -= smoothing / V
-    d_logits -= (1 - smoothing) * jax.nn.one_hot(targets, V, dtype=logits.dtype)
-    return (losses * real).sum(), d_logits * real[:, None]
+    largest = logits.max(1, keepdims=True)
+    exponentials = jnp.exp(logits - largest)
+    total = exponentials.sum(1)
+    losses = largest[:, 0] + jnp.log(total) - (1 - smoothing) * right - smoothing / V * logits_sum
+    d_logits = exponentials * (real / total)[:, None]
+    d_logits -= (smoothing / V * real)[:, None]
+    d_logits -= ((1 - smoothing) * real)[:, None] * jax.nn.one_hot(targets, V, dtype=logits.dtype)
+    return (losses * real).sum(), d_logits
+
+
+def _logits(states: Array, weight: Array, bias: Array | None, dtype: jnp.dtype) -> Array:
+    logits = _product(states, weight.T, dtype)
+    return logits if bias is None else logits + bias
 
 
 _chunked_loss.defvjp(_forward, _backward)

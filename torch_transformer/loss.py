@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from torch_transformer.precision import factors
+from torch_transformer.precision import factors, wide
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -24,64 +24,71 @@ def smoothed_cross_entropy(
 
     Label smoothing as in Szegedy et al. 2016, section 7, with the uniform prior over all V words.
     """
-    zero = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    return _ChunkedLoss.apply(*factors(states, weight), zero, targets, pad_id, smoothing)
+    return _ChunkedLoss.apply(*factors(states, weight), bias, targets, pad_id, smoothing)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, bias, targets, pad_id, smoothing):
         wanted = any(ctx.needs_input_grad)
-        loss = bias.new_zeros(())  # the bias is never rounded
+        dtype = wide(weight.dtype)  # of sums, and of the bias, which is never rounded
+        loss, weight_sum = weight.new_zeros((), dtype=dtype), weight.sum(0, dtype=dtype)
         gradients = []
         if wanted:
-            of_weight = torch.zeros_like(weight, dtype=bias.dtype)
-            gradients = [torch.zeros_like(states), of_weight, torch.zeros_like(bias)]
-        size = chunk_tokens(len(targets), len(bias))
+            gradients = [torch.zeros_like(states), torch.zeros_like(weight, dtype=dtype)]
+            gradients += [None if bias is None else torch.zeros_like(bias)]
+        size = chunk_tokens(len(targets), len(weight))
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
             chunk_loss, d_logits = _chunk(
-                states[part], weight, bias, targets[part], pad_id, smoothing
+                states[part], weight, weight_sum, bias, targets[part], pad_id, smoothing
             )
             loss += chunk_loss
             if wanted:
                 low = d_logits.to(states.dtype)
                 torch.mm(low, weight, out=gradients[0][part])
                 _add_product(gradients[1], low.T, states[part])
-                gradients[2] += d_logits.sum(0)
+                if bias is not None:
+                    gradients[2] += d_logits.sum(0)
         ctx.save_for_backward(*gradients)
         return loss
 
     @staticmethod
     def backward(ctx, *upstream):
-        return *(gradient * upstream[0] for gradient in ctx.saved_tensors), None, None, None
+        scaled = (None if kept is None else kept * upstream[0] for kept in ctx.saved_tensors)
+        return *scaled, None, None, None
 
 
 def _chunk(
     states: Float[Tensor, "n D"],
     weight: Float[Tensor, "V D"],
-    bias: Float[Tensor, "V"],
+    weight_sum: Float[Tensor, "D"],
+    bias: Float[Tensor, "V"] | None,
     targets: Int[Tensor, "n"],
     pad_id: int,
     smoothing: float,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n V"]]:
     """The summed loss of n tokens and its gradient by their logits."""
-    V = len(bias)
-    logits = _logits(states, weight, bias)  # (n, D) -> (n, V)
+    V = len(weight)
+    logits = _logits(states, weight, bias, weight_sum.dtype)  # (n, D) -> (n, V)
+    logits_sum = states.to(logits.dtype) @ weight_sum + (0 if bias is None else bias.sum())
     real = (targets != pad_id).to(logits.dtype)
-    log_sum = logits.logsumexp(1)
     right = logits.gather(1, targets[:, None])[:, 0]
-    losses = log_sum - (1 - smoothing) * right - smoothing / V * logits.sum(1)
-    d_logits = logits.sub_(log_sum[:, None]).exp_()
-    d_logits -= smoothing / V
-    d_logits.scatter_add_(1, targets[:, None], d_logits.new_full((len(targets), 1), smoothing - 1))
-    return (losses * real).sum(), d_logits.mul_(real[:, None])
+    largest = logits.amax(1, keepdim=True)
+    exponentials = logits.sub_(largest).exp_()
+    total = exponentials.sum(1)
+    losses = largest[:, 0] + total.log() - (1 - smoothing) * right - smoothing / V * logits_sum
+    d_logits = exponentials.mul_((real / total)[:, None])
+    d_logits -= (smoothing / V * real)[:, None]
+    d_logits.scatter_add_(1, targets[:, None], ((smoothing - 1) * real)[:, None])
+    return (losses * real).sum(), d_logits
 
 
-def _logits(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if states.dtype == bias.dtype:
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    if bias is not None and states.dtype == dtype:
         return torch.addmm(bias, states, weight.T)
-    return torch.mm(states, weight.T).to(bias.dtype).add_(bias)
+    logits = torch.mm(states, weight.T).to(dtype)
+    return logits if bias is None else logits.add_(bias)
 
 
 def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,9 @@ from convert.checkpoints import FORMATS, open_weights
 from convert.folders import MODEL
 from convert.formats.safetensors import write_safetensors
 from convert.tensors import Tensors
-from training_recipe.checkpoints import PROGRESS, damage
-from training_recipe.run_folder import read_json, write_json
+from training_recipe.averages import record_mean
+from training_recipe.checkpoints import damage
 from transformer_spec import Faults, TransformerConfig, UserError
-
-ORIGIN = "average.json"
 
 
 class Mean(Tensors):
@@ -47,7 +44,7 @@ def write_average(folders: list[Path], config: TransformerConfig, destination: P
             faults.add(str(error))
     faults.raise_if_any("cannot average")
     write_safetensors(destination / MODEL, Mean(parts), FORMATS["torch"])
-    write_json(destination / ORIGIN, {"mean_of": [_origin(folder) for folder in folders]})
+    record_mean(folders, destination)
 
 
 def _whole_weights(folder: Path, config: TransformerConfig) -> Tensors:
@@ -59,9 +56,3 @@ def _whole_weights(folder: Path, config: TransformerConfig) -> Tensors:
 
 def _dtypes(tensors: Tensors) -> list[np.dtype]:
     return [header.dtype for header in tensors.values()]
-
-
-def _origin(folder: Path) -> dict[str, Any]:
-    progress = read_json(folder / PROGRESS)
-    kept = {name: progress.get(name) for name in ("step", "backend", "files")}
-    return {"checkpoint": str(folder)} | kept

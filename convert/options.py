@@ -16,6 +16,9 @@ from transformer_spec import Faults, TransformerConfig, UserError
 
 DESCRIPTION = """Convert a model between the PyTorch and the Flax twin, or from another code's
 checkpoint. Nothing is changed in place, and every tensor is accounted for."""
+USAGE = """python -m convert SOURCE DEST --to FAMILY [options]
+       python -m convert inspect CHECKPOINT [options]
+       python -m convert average RUN DEST [--last N]"""
 EXAMPLES = """examples:
   python -m convert runs/demo demo-torch --to torch
       the best checkpoint of a run, of either backend, as model.safetensors
@@ -31,6 +34,10 @@ EXAMPLES = """examples:
       a checkpoint of the PyTorch tutorial, either published form
   python -m convert runs/demo demo-ct2 --to ctranslate2 --quantization int8
       a folder that CTranslate2 loads, and the call that translates with it
+  python -m convert inspect model.pt
+      what a checkpoint is; nothing is converted
+  python -m convert average runs/demo demo-mean --last 5
+      the mean of a run's last five checkpoints, as a model of its own
 """
 INSPECT = "inspect"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -40,7 +47,7 @@ CONFIG_FIELDS = dataclasses.fields(TransformerConfig)
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="python -m convert",
-        usage="python -m convert SOURCE DEST --to FAMILY [options]",
+        usage=USAGE,
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

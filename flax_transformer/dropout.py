@@ -18,7 +18,7 @@ from transformer_spec.dropout_keys import (
 
 
 class Dropout:
-    """One step's source of masks; every call is another site. ``key`` is a 32-bit number."""
+    """One batch's source of masks; every call is another site. ``key`` is a 32-bit number."""
 
     def __init__(self, key: int | Array) -> None:
         self.key, self.site = jnp.asarray(key, jnp.uint32), 0
@@ -36,7 +36,7 @@ class Dropout:
 
 
 class NativeDropout(Dropout):
-    """Masks of JAX's default generator, whose key is made of the step's key; no other's."""
+    """Masks of JAX's default generator, whose key is made of the batch's key; no other's."""
 
     def keep_mask(self, x: Array, rate: float) -> Bool[Array, "..."]:
         bits = jax.random.bits(jax.random.key(self.next_key()), x.shape, jnp.uint32)

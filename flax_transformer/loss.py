@@ -83,7 +83,7 @@ def _chunk(
     """The summed loss of n tokens and its gradient by their logits."""
     V = len(weight)
     logits = _logits(states, weight, bias, weight_sum.dtype)  # (n, D) -> (n, V)
-    logits_sum = states.astype(logits.dtype) @ weight_sum + (0 if bias is None else bias.sum())
+    logits_sum = (states * weight_sum).sum(1) + (0 if bias is None else bias.sum())
     real = (targets != pad_id).astype(logits.dtype)
     right = jnp.take_along_axis(logits, targets[:, None], 1)[:, 0]
     largest = logits.max(1, keepdims=True)

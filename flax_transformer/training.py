@@ -1,4 +1,4 @@
-"""The training backend in JAX, line for line the twin of torch_transformer/training.py."""
+"""The training backend in JAX, the twin of torch_transformer/training.py."""
 
 import functools
 from pathlib import Path
@@ -74,7 +74,8 @@ def objective(
 class JaxBackend:
     """Fills training_recipe.backend.Backend.
 
-    ``trained`` are the weights that are trained; ``judged`` the averaged ones, or the same.
+    ``trained`` are the weights that are trained; ``averaged`` the averaged ones, where there are
+    any; ``judged`` those that ``model`` has.
     """
 
     name = "jax"
@@ -202,8 +203,8 @@ class JaxBackend:
         order = list(weight_shapes(self.config))
         weights = _canonical(self.judged | self.frozen, order)
         raw = {} if self.averaged is None else _canonical(self.trained, order)
-        held = (self.first_moments, self.second_moments) if self.count else ({}, {})
-        first, second = (_canonical(moments, order) for moments in held)
+        moments = self.first_moments, self.second_moments
+        first, second = (_canonical(part, order) for part in moments)
         return Checkpoint(weights, first, second, self.count, raw)
 
     def restore(self, folder: Path) -> None:
@@ -220,9 +221,8 @@ class JaxBackend:
         held |= _on_device(checkpoint.raw)
         self.trained = {name: held[name] for name in self.trained}
         self.count = checkpoint.count
-        if checkpoint.count:
-            self.first_moments = _on_device(checkpoint.first_moments)
-            self.second_moments = _on_device(checkpoint.second_moments)
+        moments = (checkpoint.first_moments, checkpoint.second_moments) if self.count else ({}, {})
+        self.first_moments, self.second_moments = map(_on_device, moments)
 
     def use(self, folder: Path) -> None:
         self.load(Checkpoint(load_weights_of(folder, self.config)[1]), str(folder))

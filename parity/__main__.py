@@ -10,8 +10,8 @@ from pathlib import Path
 
 from parity.given import local_path
 from parity.needed import both_frameworks, progress
-from parity.options import parser
-from transformer_spec import UserError
+from parity.options import check_picture, parser
+from transformer_spec import Faults, UserError
 from transformer_spec.errors import exit_status
 
 COMMANDS = {
@@ -37,6 +37,7 @@ def command(word: str):
 
 
 def run(options) -> int:
+    check_options(options)
     # The frameworks take seconds to import, which --help must not wait for.
     with both_frameworks():
         from parity.compare import Settings, compare
@@ -56,9 +57,32 @@ def run(options) -> int:
     )
     with progress() as say:
         report = compare(options.a, options.b, settings, say)
-    print(json.dumps(report, indent=2) if options.json else as_text(report, options.full))
+    if options.json:
+        from parity.certificate import plain
+
+        print(json.dumps(plain(report), indent=2, allow_nan=False))
+    else:
+        print(as_text(report, options.full))
     written(report, options)
     return 0 if report["passed"] else 1
+
+
+def check_options(options) -> None:
+    """Every fault of what is asked for at once, before anything is read."""
+    faults = Faults()
+    faults.require(options.seed >= 0, f"--seed {options.seed} is negative; the least is 0")
+    shortest = options.length is None or options.length >= 1
+    faults.require(shortest, f"--length {options.length} is too short; at least 1 is needed")
+    if options.plot is not None:
+        check_picture(Path(options.plot), faults)
+    if options.certificate or options.card:
+        from parity.certificate import check_folder
+
+        try:
+            check_folder(local_path(options.b))
+        except UserError as error:
+            faults.add(f"--certificate: {error}")
+    faults.raise_if_any("cannot compare")
 
 
 def written(report: dict, options) -> None:
@@ -71,22 +95,13 @@ def written(report: dict, options) -> None:
     if options.certificate or options.card:
         from parity.certificate import write_certificate
 
-        print(f"certificate: {write_certificate(folder_of(options.b), report)}", file=said)
+        print(f"certificate: {write_certificate(local_path(options.b), report)}", file=said)
     if options.card:
         from parity.card import write_card
         from parity.certificate import read_certificate
 
-        folder = folder_of(options.b)
+        folder = local_path(options.b)
         print(f"card: {write_card(folder, read_certificate(folder))}", file=said)
-
-
-def folder_of(given: str) -> Path:
-    """The folder of B, beside whose weights the certificate goes."""
-    path = local_path(given)
-    folder = path if path.is_dir() else path.parent
-    if not path.exists():
-        raise UserError(f"{given} is no checkpoint; a certificate is written beside one")
-    return folder
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from convert.formats.atomic import written_aside
 from parity.certificate import CARD, Certificate
+from parity.given import local_path
 from parity.plot import is_step
 from parity.substeps import LOGITS, in_words
 
@@ -31,6 +32,7 @@ def card(certificate: Certificate) -> str:
         "# Parity",
         f"This model (B: {side(report['b'])}) was compared with A: {side(report['a'])}.",
         f"**{verdict}: {report.get('verdict', '')}**",
+        *map(escaped, report.get("notes") or ()),
         table(
             ("largest difference of", "float64", "bound", ""),
             [
@@ -42,17 +44,21 @@ def card(certificate: Certificate) -> str:
         f"Computed on {certificate['date']} with {made}; {machine.get('system', '')}, "
         f"{machine.get('processor', '')}.",
         f"`certificate.json` holds every row and the SHA-256 of {len(certificate['files'])} files "
-        f"({size:,} bytes). To verify the files, and with A at hand the comparison:",
+        f"({size:,} bytes){and_of_a(certificate)}. To verify the files, "
+        "and with A at hand the comparison:",
         "```\npython -m parity verify FOLDER --quick\npython -m parity verify FOLDER --a A\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def and_of_a(certificate: Certificate) -> str:
+    files = certificate.get("a_files")
+    return "" if files is None else f" and of {len(files)} files of A"
+
+
 def side(content: dict[str, Any]) -> str:
     """What a side is; of a path the last part alone, for a page shows no one's folders."""
-    kind, colon, rest = content["given"].partition(":")
-    given = rest.rpartition(":")[0] if kind == "module" else (rest if colon else kind)
-    name = Path(given.split(" --")[0]).name or "."
+    name = local_path(content["given"]).name or "."
     return escaped(f"{name}, {content.get('what', '')}".removesuffix(", "))
 
 

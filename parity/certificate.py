@@ -1,4 +1,4 @@
-"""certificate.json: what was compared with what result, and a fingerprint of every file of B.
+"""certificate.json: what was compared with what result, and fingerprints of the files of both.
 
 Its own sha256 shows that it was edited; it is no signature, for whoever edits it can compute that
 again.
@@ -19,6 +19,7 @@ from typing import Any
 
 from convert.formats.atomic import written_aside
 from convert.parallel import CORES
+from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
 from training_recipe.run_folder import json_text
 from transformer_spec import Faults, UserError
@@ -62,6 +63,7 @@ def write_certificate(folder: Path, report: dict[str, Any]) -> Path:
         "versions": versions(),
         "platform": machine(report),
         "files": files.found,
+        "a_files": files_of_a(report["a"]["given"], NOT_COVERED) if report.get("a") else None,
         "not_covered": list(NOT_COVERED),
         "report": plain(report),
     }
@@ -77,8 +79,8 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} does not exist")
     if not folder.is_dir():
         raise UserError(
-            f"{folder} is no folder; a certificate covers the whole folder of a checkpoint: give "
-            "the folder, or move the file into one of its own"
+            f"{folder} is no folder; a certificate covers the whole folder of a checkpoint, which "
+            "python -m convert makes of a file"
         )
 
 
@@ -146,8 +148,11 @@ def check_shape(path: Path, certificate: Certificate) -> None:
         found = type(certificate.get(name)).__name__
         faults.require(found == kind.__name__, f"{name} should be a {kind.__name__}, is {found}")
     faults.raise_if_any(f"{path} is damaged")
-    files, report = certificate["files"], certificate["report"]
-    faults.require(all(isinstance(f, dict) for f in files.values()), "files: no list of files")
+    report = certificate["report"]
+    for name in ("files", "a_files"):
+        files = certificate.get(name) or {}
+        listed = isinstance(files, dict) and all(isinstance(f, dict) for f in files.values())
+        faults.require(listed, f"{name}: no list of files")
     rows = report.get("rows")
     listed = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
     faults.require(listed, "report: rows should be a list of objects")

@@ -16,7 +16,15 @@ from parity.measures import largest_difference, mask_of
 from parity.memory import Plan, limit_of, needs, plan
 from parity.needed import check_devices, exact_numbers
 from parity.opening import check_comparable, different_settings, open_sides
-from parity.rows import Traces, agreement, gradient_rows, precision_errors, step_rows
+from parity.rows import (
+    Traces,
+    agreement,
+    gradient_rows,
+    not_computed,
+    precision_errors,
+    step_rows,
+    unseen,
+)
 from parity.sides import Side
 from parity.substeps import in_words
 from parity.texts import read_texts
@@ -76,23 +84,24 @@ def compare_sides(
     say("float64")
     truths = [(a.trace(ids, "float64"), b.trace(ids, "float64")) for ids in batches]
     check_traces(truths, batches, a.config)
-    rows = step_rows(a, truths, batches)
+    rows, notes, budget = step_rows(a, truths, batches), [*how.notes, *unseen(a, b, truths)], {}
     if how.gradients:
         say("gradients")
-        rows += gradient_rows(a, b, batches[0])
-    budget = {}
+        for held, found in zip((rows, notes), gradient_rows(a, b, batches), strict=True):
+            held += found
     for precision in settings.precisions:
         say(precision)
         runs = a.trace(batches[0], precision), b.trace(batches[0], precision)
+        notes += not_computed(precision, a, b, runs)
         budget |= precision_errors(precision, rows, runs, truths[0], batches[0], a.config)
     report = {
         "format_version": REPORT_VERSION,
         **{name: described(side) for name, side in (("a", a), ("b", b))},
-        "settings": settings.to_dict(),
+        "settings": settings.to_dict() | {"gradients": how.gradients},
         "inputs": {"batches": [[list(part.shape) for part in ids] for ids in batches]},
         "config": b.config.to_dict(),
         "different_settings": different_settings(a.config, b.config),
-        "notes": list(how.notes),
+        "notes": notes,
         "agreement": agreement(truths, batches, a.config),
         "rows": rows,
         "budget": budget,

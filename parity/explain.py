@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -68,11 +68,11 @@ def explain(
     that loses numbers cannot be undone in B, so that each is planted in A as well. A side without
     weights is only compared with.
     """
-    causes = []
+    causes, seen = [], set(truths[0]) & set(truths[1])
     for side, truth, label in ((sides[1], truths[0], "b"), (sides[0], truths[1], "a")):
         if not side.weights:
             continue
-        for name, what, subject in candidates(subject_of(side), first):
+        for name, what, subject in candidates(subject_of(side), first, seen):
             progress(f"explaining: {name}")
             left = difference(subject, truth, ids, first)
             if math.isfinite(left):
@@ -86,11 +86,18 @@ def subject_of(side: Side) -> Subject:
     return Subject(side.config, weights)
 
 
-def candidates(wrong: Subject, first: str) -> Iterator[tuple[str, str, Subject]]:
-    """Every variant of every mutation that could change the first sub-step that departs."""
+def candidates(
+    wrong: Subject, first: str, seen: Collection[str]
+) -> Iterator[tuple[str, str, Subject]]:
+    """Every variant of every mutation that could change the first sub-step that departs.
+
+    ``seen`` are the sub-steps that both sides show: where these are the logits alone, a slip in any
+    weight could.
+    """
+    anywhere = set(seen) == {LOGITS}
     for mutation in MUTATIONS:
         for what, subject in mutation.variants(wrong):
-            if may_explain(wrong, subject, first):
+            if anywhere or may_explain(wrong, subject, first):
                 yield mutation.name, what, subject
 
 

@@ -27,11 +27,13 @@ class Files(NamedTuple):
     faults: dict[str, str]
 
 
-def read_files(folder: Path, without: Collection[str] = (), ours: Collection[str] = ()) -> Files:
+def read_files(
+    folder: Path, without: Collection[str] = (), ours: Collection[str] = (), follow: bool = False
+) -> Files:
     """Fingerprint every file below a folder, with a bar in bytes; no link is followed out of it.
 
     ``without`` are names at the top of the folder that are left out; so is what a killed process
-    left half-written of ``ours``.
+    left half-written of ``ours``. With ``follow`` a link to a file counts as the file.
     """
     files, paths = Files({}, {}), {}
 
@@ -44,10 +46,20 @@ def read_files(folder: Path, without: Collection[str] = (), ours: Collection[str
             names = [name for name in names if name not in without and not left_over(name, ours)]
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         for path in (Path(place) / name for name in (*names, *links)):
-            note(path, folder, files, paths)
+            if follow and path.is_file():
+                paths[relative(path, folder)] = path
+            else:
+                note(path, folder, files, paths)
     hash_all(paths, files)
     ordered = dict(sorted(files.found.items()))
     return Files(ordered, files.faults)
+
+
+def read_named(paths: Mapping[str, Path]) -> Files:
+    """Fingerprint files by the names that they are given here."""
+    files = Files({}, {})
+    hash_all(paths, files)
+    return files
 
 
 def left_over(name: str, ours: Collection[str]) -> bool:

@@ -40,13 +40,14 @@ class Ids(NamedTuple):
 
 
 def generated(config: TransformerConfig, longest: int | None = None, seed: int = 0) -> list[Ids]:
-    """Two batches: six short rows, and one row of the longest length (or ``longest``).
+    """Two batches: six short rows, and one row of the longest length (or ``longest``, if shorter).
 
     The rows: not padded; padded on the right; on the left; one token; one source token under a full
     target; both ends of both vocabularies. Source and target never have the same length.
     """
     draw = np.random.default_rng(seed)
-    S = max(1, min(SHORT, config.max_length))
+    length = config.max_length if longest is None else min(longest, config.max_length)
+    S = min(SHORT, length)
     T = max(1, S - 3)
     source = _tokens(draw, (6, S), config.source_vocab_size, config.pad_id)
     target = _tokens(draw, (6, T), config.target_vocab_size, config.pad_id)
@@ -58,7 +59,6 @@ def generated(config: TransformerConfig, longest: int | None = None, seed: int =
     for row, size in ((source[5], config.source_vocab_size), (target[5], config.target_vocab_size)):
         ends = [i for i in (0, 1, size - 2, size - 1) if 0 <= i < size and i != config.pad_id]
         row[-len(ends[: len(row)]) :] = ends[: len(row)]
-    length = max(1, min(longest or config.max_length, config.max_length))
     long = Ids(
         _tokens(draw, (1, length), config.source_vocab_size, config.pad_id),
         _tokens(draw, (1, max(1, length - 1)), config.target_vocab_size, config.pad_id),

@@ -1,4 +1,4 @@
-"""Models of other code as a side: a class of transformers, or whatever a function returns.
+"""PyTorch modules of other code as a side: a class of transformers, or any that convert knows.
 
 A PyTorch module whose weights belong to a family that ``convert`` knows shows its sub-steps and its
 gradients under canonical names: a module is the one whose weight the family's rules rename.
@@ -6,19 +6,12 @@ gradients under canonical names: a module is the one whose weight the family's r
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from unittest import mock
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
@@ -28,11 +21,13 @@ from convert.families.registry import recognize
 from convert.pipeline import Converted, check_source
 from convert.rules import ASIDE, Copy, Rule
 from convert.tensors import Held
+from parity.functions import check_logits, from_function
 from parity.inputs import Ids
+from parity.number_formats import in_format, in_precision
 from parity.recording import recorded_torch
 from parity.sides import NUMPY, Side, Trace, Weights, as_float64
 from parity.substeps import LOGITS
-from transformer_spec import Faults, TransformerConfig, UserError, trained_names, weight_shapes
+from transformer_spec import Faults, UserError, trained_names, weight_shapes
 
 
 @dataclass
@@ -79,10 +74,10 @@ class TorchModule(Side):
     def trace(self, ids: Ids, precision: str) -> Trace:
         if precision not in NUMPY:
             return {}
-        module = self.module.to(self.torch_place, getattr(torch, precision)).eval()
         modules = self.modules()
         with (
             torch.no_grad(),
+            in_format(self.module, self.torch_place, precision) as module,
             in_precision(precision),
             recorded_torch(module, modules, self.first_layers(modules)) as found,
         ):
@@ -98,15 +93,14 @@ class TorchModule(Side):
         return logits
 
     def gradients(self, ids: Ids) -> tuple[float, Weights] | None:
-        module = self.module.to(self.torch_place, torch.float64).eval()
-        module.zero_grad()
         given, wanted, _ = ids.for_loss(self.config)
-        with in_precision("float64"):
-            logits = self.run(module, Ids(ids.source, given)).flatten(0, 1)
-        labels, pad = torch.from_numpy(wanted).flatten().to(logits.device), self.config.pad_id
-        loss = nn.functional.cross_entropy(logits, labels, ignore_index=pad)
-        loss.backward()
-        return float(loss.detach()), self.canonical_gradients(module)
+        with in_format(self.module, self.torch_place, "float64") as module:
+            with in_precision("float64"):
+                logits = self.run(module, Ids(ids.source, given)).flatten(0, 1)
+            labels, pad = torch.from_numpy(wanted).flatten().to(logits.device), self.config.pad_id
+            loss = nn.functional.cross_entropy(logits, labels, ignore_index=pad)
+            loss.backward()
+            return float(loss.detach()), self.canonical_gradients(module)
 
     def untrained_rows(self) -> dict[str, int]:
         """``padding_idx`` of PyTorch's Embedding."""
@@ -138,50 +132,6 @@ def state_of(module: nn.Module) -> Weights:
     return arrays
 
 
-@contextlib.contextmanager
-def in_precision(precision: str) -> Iterator[None]:
-    """Some libraries compute sinusoids in float32 whatever the model is: here they do as asked."""
-    if precision != "float64":
-        yield
-        return
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with (
-            mock.patch.object(torch, "FloatTensor", torch.DoubleTensor),
-            mock.patch.object(torch.Tensor, "float", torch.Tensor.double),
-        ):
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@dataclass
-class Function(Side):
-    """A function of (source, target) -> logits in JAX or NumPy; nothing else is known of it."""
-
-    function: Callable[..., Any] = lambda *_: None
-
-    def trace(self, ids: Ids, precision: str) -> Trace:
-        if precision != "float64":
-            return {}
-        with jax.default_device(jax.devices(self.device)[0]):
-            logits = self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
-        check_logits(logits, ids, self)
-        return {LOGITS: as_float64(logits)}
-
-
-def check_logits(logits: Any, ids: Ids, side: Side) -> None:
-    """What a model returned must be numbers of (batch, target length, vocabulary)."""
-    wanted = [*ids.target.shape, side.config.target_vocab_size]
-    found = list(getattr(logits, "shape", [])) or type(logits).__name__
-    if found != wanted:
-        raise UserError(
-            f"{side.given} returned {found} for source {list(ids.source.shape)} and target "
-            f"{list(ids.target.shape)}; logits should be {wanted}"
-        )
-
-
 def open_library_side(given: str) -> Side:
     """``hf:FOLDER`` or ``module:FILE.py:FUNCTION``."""
     kind, _, rest = given.partition(":")
@@ -196,17 +146,29 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
         import transformers
     except ImportError:
         raise UserError("hf: needs transformers: pip install transformers") from None
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = read_settings(folder / "config.json")
     transformers.utils.logging.disable_progress_bar()
     try:
         with in_precision("float64"):
             module = transformers.AutoModelForSeq2SeqLM.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float64, attn_implementation="eager"
             )
-    except (OSError, ValueError) as error:
-        raise UserError(f"transformers cannot read {folder}: {error}") from error
+    except Exception as error:  # whatever the library meets in damaged settings and weights
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"transformers cannot read {folder}: {reason}") from error
     what = f"{type(module).__name__} of transformers {transformers.__version__}"
     return of_module(given, what, module, settings, call_hugging_face)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object of a config.json; anything else is a UserError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): get it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object but a {type(content).__name__}: get it again")
+    return content
 
 
 def call_hugging_face(module, source, target, source_real, target_real) -> torch.Tensor:
@@ -236,56 +198,3 @@ def of_module(given, what, module, settings, call) -> TorchModule:
         given, what, "torch", config, weights,
         module=module, family=family, settings=settings, call=call,
     )  # fmt: skip
-
-
-def from_function(given: str, rest: str) -> Side:
-    """Call FUNCTION of FILE.py; it returns (model or function, TransformerConfig or fields)."""
-    path, _, name = rest.rpartition(":")
-    module = _imported(Path(path), given)
-    make = getattr(module, name, None)
-    if not callable(make):
-        raise UserError(f"{path} has no function {name!r}; given as module:FILE.py:FUNCTION")
-    made = make()
-    if not (isinstance(made, tuple) and len(made) == 2):
-        raise UserError(
-            f"{given} should return (model, config), and returned {type(made).__name__}"
-        )
-    model, fields = made
-    config = (
-        fields if isinstance(fields, TransformerConfig) else TransformerConfig.from_dict(fields)
-    )
-    if isinstance(model, nn.Module):
-        return PlainModule(given, "a PyTorch module", "torch", config, module=model)
-    if callable(model):
-        return Function(given, "a function", "jax", config, function=model)
-    raise UserError(f"{given} returned {type(model).__name__}, no module and no function")
-
-
-@dataclass
-class PlainModule(Side):
-    """A PyTorch module of (source, target) -> logits; only its logits are seen."""
-
-    module: nn.Module = field(default_factory=nn.Module)
-
-    def trace(self, ids: Ids, precision: str) -> Trace:
-        if precision not in NUMPY:
-            return {}
-        module = self.module.to(self.torch_place, getattr(torch, precision)).eval()
-        with torch.no_grad():
-            logits = module(*(torch.from_numpy(array).to(self.torch_place) for array in ids))
-        check_logits(logits, ids, self)
-        return {LOGITS: as_float64(logits)}
-
-
-def _imported(path: Path, given: str) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; given as module:FILE.py:FUNCTION in {given}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module

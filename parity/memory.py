@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 WIDE = 8
 # What both frameworks take before they compute anything, measured: compilers, pools, caches.
 FRAMEWORKS = 300 * 2**20
+UNKNOWN = 8 * 2**30
+# Folder, limit, use and cached files of a control group, of version 2 and 1.
+CONTAINERS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "sys/fs/cgroup/memory",
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+)
 # Of the available memory, what a comparison takes unless --max-ram says more or less.
 SHARE = 0.8
 
@@ -92,7 +101,8 @@ def plan(found: Needs, limit: int, wanted: bool, can_stream: bool) -> Plan:
     """The most that fits into ``limit`` bytes; UserError where nothing does."""
     if found.with_gradients <= limit or (found.whole <= limit and not wanted):
         return Plan(wanted, False, ())
-    why = f"needs about {shown(found.with_gradients)} of memory, and {shown(limit)} are allowed"
+    needed = found.with_gradients if wanted else found.whole
+    why = f"needs about {shown(needed)} of memory, and {shown(limit)} are allowed"
     if found.whole <= limit:
         return Plan(False, False, (f"gradients are not compared: that {why} (--max-ram)",))
     if can_stream and found.streamed <= limit:
@@ -110,18 +120,33 @@ def limit_of(wanted: int | None) -> int:
     return wanted if wanted is not None else resident() + int(SHARE * available())
 
 
-def available() -> int:
-    """Bytes that the system could still give, by its own account where it keeps one."""
+def available(system: Path = Path("/")) -> int:
+    """Bytes that the system could still give, by its own account, and its container's limit.
+
+    Where no system says anything, as on Windows, it is ``UNKNOWN``. ``system`` is its root folder.
+    """
+    found = [free_in_container(system / place, *names) for place, *names in CONTAINERS]
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = (system / "proc/meminfo").read_text().splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
-        return 1024 * int(line.split()[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return int(min(1024 * int(line.split()[1]), *found))
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no sysconf on Windows
+        return int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *found))
+    return int(min(UNKNOWN, *found))
+
+
+def free_in_container(folder: Path, limit: str, used: str, cache: str) -> float:
+    """Bytes left to a control group, what it caches of files counted as free; else infinite."""
+    with contextlib.suppress(OSError, ValueError):
+        most = int((folder / limit).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, most - int((folder / used).read_text()) + int(stat.get(cache, 0)))
+    return math.inf
 
 
 def resident() -> int:
     """Bytes that this process has in memory now; 0 where the system does not say."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
     return 0
 

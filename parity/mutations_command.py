@@ -69,7 +69,7 @@ def measured(config: TransformerConfig) -> Iterator[dict[str, Any]]:
         from parity.substeps import LOGITS
 
     exact_numbers()
-    right, ids = random_subject(config), generated(config, 16)[0]
+    right, ids = random_subject(config), generated(config)[0]
     mask = ids.real(config)[1]
     truth = {wide: trace(right, ids, dtype=wide)[LOGITS][mask] for wide in ("float64", "float32")}
     for mutation in MUTATIONS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -11,7 +10,7 @@ from convert.importing import Import, read_import
 from convert.layouts import BESIDE
 from convert.options import inspect_parser
 from convert.pipeline import Converted
-from parity.given import HUGGING_FACE, MODULE
+from parity.given import HUGGING_FACE, MODULE, path_and_flags, words
 from parity.sides import TWINS, Side
 from transformer_spec import Faults, TransformerConfig, UserError
 
@@ -39,7 +38,8 @@ def open_side(given: str, framework: str | None = None) -> Side:
 
 def checkpoint_side(given: str, framework: str | None) -> Side:
     """A run, a folder or a file, with the flags of ``python -m convert inspect`` after it."""
-    found = read_import(inspect_parser().parse_args(shlex.split(given)))
+    path, flags = path_and_flags(given)
+    found = read_import(inspect_parser().parse_args([path, *words(flags)]))
     framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
     what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
     return TWINS[framework](given, what, framework, found.config, Stored(found))

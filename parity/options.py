@@ -1,8 +1,10 @@
 """The command line of ``python -m parity A B``."""
 
 import argparse
+from pathlib import Path
 
 from convert.options import size
+from transformer_spec import Faults
 
 DESCRIPTION = """Compare two models on this machine: every sub-step, the loss and every gradient in
 float64, which tells a wrong conversion from rounding; then what float32 and bfloat16 round."""
@@ -90,7 +92,7 @@ def add_outputs(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--full", action="store_true", help="show every sub-step and every gradient")
     add("--json", action="store_true", help="print the report as JSON")
-    add("--plot", nargs="?", const="parity.png", metavar="FILE",
+    add("--plot", nargs="?", const="parity.png", metavar="FILE.png",
         help="draw the error of every sub-step [parity.png]")  # fmt: skip
     add(
         "--certificate",
@@ -98,3 +100,9 @@ def add_outputs(group: argparse._ArgumentGroup) -> None:
         help="write certificate.json into B's folder, over every file that is there",
     )
     add("--card", action="store_true", help="write PARITY.md for a model page as well")
+
+
+def check_picture(path: Path, faults: Faults) -> None:
+    """What --plot is given must be a PNG in a folder that is there."""
+    faults.require(path.suffix == ".png", f"--plot {path} must end in .png")
+    faults.require(path.parent.is_dir(), f"--plot {path}: there is no folder {path.parent}")

@@ -24,6 +24,7 @@ from parity.sides import NUMPY, Side, Trace
 from parity.substeps import LOGITS, in_words, substeps
 from transformer_spec import TransformerConfig
 
+NO_LOSS = "loss and gradients are not compared"
 Traces = Sequence[tuple[Trace, Trace]]
 
 
@@ -55,12 +56,20 @@ def row_of(part: str, difference: float, scale: float, bound: float) -> dict[str
     }
 
 
-def gradient_rows(a: Side, b: Side, ids: Ids) -> list[dict]:
-    """The loss and each gradient that both sides give."""
-    first, second = a.gradients(ids), b.gradients(ids)
-    if first is None or second is None:
-        return []
-    (loss, one), (other_loss, other) = first, second
+def gradient_rows(a: Side, b: Side, batches: list[Ids]) -> tuple[list[dict], list[str]]:
+    """The loss and each gradient that both sides give, or a note why there are none.
+
+    Of the first batch in which a token counts: without any, the mean loss is not defined.
+    """
+    ids = next((ids for ids in batches if all(ids.for_loss(s.config)[2] for s in (a, b))), None)
+    if ids is None:
+        return [], [f"{NO_LOSS}: no target has a token after its first"]
+    sides = {"A": a, "B": b}
+    found = {label: side.gradients(ids) for label, side in sides.items()}
+    without = [f"{label} ({sides[label].what})" for label, what in found.items() if what is None]
+    if without:
+        return [], [f"{NO_LOSS}: {' and '.join(without)} gives none"]
+    (loss, one), (other_loss, other) = (what for what in found.values() if what is not None)
     rows = [row_of("loss", abs(loss - other_loss), abs(loss), GRADIENT_BOUND)]
     left_out = a.untrained_rows() | b.untrained_rows()
     for name in (name for name in one if name in other):
@@ -69,7 +78,27 @@ def gradient_rows(a: Side, b: Side, ids: Ids) -> list[dict]:
             both = tuple(np.delete(gradient, left_out[name], 0) for gradient in both)
             what += f" but row {left_out[name]}"
         rows.append(row_of(what, largest(both[0] - both[1]), largest(both[0]), GRADIENT_BOUND))
-    return rows
+    return rows, []
+
+
+def unseen(a: Side, b: Side, truths: Traces) -> list[str]:
+    """A note for each side that shows its logits alone."""
+    shown = zip("AB", (a, b), truths[0], strict=True)
+    return [
+        f"sub-steps are not compared: of {label} ({side.what}) only the logits are seen"
+        for label, side, trace in shown
+        if set(trace) == {LOGITS}
+    ]
+
+
+def not_computed(precision: str, a: Side, b: Side, runs: tuple[Trace, Trace]) -> list[str]:
+    """A note for each side that does not compute in a precision that was asked for."""
+    return [
+        f"{precision} is left out for {label}: {side.what} does not compute in it"
+        + (" module by module" if side.streamed else "")
+        for label, side, run in zip("AB", (a, b), runs, strict=True)
+        if not run
+    ]
 
 
 def precision_errors(

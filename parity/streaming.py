@@ -85,10 +85,7 @@ def streamed_torch(
         wide = np.float64 if dtype == torch.float64 else np.float32
         return torch.from_numpy(weights[name].astype(wide)).to(place, dtype)
 
-    with (
-        mock.patch.object(nn.Module, "to_empty", lambda self, **_: self),
-        mock.patch.object(torch_model, "initialise", lambda *_: None),
-    ):
+    with mock.patch.object(torch_model, "initialise", lambda *_: None):
         model = torch_transformer.Transformer(config, dtype=dtype)
     for name, module in model.named_modules():
         if isinstance(module, TORCH_RECORDED):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.needed import both_frameworks
+from parity.options import check_picture
 from parity.training_task import Task, check_comparable, find_task, separate
 from training_recipe.run_record import library_versions
 from transformer_spec import UserError
@@ -28,7 +30,8 @@ SETTINGS is a run folder, its settings.json or a recipe (.toml); without it, tra
 A recipe and the defaults can be followed by any setting of train.py, as in --hidden-dim 64.
 
 float64 judges: the losses per token of both sides must agree within 1e-9 at every step, within
-1e-8 with dropout. float32 is shown beside it and not judged, as its rounding grows with every step.
+1e-8 with dropout; averaged weights (--ema-decay) must be no farther apart than the weights that
+they are made of. float32 is shown beside it and not judged, as its rounding grows with every step.
 
 exit status: 0 the same training, 1 not the same, 2 it could not be compared
 """
@@ -104,10 +107,8 @@ def check_options(options: argparse.Namespace) -> None:
     rate = options.dropout
     fits = rate is None or 0 <= rate < 1
     faults.require(fits, f"--dropout {rate} is no probability: from 0 to below 1")
-    plot = options.plot
-    if plot is not None:
-        faults.require(plot.suffix == ".png", f"--plot {plot} must end in .png")
-        faults.require(plot.parent.is_dir(), f"--plot {plot}: there is no folder {plot.parent}")
+    if options.plot is not None:
+        check_picture(options.plot, faults)
     faults.raise_if_any("cannot compare")
 
 
@@ -136,7 +137,8 @@ def trained(
     curves = {}
     for dtype in dict.fromkeys(("float64", options.dtype)):
         settings = dataclasses.replace(task.settings, dtype=dtype)
-        steps = train_both(config, settings, prepared.plan.batch, options.steps)
+        batches = functools.partial(prepared.plan.batches, count=settings.accumulate)
+        steps = train_both(config, settings, batches, options.steps)
         curves[dtype] = list(tqdm(steps, dtype, options.steps, disable=None))
     return curves
 
@@ -182,11 +184,11 @@ def _some(curve: list[Step]) -> Iterable[Step]:
 
 def summary(curves: Curves) -> list[str]:
     """The largest differences of each number format, with their steps."""
-    from parity.training import DIFFERENCES, largest
+    from parity.training import largest, measured
 
     lines = [""]
     for dtype, curve in curves.items():
-        found = [(of, *largest(curve, of)) for of in DIFFERENCES]
+        found = [(of, *largest(curve, of)) for of in measured(curve)]
         parts = [f"{of.replace('_', ' ')} {most:.2g} (step {step})" for of, most, step in found]
         judged = "" if dtype == "float64" else ", not judged"
         lines.append(f"{dtype}, largest difference of{judged}: {', '.join(parts)}")

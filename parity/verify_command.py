@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from convert.options import size
 from parity.certificate import (
     CERTIFICATE,
     NOT_COVERED,
@@ -16,20 +17,24 @@ from parity.certificate import (
     Certificate,
     check_shape,
     is_intact,
+    plain,
     read_certificate,
 )
+from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
-from parity.given import local_path
+from parity.given import HUGGING_FACE, exists, local_path, path_and_flags
 from parity.needed import both_frameworks, progress
+from parity.plot import is_step
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
-ALL, DIFFERS, FILES_ONLY = 0, 1, 3
+ALL, DIFFERS, PARTLY = 0, 1, 3
 EPILOG = """exit status:
   0    everything asked for is as certified, and what is certified is PASS
   1    the certificate was edited, a file or a row differs, or what is certified is FAIL
   2    a mistake in what was given
-  3    the files are as certified, but A is not there to be compared again"""
+  3    what could be verified is as certified, but A is not there to be compared again, or
+       memory does not suffice for the gradients"""
 Rerun = Callable[[str, str, dict[str, Any]], dict[str, Any]]
 Found = dict[str, Any]
 
@@ -63,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("folder", type=Path, metavar="FOLDER", help=f"has {CERTIFICATE}")
     top.add_argument("--quick", action="store_true", help="the files alone, no comparison")
     top.add_argument("--a", metavar="A", help="where A is now (default: as it was given)")
+    top.add_argument("--max-ram", type=size, metavar="SIZE",
+        help="most memory to use, as in 8GB (default: most of what is free)")  # fmt: skip
     top.add_argument("--card", action="store_true", help="write PARITY.md, for a model page")
     top.add_argument("--json", action="store_true", help="print JSON")
     return top
@@ -79,7 +86,7 @@ def run(options: argparse.Namespace, rerun: Rerun) -> int:
         say(f"card: {path}")
     say(found["verdict"])
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(plain(found), indent=2, allow_nan=False))
     return found["status"]
 
 
@@ -99,6 +106,13 @@ def verify(options: argparse.Namespace, rerun: Rerun, say: Callable[[str], objec
     say(
         f"the certificate is as written, and all {len(certificate['files'])} files are as certified"
     )
+    found["a_files"] = of_a = compare_a(
+        options.a or certificate["report"]["a"]["given"], certificate
+    )
+    if isinstance(of_a, list):
+        heading = f"{len(of_a)} files of A are not as certified:"
+        return found | ended(DIFFERS, "\n  ".join([heading, *of_a]))
+    say(of_a)
     if certificate["report"].get("passed") is not True:
         verdict = certificate["report"].get("verdict", "")
         return found | ended(DIFFERS, f"what is certified is FAIL: {verdict}")
@@ -115,12 +129,30 @@ def ended(status: int, verdict: str) -> Found:
 def compare_files(folder: Path, certificate: Certificate) -> Found:
     """Names of missing, extra and changed files, and why others cannot be told."""
     now, then = read_files(folder, NOT_COVERED, OWN), certificate["files"]
+    there = {name: entry for name, entry in then.items() if name not in now.faults}
+    unreadable = [f"{shown(name)}: {why}" for name, why in sorted(now.faults.items())]
+    return differences(there, now.found) | {"unreadable": unreadable}
+
+
+def differences(then: Found, now: Found) -> Found:
     return {
-        "missing": sorted(then.keys() - now.found.keys() - now.faults.keys()),
-        "extra": sorted(now.found.keys() - then.keys()),
-        "changed": sorted(n for n in then.keys() & now.found.keys() if then[n] != now.found[n]),
-        "unreadable": [f"{shown(name)}: {why}" for name, why in sorted(now.faults.items())],
+        "missing": sorted(then.keys() - now.keys()),
+        "extra": sorted(now.keys() - then.keys()),
+        "changed": sorted(name for name in then.keys() & now.keys() if then[name] != now[name]),
     }
+
+
+def compare_a(a: str, certificate: Certificate) -> list[str] | str:
+    """The lines of what differs in A's files; where nothing does, what can be said of them."""
+    then = certificate.get("a_files")
+    if then is None:
+        return "A's files are not in the certificate: whether they are the same is not known"
+    now = files_of_a(a, NOT_COVERED)
+    if now is None:
+        return f"A, {a}, is not there: its files were not verified; --a says where it is"
+    found = differences(then, now)
+    wrong = [line for kind in found for line in file_lines(found, kind)]
+    return wrong or f"all {len(then)} files of A are as certified"
 
 
 def file_lines(files: Found, kind: str) -> Iterator[str]:
@@ -134,40 +166,58 @@ def verify_rows(
     """The comparison once more, row by row."""
     report = certificate["report"]
     a = options.a or report["a"]["given"]
-    if not local_path(a).exists():
+    if not exists(str(local_path(a))):
         return {"comparison": None} | ended(
-            FILES_ONLY, f"only the files were verified: A, {a}, is not there; --a says where it is"
+            PARTLY, f"only the files were verified: A, {a}, is not there; --a says where it is"
         )
-    now = rerun(a, given_now(report["b"]["given"], options.folder), report.get("settings") or {})
-    rows = list(compared_rows(report["rows"], now["rows"]))
-    say("\n".join(row_lines(rows)))
-    wrong = [row for row in rows if not row["holds"]]
+    # How much memory there was is no part of what is certified.
+    settings = (report.get("settings") or {}) | {"max_ram": options.max_ram}
+    now = rerun(a, given_now(report["b"]["given"], options.folder), settings)
+    notes = now.get("notes") or []
+    rows = list(compared_rows(report["rows"], now["rows"], left_out(settings, now)))
+    say("\n".join([*notes, *row_lines(rows)]))
+    return {"comparison": rows, "notes": notes} | outcome(rows, now["verdict"])
+
+
+def left_out(settings: Found, now: Found) -> bool:
+    """Whether gradients are certified and were left out now, which memory alone brings about."""
+    done = (now.get("settings") or {}).get("gradients", True)
+    return settings.get("gradients", True) and not done
+
+
+def outcome(rows: list[Found], verdict: str) -> Found:
+    """The status of all rows together, and why."""
+    wrong = [row["part"] for row in rows if row["holds"] is False]
+    missing = sum(row["holds"] is None for row in rows)
     if wrong:
-        names = ", ".join(row["part"] for row in wrong[:5])
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        said = ended(DIFFERS, f"{len(wrong)} of {len(rows)} rows do not hold: {names}{more}")
-    else:
-        said = ended(ALL, f"PASS: certificate, files and all {len(rows)} rows: {now['verdict']}")
-    return {"comparison": rows} | said
+        names = ", ".join(wrong[:5])
+        return ended(DIFFERS, f"{len(wrong)} of {len(rows)} rows do not hold: {names}{more}")
+    if missing:
+        return ended(
+            PARTLY,
+            f"certificate, files and {len(rows) - missing} of {len(rows)} rows are as certified; "
+            "memory did not suffice for the loss and the gradients (--max-ram)",
+        )
+    return ended(ALL, f"PASS: certificate, files and all {len(rows)} rows: {verdict}")
 
 
 def given_now(given: str, folder: Path) -> str:
     """Side B in the folder as it is now, which may have moved since, with the flags it had."""
-    kind = given.partition(":")[0]
-    old = local_path(given)
-    place = folder / old.name if (folder / old.name).is_file() else folder
-    if kind == "module":
-        return f"module:{place}:{given.rpartition(':')[2]}" if place.is_file() else given
-    bare = given.removeprefix("hf:")
-    flags = bare[len(bare.split(" --")[0]) :]
-    return f"{'hf:' if kind == 'hf' else ''}{place}{flags}"
+    if given.startswith(HUGGING_FACE):
+        return f"{HUGGING_FACE}{folder}"
+    return f"{folder}{path_and_flags(given)[1]}"
 
 
-def compared_rows(then: list[Found], now: list[Found]) -> Iterator[Found]:
-    """Each certified row beside its row of today, matched by name; rows of today alone last."""
+def compared_rows(then: list[Found], now: list[Found], spared: bool = False) -> Iterator[Found]:
+    """Each certified row beside its row of today, matched by name; rows of today alone last.
+
+    Where gradients are ``spared``, missing ones neither hold nor fail.
+    """
     held = dict(zip(numbered(now), now, strict=True))
     for key, row in zip(numbered(then), then, strict=True):
-        yield compared(row, held.pop(key, None))
+        excused = spared and not is_step(row["part"])
+        yield compared(row, held.pop(key, None), excused)
     for row in held.values():
         yield {"part": row["part"], "certified": None, "now": row["float64"], "holds": False}
 
@@ -182,11 +232,11 @@ def numbered(rows: list[Found]) -> list[tuple[str, int]]:
     return keys
 
 
-def compared(then: Found, now: Found | None) -> Found:
+def compared(then: Found, now: Found | None, excused: bool) -> Found:
     """One row: same verdict, and today's float64 difference within the certified bound."""
     row = {"part": then["part"], "certified": then["float64"], "bound": then["bound"]}
     if now is None:
-        return row | {"now": None, "holds": False}
+        return row | {"now": None, "holds": None if excused else False}
     same = bool(now["passed"]) == bool(then["passed"])
     within = float(now["float64"]) <= float(then["bound"])
     found = {"now": now["float64"], "same_verdict": same, "within_bound": within}
@@ -210,6 +260,8 @@ def word(row: Found) -> str:
     """What became of a row."""
     if row["holds"]:
         return "same verdict, within its bound"
+    if row["holds"] is None:
+        return "not computed: not enough memory"
     if row["now"] is None:
         return "FAIL: not computed now"
     if row["certified"] is None:

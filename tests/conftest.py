@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-bug",
         action="store_true",
-        help="explain every planted bug in every family (minutes), and not every fourteenth",
+        help="explain every planted bug in every family (minutes), and not each in one family",
     )
 
 

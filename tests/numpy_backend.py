@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from training_recipe.averages import record_mean
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
 from training_recipe.settings import TrainingSettings
@@ -124,6 +125,7 @@ class NumpyBackend:
         parts = [dict(np.load(folder / "arrays.npz")) for folder in folders]
         means = {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
         np.savez(destination / "arrays.npz", **means)
+        record_mean(folders, destination)
 
 
 def make_backend(

@@ -1,6 +1,7 @@
 """A model and batches as small as training can have them, for tests that run both backends."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -39,11 +40,22 @@ def changed(**changes) -> TrainingSettings:
     return dataclasses.replace(SETTINGS, **changes)
 
 
-def train(backend, settings: TrainingSettings, first: int, last: int) -> list[float]:
+def nth(number: int) -> Batch:
+    """Three other rows for every number."""
+    return batch(3 * number, 3)
+
+
+def train(
+    backend,
+    settings: TrainingSettings,
+    first: int,
+    last: int,
+    choose: Callable[[int], Batch] = nth,
+) -> list[float]:
     """Steps ``first`` to ``last`` of ``accumulate`` batches each; each step's loss per token."""
     losses, count = [], settings.accumulate
     for step in range(first, last + 1):
-        parts = [batch(3 * (count * step + part), 3) for part in range(count)]
+        parts = [choose(count * step + part) for part in range(count)]
         rate = learning_rate(step, settings)
         result = backend.train_step(parts[0], step, rate, *parts[1:])
         losses.append(float(result.loss_sum) / result.tokens)

@@ -23,7 +23,7 @@ def random_pairs(count, seed=0):
 
 def epoch_of(plan, epoch):
     first = (epoch - 1) * plan.batches_per_epoch + 1
-    return [plan.batch(step) for step in range(first, first + plan.batches_per_epoch)]
+    return [plan.batch(number) for number in range(first, first + plan.batches_per_epoch)]
 
 
 def same(one, other):
@@ -171,14 +171,22 @@ class TestPlan:
 
 
 class TestOrder:
-    def test_a_batch_depends_on_the_step_alone(self):
+    def test_a_batch_depends_on_its_number_alone(self):
         pairs = random_pairs(300)
         plan, fresh = BatchPlan(pairs, 100, seed=3), BatchPlan(pairs, 100, seed=3)
         last = 3 * plan.batches_per_epoch
-        forward = {step: plan.batch(step) for step in range(1, last + 1)}
-        steps = list(forward)
-        random.Random(1).shuffle(steps)
-        assert all(same(fresh.batch(step), forward[step]) for step in steps)
+        forward = {number: plan.batch(number) for number in range(1, last + 1)}
+        numbers = list(forward)
+        random.Random(1).shuffle(numbers)
+        assert all(same(fresh.batch(number), forward[number]) for number in numbers)
+
+    def test_the_fingerprint_tells_plans_apart(self):
+        pairs = random_pairs(300)
+        same = [BatchPlan(pairs, 100, 6, seed=seed).fingerprint for seed in (1, 2)]
+        swapped = [pairs[1], pairs[0], *pairs[2:]]
+        others = [BatchPlan(pairs, 100, 5), BatchPlan(pairs, 99, 6), BatchPlan(swapped, 100, 6)]
+        assert same[0] == same[1]
+        assert len({same[0], *(plan.fingerprint for plan in others)}) == 4
 
     def test_epochs_and_seeds_differ(self):
         pairs = random_pairs(300)
@@ -218,8 +226,8 @@ class TestMistakes:
         with pytest.raises(ValueError, match="at least"):
             BatchPlan([([5], [6])], **arguments)
 
-    def test_steps_count_from_one(self):
-        with pytest.raises(ValueError, match="step 0"):
+    def test_batches_count_from_one(self):
+        with pytest.raises(ValueError, match="batch 0"):
             BatchPlan([([5], [6])], 9).batch(0)
 
 
@@ -227,12 +235,12 @@ class TestLongPairs:
     def test_eos_counts_and_either_side_decides(self):
         pairs = [([5] * 3, [6]), ([5] * 4, [6]), ([5], [6] * 4), ([5], [6] * 3)]
         kept, notes = drop_long(pairs, 4)
-        assert kept == [pairs[0], pairs[3]]
+        assert kept == [0, 3]
         assert notes == ["2 of 4 training pairs are longer than max_length 4 and are left out"]
 
     def test_nothing_to_drop_says_nothing(self):
         pairs = random_pairs(5)
-        assert drop_long(pairs, 64) == (pairs, [])
+        assert drop_long(pairs, 64) == ([0, 1, 2, 3, 4], [])
 
     def test_large_numbers_have_separators(self):
         notes = drop_long([([5], [6])] * 28_988 + [([5] * 9, [6])] * 12, 8, "validation pairs")[1]

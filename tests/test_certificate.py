@@ -7,61 +7,17 @@ import os
 import sys
 
 import pytest
+from certificate_cases import certified, edit, report_of, row, verify
 
 from parity.card import card
-from parity.certificate import own_sha256, read_certificate, write_certificate
-from parity.verify_command import given_now, local_path, main
+from parity.certificate import read_certificate, write_certificate
+from parity.verify_command import given_now, local_path
 from transformer_spec import UserError
-
-
-def row(part, difference=1e-15, bound=1e-11):
-    passed = difference <= bound
-    return {"part": part, "float64": difference, "bound": bound, "passed": passed}
-
-
-def report_of(a="a", *, difference=1e-15):
-    step = "encoder.enc_layers.1.ffn.fc2 input"
-    rows = [row("encoder.embed", 0.0), row(step, 7e-13), row("decoder.finalFc", difference)]
-    rows += [row("loss", 2e-16, 1e-10), row("gradient of decoder.finalFc.weight", 3e-14, 1e-10)]
-    measured = {"max_abs": 5e-6, "relative": 1e-6, "max_kl": 1e-11, "top1": 1.0, "top5": 0.99}
-    return {
-        "a": {"given": str(a), "what": "Marian", "framework": "torch", "device": "cpu"},
-        "b": {"given": "elsewhere/b", "what": "twinformer", "framework": "jax", "device": "cpu"},
-        "settings": {"seed": 7},
-        "config": {"hidden_dim": 15},
-        "rows": rows,
-        "budget": {"float32": {"a": measured, "b": measured, "max_abs": 5e-6}},
-        "passed": all(r["passed"] for r in rows),
-        "verdict": "same function",
-    }
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkpoint with a certificate, and A beside it."""
-    place = tmp_path / "b"
-    (place / "orbax" / "d").mkdir(parents=True)
-    (place / "model.safetensors").write_bytes(os.urandom(3_000_001))
-    (place / "config.json").write_text("{}")
-    (place / "orbax" / "d" / ".zarray").write_text("x")
-    (place / "best").symlink_to("orbax/d")
-    (tmp_path / "a").mkdir()
-    write_certificate(place, report_of(tmp_path / "a"))
-    return place
-
-
-def verify(folder, *options, rerun=None):
-    return main([str(folder), *options], rerun or (lambda *_: pytest.fail("compared again")))
-
-
-def edit(folder, change, honest=False):
-    """Change the certificate; an honest edit carries the sha256 of what it now says."""
-    path = folder / "certificate.json"
-    content = json.loads(path.read_text())
-    change(content)
-    if honest:
-        content["sha256"] = own_sha256(content)
-    path.write_text(json.dumps(content))
+    return certified(tmp_path)
 
 
 class TestWriting:
@@ -195,7 +151,7 @@ class TestComparison:
             return report_of(difference=9e-12)
 
         assert verify(folder, rerun=rerun) == 0
-        assert asked == [(str(tmp_path / "a"), str(folder), {"seed": 7})]
+        assert asked == [(str(tmp_path / "a"), str(folder), {"seed": 7, "max_ram": None})]
         said = capsys.readouterr().out
         assert said.count("same verdict, within its bound") == 5 and "all 5 rows" in said
 
@@ -213,6 +169,24 @@ class TestComparison:
         assert "not computed now" in said and "not certified" in said
         assert "2 of 6 rows do not hold: loss, another" in said
 
+    def test_gradients_that_memory_left_out_are_no_failure(self, folder, capsys):
+        now = report_of() | {"notes": ["gradients are not compared: that needs 9.0 GiB"]}
+        now["settings"] = {"seed": 7, "gradients": False}
+        now["rows"] = now["rows"][:3]
+        assert verify(folder, "--max-ram", "2GB", rerun=lambda *_: now) == 3
+        said = capsys.readouterr().out
+        assert said.count("not computed: not enough memory") == 2 and "FAIL" not in said
+        assert "that needs 9.0 GiB" in said and "3 of 5 rows are as certified; memory" in said
+        del now["rows"][0]
+        assert verify(folder, rerun=lambda *_: now) == 1
+        assert "1 of 5 rows do not hold: encoder.embed" in capsys.readouterr().out
+
+    def test_json_has_no_nan(self, folder, capsys):
+        nan = float("nan")
+        assert verify(folder, "--json", rerun=lambda *_: report_of(difference=nan)) == 1
+        found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+        assert found["comparison"][2]["now"] == "nan"
+
     def test_without_a_only_files(self, folder, tmp_path, capsys):
         (tmp_path / "a").rename(tmp_path / "moved")
         assert verify(folder) == 3
@@ -226,12 +200,10 @@ class TestComparison:
         assert not (folder / "PARITY.md").exists()
 
     def test_how_sides_are_given(self, tmp_path):
-        (tmp_path / "model.pt").write_text("")
         again = {
             "old/place": f"{tmp_path}",
             "hf:old/place": f"hf:{tmp_path}",
-            "old/model.pt --from tutorial": f"{tmp_path / 'model.pt'} --from tutorial",
-            "module:gone.py:build": "module:gone.py:build",
+            "old/place --from tutorial": f"{tmp_path} --from tutorial",
         }
         assert {given: given_now(given, tmp_path) for given in again} == again
         assert str(local_path("module:dir/file.py:make")) == "dir/file.py"

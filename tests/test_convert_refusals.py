@@ -50,6 +50,8 @@ class TestConfigs:
         text = capsys.readouterr().out
         for name in CONFIG.to_dict():
             assert "--" + name.replace("_", "-") in text
+        for usage in ("SOURCE DEST --to FAMILY", "inspect CHECKPOINT", "average RUN DEST"):
+            assert f"python -m convert {usage} [" in text
 
 
 class TestRefusals:

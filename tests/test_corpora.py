@@ -1,14 +1,18 @@
-"""Corpora: the dictionary, parallel files, tables, what is held out, and what is wrong in files."""
+"""Corpora: the dictionary, parallel files, tables, and what is wrong in files."""
 
 import gzip
 import importlib.metadata
 import sys
 
+import corpus_cases
 import pytest
+from corpus_cases import NUMBERED, read, write_parallel
 
 import training_recipe.cmudict as dictionary
-from training_recipe.corpora import Example, cmudict, hold_out, load_corpus
+from training_recipe.corpora import Example, cmudict, load_corpus
 from transformer_spec.errors import UserError
+
+folder = corpus_cases.folder
 
 
 @pytest.fixture(scope="module")
@@ -16,27 +20,8 @@ def pronouncing():
     return cmudict()
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def write_parallel(prefix, pairs):
-    for side, language in enumerate(("en", "de")):
-        text = "".join(f"{pair[side]}\n" for pair in pairs)
-        (prefix.parent / f"{prefix.name}.{language}").write_text(text, encoding="utf-8")
-
-
-def read(data, **arguments):
-    return load_corpus(data, source_lang="en", target_lang="de", **arguments)
-
-
 def pairs_of(examples):
     return [(example.source, *example.targets) for example in examples]
-
-
-NUMBERED = [(f"line {n}", f"Zeile {n}") for n in range(400)]
 
 
 class TestCmudict:
@@ -184,59 +169,6 @@ class TestParallelFiles:
             load_corpus("x", source_lang="en", target_lang="en")
         with pytest.raises(UserError, match="--columns is for"):
             read("x", columns=("Q", "A"))
-
-
-class TestHeldOut:
-    def test_shares_and_one_side_for_each_source(self):
-        pairs = [(f"source {n}", f"{n} {copy}") for n in range(4000) for copy in range(2)]
-        parts = hold_out(pairs, ["valid", "test"])
-        place = {pair: n for n, pair in enumerate(pairs)}
-        sources = {part: {source for source, _ in pairs} for part, pairs in parts.items()}
-        assert sum(map(len, sources.values())) == 4000
-        assert sorted(pair for part in parts.values() for pair in part) == sorted(pairs)
-        assert 150 < len(sources["valid"]) < 250
-        assert 150 < len(sources["test"]) < 250
-        assert parts["train"] == sorted(parts["train"], key=place.__getitem__)
-
-    def test_more_data_moves_no_source(self):
-        before = hold_out(NUMBERED, ["valid", "test"])
-        after = hold_out(NUMBERED[::-1] + [("another", "noch eine")], ["valid", "test"])
-        for part in before:
-            assert set(before[part]) <= set(after[part])
-
-    @pytest.mark.parametrize("count", range(3, 20))
-    def test_small_data_still_has_all_parts(self, count):
-        parts = hold_out(NUMBERED[:count], ["valid", "test"])
-        assert all(parts.values())
-        assert sum(map(len, parts.values())) == count
-
-    def test_too_few_sources(self):
-        pairs = [("a", "1"), ("a", "2"), ("b", "3")]
-        with pytest.raises(UserError, match="2 different source lines, too few to hold out valid"):
-            hold_out(pairs, ["valid", "test"])
-        assert len(hold_out(pairs, ["test"])["test"]) in (1, 2)
-
-    def test_only_what_is_absent_is_held_out(self, folder):
-        write_parallel(folder / "x", NUMBERED)
-        write_parallel(folder / "dev", [("c", "C")])
-        corpus = read("x", valid="dev")
-        assert len(corpus.valid) == 1
-        assert len(corpus.train) + len(corpus.test) == 400
-        assert corpus.notes == [f"test: {len(corpus.test)} pairs held out of the data"]
-        assert corpus.test == read("x").test
-
-    def test_a_source_has_all_its_targets_where_it_is_held_out(self, folder):
-        pairs = [(f"line {n}", target) for n in range(400) for target in (f"{n} A", "B", "B")]
-        write_parallel(folder / "x", pairs)
-        corpus = read("x")
-        held_out = [*corpus.valid, *corpus.test]
-        assert {len(example.targets) for example in corpus.train} == {1}
-        assert len({example.source for example in held_out}) == len(held_out)
-        assert all(e.targets == (f"{e.source[5:]} A", "B") for e in held_out)
-        assert len(corpus.train) + 3 * len(held_out) == 1200
-        assert f"test: {3 * len(corpus.test)} pairs held out of the data" in corpus.notes
-        own = read("x", valid="x", test="x")
-        assert len(own.test) == 1200
 
 
 class TestTables:

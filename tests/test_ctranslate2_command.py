@@ -180,6 +180,8 @@ class TestTokens:
             tokens.target[i] for i in pieces.encode("the cat")
         ]
         said = usage(config, tokens, tmp_path)
+        assert "[list(text.strip().translate(small)) for text in texts]" in said
+        assert "small = str.maketrans('ABC', 'abc')\n" in said
         assert "target.decode(tokens)" in said and "source.model" not in said
 
     def test_a_model_without_vocabularies_has_numbers(self):

@@ -17,7 +17,7 @@ import train
 from training_recipe import corpora, downloads
 from training_recipe.corpora import Example, load_corpus
 from training_recipe.downloads import corpus_folder, fetch, url_of
-from training_recipe.named_corpora import NAMED_CORPORA, NamedCorpus, PublishedFile
+from training_recipe.named_corpora import NamedCorpus, PublishedFile
 from transformer_spec.errors import UserError
 
 CONTENTS = {
@@ -182,8 +182,8 @@ class TestFaults:
         url = os.environ["TWINFORMER_MIRROR"] + "/numbers/"
         assert f"cannot download {url}train.de: the connection fails: IncompleteRead" in message
         assert message.endswith(
-            f"run again, or put these files into {tmp_path / 'data' / 'numbers'} by hand, "
-            f"under the same name:\n  {url}train.de\n  {url}dev.en\n  {url}dev.de"
+            f"run again, or put these files into {tmp_path / 'data' / 'numbers'} by hand:\n"
+            f"  {url}train.de as train.de\n  {url}dev.en as dev.en\n  {url}dev.de as dev.de"
         )
         assert held(tmp_path / "data" / "numbers") == {"train.en": CONTENTS["train.en"]}
         assert held(fetch(CORPUS)) == CONTENTS
@@ -212,6 +212,17 @@ class TestFaults:
         for file, content in CONTENTS.items():
             (no_server / file).write_bytes(content)
         assert fetch(CORPUS) == no_server
+
+    def test_by_hand_under_another_name_than_the_address_has(self, no_server, monkeypatch):
+        monkeypatch.delenv("TWINFORMER_MIRROR")
+        url = "http://127.0.0.1:9/All%20pairs%20.csv"
+        published = PublishedFile(url, hashlib.sha256(b"1,eins\n").hexdigest())
+        corpus = NamedCorpus("numbers", "", {"pairs.csv": published}, train="pairs.csv")
+        message = fault_of(corpus)
+        place, _, name = message.splitlines()[-1].strip().partition(" as ")
+        assert place == url and message.splitlines()[-2].endswith(f"into {no_server} by hand:")
+        (no_server / name).write_bytes(b"1,eins\n")
+        assert fetch(corpus) == no_server
 
     def test_a_folder_that_cannot_be(self, server, tmp_path, monkeypatch):
         (tmp_path / "file").write_text("")
@@ -286,13 +297,3 @@ class TestNames:
         assert url_of(CORPUS, "dev.de") == "http://127.0.0.1:9/dev.de"
         monkeypatch.setenv("TWINFORMER_DATA", "~/corpora")
         assert corpus_folder("numbers") == Path.home() / "corpora" / "numbers"
-
-    @pytest.mark.parametrize("corpus", NAMED_CORPORA.values(), ids=NAMED_CORPORA)
-    def test_every_part_has_its_files(self, corpus):
-        parts = [part for part in (corpus.train, corpus.valid, corpus.test) if part is not None]
-        sides = [f".{language}" for language in corpus.languages if language] or [""]
-        needed = {part + side for part in parts for side in sides}
-        assert {file.removesuffix(".gz") for file in corpus.files} == needed
-        for file, published in corpus.files.items():
-            assert published.url.replace("%20", "").endswith(f"/{file}")
-            assert len(bytes.fromhex(published.sha256)) == 32

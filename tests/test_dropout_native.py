@@ -5,36 +5,41 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_training
 import torch
-from test_training_backends import EXACT, MAKERS, batches
+from small_training import MAKERS, SETTINGS, batch
 
 import flax_transformer.dropout as flax_side
 import torch_transformer.dropout as torch_side
 from parity.cases import config_of
-from training_recipe.schedule import learning_rate
 from training_recipe.settings import TrainingSettings
 from transformer_spec import UserError
 
-NATIVE = dataclasses.replace(EXACT, dtype="float32", dropout_rng="native")
+NATIVE = dataclasses.replace(SETTINGS, dtype="float32", dropout_rng="native")
 ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 CONFIG = config_of(
     {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1} | ONE_LAYER
 )
+SIDES = {"torch": torch_side, "jax": flax_side}
+ONE_BATCH = batch(0, 5)
 
 
 def train(backend, settings: TrainingSettings, first: int, last: int) -> list[float]:
     """The loss of each step, all of them on one batch."""
-    batch = batches(CONFIG)[0]
-    steps = range(first, last + 1)
-    done = [backend.train_step(batch, step, learning_rate(step, settings)) for step in steps]
-    return [float(result.loss_sum) for result in done]
+    return small_training.train(backend, settings, first, last, lambda _: ONE_BATCH)
+
+
+def ones(side: str, dtype: str = "float32"):
+    """(100, 70) in the framework's own type."""
+    if side == "torch":
+        return torch.ones(100, 70, dtype=getattr(torch, dtype))
+    return jnp.ones((100, 70), dtype)
 
 
 def dropped(side: str, key: int, sites: int, rate: float = 0.25) -> np.ndarray:
     """The last of some sites of one step, all of them ones before: (100, 70)."""
-    source = {"torch": torch_side, "jax": flax_side}[side].SOURCES["native"](key)
-    ones = torch.ones(100, 70) if side == "torch" else jnp.ones((100, 70))
-    return np.asarray([source(ones, rate) for _ in range(sites)][-1])
+    source = SIDES[side].SOURCES["native"](key)
+    return np.asarray([source(ones(side), rate) for _ in range(sites)][-1])
 
 
 @pytest.mark.parametrize("side", MAKERS)
@@ -50,6 +55,28 @@ def test_rate_and_scale(side: str) -> None:
     found = dropped(side, 3, 1)
     assert set(np.unique(found)) == {0, np.float32(1 / 0.75)}
     assert abs((found == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / found.size)
+
+
+@pytest.mark.parametrize("rng", ["portable", "native"])
+@pytest.mark.parametrize("side", MAKERS)
+def test_what_is_narrow_is_scaled_in_float32(side: str, rng: str) -> None:
+    """1/(1 - rate) in bfloat16 would be another number, and the residual sum is in float32."""
+    framework, source = SIDES[side], SIDES[side].SOURCES[rng]
+    found = [framework.drop(ones(side, dtype), 0.3, source(5)) for dtype in ("bfloat16", "float32")]
+    for x in found:
+        assert str(x.dtype).endswith("float32")
+        assert set(np.unique(np.asarray(x))) == {0, np.float32(1 / 0.7)}
+    assert framework.drop(ones(side, "bfloat16"), 0.3, None).dtype != found[0].dtype
+
+
+@pytest.mark.parametrize("rng", ["portable", "native"])
+@pytest.mark.parametrize("side", MAKERS)
+def test_the_mask_is_the_one_that_is_applied(side: str, rng: str) -> None:
+    x, source = ones(side), SIDES[side].SOURCES[rng](9)
+    masks = [np.asarray(source.keep_mask(x, 0.3)) for _ in range(2)]
+    source = SIDES[side].SOURCES[rng](9)
+    for mask in masks:
+        assert np.array_equal(mask, np.asarray(source(x, 0.3)) > 0)
 
 
 @pytest.mark.parametrize("name", MAKERS)

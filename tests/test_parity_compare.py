@@ -14,7 +14,7 @@ from parity_cases import TINY, flax_side, random_weights, torch_side  # noqa: E4
 from convert.formats.safetensors import write_safetensors  # noqa: E402
 from convert.tensors import Held  # noqa: E402
 from parity.__main__ import main  # noqa: E402
-from parity.compare import Settings, compare_sides  # noqa: E402
+from parity.compare import Settings, compare, compare_sides  # noqa: E402
 from parity.substeps import substeps  # noqa: E402
 from transformer_spec import trained_names  # noqa: E402
 
@@ -43,6 +43,14 @@ def failed(capsys, *arguments) -> str:
     output = capsys.readouterr()
     assert output.out == ""
     return output.err
+
+
+def assert_order_does_not_matter(a, b):
+    """Of the formats in which both compute: each finds the models as they were opened."""
+    orders = ("float32", "bfloat16"), ("bfloat16", "float32")
+    reports = [compare(a, b, Settings(order, gradients=False, longest=5)) for order in orders]
+    assert reports[0]["budget"] == reports[1]["budget"]
+    assert reports[0]["budget"]["float32"]["a"]["max_abs"] < 1e-4
 
 
 class TestSameFunction:
@@ -125,8 +133,33 @@ class TestFunctions:
             f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
             "    return model, model.config\n"
         ))  # fmt: skip
-        assert main([made, str(folder), "--precision", "float32"]) == 0
-        assert "logits" in capsys.readouterr().out
+        assert main([made, str(folder), "--precision", "float32", "one-pass-bfloat16"]) == 0
+        text = capsys.readouterr().out
+        assert "sub-steps are not compared: of A (a PyTorch module) only the logits" in text
+        assert "loss and gradients are not compared: A (a PyTorch module) gives none" in text
+        left_out = [line for line in text.splitlines() if "one-pass-bfloat16 is left out" in line]
+        assert [line.partition(" for ")[2][:2] for line in left_out] == ["A:", "B:"]
+        assert "float32 is left out" not in text
+
+    def test_a_slip_where_only_logits_are_seen(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import torch, torch_transformer\n"
+            f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
+            "    inside = model.encoder.enc_layers[0].multiheadattention\n"
+            "    inside.fcQ, inside.fcK = inside.fcK, inside.fcQ\n"
+            "    return model, model.config\n"
+        ))  # fmt: skip
+        assert main([made, str(folder), "--precision", "--length", "5"]) == 1
+        text = capsys.readouterr().out
+        assert "fcQ and fcK exchanged: in encoder.enc_layers.0.multiheadattention" in text
+
+    def test_a_narrow_format_takes_nothing_from_the_next(self, tmp_path, folder):
+        made = self.write(tmp_path, (
+            "import torch_transformer\n"
+            f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
+            "    return model, model.config\n"
+        ))  # fmt: skip
+        assert_order_does_not_matter(made, str(folder))
 
     def test_a_function_in_jax(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, (
@@ -146,10 +179,43 @@ class TestFunctions:
         assert "returned [2, 3] for source [6, 9]" in error
         assert "logits should be [6, 6, 19]" in error
 
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [
+            ("3", "and returned a int as config"),
+            ("{1: 2}", "and returned a dict as config"),
+            ("{'hidden_dim': 4}", "mine.py:make: invalid TransformerConfig: 7 faults"),
+        ],
+    )
+    def test_what_is_no_config(self, tmp_path, folder, capsys, config, said):
+        made = self.write(tmp_path, f"def make():\n    return print, {config}\n")
+        assert said in failed(capsys, made, folder)
+
     def test_what_is_no_model(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, "def make():\n    return 3\n")
         assert "should return (model, config)" in failed(capsys, made, folder)
         assert "has no function 'none'" in failed(capsys, made.replace("make", "none"), folder)
+
+
+class TestInputs:
+    def test_length_bounds_every_text(self, tmp_path, folder, capsys):
+        flags = ["--json", "--precision", "--no-gradients"]
+        assert main([str(folder), str(folder), *flags, "--length", "5"]) == 0
+        found = json.loads(capsys.readouterr().out)["inputs"]["batches"]
+        assert found == [[[6, 5], [6, 2]], [[1, 5], [1, 4]]]
+
+    @pytest.mark.parametrize("target", ["[0]", "[0, 1, 1]"])
+    def test_targets_without_a_token_that_counts(self, tmp_path, folder, capsys, target):
+        path = tmp_path / "ids.jsonl"
+        path.write_text(f'{{"source": [3, 4], "target": {target}}}\n' * 33)
+        flags = ["--ids", str(path), "--precision"]
+        assert main([str(folder), str(folder), *flags, "--b-framework", "jax"]) == 0
+        assert "not compared: no target has a token after its first" in capsys.readouterr().out
+        with path.open("a") as file:
+            file.write('{"source": [3, 4], "target": [0, 5]}\n')
+        assert main([str(folder), str(folder), *flags, "--json", "--length", "3"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["notes"] == [] and "loss" in [row["part"] for row in report["rows"]]
 
 
 class TestRefusals:
@@ -163,6 +229,18 @@ class TestRefusals:
         other = write(tmp_path / "b", config, random_weights(config))
         error = failed(capsys, folder, other)
         assert "target_vocab_size: A 19, B 20" in error and "inner_dim: A 7, B 8" in error
+
+    def test_options_before_anything_is_read(self, tmp_path, capsys):
+        (tmp_path / "net.pt").write_text("")
+        given = ["nothing", tmp_path / "net.pt", "--seed", -1, "--length", 0, "--certificate"]
+        error = failed(capsys, *given, "--plot", tmp_path / "none" / "x.svg")
+        assert "5 faults" in error and "--seed -1 is negative" in error
+        assert "--length 0 is too short" in error and "x.svg must end in .png" in error
+        assert f"there is no folder {tmp_path / 'none'}" in error
+        assert "net.pt is no folder; a certificate covers the whole folder" in error
+
+    def test_a_checkpoint_for_the_card_that_is_not_there(self, folder, capsys):
+        assert "none does not exist" in failed(capsys, folder, "none", "--card")
 
     def test_weights_that_are_no_numbers(self, tmp_path, folder, capsys):
         weights = random_weights(TINY)

@@ -9,6 +9,7 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("jax")
 
 from huggingface_cases import TINY, in_float64, random_model  # noqa: E402
+from test_parity_compare import assert_order_does_not_matter  # noqa: E402
 
 from parity.compare import Settings, compare  # noqa: E402
 from parity.opening import open_side  # noqa: E402
@@ -49,6 +50,12 @@ def test_every_sub_step_and_gradient(kind, tmp_path):
     assert f"{table} but row {config.pad_id}" in parts
 
 
+@pytest.mark.parametrize("kind", ["marian", "m2m100"])
+def test_a_narrow_format_takes_nothing_from_the_next(kind, tmp_path):
+    folder = saved(kind, tmp_path / kind)
+    assert_order_does_not_matter(f"hf:{folder}", str(folder))
+
+
 def test_a_wrong_setting_beside_the_class_itself(tmp_path):
     folder, wrong = saved("bart", tmp_path / "bart"), tmp_path / "wrong"
     saved("bart", wrong)
@@ -58,6 +65,23 @@ def test_a_wrong_setting_beside_the_class_itself(tmp_path):
     report = compare(f"hf:{folder}", str(wrong), Settings((), gradients=False, longest=6))
     assert report["first"]["part"] == "encoder.enc_layers.0.ffn.fc2 input"
     assert report["causes"][0]["in_words"] == "activation: A 'gelu', B 'gelu_tanh'"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[:-40], "config.json cannot be read as JSON"),
+        (lambda text: f"[{text}]", "config.json holds no JSON object but a list"),
+        (lambda text: text.replace('"d_model": ', '"d_model": "x",  "was": '), "'d_model'"),
+        (lambda text: text.replace("_function", '_function": "none", "was'), "KeyError: 'none'"),
+    ],
+)
+def test_a_damaged_config_is_the_user_s(tmp_path, damage, said):
+    folder = saved("bart", tmp_path / "bart")
+    path = folder / "config.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=said):
+        open_side(f"hf:{folder}")
 
 
 def test_what_is_no_folder_of_the_library(tmp_path):

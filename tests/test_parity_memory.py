@@ -18,7 +18,7 @@ from test_parity_compare import PRE, write  # noqa: E402
 from parity.compare import Settings, compare_sides  # noqa: E402
 from parity.inputs import generated  # noqa: E402
 from parity.measures import largest_difference, mask_of  # noqa: E402
-from parity.memory import Needs, needs, plan  # noqa: E402
+from parity.memory import Needs, available, needs, plan, resident  # noqa: E402
 from parity.substeps import substeps  # noqa: E402
 from transformer_spec import TransformerConfig, UserError, initial_weights  # noqa: E402
 
@@ -51,10 +51,42 @@ class TestPlan:
         assert (found.gradients, found.streamed) == (False, True)
         assert "module by module" in found.notes[0]
 
+    def test_without_gradients_the_note_says_what_these_models_need(self):
+        assert "needs about 6.0 GiB" in plan(SOME, 2 * GIB, False, True).notes[0]
+
     @pytest.mark.parametrize(("limit", "can_stream"), [(GIB // 2, True), (2 * GIB, False)])
     def test_nothing_does(self, limit, can_stream):
         with pytest.raises(UserError, match="not enough memory: .* about 6.0 GiB"):
             plan(SOME, limit, True, can_stream)
+
+
+class TestAvailable:
+    def system(self, tmp_path, folder, **files):
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 2048 kB\n")
+        (tmp_path / folder).mkdir(parents=True)
+        for name, text in files.items():
+            (tmp_path / folder / name.replace("__", ".")).write_text(text)
+        return available(tmp_path)
+
+    def test_a_container_bounds_it(self, tmp_path):
+        stat = "anon 5\ninactive_file 100\n"
+        files = {"memory__max": "1000\n", "memory__current": "700\n", "memory__stat": stat}
+        assert self.system(tmp_path, "sys/fs/cgroup", **files) == 400
+
+    def test_an_older_container_too(self, tmp_path):
+        files = {"memory__limit_in_bytes": "900\n", "memory__usage_in_bytes": "1000\n"}
+        files["memory__stat"] = "total_inactive_file 300\n"
+        assert self.system(tmp_path, "sys/fs/cgroup/memory", **files) == 200
+
+    def test_no_limit(self, tmp_path):
+        files = {"memory__max": "max\n", "memory__current": "700\n", "memory__stat": ""}
+        assert self.system(tmp_path, "sys/fs/cgroup", **files) == 2048 * 1024
+
+    def test_a_system_that_says_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.delattr("os.sysconf")
+        monkeypatch.setattr("pathlib.Path.read_text", lambda _: (_ for _ in ()).throw(OSError()))
+        assert available(tmp_path) == 8 * GIB and resident() == 0
 
 
 CASES = [(name, "float64") for name in CONFIGS] + [("post", "float32"), ("pre", "bfloat16")]

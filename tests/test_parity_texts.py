@@ -97,6 +97,10 @@ def test_numbers_that_overflow_are_placed(tmp_path, capsys):
     assert main([str(folder), str(folder), "--precision", "float16", "--no-gradients"]) == 0
     text = capsys.readouterr().out
     assert "NaN or infinite numbers, first in encoder layer 1, ffn.fc1" in text
+    given = [str(folder), str(folder), "--precision", "float16", "--no-gradients", "--json"]
+    assert main(given) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["budget"]["float16"]["max_abs"] == "nan"
     weights[name] = np.full_like(weights[name], 1e200)
     weights["encoder.enc_layers.0.ffn.fc2.weight"] *= 1e200
     other = write(tmp_path / "b", TINY, weights)

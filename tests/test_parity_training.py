@@ -47,13 +47,13 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def batch(step: int) -> Batch:
+def batches(step: int) -> list[Batch]:
     source, target = inputs(CONFIG, step % 2)
-    return Batch(source, target[:, :-1].copy(), target[:, 1:].copy())
+    return [Batch(source, target[:, :-1].copy(), target[:, 1:].copy())]
 
 
 def test_runs_with_dropout_coincide() -> None:
-    curve = list(training.train_both(CONFIG, SETTINGS, batch, 60))
+    curve = list(training.train_both(CONFIG, SETTINGS, batches, 60))
     assert [s.step for s in curve] == list(range(1, 61))
     passed, verdict = training.judge(curve, training.bound(CONFIG))
     assert passed and verdict.startswith("PASS: the same training; float64 losses of 60 steps")
@@ -72,13 +72,29 @@ def test_another_epsilon_of_adam_is_found(monkeypatch) -> None:
     other = dataclasses.replace(SETTINGS, adam_eps=1e-8)
     make = training.make_jax
     monkeypatch.setattr(training, "make_jax", lambda c, _, w: make(c, other, w))
-    curve = list(training.train_both(CONFIG, SETTINGS, batch, 5))
+    curve = list(training.train_both(CONFIG, SETTINGS, batches, 5))
     passed, verdict = training.judge(curve, training.bound(CONFIG))
     assert not passed
     first = next(s.step for s in curve if s.loss.apart > 1e-8)
     assert f"first beyond it at step {first}, largest at step 5" in verdict
     assert verdict.startswith("FAIL: not the same training") and first > 1
     assert curve[0].loss.apart <= 1e-12 < curve[0].weight
+
+
+def test_averaged_weights_are_compared(monkeypatch) -> None:
+    averaging = dataclasses.replace(SETTINGS, ema_decay=0.5)
+    curve = list(training.train_both(CONFIG, averaging, batches, 3))
+    assert training.measured(curve) == (*training.DIFFERENCES, "average")
+    assert training.strayed_average(curve, 1e-15) is None and 0 < curve[-1].average
+    assert training.judge(curve, 1e-8)[0]
+    assert set(training.plain(curve)[0]["difference"]) == set(training.measured(curve))
+    slower = dataclasses.replace(averaging, ema_decay=0.4)
+    make = training.make_jax
+    monkeypatch.setattr(training, "make_jax", lambda c, _, w: make(c, slower, w))
+    curve = list(training.train_both(CONFIG, averaging, batches, 8))
+    passed, verdict = training.judge(curve, 1e-8)
+    assert not passed and verdict.startswith("FAIL: not the same averages; at step 6 they are")
+    assert training.largest(curve, "loss")[0] <= 1e-12
 
 
 @pytest.mark.parametrize("side", ["torch", "jax"])
@@ -91,7 +107,7 @@ def test_one_side_that_is_not_finite_fails(monkeypatch, side: str) -> None:
         return make(config, settings, weights)
 
     monkeypatch.setattr(training, f"make_{side}", broken)
-    curve = list(training.train_both(CONFIG, SETTINGS, batch, 5))
+    curve = list(training.train_both(CONFIG, SETTINGS, batches, 5))
     assert len(curve) == 1 and not training.judge(curve, 1e-8)[0]
     plain = training.plain(curve)[0]
     assert plain["loss"][side] is None and plain["difference"]["loss"] is None
@@ -103,7 +119,7 @@ def test_divergence_on_both_sides_is_the_user_s(monkeypatch) -> None:
     weights["decoder.finalFc.weight"][0, 0] = np.nan
     monkeypatch.setattr(training, "first_weights", lambda *_: weights)
     with pytest.raises(UserError, match="diverged on both sides alike at step 1"):
-        list(training.train_both(CONFIG, SETTINGS, batch, 5))
+        list(training.train_both(CONFIG, SETTINGS, batches, 5))
 
 
 def test_a_recipe_as_text_and_as_json(place, capsys) -> None:
@@ -120,6 +136,22 @@ def test_a_recipe_as_text_and_as_json(place, capsys) -> None:
     assert (found["bound"], found["passed"]) == (1e-9, True) and (place / "x.png").exists()
     assert [row["step"] for row in found["curves"]["float64"]] == [1, 2, 3]
     assert set(found["curves"]["float64"][0]["difference"]) == set(training.DIFFERENCES)
+
+
+def test_a_step_of_several_batches_is_trained_on_all_of_them(place, monkeypatch, capsys) -> None:
+    seen = []
+    one_step = training.one_step
+
+    def listening(ours, theirs, batches, step):
+        seen.append([(batch.epoch, batch.index) for batch in batches])
+        return one_step(ours, theirs, batches, step)
+
+    monkeypatch.setattr(training, "one_step", listening)
+    assert main(["small.toml", "--steps", "2", "--accumulate", "3", "--json"]) == 0
+    assert [len(batches) for batches in seen] == [3, 3] and len(set(sum(seen, []))) == 6
+    found = json.loads(capsys.readouterr().out)["curves"]["float64"]
+    assert found[0]["loss"]["torch"] == pytest.approx(found[0]["loss"]["jax"], abs=1e-12)
+    assert 0.5 < found[0]["loss"]["torch"] < 6  # a mean over the tokens of all three
 
 
 def test_a_run_folder_and_its_settings(place, capsys) -> None:

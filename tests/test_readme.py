@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 HELP = {
     "train.py": ["train.py"],
     "translate.py": ["translate.py"],
-    "-m convert": ["-m convert", "-m convert inspect"],
+    "-m convert": ["-m convert", "-m convert inspect", "-m convert average"],
     "-m parity": ["-m parity", *(f"-m parity {word}" for word in COMMANDS)],
 }
 
@@ -61,5 +61,19 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_number_of_parity_configs() -> None:
-    stated = re.search(r"The rows cover\s+(\d+)\s+configs", README)
-    assert stated and int(stated[1]) == len(pairwise_configs())
+    all_of_them = len(pairwise_configs())
+    stated = re.search(r"of the\s+(\d+)\s+configs that hold every pair", README)
+    assert stated and int(stated[1]) == all_of_them
+    rows = re.findall(r"^(\S.*?)  .* (\d+)  PASS$", README, re.MULTILINE)
+    found = {what: int(configs) for what, configs in rows}
+    everywhere = [what for what, configs in found.items() if configs == all_of_them]
+    assert everywhere == [
+        *("attention", "feed-forward", "encoder layer", "decoder layer", "encoder", "decoder"),
+        *("logits", "weights there and back, changed bytes"),
+    ]
+    some = len(pairwise_configs()[::3])
+    assert [what for what, configs in found.items() if configs == some] == [
+        "loss, dropout on",
+        "every gradient, dropout on",
+    ]
+    assert {configs for what, configs in found.items()} == {all_of_them, some, 1}

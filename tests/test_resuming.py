@@ -22,6 +22,8 @@ from training_cases import (
     write_words,
 )
 
+from training_recipe import batches
+
 RESUMABLE = ("numpy", "torch", "jax")
 MOMENTS = {"numpy": range(1, 13), "torch": (1, 5, 8, 11), "jax": (5, 7)}
 KILLED = {
@@ -136,11 +138,60 @@ class TestResuming:
         assert run("numpy", ["--resume", "runs/a", "--steps", "11"]) == 2
         assert "has done 12 steps" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("more", [[], ["--evaluate-every", "100", "--average", "2"]])
+    @pytest.mark.parametrize("step", [7, 8])
+    def test_shortened_to_where_it_stopped(self, step, more, place, quick, capsys):
+        """What was an ordinary step has become the last one: it is logged, validated and tested."""
+        steps, given = ["--steps", str(step)], [*SMALL, "--schedule", "constant", *more]
+        assert run("numpy", [*given, *steps, "--name", "whole"]) == 0
+        assert run("numpy", [*given, "--name", "a"], signal_after(step)) == 130
+        assert run("numpy", ["--resume", "runs/a", *steps]) == 0
+        found = metrics(place / "runs/a")
+        evaluated = [m["step"] for m in found if m["kind"] == "evaluation"]
+        assert evaluated == ([step] if more else [5, step])
+        assert_same_run(place / "runs/a", place / "runs/whole")
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert metrics(place / "runs/a") == found
+
+    def test_a_finished_run_from_before_validations_were_recorded(self, place, quick):
+        assert run("numpy", [*SMALL, "--name", "a"]) == 0
+        before, path = metrics(place / "runs/a"), "runs/a/checkpoints/step_00000012/progress.json"
+        content = json.loads((place / path).read_text())
+        assert content.pop("validated") == 12
+        (place / path).write_text(json.dumps(content))
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert metrics(place / "runs/a") == before
+
     def test_other_data(self, place, quick, capsys):
         run("numpy", [*SMALL, "--name", "a"], signal_after(4))
         write_words(place, count=61)
         assert run("numpy", ["--resume", "runs/a"]) == 2
         assert "not what runs/a began with" in capsys.readouterr().err
+
+    def test_other_batches_are_said_once(self, place, quick, capsys, monkeypatch):
+        """As another version of the program may plan them; ``shapes`` are one fewer."""
+        assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130
+        before = json.loads((place / "runs/a/settings.json").read_text())["plan_fingerprint"]
+        assert run("numpy", ["--resume", "runs/a"], signal_after(5)) == 130
+        assert "note:" not in capsys.readouterr().out
+        plan = batches.partition
+        monkeypatch.setattr(batches, "partition", lambda *given: plan(*given[:3], 1))
+        assert run("numpy", ["--resume", "runs/a"], signal_after(7)) == 130
+        assert "note: the pairs are put into other batches than before" in capsys.readouterr().out
+        after = json.loads((place / "runs/a/settings.json").read_text())["plan_fingerprint"]
+        assert before != after
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert "note:" not in capsys.readouterr().out
+
+    def test_a_run_from_before_batches_were_recorded(self, place, whole, quick, capsys):
+        assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130
+        path = place / "runs/a/settings.json"
+        content = json.loads(path.read_text())
+        del content["plan_fingerprint"]
+        path.write_text(json.dumps(content))
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert "note: this run was begun by an older version" in capsys.readouterr().out
+        assert_same_run(place / "runs/a", whole("numpy"))
 
     def test_one_process_at_a_time(self, place, quick, capsys):
         def also(step):

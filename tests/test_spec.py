@@ -21,7 +21,7 @@ from transformer_spec import (
     weight_shapes,
 )
 from transformer_spec.chunks import CHUNK_NUMBERS, chunk_tokens
-from transformer_spec.dropout_keys import drop_threshold, step_key
+from transformer_spec.dropout_keys import batch_key, drop_threshold
 
 
 def test_interleaved_sinusoids() -> None:
@@ -157,7 +157,7 @@ def test_chunks_of_the_loss_stay_small() -> None:
 
 
 def test_keys_and_thresholds_of_dropout() -> None:
-    keys = {step_key(seed, step) for seed in range(5) for step in range(200)}
+    keys = {batch_key(seed, number) for seed in range(5) for number in range(200)}
     assert len(keys) == 1000
     assert drop_threshold(0.5) == 2**31
     assert drop_threshold(1 - 1e-12) == 2**32 - 1

@@ -9,12 +9,13 @@ import pytest
 from training_cases import SMALL, assert_same_run, run, signal_after, write_words
 from training_fixtures import quick as quick_runs
 
-from training_recipe.batches import BatchPlan, encode_pairs
+from training_recipe import preparation
+from training_recipe.batches import BatchPlan, IdPair, drop_long, encode_pairs, text_pairs
 from training_recipe.command_line import parse
-from training_recipe.corpora import Example
+from training_recipe.corpora import Corpus, Example
 from training_recipe.subwords import Recut
 from training_recipe.vocabulary import build_vocabulary
-from transformer_spec import UserError
+from transformer_spec import TransformerConfig, UserError
 
 quick = quick_runs
 LONGEST = 28
@@ -31,9 +32,14 @@ def vocabulary():
     return build_vocabulary("sentencepiece", words(300), 40, "shared", "bpe")
 
 
-def recut(vocabulary, seed: int = 1, rate: float = 0.3) -> tuple[list[Example], Recut]:
+def recut(vocabulary, seed: int = 1, rate: float = 0.3) -> tuple[list[IdPair], Recut]:
+    """The usual ids of pairs that are not too long, and what cuts them anew."""
     examples = [Example(text, (text[::-1],)) for text in words(200)]
-    return examples, Recut(examples, (vocabulary, vocabulary), LONGEST, rate, seed)
+    texts, pairs = text_pairs(examples), encode_pairs(examples, vocabulary, vocabulary)
+    kept, _ = drop_long(pairs, LONGEST)
+    assert 0 < len(kept) < len(examples)
+    texts, usual = [texts[n] for n in kept], [pairs[n] for n in kept]
+    return usual, Recut(texts, usual, (vocabulary, vocabulary), LONGEST, rate, seed)
 
 
 def test_nothing_left_out_is_the_cut_of_sentencepiece(vocabulary) -> None:
@@ -72,14 +78,10 @@ def test_the_same_seed_cuts_alike_whatever_was_drawn_before(vocabulary) -> None:
 
 
 def test_epochs_and_seeds_differ_and_nothing_is_too_long(vocabulary) -> None:
-    examples, cut = recut(vocabulary)
+    usual, cut = recut(vocabulary)
     again = recut(vocabulary)[1]
     assert cut(3) == again(3) != cut(4) != cut(-4)
     assert cut(3) != recut(vocabulary, seed=2)[1](3)
-    usual = [
-        p for p in encode_pairs(examples, vocabulary, vocabulary) if max(map(len, p)) < LONGEST
-    ]
-    assert len(usual) < len(examples)  # the others have no epoch at all
     for epoch in (1, 2):
         assert len(cut(epoch)) == len(usual)
         for (source, target), (plain, _) in zip(cut(epoch), usual, strict=True):
@@ -88,10 +90,7 @@ def test_epochs_and_seeds_differ_and_nothing_is_too_long(vocabulary) -> None:
 
 
 def test_batches_have_every_pair_in_the_same_few_shapes(vocabulary) -> None:
-    examples, cut = recut(vocabulary)
-    pairs = [
-        p for p in encode_pairs(examples, vocabulary, vocabulary) if max(map(len, p)) < LONGEST
-    ]
+    pairs, cut = recut(vocabulary)
     plan, fresh = (BatchPlan(pairs, 200, 4, seed=1, vary=cut) for _ in range(2))
     count, usual = plan.batches_per_epoch, sorted(vocabulary.decode(s) for s, _ in pairs)
     cuts = []
@@ -122,6 +121,27 @@ def test_it_needs_merges() -> None:
         parse([*kinds, "--bpe-dropout", "0.1"])
     merges = ["--sentencepiece-algorithm", "bpe"]
     assert parse([*kinds, *merges, "--bpe-dropout", "0.1"]).settings.bpe_dropout == 0.1
+
+
+def test_a_corpus_is_encoded_once(vocabulary, monkeypatch) -> None:
+    """What fits is decided once, and the pairs that are cut anew are those of the plan."""
+    settings = parse([
+        "--source-vocabulary", "sentencepiece", "--target-vocabulary", "sentencepiece",
+        "--sentencepiece-algorithm", "bpe", "--bpe-dropout", "0.3", "--batch-tokens", "200",
+    ]).settings  # fmt: skip
+    examples, seen = [Example(text, (text[::-1],)) for text in words(200)], []
+    encode = type(vocabulary).encode
+    monkeypatch.setattr(
+        type(vocabulary), "encode", lambda self, text: seen.append(text) or encode(self, text)
+    )
+    corpus = Corpus("words", "translation", examples, examples[:5], examples[:5])
+    config = TransformerConfig(40, 40, 8, 8, 2, 1, 1, LONGEST)
+    plan = preparation._prepare(settings, corpus, (vocabulary, vocabulary), config).plan
+    assert len(seen) == 2 * (len(examples) + 5)
+    batches = map(plan.batch, range(1, plan.batches_per_epoch + 1))
+    found = [vocabulary.decode(row) for b in batches for row in b.source if row[0]]
+    usual, _ = recut(vocabulary)
+    assert sorted(found) == sorted(vocabulary.decode(source) for source, _ in usual)
 
 
 def test_a_run_is_resumed_with_the_same_cuts(tmp_path, monkeypatch, quick) -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import training_fixtures
 from small_training import CONFIG, MAKERS, SETTINGS, batch, changed, largest_difference, train
-from training_cases import SMALL, assert_same_run, metrics, run, signal_after
+from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
 from training_recipe.batches import BatchPlan
-from transformer_spec.dropout_keys import batch_keys, step_key
+from transformer_spec.dropout_keys import batch_key, batch_keys
 
 quick, place = training_fixtures.quick, training_fixtures.place
 RATE = 1e-3
@@ -47,10 +47,10 @@ def test_what_is_compiled_does_not_grow_with_the_batches_of_a_step() -> None:
 
 
 def test_dropout_of_each_batch_has_its_own_key() -> None:
-    assert batch_keys(7, 5, 1) == [step_key(7, 5)]
+    assert batch_keys(7, 5, 1) == [batch_key(7, 5)]
     keys = [key for step in range(1, 50) for key in batch_keys(7, step, 3)]
     assert len(set(keys)) == len(keys)
-    assert keys == [step_key(7, number) for number in range(1, 148)]
+    assert keys == [batch_key(7, number) for number in range(1, 148)]
 
 
 def test_batches_of_a_step_are_a_function_of_the_step() -> None:
@@ -67,7 +67,7 @@ def test_batches_of_a_step_are_a_function_of_the_step() -> None:
                 assert np.array_equal(found.source, expected.source)
 
 
-ACCUMULATING = [*SMALL, "--accumulate", "3", "--ema-decay", "0.9"]
+ACCUMULATING = [*SMALL, "--accumulate", "3"]
 
 
 def test_a_run_counts_all_tokens_and_says_what_a_step_is(place, quick, capsys) -> None:
@@ -80,10 +80,16 @@ def test_a_run_counts_all_tokens_and_says_what_a_step_is(place, quick, capsys) -
     assert [m["epoch"] for m in three if m["kind"] == "train"] == [3, 5, 7, 9]
 
 
-def test_interrupted_and_resumed(place, quick) -> None:
-    assert run("numpy", [*ACCUMULATING, "--name", "whole"]) == 0
-    assert run("numpy", [*ACCUMULATING, "--name", "a"], signal_after(7)) == 130
-    assert run("numpy", ["--resume", "runs/a"]) == 0
+@pytest.mark.parametrize("name", ["numpy", *MAKERS])
+def test_interrupted_and_resumed(name: str, place, quick) -> None:
+    """Bit for bit, moving averages and the weights beside them included."""
+    averaging = [] if name == "numpy" else ["--ema-decay", "0.9"]
+    given = [*ACCUMULATING, *averaging]
+    assert run(name, [*given, "--name", "whole"]) == 0
+    assert run(name, [*given, "--name", "a"], signal_after(7)) == 130
+    assert run(name, ["--resume", "runs/a"]) == 0
+    found = arrays(place / "runs/a/checkpoints/step_00000012")
+    assert any(part.startswith("raw/") for part in found) == bool(averaging)
     assert_same_run(place / "runs/a", place / "runs/whole")
 
 

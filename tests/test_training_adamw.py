@@ -12,10 +12,8 @@ SETTINGS = {
 }
 
 
-CASES = [*(("torch", case) for case in SETTINGS), ("jax", "clipped, decay")]
-
-
-@pytest.mark.parametrize(("name", "case"), CASES)
+@pytest.mark.parametrize("case", SETTINGS)
+@pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.usefixtures("float64")
 def test_the_first_step(name: str, case: str) -> None:
     settings = changed(**SETTINGS[case])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_fixtures
+from numpy_backend import NumpyBackend
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
 import train
@@ -20,6 +21,7 @@ from convert.checkpoints import (
     write_flax_checkpoint,
     write_torch_checkpoint,
 )
+from training_recipe.averages import is_mean_of, save_average
 from training_recipe.checkpoints import averaged_steps, seal
 from training_recipe.progress import Progress
 from training_recipe.run_folder import RunFolder
@@ -88,10 +90,46 @@ class TestAtTheEnd:
         assert metrics(place / "runs/a") == before
         assert (place / "runs/a/best").resolve().name == FOLDER
 
+    def test_what_is_there_is_not_written_again(self, place, quick, monkeypatch) -> None:
+        assert run("numpy", [*AVERAGING, "--name", "a"]) == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(NumpyBackend, "average", lambda *_: pytest.fail("written again"))
+            assert run("numpy", ["--resume", "runs/a"]) == 0
+        mean = place / "runs/a/checkpoints" / FOLDER
+        before = arrays(mean)
+        os.truncate(mean / "arrays.npz", 100)
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert all(np.array_equal(array, before[name]) for name, array in arrays(mean).items())
+
+    def test_an_interruption_keeps_the_mean_in_use(self, place, quick, monkeypatch) -> None:
+        """Step 12 is reached again with other weights; writing their mean is cut off half-way."""
+        assert run("numpy", [*AVERAGING, "--name", "a"]) == 0
+        folder, before = RunFolder(place / "runs/a"), arrays(place / "runs/a/best")
+        seal(folder.checkpoint(12), Progress(step=12, backend="jax"))
+        parts = [folder.checkpoint(step) for step in (4, 8, 12)]
+        assert not is_mean_of(folder.best.resolve(), parts)
+        backend = NumpyBackend.__new__(NumpyBackend)
+
+        def cut_off(folders: list[Path], destination: Path) -> None:
+            (destination / "arrays.npz").write_bytes(b"half")
+            assert folder.best.resolve().is_dir()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(backend, "average", cut_off, raising=False)
+            save_average(folder, backend, [4, 8, 12])
+        found = arrays(folder.best_or_newest())
+        assert all(np.array_equal(found[name], before[name]) for name in before)
+        save_average(folder, backend, [4, 8, 12])
+        assert is_mean_of(folder.best.resolve(), parts)
+        assert not list(place.rglob("*.partial-*"))
+
     def test_going_on_and_changing_ones_mind(self, place, quick) -> None:
         assert run("numpy", [*AVERAGING, "--name", "a"]) == 0
         assert run("numpy", ["--resume", "runs/a", "--steps", "15", "--average", "2"]) == 0
         assert (place / "runs/a/best").resolve().name == "average_00000015_of_2"
+        means = [path.name for path in (place / "runs/a/checkpoints").glob("average*")]
+        assert means == ["average_00000015_of_2"]
         assert metrics(place / "runs/a")[-1]["average_of"] == [12, 15]
         assert run("numpy", ["--resume", "runs/a", "--average", "0"]) == 0
         assert (place / "runs/a/best").resolve().name.startswith("step_")

@@ -4,19 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+import small_training
+from small_training import MAKERS
 
-from flax_transformer.training import make_backend as make_jax
 from parity.cases import config_of, inputs
-from torch_transformer.training import make_backend as make_torch
 from training_recipe.batches import Batch
-from training_recipe.schedule import learning_rate
 from training_recipe.settings import TrainingSettings
 from transformer_spec import UserError, initial_weights
 
-MAKERS = {"torch": make_torch, "jax": make_jax}
-EXACT = TrainingSettings(
-    dtype="float64", device="cpu", warmup_steps=10, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
-)
+EXACT = dataclasses.replace(small_training.SETTINGS, warmup_steps=10)
 CONFIG = config_of(
     {"norm_position": "pre", "tied_embeddings": "target_output", "output_bias": "frozen"}
     | {"dropout": 0.0, "activation": "gelu"}
@@ -24,30 +20,27 @@ CONFIG = config_of(
 NOISY = dataclasses.replace(CONFIG, dropout=0.2, attention_dropout=0.1, activation_dropout=0.1)
 
 
-def batches(config=CONFIG) -> list[Batch]:
+def some_batches() -> list[Batch]:
     found = []
     for seed in range(3):
-        source, target = inputs(config, seed)
+        source, target = inputs(CONFIG, seed)
         source[4, :3] = 7
         found.append(Batch(source, target[:, :-1].copy(), target[:, 1:].copy()))
     return found
 
 
+BATCHES = some_batches()
+
+
 def train(backend, settings: TrainingSettings, first: int, last: int) -> list[float]:
-    """The mean loss of each step from ``first`` to ``last``."""
-    held = batches()
-    losses = []
-    for step in range(first, last + 1):
-        batch = held[step % 3]
-        result = backend.train_step(batch, step, learning_rate(step, settings))
-        losses.append(float(result.loss_sum) / float(result.tokens))
-    return losses
+    """The loss per token of each step from ``first`` to ``last``, the batches taking turns."""
+    return small_training.train(backend, settings, first, last, lambda step: BATCHES[step % 3])
 
 
 @pytest.mark.parametrize("config", [CONFIG, NOISY], ids=["no dropout", "dropout"])
 @pytest.mark.usefixtures("float64")
 def test_hundred_steps_from_the_same_weights(config) -> None:
-    ours, theirs = make_torch(config, EXACT), make_jax(config, EXACT)
+    ours, theirs = MAKERS["torch"](config, EXACT), MAKERS["jax"](config, EXACT)
     difference = np.subtract(train(ours, EXACT, 1, 100), train(theirs, EXACT, 1, 100))
     assert np.abs(difference).max() <= 1e-9
     left, right = ours.checkpoint(), theirs.checkpoint()
@@ -112,9 +105,9 @@ def test_save_and_restore_is_bit_for_bit(tmp_path, name: str) -> None:
 def test_evaluation_is_plain_cross_entropy_without_dropout(name: str) -> None:
     settings = dataclasses.replace(EXACT, dtype="float32", label_smoothing=0.5)
     backend = MAKERS[name](NOISY, settings)
-    first, again = backend.evaluate(batches()[0]), backend.evaluate(batches()[0])
+    first, again = backend.evaluate(BATCHES[0]), backend.evaluate(BATCHES[0])
     assert first == again
-    assert first[1] == batches()[0].tokens
+    assert first[1] == BATCHES[0].tokens
     assert first[0] / first[1] == pytest.approx(np.log(19), rel=0.5)
 
 

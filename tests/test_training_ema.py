@@ -8,6 +8,7 @@ from small_training import CONFIG, MAKERS, batch, changed, largest_difference, t
 
 import flax_transformer
 import torch_transformer
+from convert import flax_to_torch
 from convert.__main__ import main
 from convert.checkpoints import (
     Checkpoint,
@@ -115,6 +116,43 @@ def test_what_is_not_finite_is_not_saved(tmp_path, writer: str, part: str) -> No
     with pytest.raises(UserError, match="encoder.final_norm.bias: 2 of 15 numbers"):
         WRITERS[writer](tmp_path, checkpoint)
     assert not list(tmp_path.iterdir())
+
+
+def weights_of(backend) -> dict[str, np.ndarray]:
+    """The weights of the framework's own model, under canonical names."""
+    if backend.name == "torch":
+        return torch_transformer.weights(backend.model)
+    return flax_to_torch(flax_transformer.weights(backend.model))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.usefixtures("float64")
+def test_the_model_is_the_averaged_one(name: str) -> None:
+    settings = changed(ema_decay=0.5)
+    backend = MAKERS[name](CONFIG, settings)
+    train(backend, settings, 1, 3)
+    found = backend.checkpoint()
+    model = weights_of(backend)
+    assert largest_difference(model, found.weights) == 0
+    assert largest_difference({n: model[n] for n in found.raw}, found.raw) > 1e-4
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.usefixtures("float64")
+def test_use_leaves_nothing_of_the_optimizer(tmp_path, name: str, decay: float) -> None:
+    """Training goes on as from first weights, not with the moments of other ones."""
+    settings = changed(ema_decay=decay)
+    backend = MAKERS[name](CONFIG, settings)
+    train(backend, settings, 1, 3)
+    write_torch_checkpoint(tmp_path, Checkpoint(initial_weights(CONFIG, 7, np.float64)))
+    backend.use(tmp_path)
+    found = backend.checkpoint()
+    assert found.count == 0 and found.first_moments == {} == found.second_moments
+    fresh = MAKERS[name](CONFIG, settings, initial_weights(CONFIG, 7, np.float64))
+    assert train(backend, settings, 1, 3) == train(fresh, settings, 1, 3)
+    assert largest_difference(weights_of(backend), weights_of(fresh)) == 0
+    assert backend.checkpoint().count == 3
 
 
 @pytest.mark.parametrize("name", MAKERS)

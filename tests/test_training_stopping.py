@@ -9,7 +9,7 @@ import training_fixtures
 from numpy_backend import NumpyBackend
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
-from training_recipe import progress
+from training_recipe import evaluation, progress
 from training_recipe.backend import StepResult
 from training_recipe.progress import EXPLODED, Progress
 from training_recipe.run_folder import RunFolder
@@ -74,9 +74,16 @@ class TestPatience:
         assert run("numpy", ["--resume", "runs/a"]) == 0
         assert_same_run(place / "runs/a", place / "runs/whole")
 
-    def test_improvement_starts_the_count_again(self, place, quick, worse) -> None:
-        assert run("numpy", [*PATIENT, "--name", "a", "--patience", "1", "--steps", "9"]) == 0
-        assert "stopped_early_after" not in metrics(place / "runs/a")[-1]  # the last step anyway
+    def test_improvement_starts_the_count_again(self, place, quick, monkeypatch) -> None:
+        """Better, worse, better, worse: two are worse, but not two in a row."""
+        losses = iter([3.0, 3.5, 2.0, 2.5])
+        monkeypatch.setattr(evaluation, "held_out_loss", lambda *_: next(losses))
+        few = ["--patience", "2", "--steps", "12"]
+        assert run("numpy", [*PATIENT, *few, "--name", "a"]) == 0
+        found = metrics(place / "runs/a")
+        counts = [m["since_best"] for m in found if m["kind"] == "evaluation"]
+        assert counts == [0, 1, 0, 1]
+        assert "stopped_early_after" not in found[-1] and found[-1]["step"] == 9
 
     def test_the_mean_of_what_there_is(self, place, quick, worse) -> None:
         assert run("numpy", [*PATIENT, "--name", "a", "--average", "4"]) == 0
@@ -132,6 +139,7 @@ class TestDivergence:
         assert WRONG[change] in message
         assert f"runs/a/checkpoints/step_{steps[-1]:08d} is the last good checkpoint" in message
         assert "--peak-lr" in message and message.count("\n") == 1
+        assert message.endswith("or a smaller --clip-norm\n")
         assert not list(place.rglob("*.partial-*"))
         evaluated = [m["step"] for m in metrics(place / "runs/a") if m["kind"] == "evaluation"]
         assert not [step for step in evaluated if step >= at]
@@ -184,7 +192,9 @@ class TestDivergence:
     def test_a_backend_that_really_diverges(self, place, quick, capsys) -> None:
         wild = ["--peak-lr", "1e30", "--clip-norm", "0", "--log-every", "100", "--dropout", "0"]
         assert run("torch", [*SMALL, *wild, "--name", "a"]) == 2
-        assert "training diverged at step" in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert "training diverged at step" in message
+        assert message.endswith("or --clip-norm 1\n")  # smaller than none there is not
         for folder in (place / "runs/a/checkpoints").iterdir():
             assert all(np.isfinite(array).all() for array in arrays(folder).values())
         assert not os.path.lexists(place / "runs/a/best")

@@ -125,14 +125,14 @@ def _in_a_process(arguments: list[str], folder: Path) -> subprocess.CompletedPro
 
 
 def arrays(checkpoint: Path) -> dict[str, np.ndarray]:
-    """Weights and moments of a checkpoint of any backend."""
+    """Weights, moments and raw weights of a checkpoint of any backend."""
     if (checkpoint / "arrays.npz").exists():
         with np.load(checkpoint / "arrays.npz") as saved:
             return dict(saved)
     from convert.checkpoints import read_checkpoint
 
     read = read_checkpoint(checkpoint)
-    parts = {"w": read.weights, "m": read.first_moments, "v": read.second_moments}
+    parts = {"w": read.weights, "m": read.first_moments, "v": read.second_moments, "raw": read.raw}
     return {f"{kind}/{n}": array for kind, part in parts.items() for n, array in part.items()}
 
 

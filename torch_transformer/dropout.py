@@ -18,7 +18,7 @@ from transformer_spec.dropout_keys import (
 
 
 class Dropout:
-    """One step's source of masks; every call is another site. ``key`` is a 32-bit number."""
+    """One batch's source of masks; every call is another site. ``key`` is a 32-bit number."""
 
     def __init__(self, key: int) -> None:
         self.key, self.site = key, 0
@@ -42,14 +42,17 @@ class Dropout:
 
 
 class NativeDropout(Dropout):
-    """Masks of PyTorch's global generator, which is seeded with the step's key; no other's."""
+    """Masks of PyTorch's global generator, which is seeded with the batch's key; no other's."""
 
     def __init__(self, key: int) -> None:
         super().__init__(key)
         torch.manual_seed(key)
 
+    def keep_mask(self, x: Tensor, rate: float) -> Bool[Tensor, "..."]:
+        return self(torch.ones_like(x), rate) > 0
+
     def __call__(self, x: Tensor, rate: float) -> Tensor:
-        return torch.nn.functional.dropout(x, rate)
+        return torch.nn.functional.dropout(x.to(wide(x.dtype)), rate)
 
 
 SOURCES = {"portable": Dropout, "native": NativeDropout}

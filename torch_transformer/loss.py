@@ -33,10 +33,9 @@ class _ChunkedLoss(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad)
         dtype = wide(weight.dtype)  # of sums, and of the bias, which is never rounded
         loss, weight_sum = weight.new_zeros((), dtype=dtype), weight.sum(0, dtype=dtype)
-        gradients = []
-        if wanted:
-            gradients = [torch.zeros_like(states), torch.zeros_like(weight, dtype=dtype)]
-            gradients += [None if bias is None else torch.zeros_like(bias)]
+        d_states = torch.zeros_like(states) if wanted else None
+        d_weight = torch.zeros_like(weight, dtype=dtype) if wanted else None
+        d_bias = torch.zeros_like(bias) if wanted and bias is not None else None
         size = chunk_tokens(len(targets), len(weight))
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
@@ -44,13 +43,13 @@ class _ChunkedLoss(torch.autograd.Function):
                 states[part], weight, weight_sum, bias, targets[part], pad_id, smoothing
             )
             loss += chunk_loss
-            if wanted:
+            if d_states is not None and d_weight is not None:
                 low = d_logits.to(states.dtype)
-                torch.mm(low, weight, out=gradients[0][part])
-                _add_product(gradients[1], low.T, states[part])
-                if bias is not None:
-                    gradients[2] += d_logits.sum(0)
-        ctx.save_for_backward(*gradients)
+                torch.mm(low, weight, out=d_states[part])
+                _add_product(d_weight, low.T, states[part])
+            if d_bias is not None:
+                d_bias += d_logits.sum(0)
+        ctx.save_for_backward(d_states, d_weight, d_bias)
         return loss
 
     @staticmethod
@@ -71,7 +70,7 @@ def _chunk(
     """The summed loss of n tokens and its gradient by their logits."""
     V = len(weight)
     logits = _logits(states, weight, bias, weight_sum.dtype)  # (n, D) -> (n, V)
-    logits_sum = states.to(logits.dtype) @ weight_sum + (0 if bias is None else bias.sum())
+    logits_sum = (states * weight_sum).sum(1) + (0 if bias is None else bias.sum())
     real = (targets != pad_id).to(logits.dtype)
     right = logits.gather(1, targets[:, None])[:, 0]
     largest = logits.amax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The training backend in PyTorch, line for line the twin of flax_transformer/training.py."""
+"""The training backend in PyTorch, the twin of flax_transformer/training.py."""
 
 import copy
 import functools
@@ -29,6 +29,8 @@ from training_recipe.schedule import ema_decay
 from training_recipe.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, trained_names
 from transformer_spec.dropout_keys import batch_keys
+
+Tensors = dict[str, Tensor]
 
 
 def find_device(name: str) -> torch.device:
@@ -61,7 +63,8 @@ def objective(
 class TorchBackend:
     """Fills training_recipe.backend.Backend.
 
-    ``model`` is trained; ``judged`` is the model with the averaged weights, or the same one.
+    ``network`` holds the weights that are trained, those of ``trained`` and the frozen ones;
+    ``averaged`` the averaged ones, where there are any.
     """
 
     name = "torch"
@@ -74,13 +77,17 @@ class TorchBackend:
     ) -> None:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
-        self.model = Transformer(config, settings.seed, getattr(torch, settings.weight_dtype))
+        self.network = Transformer(config, settings.seed, getattr(torch, settings.weight_dtype))
         if weights is not None:
-            load_weights(self.model, weights)
-        self.model.to(self.device)
-        held = tensors(self.model)
+            load_weights(self.network, weights)
+        self.network.to(self.device)
+        held = tensors(self.network)
         self.trained = {name: held[name] for name in trained_names(config)}
-        self.judged = copy.deepcopy(self.model) if settings.ema_decay else self.model
+        self.averaged = copy.deepcopy(self.network) if settings.ema_decay else None
+
+    @property
+    def model(self) -> Transformer:
+        return self.network if self.averaged is None else self.averaged
 
     @functools.cached_property
     def optimizer(self) -> torch.optim.AdamW:
@@ -110,12 +117,13 @@ class TorchBackend:
         keys = batch_keys(self.settings.seed, step, len(batches))
         self.optimizer.zero_grad()
         parts = [self.add_gradients(*part, tokens) for part in zip(batches, keys, strict=True)]
-        norm = self.clip()
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        norm = clip(gradients, self.settings.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        if self.judged is not self.model:
-            self.average_weights(ema_decay(step, self.settings))
+        if self.averaged is not None:
+            move_towards(self.averaged, self.trained, 1 - ema_decay(step, self.settings))
         return StepResult(sum(parts[1:], parts[0]), tokens, norm)
 
     def add_gradients(self, batch: Batch, key: int, tokens: int) -> Tensor:
@@ -123,49 +131,28 @@ class TorchBackend:
         dropout = SOURCES[self.settings.dropout_rng](key)
         smoothing = self.settings.label_smoothing
         with products_in(self.settings.dtype, self.device.type):
-            loss_sum = objective(self.model, *self.arrays(batch), smoothing, dropout)
+            loss_sum = objective(self.network, *self.arrays(batch), smoothing, dropout)
         (loss_sum / tokens).backward()
         return loss_sum.detach()
 
     @torch.no_grad()
-    def average_weights(self, decay: float) -> None:
-        """Move the averaged weights towards the trained ones."""
-        held = tensors(self.judged)
-        averaged = [held[name] for name in self.trained]
-        trained = list(self.trained.values())
-        torch._foreach_lerp_(averaged, trained, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
-
-    def clip(self) -> Tensor:
-        """Scale all gradients so that their global norm is at most ``clip_norm``; return it."""
-        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.settings.clip_norm > 0:
-            scale = self.settings.clip_norm / norm.clamp(min=self.settings.clip_norm)
-            torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
-        return norm
-
-    @torch.no_grad()
     def evaluate(self, batch: Batch) -> tuple[float, int]:
-        return float(objective(self.judged, *self.arrays(batch), 0.0)), batch.tokens
+        return float(objective(self.model, *self.arrays(batch), 0.0)), batch.tokens
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
-        return decode(self.judged, source, search)
+        return decode(self.model, source, search)
 
     def save(self, folder: Path) -> None:
         write_torch_checkpoint(folder, self.checkpoint())
 
     def checkpoint(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
+        raw = {} if self.averaged is None else weights(self.network)
+        raw = {name: array for name, array in raw.items() if name in self.trained}
         states = {name: self.optimizer.state.get(p, {}) for name, p in self.trained.items()}
         count = next((int(s["step"]) for s in states.values() if s), 0)
-        moments = _moments(states, "exp_avg"), _moments(states, "exp_avg_sq")
-        return Checkpoint(weights(self.judged), *moments, count, self.raw_weights())
-
-    def raw_weights(self) -> dict[str, np.ndarray]:
-        """The trained weights, where the model is used by averaged ones."""
-        if self.judged is self.model:
-            return {}
-        return {name: array for name, array in weights(self.model).items() if name in self.trained}
+        first, second = (_moments(states, key) for key in ("exp_avg", "exp_avg_sq"))
+        return Checkpoint(weights(self.model), first, second, count, raw)
 
     def restore(self, folder: Path) -> None:
         self.load(read_checkpoint(folder), str(folder))
@@ -173,8 +160,9 @@ class TorchBackend:
     def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype), label)
-        load_weights(self.judged, checkpoint.weights)
-        load_weights(self.model, checkpoint.weights | checkpoint.raw)
+        load_weights(self.model, checkpoint.weights)
+        load_weights(self.network, checkpoint.weights | checkpoint.raw)
+        self.__dict__.pop("optimizer", None)  # with its moments; made anew when it is needed
         for name, parameter in self.trained.items() if checkpoint.count else ():
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(checkpoint.count), device=self.device),
@@ -190,6 +178,26 @@ class TorchBackend:
 
     def moment(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
+
+
+@torch.no_grad()
+def move_towards(averaged: Transformer, trained: Tensors, weight: float) -> None:
+    """Move the averages towards the trained weights."""
+    held = tensors(averaged)
+    averages, new = [held[name] for name in trained], list(trained.values())
+    torch._foreach_lerp_(averages, new, weight)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def clip(gradients: list[Tensor], most: float) -> Tensor:
+    """Scale all gradients so that their global norm is at most ``most``; 0 leaves them alone.
+
+    Returns the norm before.
+    """
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if most > 0:
+        scale = most / norm.clamp(min=most)
+        torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
+    return norm
 
 
 def _moments(states: dict[str, dict[str, Tensor]], key: str) -> dict[str, np.ndarray]:

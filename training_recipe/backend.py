@@ -80,13 +80,13 @@ class Backend(Protocol):
 
     @property
     def model(self) -> Any:
-        """The framework's own model."""
+        """The framework's own model, with the weights that are evaluated and decoded with."""
         ...
 
     def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
         """Update the weights once, without waiting, by the mean gradient over all batches' tokens.
 
-        Dropout depends on (seed, step) alone.
+        Dropout depends on the seed and the batches' numbers alone.
         """
         ...
 
@@ -107,7 +107,10 @@ class Backend(Protocol):
         ...
 
     def use(self, folder: Path) -> None:
-        """Take the weights that a checkpoint folder is used by, to judge them; no optimizer."""
+        """Take the weights that a checkpoint folder is used by, to judge them.
+
+        The optimizer begins anew: no moments, and 0 steps.
+        """
         ...
 
     def average(self, folders: list[Path], destination: Path) -> None:

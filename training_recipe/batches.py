@@ -1,5 +1,6 @@
 """Token-budget batches in a few fixed shapes; their order is a function of seed and epoch alone."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -12,13 +13,14 @@ from training_recipe.vocabulary import BOS_ID, EOS_ID, PAD_ID, Vocabulary
 from transformer_spec.errors import UserError
 
 IdPair = tuple[list[int], list[int]]
+TextPair = tuple[str, str]
 Vary = Callable[[int], Sequence[IdPair]]
 VARIANTS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One step's examples; rows beyond the examples are all padding.
+    """Examples that are computed together; rows beyond the examples are all padding.
 
     Epochs count from 1, ``index`` counts the batches of an epoch from 0.
     """
@@ -41,10 +43,15 @@ class Batch:
         return int(np.count_nonzero(self.source != self.pad_id))
 
 
+def text_pairs(examples: Iterable[Example]) -> list[TextPair]:
+    """One pair of texts for each example and each of its targets."""
+    return [(example.source, text) for example in examples for text in example.targets]
+
+
 def encode_pairs(
     examples: Iterable[Example], source: Vocabulary, target: Vocabulary
 ) -> list[IdPair]:
-    """One pair of ids for each example and each of its targets, without bos and eos."""
+    """The ids of ``text_pairs``, without bos and eos."""
     pairs = []
     for example in examples:
         ids = source.encode(example.source)
@@ -59,12 +66,12 @@ def fits(pair: IdPair, max_length: int) -> bool:
 
 def drop_long(
     pairs: Sequence[IdPair], max_length: int, what: str = "training pairs"
-) -> tuple[list[IdPair], list[str]]:
-    """The pairs that fit into ``max_length`` tokens a side, eos included, and a note on the rest.
+) -> tuple[list[int], list[str]]:
+    """Which pairs fit into ``max_length`` tokens a side, eos included, and a note on the rest.
 
     Raises UserError where none fits.
     """
-    kept = [pair for pair in pairs if fits(pair, max_length)]
+    kept = [number for number, pair in enumerate(pairs) if fits(pair, max_length)]
     dropped = len(pairs) - len(kept)
     if not dropped:
         return kept, []
@@ -116,7 +123,7 @@ class _Sequences:
 
 
 class BatchPlan:
-    """All batches of all epochs; ``batch(step)`` depends on the arguments and the step alone.
+    """All batches of all epochs; ``batch(number)`` depends on the arguments and number alone.
 
     ``pairs`` hold ids without bos and eos, ``budget`` bounds rows x max(S, T) of a batch (a single
     longer pair still makes a batch of one row), ``max_shapes`` the number of different shapes.
@@ -157,17 +164,26 @@ class BatchPlan:
         return sum(box.batches for box in self._boxes)
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of which pairs are batched together in which shapes: of every epoch's batches."""
+        digest = hashlib.sha256()
+        for box in self._boxes:
+            digest.update(repr((box.shape, box.batches)).encode())
+            digest.update(box.members.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
     def padding(self) -> float:
         """Share of padding in the entries of all batches, source and target together."""
         entries = sum(box.batches * box.rows * (box.source + box.target) for box in self._boxes)
         real = sum(int(side.lengths.sum()) for side in self._ids_of(1))
         return 1.0 - float(real) / entries
 
-    def batch(self, step: int) -> Batch:
-        """The batch of one step; steps count from 1 and run through epoch after epoch."""
-        if step < 1:
-            raise ValueError(f"step {step} is not possible; steps count from 1")
-        epoch, index = divmod(step - 1, self.batches_per_epoch)
+    def batch(self, number: int) -> Batch:
+        """One batch; batches count from 1 and run through epoch after epoch."""
+        if number < 1:
+            raise ValueError(f"batch {number} is not possible; batches count from 1")
+        epoch, index = divmod(number - 1, self.batches_per_epoch)
         box, members = self._epoch_order(epoch + 1)[index]
         sources, targets = self._ids_of(epoch + 1)
         source = sources.padded(members, box.rows, box.source, self._pad_id)

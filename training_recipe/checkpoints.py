@@ -188,15 +188,3 @@ def averaged_steps(steps: list[int], count: int, every: int) -> list[int]:
     """
     regular = [step for step in steps if step % every == 0 or step == steps[-1]]
     return regular[-count:] if count else []
-
-
-def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
-    """Write the mean of the checkpoints of ``steps`` and make it what the run is used by."""
-    folder = run.average(steps[-1], len(steps))
-    with disk_full_is_clear(run, f"cannot save {folder.name}"):
-        if folder.exists():
-            shutil.rmtree(folder)
-        with written_aside(folder) as partial:
-            backend.average([run.checkpoint(step) for step in steps], partial)
-        point_link(run.best, folder)
-    return folder

@@ -151,10 +151,10 @@ def _reason(error: Exception) -> str:
 
 
 def _by_hand(keeper: Pooch, missing: list[str]) -> str:
-    addresses = "".join(f"\n  {keeper.get_url(file)}" for file in missing)
+    addresses = "".join(f"\n  {keeper.get_url(file)} as {file}" for file in missing)
     return (
         f"run again, or put {'this file' if len(missing) == 1 else 'these files'} into "
-        f"{keeper.abspath} by hand, under the same name:{addresses}"
+        f"{keeper.abspath} by hand:{addresses}"
     )
 
 

@@ -20,9 +20,9 @@ Check = Callable[[], None]
 def held_out_loss(backend: Backend, plan: BatchPlan, check: Check) -> float:
     """Cross-entropy per target token in nats over one epoch; ``check`` may raise in between."""
     loss, tokens = 0.0, 0
-    for step in range(1, plan.batches_per_epoch + 1):
+    for number in range(1, plan.batches_per_epoch + 1):
         check()
-        batch_loss, batch_tokens = backend.evaluate(plan.batch(step))
+        batch_loss, batch_tokens = backend.evaluate(plan.batch(number))
         loss += float(batch_loss)
         tokens += int(batch_tokens)
     return loss / tokens

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from training_recipe.checkpoints import averaged_steps, save_average
+from training_recipe.averages import save_average
+from training_recipe.checkpoints import averaged_steps
 from training_recipe.display import Display
 from training_recipe.evaluation import Judge
 from training_recipe.metrics import Metrics
@@ -65,7 +66,7 @@ class FinalTest:
         record = {"kind": "average", "step": steps[-1], "average_of": steps, **found.record()}
         self.metrics.write(record | {"speed": {"seconds": seconds_since(began)}})
         what, _ = self._about_average(steps)
-        for line in [*validation_lines(what, found, False, settings.samples), self._best_single()]:
+        for line in [*validation_lines(what, found, False, settings.samples), *self._best_single()]:
             self.display.line(line)
         return steps
 
@@ -75,7 +76,9 @@ class FinalTest:
         count = f"{len(steps)} checkpoints{all_there_are}"
         return f"of the mean of {count} (steps {listed})", steps[-1]
 
-    def _best_single(self) -> str:
+    def _best_single(self) -> list[str]:
         progress = self.progress
+        if progress.best_score is None:
+            return []
         score = f"{progress.best_name} {progress.best_score:.4g}"
-        return f"  the best single checkpoint had {score}, after step {progress.best_step}"
+        return [f"  the best single checkpoint had {score}, after step {progress.best_step}"]

@@ -82,6 +82,8 @@ class Training:
     def _train(self) -> None:
         patience = self.settings.patience
         self.record.save(self.run.settings)
+        if self.progress.step == self.settings.steps:
+            self._catch_up()
         if not self.progress.evaluated:
             self._finish_step()
         while self.progress.step < self.settings.steps and not self.progress.is_out_of(patience):
@@ -90,6 +92,15 @@ class Training:
             if self._is_due(self.settings.log_every):
                 self._log()
             self.interrupts.check()
+            self._finish_step()
+
+    def _catch_up(self) -> None:
+        """Do what only the last step asks for, where a run resumed there has no more to do."""
+        progress = self.progress
+        if progress.validated != progress.step:
+            progress.evaluated = False
+        if progress.window.steps:
+            self._log()
             self._finish_step()
 
     def _is_due(self, every: int) -> bool:
@@ -121,9 +132,10 @@ class Training:
         last = "no checkpoint was saved yet"
         if steps:
             last = f"{self.run.checkpoint(steps[-1])} is the last good checkpoint"
+        clipping = "a smaller --clip-norm" if self.settings.clip_norm else "--clip-norm 1"
         return (
             f"{last}; the same settings lead there again: start with a lower --peak-lr, a longer "
-            "--warmup-steps or a smaller --clip-norm"
+            f"--warmup-steps or {clipping}"
         )
 
     def _log(self) -> None:
@@ -167,7 +179,7 @@ class Training:
         record = {"kind": "evaluation", "step": self.progress.step, "epoch": self.progress.epoch}
         record |= found.record() | {"best": improved, "since_best": self.progress.since_best}
         self._write(record | {"speed": {"seconds": seconds_since(began)}})
-        self.progress.evaluated = True
+        self.progress.evaluated, self.progress.validated = True, self.progress.step
         what = f"after step {record['step']}"
         for line in validation_lines(what, found, improved, self.settings.samples):
             self.display.line(line)

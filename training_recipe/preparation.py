@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training_recipe.batches import BatchPlan, IdPair, Vary, drop_long, encode_pairs
+from training_recipe.batches import (
+    BatchPlan,
+    IdPair,
+    TextPair,
+    Vary,
+    drop_long,
+    encode_pairs,
+    text_pairs,
+)
 from training_recipe.corpora import Corpus, Example, load_corpus
 from training_recipe.decoding_batches import ROOM
 from training_recipe.run_folder import RunFolder
@@ -93,9 +101,10 @@ def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabulari
 def _prepare(
     settings: TrainingSettings, corpus: Corpus, both: Vocabularies, config: TransformerConfig
 ) -> Prepared:
-    pairs, notes = _fitting(corpus.train, both, config, "training pairs")
-    valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
-    vary = _recut(settings, corpus, both, config)
+    texts, pairs, notes = _fitting(corpus.train, both, config, "training pairs")
+    _, valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
+    rate, longest = settings.bpe_dropout, config.max_length
+    vary = Recut(texts, pairs, both, longest, rate, settings.seed) if rate else None
     plan = _plan(pairs, settings, config, vary)
     return Prepared(
         corpus,
@@ -117,15 +126,11 @@ def _prepare(
 
 def _fitting(
     examples: list[Example], both: Vocabularies, config: TransformerConfig, what: str
-) -> tuple[list[IdPair], list[str]]:
-    return drop_long(encode_pairs(examples, *both), config.max_length, what)
-
-
-def _recut(
-    settings: TrainingSettings, corpus: Corpus, both: Vocabularies, config: TransformerConfig
-) -> Recut | None:
-    rate = settings.bpe_dropout
-    return Recut(corpus.train, both, config.max_length, rate, settings.seed) if rate else None
+) -> tuple[list[TextPair], list[IdPair], list[str]]:
+    """The pairs that are not too long, as texts and as ids, and a note on the others."""
+    texts, pairs = text_pairs(examples), encode_pairs(examples, *both)
+    kept, notes = drop_long(pairs, config.max_length, what)
+    return [texts[number] for number in kept], [pairs[number] for number in kept], notes
 
 
 def _plan(

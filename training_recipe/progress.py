@@ -99,8 +99,9 @@ class LogWindow:
 class Progress:
     """The state of the loop after ``step`` steps; step 0 is the state before training.
 
-    ``since_best`` counts the validations after the best one, ``first_loss`` is the objective per
-    token of step 1.
+    ``evaluated`` is false while a validation of ``step`` is due, ``validated`` the last step that
+    had one. ``since_best`` counts the validations after the best one, ``first_loss`` is the
+    objective per token of step 1.
     """
 
     step: int = 0
@@ -108,6 +109,7 @@ class Progress:
     index: int = 0
     backend: str = ""
     evaluated: bool = True
+    validated: int | None = None
     best_name: str | None = None
     best_score: float | None = None
     best_step: int | None = None
@@ -142,7 +144,9 @@ class Progress:
     @classmethod
     def load(cls, path: Path) -> Progress:
         """Read progress.json; a damaged file is a UserError that names it."""
-        content = ADDED | read_json(path)
+        content = read_json(path)
+        validated = None if content.get("best_step") is None else content.get("step")
+        content = dict(ADDED, validated=validated) | content
         names = [field.name for field in dataclasses.fields(cls)]
         try:
             values: dict[str, Any] = {name: content[name] for name in names}

@@ -21,6 +21,7 @@ from typing import Any
 from transformer_spec.errors import UserError
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
+AVERAGE_FOLDER = re.compile(r"average_\d{8,}_of_\d+")
 
 
 class RunFolder:
@@ -75,6 +76,11 @@ class RunFolder:
     def average(self, step: int, count: int) -> Path:
         """The folder of the mean of ``count`` checkpoints, the newest of which is ``step``'s."""
         return self.checkpoints / f"average_{step:08d}_of_{count}"
+
+    def averages(self) -> list[Path]:
+        """The folders of all means that were written."""
+        found = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        return sorted(part for part in found if AVERAGE_FOLDER.fullmatch(part.name))
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, ascending."""

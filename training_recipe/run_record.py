@@ -15,16 +15,23 @@ from transformer_spec import UserError
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "torch", "jax", "jaxlib", "flax", "optax", "sentencepiece", "sacrebleu")
+# What older records do not say.
+ADDED: dict[str, Any] = {"plan_fingerprint": None}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """``backend`` wrote ``newest_checkpoint``, or is to write the first where there is none."""
+    """``backend`` wrote ``newest_checkpoint``, or is to write the first where there is none.
+
+    ``data_fingerprint`` is of the training pairs, ``plan_fingerprint`` of their batches; records
+    of older versions have none.
+    """
 
     settings: TrainingSettings
     backend: str
     data_fingerprint: str
     newest_checkpoint: int | None = None
+    plan_fingerprint: str | None = None
 
     def save(self, path: Path) -> None:
         """Replace settings.json at once."""
@@ -53,7 +60,7 @@ class RunRecord:
 
 def _rest(content: dict[str, Any]) -> dict[str, Any]:
     names = [field.name for field in dataclasses.fields(RunRecord)[1:]]
-    return {name: content[name] for name in names}
+    return {name: (ADDED | content)[name] for name in names}
 
 
 @functools.cache

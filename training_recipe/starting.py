@@ -33,6 +33,15 @@ from training_recipe.settings import SETTINGS, TrainingSettings
 from transformer_spec import TransformerConfig, UserError, initial_weights, weight_shapes
 from transformer_spec.errors import Faults
 
+OTHER_BATCHES = (
+    "note: the pairs are put into other batches than before, as another version of this program "
+    "does; the run goes on with these, and not as it would have without the interruption"
+)
+UNKNOWN_BATCHES = (
+    "note: this run was begun by an older version, which did not record how pairs are put into "
+    "batches; if that has changed, it does not go on as it would have without the interruption"
+)
+
 
 @dataclasses.dataclass
 class Started:
@@ -64,7 +73,8 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
         raise already_there(path)
     prepared = prepare_new(settings, request.model)
     backend = make_backend(prepared.config, settings, first_weights(prepared.config, settings))
-    record = RunRecord(settings, name, prepared.fingerprint)
+    fingerprints = prepared.fingerprint, prepared.plan.fingerprint
+    record = RunRecord(settings, name, fingerprints[0], plan_fingerprint=fingerprints[1])
 
     def fill(run: RunFolder) -> None:
         prepared.save(run)
@@ -107,7 +117,12 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
     if step is not None:
         backend.restore(run.checkpoint(step))
     notes = _settle_folder(run, progress, request.invocation.from_step)
-    record = dataclasses.replace(record, settings=settings, newest_checkpoint=step)
+    plan = prepared.plan.fingerprint
+    if plan != record.plan_fingerprint:
+        notes.append(OTHER_BATCHES if record.plan_fingerprint else UNKNOWN_BATCHES)
+    record = dataclasses.replace(
+        record, settings=settings, newest_checkpoint=step, plan_fingerprint=plan
+    )
     heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
     return Started(run, record, prepared, backend, progress, [heading, *about(prepared), *notes])
 

@@ -4,30 +4,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training_recipe.batches import IdPair, encode_pairs, fits
-from training_recipe.corpora import Example
+from training_recipe.batches import IdPair, TextPair, fits
 from training_recipe.vocabulary import Vocabulary
 
 
 class Recut:
-    """The pairs of examples that fit into ``max_length``, cut as seed and epoch say.
+    """Pairs of texts, ``usual`` being their ids, cut as seed and epoch say.
 
-    What is cut is too long for no model: cuts of more than ``max_length`` tokens a side, eos
-    included, are replaced by the usual one.
+    No cut is too long for the model: one of more than ``max_length`` tokens a side, eos included,
+    is replaced by the usual one.
     """
 
     def __init__(
         self,
-        examples: Sequence[Example],
+        texts: Sequence[TextPair],
+        usual: Sequence[IdPair],
         vocabularies: tuple[Vocabulary, Vocabulary],
         max_length: int,
         rate: float,
         seed: int,
     ) -> None:
-        texts = [(example.source, text) for example in examples for text in example.targets]
-        pairs = encode_pairs(examples, *vocabularies)
-        kept = [number for number, pair in enumerate(pairs) if fits(pair, max_length)]
-        self._texts, self._usual = [texts[n] for n in kept], [pairs[n] for n in kept]
+        self._texts, self._usual = texts, usual
         self._vocabularies, self._max_length = vocabularies, max_length
         self._rate, self._seed = rate, seed
 

@@ -1,8 +1,9 @@
 """The numbers behind portable dropout: both twins drop the same elements.
 
-Whether element i of a tensor is dropped is a pure function of (seed, step, site, i), where sites
-are numbered in the order in which the model reaches them. Each twin evaluates ``hash32`` on its own
-device; this file fixes the constants and derives the key of a step in plain Python.
+Whether element i of a tensor is dropped is a pure function of (seed, number, site, i), where
+batches are numbered through all of training, and sites in the order in which the model reaches
+them. Each twin evaluates ``hash32`` on its own device; this file fixes the constants and derives
+the key of a batch in plain Python.
 """
 
 import hashlib
@@ -26,16 +27,16 @@ def hash32(x: int) -> int:
     return x * MULTIPLIER_2 & WORD
 
 
-def step_key(seed: int, step: int) -> int:
-    """The 32-bit key of one training step."""
-    digest = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=4).digest()
+def batch_key(seed: int, number: int) -> int:
+    """The key of one training batch: a hash of 32 bits, so that two of very many may be equal."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little")
 
 
 def batch_keys(seed: int, step: int, batches: int) -> list[int]:
-    """A key for each batch of a training step, none of which another step has."""
+    """A key for each batch of a training step; batches count from 1, through all steps."""
     first = (step - 1) * batches + 1
-    return [step_key(seed, number) for number in range(first, first + batches)]
+    return [batch_key(seed, number) for number in range(first, first + batches)]
 
 
 def drop_threshold(rate: float) -> int:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from training_recipe.search import never_produced
-from training_recipe.translation import load_vocabularies
-from training_recipe.vocabulary import SentencePieceVocabulary, Vocabulary
+from training_recipe.translation import load_vocabularies, small_letters
+from training_recipe.vocabulary import CharacterVocabulary, SentencePieceVocabulary
 from training_recipe.vocabulary_kinds import SPECIAL_PIECES
 from transformer_spec import TransformerConfig
 
 VOCABULARY = "vocabulary"
-SENTENCEPIECE = SentencePieceVocabulary.kind
+CHARACTERS, SENTENCEPIECE = CharacterVocabulary.kind, SentencePieceVocabulary.kind
 NUMBERS = "numbers"
 SPLIT = {
-    "characters": "list(text)",
+    CHARACTERS: "list(text.strip(){small})",
     "whitespace": "text.split()",
-    SENTENCEPIECE: "source.encode(text, out_type=str)",
+    SENTENCEPIECE: "source.encode(text.strip(), out_type=str)",
     NUMBERS: "[str(number) for number in text]",
 }
 JOIN = {
-    "characters": '"".join(tokens)',
+    CHARACTERS: '"".join(tokens)',
     "whitespace": '" ".join(tokens)',
     SENTENCEPIECE: "target.decode(tokens)",
     NUMBERS: "[int(token) for token in tokens]",
 }
 USAGE = """\
-to translate {texts} as translate.py --beam {beam} --length-penalty {penalty} does:
+to translate {texts} as translate.py {options} does:
 {imports}
 translator = ctranslate2.Translator({folder!r})
 found = translator.translate_batch(
@@ -52,12 +53,14 @@ class Tokens:
 
     A model that comes without vocabularies has the numbers themselves: "0", "1" and so on. Whoever
     makes those also knows whether the model reads an end of the source, so none is added to them.
+    ``small`` are the capitals that are read as small letters, the source lacking them.
     """
 
     source: list[str]
     target: list[str]
     source_kind: str = NUMBERS
     target_kind: str = NUMBERS
+    small: dict[int, str] = field(default_factory=dict)
 
     def settings(self, config: TransformerConfig) -> dict[str, str | bool]:
         """The special tokens by the names of CTranslate2's config.json, and what texts end with."""
@@ -81,24 +84,17 @@ def read_tokens(config: TransformerConfig, home: Path | None) -> Tokens:
     if folder is None or not folder.is_dir():
         return Tokens(_numbers(config.source_vocab_size), _numbers(config.target_vocab_size))
     sides = load_vocabularies(folder, config)
-    pieces = [_pieces(vocabulary) for vocabulary in sides]
+    pieces = [[v.token(i) for i in range(len(SPECIAL_PIECES), v.size)] for v in sides]
     special = special_tokens(set().union(*pieces))
     source, target = ([*special, *listed] for listed in pieces)
-    return Tokens(source, target, sides[0].kind, sides[1].kind)
+    letters = (chr(number) for number in range(sys.maxunicode + 1))
+    capitals = [letter for letter in letters if letter != letter.lower()]
+    small = small_letters(capitals, sides[0])
+    return Tokens(source, target, sides[0].kind, sides[1].kind, small)
 
 
 def _numbers(size: int) -> list[str]:
     return [str(number) for number in range(size)]
-
-
-def _pieces(vocabulary: Vocabulary) -> list[str]:
-    """The tokens after the special ones."""
-    if isinstance(vocabulary, SentencePieceVocabulary):
-        from sentencepiece import SentencePieceProcessor
-
-        model = SentencePieceProcessor(model_proto=vocabulary.model)  # pyright: ignore[reportCallIssue]
-        return [model.id_to_piece(i) for i in range(len(SPECIAL_PIECES), vocabulary.size)]
-    return list(vocabulary.pieces)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def special_tokens(taken: set[str]) -> list[str]:
@@ -122,16 +118,21 @@ def usage(config: TransformerConfig, tokens: Tokens, folder: Path) -> str:
     for side in pieces:
         model = folder / VOCABULARY / f"{side}.model"
         imports.append(f"{side} = SentencePieceProcessor(model_file={str(model)!r})")
+    if tokens.small:
+        capitals, letters = "".join(map(chr, tokens.small)), "".join(tokens.small.values())
+        imports.append(f"small = str.maketrans({capitals!r}, {letters!r})")
+    beam, penalty, longest = 5, 1.0, config.max_length
     return USAGE.format(
         texts=ID_TEXTS if tokens.source_kind == NUMBERS else "`texts`",
         imports="\n".join(imports),
         folder=str(folder),
-        split=SPLIT[tokens.source_kind],
+        split=SPLIT[tokens.source_kind].format(small=".translate(small)" if tokens.small else ""),
         join=JOIN[tokens.target_kind],
-        longest=config.max_length,
+        longest=longest,
         suppressed=_listed(tokens.suppressed(config)),
-        beam=5,
-        penalty=1.0,
+        options=f"--beam {beam} --length-penalty {penalty} --max-length {longest}",
+        beam=beam,
+        penalty=penalty,
         patience=PATIENCE,
     )
 

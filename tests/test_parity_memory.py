@@ -155,10 +155,12 @@ class TestCommand:
     def test_it_says_what_it_needs_and_keeps_to_it(self, folders):
         refused, _ = self.run(folders, "--max-ram", "100MiB")
         assert refused.returncode == 2 and refused.stdout == ""
-        words = r"needs about [\d.]+ GiB, ([\d.]+) GiB module by module, and 100 MiB are allowed"
+        words = (
+            r"needs about [\d.]+ GiB, ([\d.]+) ([GM])iB module by module, and 100 MiB are allowed"
+        )
         found = re.search(words, refused.stderr)
         assert found is not None, refused.stderr
-        most = int(float(found[1]) * 1024) + 64
+        most = int(float(found[1]) * {"G": 1024, "M": 1}[found[2]]) + 64
         done, peak = self.run(folders, "--max-ram", f"{most}MiB")
         report = json.loads(done.stdout)
         assert "module by module" in report["notes"][0] and report["passed"]

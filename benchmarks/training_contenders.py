@@ -1,7 +1,7 @@
 """What benchmarks/train.py compares: each trains the same model on the same batches.
 
 Ours are the backends of ``train.py`` with its usual settings, which also smooth labels, clip
-gradients and keep freed memory; the others are in outside_training.py.
+gradients and ask for huge pages; the others are in outside_training.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from benchmarks.outside_training import (
 from benchmarks.training_sizes import SIZES
 from benchmarks.turns import Turn
 from training_recipe.batches import Batch
-from training_recipe.memory_reuse import keep_freed_memory
+from training_recipe.huge_pages import VARIABLE, WANTED
 from transformer_spec import TransformerConfig
 
 JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
+# What train.py starts itself with.
+ENVIRONMENTS = {name: {VARIABLE: WANTED} for name in (JAX, TORCH)}
 
 
 def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
@@ -61,7 +63,6 @@ def ours(make_backend: Callable, settings: Any, config: TransformerConfig) -> St
 def ours_jax(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
     # XLA takes as many threads as there are cores that the process may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    keep_freed_memory()
     import jax
 
     from flax_transformer.training import make_backend
@@ -72,7 +73,6 @@ def ours_jax(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple
 
 
 def ours_torch(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
-    keep_freed_memory()
     version = torch_threads(threads)
     from torch_transformer.training import make_backend
     from training_recipe.settings import TrainingSettings

@@ -6,7 +6,6 @@ import sys
 
 from training_recipe.backend import MakeBackend
 from training_recipe.command_line import parse
-from training_recipe.huge_pages import restart_with_huge_pages
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
@@ -48,5 +47,4 @@ def import_backend(name: str) -> MakeBackend:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
     sys.exit(main())

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks.matrix_rate import best_rates  # noqa: E402
-from benchmarks.training_contenders import CONTENDERS, ENVIRONMENTS, JAX, TORCH  # noqa: E402
+from benchmarks.training_contenders import CONTENDERS, JAX, TORCH  # noqa: E402
 from benchmarks.training_sizes import SIZES, arithmetic, lengths_from  # noqa: E402
 from benchmarks.turns import Contender, contenders, ratios, summary  # noqa: E402
 
@@ -44,7 +44,7 @@ def compare(size: str, options: argparse.Namespace) -> dict[str, Any]:
     task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
     task["threads"] = options.threads
     names = [name for name in options.contenders if name in installed()]
-    with contenders("benchmarks.training_contenders", names, task, ENVIRONMENTS) as started:
+    with contenders("benchmarks.training_contenders", names, task) as started:
         for number in range(1, options.rounds + 1):
             for contender in started:
                 contender.take(number)
@@ -77,8 +77,7 @@ def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
     task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
     task["threads"] = options.threads
     rates, found = [], {}
-    ours = [JAX, TORCH]
-    with contenders("benchmarks.training_contenders", ours, task, ENVIRONMENTS) as started:
+    with contenders("benchmarks.training_contenders", [JAX, TORCH], task) as started:
         for number in range(1, options.rounds + 1):
             rates.append(best_rates(config, SIZES[size].make_batches()[0], options.threads))
             for contender in started:

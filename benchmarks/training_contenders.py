@@ -1,7 +1,7 @@
 """What benchmarks/train.py compares: each trains the same model on the same batches.
 
-Ours are the backends of ``train.py`` with its usual settings, which also smooth labels, clip
-gradients and ask for huge pages; the others are in outside_training.py.
+Ours are the backends of ``train.py`` with their usual settings, which also smooth labels and clip
+gradients; the others are in outside_training.py.
 """
 
 from __future__ import annotations
@@ -22,12 +22,9 @@ from benchmarks.outside_training import (
 from benchmarks.training_sizes import SIZES
 from benchmarks.turns import Turn
 from training_recipe.batches import Batch
-from training_recipe.huge_pages import VARIABLE, WANTED
 from transformer_spec import TransformerConfig
 
 JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
-# What train.py starts itself with.
-ENVIRONMENTS = {name: {VARIABLE: WANTED} for name in (JAX, TORCH)}
 
 
 def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:

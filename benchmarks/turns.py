@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAUSE = 0.3
 
 Turn = Callable[[int], dict[str, Any]]
-Environment = dict[str, str]
-NONE: Mapping[str, Environment] = {}
 
 
 class Contender:
@@ -35,16 +33,13 @@ class Contender:
     ``first`` holds what its first turn reported (which compiles), ``turns`` what the others did.
     """
 
-    def __init__(
-        self, module: str, name: str, task: dict[str, Any], environment: Environment
-    ) -> None:
+    def __init__(self, module: str, name: str, task: dict[str, Any]) -> None:
         self.name, self.count = name, 0
         self.turns: list[dict[str, Any]] = []
         command = [sys.executable, "-m", "benchmarks.turns", module, name, json.dumps(task)]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | environment,
-        )  # fmt: skip
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.version = self._answer()["version"]
         self.first = self._take(0)
 
@@ -84,20 +79,12 @@ class Contender:
 
 
 @contextlib.contextmanager
-def contenders(
-    module: str,
-    names: list[str],
-    task: dict[str, Any],
-    environments: Mapping[str, Environment] = NONE,
-) -> Iterator[list[Contender]]:
-    """The contenders' processes, started one after the other and ended together.
-
-    ``environments`` are variables that some of them are started with, by name.
-    """
+def contenders(module: str, names: list[str], task: dict[str, Any]) -> Iterator[list[Contender]]:
+    """The contenders' processes, started one after the other and ended together."""
     started: list[Contender] = []
     try:
         for name in names:
-            started.append(Contender(module, name, task, environments.get(name, {})))
+            started.append(Contender(module, name, task))
             first = started[-1].first["seconds"]
             print(f"  {name}: first turn {first:.1f} s", file=sys.stderr, flush=True)
         yield started

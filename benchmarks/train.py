@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import os
 import statistics
 import sys
 from pathlib import Path
@@ -26,7 +24,7 @@ sys.path[0] = str(ROOT)
 from benchmarks.matrix_rate import best_rates  # noqa: E402
 from benchmarks.training_contenders import CONTENDERS, JAX, TORCH  # noqa: E402
 from benchmarks.training_sizes import SIZES, arithmetic, lengths_from  # noqa: E402
-from benchmarks.turns import Contender, contenders, ratios, summary  # noqa: E402
+from benchmarks.turns import Contender, add_common_options, contenders, keep, ratios, summary  # noqa: E402
 
 MODULES = {"MarianMTModel": "transformers", "x-transformers": "x_transformers"}
 MODULES |= {"JoeyNMT": "joeynmt"}
@@ -96,15 +94,15 @@ def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training beside other libraries.")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(COMPARED))
-    parser.add_argument("--share", nargs="*", choices=SIZES, default=["D 512"], help="of the rate")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--rounds", type=int, default=7, help="turns that count")
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(COMPARED), help="models")
+    parser.add_argument("--share", nargs="*", choices=SIZES, default=["D 512"],
+        help="sizes whose share of the rate of matrix products is measured")  # fmt: skip
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS),
+        metavar="NAME", help=f"of {', '.join(CONTENDERS)}")  # fmt: skip
+    parser.add_argument("--dropout", type=float, default=0.1, help="its rate")
     parser.add_argument("--dropout-rng", choices=("portable", "native"), default="portable")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path, help="write all results there")
-    parser.add_argument("--plot", type=Path, help="draw the rates of --json's results there")
+    add_common_options(parser)
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"threads": options.threads, "compared": [], "share": []}
     for size in options.sizes:
@@ -113,12 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         results["compared"].append(compare(size, options))
     for size in options.share:
         results["share"].append(share(size, options))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.plot:
-        from benchmarks.pictures import draw_training
-
-        draw_training(results, options.plot)
+    keep(results, options, "draw_training")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -22,7 +21,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.translation_contenders import CONTENDERS, CT2, GENERATE  # noqa: E402
 from benchmarks.translation_model import base_config, write_models  # noqa: E402
-from benchmarks.turns import Contender, contenders, ratios, summary  # noqa: E402
+from benchmarks.turns import Contender, add_common_options, contenders, keep, ratios, summary  # noqa: E402
 
 RATE = "output_tokens"
 
@@ -69,21 +68,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Translation beside other libraries.")
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=8, help="parts of the sentences")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS),
+        metavar="NAME", help=f"of {', '.join(CONTENDERS)}")  # fmt: skip
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
-    parser.add_argument("--json", type=Path, help="write all results there")
-    parser.add_argument("--plot", type=Path, help="draw the rates there")
+    add_common_options(parser)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         results = {"threads": options.threads, "sentences": options.sentences}
         results["contenders"] = compare(Path(name), options)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.plot:
-        from benchmarks.pictures import draw_translation
-
-        draw_translation(results, options.plot)
+    keep(results, options, "draw_translation")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ its end would include the memory of the one that started it.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import json
@@ -91,6 +92,22 @@ def contenders(module: str, names: list[str], task: dict[str, Any]) -> Iterator[
     finally:
         for contender in started:
             contender.close()
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """How many threads, and where the results go."""
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
+        help="of each contender")  # fmt: skip
+    parser.add_argument("--json", type=Path, help="write all results there")
+    parser.add_argument("--plot", type=Path, help="draw the rates there")
+
+
+def keep(results: dict[str, Any], options: argparse.Namespace, picture: str) -> None:
+    """Write and draw the results where asked for; ``picture`` is a function of pictures.py."""
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if options.plot:
+        getattr(importlib.import_module("benchmarks.pictures"), picture)(results, options.plot)
 
 
 def ratios(ours: Contender, theirs: Contender, key: str) -> list[float]:

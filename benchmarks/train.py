@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--share", nargs="*", choices=SIZES, default=["D 512"],
         help="sizes whose share of the rate of matrix products is measured")  # fmt: skip
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS),
-        metavar="NAME", help=f"of {', '.join(CONTENDERS)}")  # fmt: skip
+        metavar="NAME", help=f"of {' | '.join(CONTENDERS)}")  # fmt: skip
     parser.add_argument("--dropout", type=float, default=0.1, help="its rate")
     parser.add_argument("--dropout-rng", choices=("portable", "native"), default="portable")
     add_common_options(parser)

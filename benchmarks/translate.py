@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=8, help="parts of the sentences")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS),
-        metavar="NAME", help=f"of {', '.join(CONTENDERS)}")  # fmt: skip
+        metavar="NAME", help=f"of {' | '.join(CONTENDERS)}")  # fmt: skip
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
     add_common_options(parser)
     options = parser.parse_args(arguments)

@@ -169,8 +169,12 @@ class TestCommandLine:
         ("arguments", "fault"),
         [
             ([], "the following arguments are required: RUN"),
-            (["run", "a", "--beem", "2"], "unrecognized arguments: --beem"),
-            (["run", "a", "--beam", "two"], "argument --beam: invalid int value: 'two'"),
+            (["run", "a", "--beem", "2"], "unrecognized arguments: --beem 2; did you mean --beam?"),
+            (["run", "a", "--q"], "unrecognized arguments: --q; see --help"),
+            (
+                ["run", "a", "--beam", "two"],
+                "argument --beam: invalid int value: 'two'; see --help",
+            ),
             (["run", "a", "--beam", "2", "--sample"], "beam is 2; sampling has none"),
             (["run", "a", "--nbest", "3", "--beam", "2"], "nbest is 3; a beam of 2"),
             (["run", "a", "--attention", "a.jpg"], "--attention is a.jpg; it must end with .png"),

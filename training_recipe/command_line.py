@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from typing import Any
 
-from training_recipe.declarations import REQUIRED, Declaration, as_text, closest, read_text
+from training_recipe.arguments import Formatter, Parser, closest
+from training_recipe.declarations import REQUIRED, Declaration, as_text, read_text
 from training_recipe.presets import DEFAULT_PRESET, PRESETS
 from training_recipe.request import ALL, Request, make_request
-from transformer_spec import UserError
 from transformer_spec.errors import Faults
 
 GROUPS = {
@@ -28,24 +28,14 @@ examples:
 """
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=100)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """Every flag once, in its group; values stay text so that all faults are found together."""
-    made = _Parser(
+    made = Parser(
         prog="train.py",
         usage="train.py [--backend jax|torch] [--recipe FILE | --resume RUN] [--SETTING VALUE ...]",
         description="Train an encoder-decoder Transformer in JAX or PyTorch.",
         epilog=EXAMPLES,
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )

@@ -6,12 +6,12 @@ It serves the training settings, the command's own options and the fields of Tra
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any
+
+from training_recipe.arguments import closest
 
 REQUIRED = dataclasses.MISSING
 
@@ -74,12 +74,6 @@ def _types(annotation: Any, field: dataclasses.Field) -> tuple[type, ...]:
     found = tuple(typing.get_origin(part) or part for part in parts)
     none = type(None)
     return (*found, none) if field.default is None and none not in found else found
-
-
-def closest(given: str, allowed: Iterable[str]) -> str:
-    """``; did you mean X?`` for the nearest allowed name, or nothing."""
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def read_text(declaration: Declaration, text: str) -> Any:

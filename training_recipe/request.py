@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from training_recipe.arguments import closest
 from training_recipe.declarations import (
     REQUIRED,
     Declaration,
-    closest,
     declarations,
     declared,
     range_fault,

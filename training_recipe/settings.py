@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from training_recipe.arguments import closest
 from training_recipe.corpora import CMUDICT
 from training_recipe.declarations import (
     Declaration,
-    closest,
     declarations,
     declared,
     range_fault,

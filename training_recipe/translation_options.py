@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from training_recipe.arguments import Formatter, Parser
 from training_recipe.backend import AttentionWeights, Search
 from training_recipe.search import check_search
 from transformer_spec.errors import Faults, UserError
@@ -58,24 +59,14 @@ class Options:
     batch_size: int
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32, width=100)
-
-
 def parser() -> argparse.ArgumentParser:
     """Every flag once, in its group."""
-    made = _Parser(
+    made = Parser(
         prog="translate.py",
         usage="translate.py RUN [TEXT ...] [--file FILE] [--output FILE] [--SETTING VALUE ...]",
         description="Translate texts with a trained or converted model of either framework.",
         epilog=EPILOG,
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     made.add_argument("run", metavar="RUN", type=Path, help="run folder or converted folder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,9 +57,9 @@ def run(options) -> int:
     with progress() as say:
         report = compare(options.a, options.b, settings, say)
     if options.json:
-        from parity.certificate import plain
+        from parity.certificate import report_json
 
-        print(json.dumps(plain(report), indent=2, allow_nan=False))
+        print(report_json(report))
     else:
         print(as_text(report, options.full))
     written(report, options)

@@ -91,6 +91,11 @@ def own_sha256(certificate: Certificate) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def report_json(report: Any) -> str:
+    """What ``--json`` prints: strict JSON, numbers that it cannot hold as strings."""
+    return json.dumps(plain(report), indent=2, allow_nan=False)
+
+
 def plain(value: Any) -> Any:
     """The same data with NaN and infinite numbers as the strings ``float`` reads."""
     if isinstance(value, dict):

@@ -1,6 +1,5 @@
 """The bounds of the design, each measured beside what it allows."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from convert import flax_to_torch, torch_to_flax
 from convert.checkpoints import read_checkpoint, write_flax_checkpoint, write_torch_checkpoint
 from flax_transformer.training import make_backend as make_jax
 from parity.cases import config_of, inputs, pairwise_configs
-from parity.certificate import plain
+from parity.certificate import report_json
 from parity.measures import largest, worst
 from parity.needed import check_devices, exact_numbers
 from parity.sides import as_float64
@@ -163,8 +162,8 @@ def changed_file_bytes() -> int:
 
 def print_table(rows: list[Row], as_json: bool) -> None:
     if as_json:
-        found = plain([row._asdict() | {"holds": row.holds} for row in rows])
-        print(json.dumps(found, indent=2, allow_nan=False))
+        found = [row._asdict() | {"holds": row.holds} for row in rows]
+        print(report_json(found))
         return
     width = max(len(row.what) for row in rows)
     print(f"{'largest difference of':{width}}  measured     bound  configs")

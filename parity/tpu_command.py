@@ -16,6 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from parity.certificate import report_json
 from parity.tpu_report import text_of, verdict
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import exit_status
@@ -106,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     passed = all(row["passed"] for row in rows)
     if options.json:
         report = {"format_version": 1, **request, "rows": rows, "passed": passed}
-        print(json.dumps(report, indent=2))
+        print(report_json(report))
     else:
         print(verdict(rows, request))
     return 0 if passed else 1

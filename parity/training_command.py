@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from parity.certificate import report_json
 from parity.needed import both_frameworks
 from parity.options import check_picture
 from parity.training_task import Task, check_comparable, find_task, separate
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
     passed, verdict = judge(curves["float64"], bound(config))
     if options.json:
         content = report(task, config, curves) | {"bound": bound(config), "plot": str(plot)}
-        print(json.dumps(content | {"passed": passed, "verdict": verdict}, indent=2))
+        print(report_json(content | {"passed": passed, "verdict": verdict}))
     else:
         print("\n".join([*table(curves), *summary(curves), verdict]), flush=True)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from parity.certificate import (
     Certificate,
     check_shape,
     is_intact,
-    plain,
     read_certificate,
+    report_json,
 )
 from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace, rerun: Rerun) -> int:
         say(f"card: {path}")
     say(found["verdict"])
     if options.json:
-        print(json.dumps(plain(found), indent=2, allow_nan=False))
+        print(report_json(found))
     return found["status"]
 
 

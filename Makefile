@@ -1,7 +1,7 @@
 # make train    install and train a pronunciation model (BACKEND=jax or torch)
 # make test     install and run the checks: ruff, pyright, import-linter, pytest
 # make parity   print the table of differences between the twins
-# make bench    training, translation and start-up beside other libraries, about 30 minutes
+# make bench    training, translation and start-up beside other libraries, about half an hour
 # make convert-bench   conversion beside cp, 12 GB of disk for a checkpoint of 4 GB
 BACKEND ?= jax
 PYTHON ?= python3

@@ -75,7 +75,7 @@ def seconds(backend: Backend, batch: Batch, step: int) -> float:
     """One step, waited for: the norm comes with the new weights."""
     began = time.perf_counter()
     result = backend.train_step(batch, step, 1e-4)
-    float(result.loss_sum), float(result.gradient_norm)
+    _ = float(result.loss_sum), float(result.gradient_norm)
     return time.perf_counter() - began
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.turns import use_cores
 from training_recipe.batches import Batch
 from transformer_spec import TransformerConfig
 
@@ -53,7 +53,7 @@ def products(library: str, shape: Shape, threads: int) -> Product:
         torch.set_num_threads(threads)
         left, right, out = torch.from_numpy(a), torch.from_numpy(b), torch.empty(n, o)
         return lambda: torch.mm(left, right, out=out)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    use_cores(threads)
     import jax
 
     compiled, left, right = jax.jit(lambda x, y: x @ y), jax.device_put(a), jax.device_put(b)

@@ -5,14 +5,14 @@ torch.nn.Transformer, MarianMTModel, x-transformers and JoeyNMT (those that are 
 ``bench``), each in a process of its own, taking turns round after round. Each drops out where its
 own training does, with the same rate; ``--dropout 0`` compares them without. Rates count real
 tokens, not padding. The first turn, in which XLA compiles, is reported apart. Each ratio is the
-median of the rounds' ratios. ``--share`` measures which share of this machine's float32
-matrix-product rate a whole step reaches.
+median of the rounds' ratios. At the end stands which share of this machine's float32
+matrix-product rate a whole step at D 512 reaches; ``--share`` with no size leaves that out. Ctrl-C
+keeps the rounds that are whole.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import statistics
 import sys
 from pathlib import Path
@@ -22,31 +22,39 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks.matrix_rate import best_rates  # noqa: E402
-from benchmarks.training_contenders import CONTENDERS, JAX, TORCH  # noqa: E402
+from benchmarks.training_contenders import CONTENDERS, MODULES  # noqa: E402
 from benchmarks.training_sizes import SIZES, arithmetic, lengths_from  # noqa: E402
-from benchmarks.turns import Contender, add_common_options, contenders, keep, ratios, summary  # noqa: E402
+from benchmarks.turns import (  # noqa: E402
+    JAX,
+    TORCH,
+    Contender,
+    add_common_options,
+    at_least_one,
+    contenders,
+    installed,
+    keep,
+    ratios,
+    summary,
+    take_turns,
+)
 
-MODULES = {"MarianMTModel": "transformers", "x-transformers": "x_transformers"}
-MODULES |= {"JoeyNMT": "joeynmt"}
 RATE = "target_tokens"
 COMPARED = ("D 256", "Multi30k")
 
 
-def installed() -> list[str]:
-    """The contenders whose library is there."""
-    return [n for n in CONTENDERS if n not in MODULES or importlib.util.find_spec(MODULES[n])]
-
-
 def compare(size: str, options: argparse.Namespace) -> dict[str, Any]:
     """Results of one size at one dropout rate."""
-    task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
-    task["threads"] = options.threads
-    names = [name for name in options.contenders if name in installed()]
+    task, names = task_of(size, options), installed(options.contenders, MODULES)
     with contenders("benchmarks.training_contenders", names, task) as started:
-        for number in range(1, options.rounds + 1):
-            for contender in started:
-                contender.take(number)
-        return task | {"lengths": lengths_from(size)} | report(started)
+        complete = take_turns(started, options.rounds)
+        found = {"lengths": lengths_from(size), "complete": complete}
+        return task | found | report(started)
+
+
+def task_of(size: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What a contender is told."""
+    task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
+    return task | {"threads": options.threads}
 
 
 def report(started: list[Contender]) -> dict[str, Any]:
@@ -72,9 +80,8 @@ def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
     """Which share of the best measured matrix-product rate whole steps reach."""
     config = SIZES[size].config(options.dropout)
     work = sum(arithmetic(config, batch) for batch in SIZES[size].make_batches())
-    task = {"size": size, "dropout": options.dropout, "dropout_rng": options.dropout_rng}
-    task["threads"] = options.threads
     rates, found = [], {}
+    task = task_of(size, options)
     with contenders("benchmarks.training_contenders", [JAX, TORCH], task) as started:
         for number in range(1, options.rounds + 1):
             rates.append(best_rates(config, SIZES[size].make_batches()[0], options.threads))
@@ -94,7 +101,7 @@ def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training beside other libraries.")
-    parser.add_argument("--rounds", type=int, default=7, help="turns that count")
+    parser.add_argument("--rounds", type=at_least_one, default=7, help="turns that count")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(COMPARED), help="models")
     parser.add_argument("--share", nargs="*", choices=SIZES, default=["D 512"],
         help="sizes whose share of the rate of matrix products is measured")  # fmt: skip
@@ -105,13 +112,22 @@ def main(arguments: list[str] | None = None) -> None:
     add_common_options(parser)
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"threads": options.threads, "compared": [], "share": []}
+    try:
+        measure(options, results)
+    finally:
+        keep(results, options, "draw_training")
+
+
+def measure(options: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Every size; what is measured stands in ``results`` at once."""
     for size in options.sizes:
         dropout = f"dropout {options.dropout} ({options.dropout_rng})"
         print(f"{size}, {dropout}, sentences {lengths_from(size)}", flush=True)
         results["compared"].append(compare(size, options))
+        if not results["compared"][-1]["complete"]:
+            return
     for size in options.share:
         results["share"].append(share(size, options))
-    keep(results, options, "draw_training")
 
 
 if __name__ == "__main__":

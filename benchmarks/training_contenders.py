@@ -6,7 +6,6 @@ gradients; the others are in outside_training.py.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,11 +19,9 @@ from benchmarks.outside_training import (
     x_transformers,
 )
 from benchmarks.training_sizes import SIZES
-from benchmarks.turns import Turn
+from benchmarks.turns import JAX, TORCH, Turn, use_cores
 from training_recipe.batches import Batch
 from transformer_spec import TransformerConfig
-
-JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
 
 
 def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
@@ -58,8 +55,7 @@ def ours(make_backend: Callable, settings: Any, config: TransformerConfig) -> St
 
 
 def ours_jax(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
-    # XLA takes as many threads as there are cores that the process may use.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    use_cores(threads)
     import jax
 
     from flax_transformer.training import make_backend
@@ -85,4 +81,9 @@ CONTENDERS: dict[str, Callable[[TransformerConfig, str, int], tuple[str, Step]]]
     "MarianMTModel": marian,
     "x-transformers": x_transformers,
     "JoeyNMT": joeynmt,
+}
+MODULES = {
+    "MarianMTModel": "transformers",
+    "x-transformers": "x_transformers",
+    "JoeyNMT": "joeynmt",
 }

@@ -19,22 +19,31 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
-from benchmarks.translation_contenders import CONTENDERS, CT2, GENERATE  # noqa: E402
+from benchmarks.translation_contenders import CONTENDERS, CT2, GENERATE, MODULES, USUAL  # noqa: E402
 from benchmarks.translation_model import base_config, write_models  # noqa: E402
-from benchmarks.turns import Contender, add_common_options, contenders, keep, ratios, summary  # noqa: E402
+from benchmarks.turns import (  # noqa: E402
+    Contender,
+    add_common_options,
+    at_least_one,
+    contenders,
+    installed,
+    keep,
+    ratios,
+    summary,
+    take_turns,
+)
 
 RATE = "output_tokens"
 
 
 def compare(place: Path, options: argparse.Namespace) -> dict[str, Any]:
-    write_models(place, base_config(**options.model))
+    names = installed(options.contenders, MODULES)
+    wanted = {MODULES[name] for name in names if name in MODULES}
+    write_models(place, base_config(**options.model), wanted)
     task = {"place": str(place), "threads": options.threads, "sentences": options.sentences}
     task |= {"rounds": options.rounds, "model": options.model}
-    names = list(options.contenders)
     with contenders("benchmarks.translation_contenders", names, task) as started:
-        for number in range(1, options.rounds + 1):
-            for contender in started:
-                contender.take(number)
+        take_turns(started, options.rounds)
         return report(started)
 
 
@@ -66,13 +75,15 @@ def equal_share(one: Contender, other: Contender) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Translation beside other libraries.")
-    parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=8, help="parts of the sentences")
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS),
-        metavar="NAME", help=f"of {' | '.join(CONTENDERS)}")  # fmt: skip
+    parser.add_argument("--sentences", type=at_least_one, default=1000)
+    parser.add_argument("--rounds", type=at_least_one, default=8, help="parts of the sentences")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL,
+        metavar="NAME", help=f"of {' | '.join(CONTENDERS)} [without bfloat16]")  # fmt: skip
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
     add_common_options(parser)
     options = parser.parse_args(arguments)
+    if options.rounds > options.sentences:
+        parser.error(f"--rounds is {options.rounds}; there are {options.sentences} sentences")
     with tempfile.TemporaryDirectory() as name:
         results = {"threads": options.threads, "sentences": options.sentences}
         results["contenders"] = compare(Path(name), options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import numpy as np
 
 from benchmarks.outside_training import torch_threads
 from benchmarks.translation_model import OUTPUT_LENGTH, base_config, sentences
-from benchmarks.turns import Turn
+from benchmarks.turns import JAX, TORCH, Turn, use_cores
 
-JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
 JAX_BF16, TORCH_BF16 = f"{JAX}, bfloat16", f"{TORCH}, bfloat16"
 GENERATE, CT2, CT2_INT8 = "transformers generate", "CTranslate2", "CTranslate2, int8"
 BATCH, BEAM = 32, 5
@@ -25,13 +23,12 @@ Translate = Callable[[Ids], Ids]
 def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
     """Version and turn of a contender; turn n translates the n-th part of the sentences."""
     ids = sentences(task["sentences"], base_config(**task["model"]))
-    part = -(-len(ids) // task["rounds"])
+    parts = np.array_split(np.arange(len(ids)), task["rounds"])
     version, translate = CONTENDERS[name](Path(task["place"]), task["threads"])
 
     def turn(number: int) -> dict[str, Any]:
         # Turn 0 warms up on everything of the first part, so that every shape is compiled.
-        first = max(number - 1, 0) * part
-        outputs = translate(ids[first : first + part])
+        outputs = translate([ids[chosen] for chosen in parts[max(number - 1, 0)]])
         return {"outputs": outputs, "done": {"output_tokens": sum(map(len, outputs))}}
 
     return version, turn
@@ -55,7 +52,7 @@ def ours(backend: Any, model: Any) -> Translate:
 
 
 def jax_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str, Translate]:
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    use_cores(threads)
     import jax
     from flax import nnx
 
@@ -141,3 +138,6 @@ CONTENDERS: dict[str, Callable[[Path, int], tuple[str, Translate]]] = {
     CT2: ctranslate2,
     CT2_INT8: lambda place, threads: ctranslate2(place, threads, "int8"),
 }
+MODULES = {GENERATE: "transformers", CT2: "ctranslate2", CT2_INT8: "ctranslate2"}
+# Processors without bfloat16 instructions take four times as long in it.
+USUAL = [name for name in CONTENDERS if name not in (JAX_BF16, TORCH_BF16)]

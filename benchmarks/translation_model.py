@@ -55,14 +55,21 @@ def sentences(count: int, config: TransformerConfig) -> list[list[int]]:
     return [draw.integers(2, config.pad_id, length).tolist() for length in lengths]
 
 
-def write_models(place: Path, config: TransformerConfig) -> None:
-    """Folders ``ours``, ``marian`` (by ``python -m convert``), ``ctranslate2`` (by its own)."""
+def write_models(place: Path, config: TransformerConfig, wanted: set[str]) -> None:
+    """Folder ``ours``, and for libraries that are wanted ``marian`` and ``ctranslate2``.
+
+    ``python -m convert`` writes the former, CTranslate2's own converter the latter.
+    """
     ours = place / "ours"
     ours.mkdir()
     config.save(ours / "config.json")
     write_torch_checkpoint(ours, Checkpoint(random_weights(config)))
+    if not wanted:
+        return
     convert = [sys.executable, "-m", "convert", str(ours), str(place / "marian"), "--to", "marian"]
     subprocess.run(convert, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    if "ctranslate2" not in wanted:
+        return
     own = [sys.executable, "-m", "benchmarks.translation_model"]
     own += [str(place / "marian"), str(place / "ctranslate2")]
     subprocess.run(own, cwd=ROOT, check=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import statistics
@@ -24,6 +25,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # Threads of a library that has just worked look out for more work this long: 0.2 s in OpenMP.
 PAUSE = 0.3
+
+JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
 
 Turn = Callable[[int], dict[str, Any]]
 
@@ -52,8 +55,9 @@ class Contender:
 
     def _take(self, number: int) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{number}\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # one that ended gives no answer either
+            self.process.stdin.write(f"{number}\n")
+            self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -68,7 +72,8 @@ class Contender:
         """End the process."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
         self.process.wait()
 
     def median(self, key: str) -> float:
@@ -94,19 +99,64 @@ def contenders(module: str, names: list[str], task: dict[str, Any]) -> Iterator[
             contender.close()
 
 
+def installed(names: list[str], modules: dict[str, str]) -> list[str]:
+    """Those whose library is there; which are left out is said."""
+    found = [n for n in names if n not in modules or importlib.util.find_spec(modules[n])]
+    if left_out := [name for name in names if name not in found]:
+        print(f"not installed: {', '.join(left_out)}", file=sys.stderr)
+    if not found:
+        raise SystemExit("nothing is left to compare; the extra `bench` installs the others")
+    return found
+
+
+def take_turns(started: list[Contender], rounds: int) -> bool:
+    """All rounds, or after Ctrl-C the whole ones, of which there is at least one: then False."""
+    try:
+        for number in range(1, rounds + 1):
+            for contender in started:
+                contender.take(number)
+    except KeyboardInterrupt:
+        whole = min(len(contender.turns) for contender in started)
+        if not whole:
+            raise
+        for contender in started:
+            del contender.turns[whole:]
+        print(f"stopped after {whole} of {rounds} rounds", file=sys.stderr)
+        return False
+    return True
+
+
+def use_cores(threads: int) -> None:
+    """Leave this process so many cores; XLA takes a thread for each that it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
 def add_common_options(parser: argparse.ArgumentParser) -> None:
     """How many threads, and where the results go."""
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)),
+    parser.add_argument("--threads", type=at_least_one, default=len(os.sched_getaffinity(0)),
         help="of each contender")  # fmt: skip
-    parser.add_argument("--json", type=Path, help="write all results there")
-    parser.add_argument("--plot", type=Path, help="draw the rates there")
+    parser.add_argument("--json", type=_output, help="write all results there")
+    parser.add_argument("--plot", type=_output, help="draw the rates there")
+
+
+def at_least_one(text: str) -> int:
+    """A number of rounds, of sentences."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
+def _output(text: str) -> Path:
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
+    return Path(text)
 
 
 def keep(results: dict[str, Any], options: argparse.Namespace, picture: str) -> None:
     """Write and draw the results where asked for; ``picture`` is a function of pictures.py."""
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.plot:
+    if options.plot and results.get("compared") != []:
         getattr(importlib.import_module("benchmarks.pictures"), picture)(results, options.plot)
 
 

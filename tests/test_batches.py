@@ -166,7 +166,7 @@ class TestPlan:
         source, target = draw.integers(1, 100, (2, 130_000))
         start = time.process_time()
         boxes = partition(source, target, 4096, 12)
-        assert time.process_time() - start < 1
+        assert time.process_time() - start < 5  # a quadratic one takes minutes
         assert len(boxes) == 12
 
 

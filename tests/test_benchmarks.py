@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import training_sizes
+from benchmarks import train, training_contenders, training_sizes, translate
 from benchmarks.pictures import draw_training, draw_translation
-from benchmarks.training_sizes import SIZES, arithmetic, full_batch, multi30k_pairs
+from benchmarks.training_contenders import CONTENDERS, MODULES
+from benchmarks.training_sizes import SIZES, Size, arithmetic, full_batch, multi30k_pairs
 from benchmarks.translate import equal_share
 from benchmarks.translation_contenders import in_batches
 from benchmarks.translation_model import base_config, random_weights, sentences
-from benchmarks.turns import Contender, contenders, ratios
+from benchmarks.turns import Contender, contenders, installed, ratios, take_turns
 from training_recipe.batches import BatchPlan
 
 COUNTING = """
@@ -43,6 +44,67 @@ def test_a_contender_that_fails_ends_the_benchmark(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(SystemExit, match="a ended with status 1"):
         Contender("failing", "a", {})
+
+
+DYING = """
+def make(name, task):
+    return "1.0", lambda number: {"done": {}} if name == "b" or number < 2 else exit(3)
+"""
+
+
+def test_a_contender_that_dies_is_named_and_the_others_end(tmp_path, monkeypatch):
+    (tmp_path / "dying.py").write_text(DYING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("benchmarks.turns.PAUSE", 0)
+    with (
+        pytest.raises(SystemExit, match="a ended with status 3"),
+        contenders("dying", ["a", "b"], {}) as started,
+    ):
+        take_turns(started, 5)
+    assert [c.process.poll() for c in started] == [3, 0]
+
+
+def test_whole_rounds_count_after_an_interrupt(monkeypatch):
+    def interrupt(number):
+        raise KeyboardInterrupt
+
+    one, other = made("a", []), made("b", [])
+    for contender, take in ((one, one.turns.append), (other, other.turns.append)):
+        monkeypatch.setattr(contender, "take", take)
+    assert take_turns([one, other], 2) is True and one.turns == other.turns == [1, 2]
+    monkeypatch.setattr(other, "take", interrupt)
+    assert take_turns([one, other], 2) is False and one.turns == other.turns == [1, 2]
+    del one.turns[:], other.turns[:]
+    with pytest.raises(KeyboardInterrupt):
+        take_turns([one, other], 2)
+
+
+def test_libraries_that_are_not_there_are_left_out(monkeypatch, capsys):
+    modules = {"a": "no_such_module", "b": "json"}
+    assert installed(["a", "b", "c"], modules) == ["b", "c"]
+    assert capsys.readouterr().err == "not installed: a\n"
+    with pytest.raises(SystemExit, match="nothing is left to compare"):
+        installed(["a"], modules)
+
+
+@pytest.mark.parametrize("arguments", [["--json", "no/x.json"], ["--rounds", "0"]])
+def test_mistakes_are_found_before_the_work(arguments, monkeypatch, capsys):
+    for module in (train, translate):
+        with pytest.raises(SystemExit, match="2"):
+            module.main(arguments)
+        assert "argument --" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_contender_learns(name, monkeypatch):
+    if name in MODULES:
+        pytest.importorskip(MODULES[name])
+    monkeypatch.setitem(SIZES, "tiny", Size(1, 32, 64, 2, (4, 7), 2))
+    monkeypatch.setattr(training_contenders, "use_cores", lambda threads: None)
+    task = {"size": "tiny", "dropout": 0.0, "dropout_rng": "portable", "threads": 1}
+    _, turn = training_contenders.make(name, task)
+    losses = [turn(number)["loss"] for number in range(3)]
+    assert np.isfinite(losses).all() and losses[2] < losses[1] < losses[0]
 
 
 def made(name, turns):

@@ -73,7 +73,10 @@ def test_loss_and_gradients(monkeypatch, run, smoothing: float, bias: bool, chun
 def test_no_gradient_is_computed_where_none_is_asked_for(monkeypatch) -> None:
     made = []
     monkeypatch.setattr(torch_side.torch, "mm", lambda *a, **k: made.append(a))
-    states, weight, bias, targets = (torch.from_numpy(p) for p in arrays(True))
-    with torch.no_grad():
-        torch_side.smoothed_cross_entropy(states, weight, bias, targets, PAD, 0.1)
+    *factors, targets = (torch.from_numpy(p) for p in arrays(True))
+    for factor in factors:
+        factor.requires_grad_()
+    for context in (torch.no_grad, torch.inference_mode):
+        with context():
+            torch_side.smoothed_cross_entropy(*factors, targets, PAD, 0.1)
     assert made == []

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.training_sizes import MULTI30K, multi30k_folders
 from training_recipe.batch_shapes import partition
 from training_recipe.downloads import corpus_folder
 from training_recipe.preparation import prepare_new
@@ -12,15 +13,11 @@ from training_recipe.request import make_request
 from transformer_spec.errors import Faults
 
 TOKENIZED = "{}.lc.norm.tok"
-# Where train.py downloads it to, and where it may lie beside this repository.
-PLACES = (
-    corpus_folder("multi30k-en-de"),
-    Path(__file__).resolve().parents[2] / "shared" / "data" / "multi30k",
-)
-DATA = next((p for p in PLACES if (p / f"{TOKENIZED.format('train')}.en").is_file()), None)
+DATA = next(iter(multi30k_folders()), None)
+MISSING = f"Multi30k is neither in {MULTI30K} nor in {corpus_folder('multi30k-en-de')}"
 
 
-@pytest.mark.skipif(DATA is None, reason=f"neither {' nor '.join(map(str, PLACES))} is there")
+@pytest.mark.skipif(DATA is None, reason=MISSING)
 def test_less_than_a_tenth_is_padding_in_twelve_shapes() -> None:
     """As in the published setting: 10,000 joint BPE units, batches of 4,096 tokens."""
     splits = {"data": "train", "valid": "val", "test": "test_2016_flickr"}

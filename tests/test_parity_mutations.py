@@ -45,6 +45,10 @@ FAMILIES = {
 }  # fmt: skip
 
 
+# With learned positions, and with words that are not scaled, these change nothing.
+HARMLESS = {"sinusoid layout", "sinusoid frequency", "place of the scale"}
+
+
 def plant(config, mutation):
     """(first sub-step that differs, both sides, both traces, ids) of its first visible variant."""
     right = torch_side(config)
@@ -69,10 +73,12 @@ def test_every_bug_is_caught_and_nine_in_ten_are_named(family, request):
     """All are caught; each slip is explained in one family, and in all with --every-bug."""
     config = FAMILIES[family]
     all_of_them = request.config.getoption("--every-bug")
-    planted, asked, unnamed = 0, 0, []
+    planted, asked, unnamed, unseen = 0, 0, [], set()
     for number, mutation in enumerate(MUTATIONS):
         found = plant(config, mutation)
         if found is None:
+            if any(True for _ in mutation.variants(subject_of(torch_side(config)))):
+                unseen.add(mutation.name)
             continue
         step, sides, traces, ids = found
         planted += 1
@@ -85,6 +91,7 @@ def test_every_bug_is_caught_and_nine_in_ten_are_named(family, request):
                 unnamed.append((mutation.name, [str(cause) for cause in causes]))
     print(f"{family}: {planted} planted, {asked} asked for, not named: {unnamed}")
     assert planted >= 25
+    assert unseen == (HARMLESS if family in ("bart", "tutorial") else set())
     assert len(unnamed) <= 0.1 * asked, unnamed
 
 

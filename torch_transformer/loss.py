@@ -24,13 +24,14 @@ def smoothed_cross_entropy(
 
     Label smoothing as in Szegedy et al. 2016, section 7, with the uniform prior over all V words.
     """
-    return _ChunkedLoss.apply(*factors(states, weight), bias, targets, pad_id, smoothing)
+    wanted = torch.is_grad_enabled()  # never so inside of forward
+    return _ChunkedLoss.apply(*factors(states, weight), bias, targets, pad_id, smoothing, wanted)
 
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, states, weight, bias, targets, pad_id, smoothing):
-        wanted = any(ctx.needs_input_grad)
+    def forward(ctx, states, weight, bias, targets, pad_id, smoothing, wanted):
+        wanted = wanted and any(ctx.needs_input_grad)
         dtype = wide(weight.dtype)  # of sums, and of the bias, which is never rounded
         loss, weight_sum = weight.new_zeros((), dtype=dtype), weight.sum(0, dtype=dtype)
         d_states = torch.zeros_like(states) if wanted else None
@@ -55,7 +56,7 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *upstream):
         scaled = (None if kept is None else kept * upstream[0] for kept in ctx.saved_tensors)
-        return *scaled, None, None, None
+        return *scaled, None, None, None, None
 
 
 def _chunk(

@@ -16,13 +16,17 @@ from transformer_spec.errors import exit_status
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 when done, 2 for a user's mistake, 130 when interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    return exit_status(lambda: run_command(given), "interrupted; nothing was written")
+
+
+def run_command(given: list[str]) -> None:
+    """Read the arguments by the parser of the command that they name, and do it."""
     if given[:1] == [INSPECT]:
-        options, command = inspect_parser().parse_args(given[1:]), show
+        show(inspect_parser().parse_args(given[1:]))
     elif given[:1] == [AVERAGE]:
-        options, command = average_parser().parse_args(given[1:]), write_mean
+        write_mean(average_parser().parse_args(given[1:]))
     else:
-        options, command = parser().parse_args(given), convert
-    return exit_status(lambda: command(options), "interrupted; nothing was written")
+        convert(parser().parse_args(given))
 
 
 def show(options: Namespace) -> None:

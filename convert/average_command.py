@@ -8,6 +8,7 @@ from pathlib import Path
 from convert.averaging import write_average
 from convert.conversion import carry, check_destination
 from convert.formats.atomic import written_aside
+from training_recipe.arguments import Parser
 from training_recipe.checkpoints import averaged_steps
 from training_recipe.run_folder import RunFolder
 from training_recipe.run_record import RunRecord
@@ -21,9 +22,7 @@ time. Nothing of the run is changed."""
 
 def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
-    result = argparse.ArgumentParser(
-        prog="python -m convert average", description=DESCRIPTION, allow_abbrev=False
-    )
+    result = Parser(prog="python -m convert average", description=DESCRIPTION, allow_abbrev=False)
     result.add_argument("source", type=Path, metavar="RUN", help="run folder, of either backend")
     result.add_argument("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
     result.add_argument(

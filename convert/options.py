@@ -12,6 +12,7 @@ from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from convert.folders import is_foreign
 from convert.targets import CONTAINERS, TARGETS
+from training_recipe.arguments import Parser
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DESCRIPTION = """Convert a model between the PyTorch and the Flax twin, or from another code's
@@ -45,7 +46,7 @@ CONFIG_FIELDS = dataclasses.fields(TransformerConfig)
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m convert",
         usage=USAGE,
         description=DESCRIPTION,
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def inspect_parser() -> argparse.ArgumentParser:
     """The flags of ``python -m convert inspect``."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m convert inspect",
         description="What a checkpoint is, from its headers alone; no tensor is read.",
         allow_abbrev=False,

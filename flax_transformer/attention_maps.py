@@ -50,14 +50,14 @@ def compiled(
     graph, weights, source: Int[Array, "B S"], target: Int[Array, "B T"]
 ) -> dict[str, Array]:
     """The weights of every kind by the model of a graph and its weights, as one program."""
-    model, T = nnx.merge(graph, weights), target.shape[1]
+    model, S, T = nnx.merge(graph, weights), source.shape[1], target.shape[1]
     heard = listen(model)
     model(source, target)
     source_mask = padding_mask(model.real_tokens(source))
     real = model.real_target_tokens(target)
     target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
-    masks = {"cross": source_mask, "encoder": source_mask, "decoder": target_mask}
-    return {kind: stacked(model, heard, kind, mask) for kind, mask in masks.items()}
+    masks = {"cross": (source_mask, T), "encoder": (source_mask, S), "decoder": (target_mask, T)}
+    return {kind: stacked(model, heard, kind, *given) for kind, given in masks.items()}
 
 
 class Listening(nnx.Module):
@@ -89,7 +89,7 @@ def attentions(model: Transformer) -> dict[str, MultiHeadAttention]:
 
 
 def stacked(
-    model: Transformer, heard: dict[str, Array], kind: str, mask: Bool[Array, "B 1 #Q K"]
+    model: Transformer, heard: dict[str, Array], kind: str, mask: Bool[Array, "B 1 #Q K"], Q: int
 ) -> Float[Array, "L B H Q K"]:
     """The weights of a kind of attention, the first layer first."""
     config, place = model.config, PLACES[kind]
@@ -98,7 +98,7 @@ def stacked(
     for name in map(place.format, range(layer_count(kind, config))):
         queries, keys = (heard[f"{name}.{part}"] for part in PROJECTIONS)
         layers.append(weights_of(modules[name], queries, keys, mask))
-    none = 0, len(mask), config.num_heads, *mask.shape[2:]
+    none = 0, len(mask), config.num_heads, Q, mask.shape[3]
     return jnp.stack(layers) if layers else jnp.zeros(none)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 
 FOLDER = "jax"
-ENTRIES = "*-cache"
+ENTRIES = "*/*-cache"
 LEAST_SECONDS = 0.3  # of compilation, for a program to be kept
 MOST_DAYS, MOST_BYTES = 30, 1 << 30
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -37,7 +37,7 @@ def keep_compiled_programs() -> None:
     folder = cache_folder()
     if not is_own(folder):
         return
-    remove_old(folder)
+    remove_old(folder.parent)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
     # An entry that another process has half written is compiled again, which is no fault.
@@ -76,12 +76,15 @@ def is_own(folder: Path) -> bool:
 def remove_old(folder: Path) -> None:
     """Remove entries older than a month, and the oldest of those that take too much room.
 
-    A damaged entry, which JAX never writes again, thus goes too.
+    ``folder`` holds those of all machines, and of this one before its kernel was renewed. A damaged
+    entry, which JAX never writes again, thus goes too.
     """
-    oldest, room = time.time() - MOST_DAYS * 24 * 3600, MOST_BYTES
-    with contextlib.suppress(OSError):
-        entries = [(path.stat(), path) for path in folder.glob(ENTRIES)]
-        for status, path in sorted(entries, key=lambda entry: -entry[0].st_mtime):
-            room -= status.st_size
-            if status.st_mtime < oldest or room < 0:
+    oldest, room, entries = time.time() - MOST_DAYS * 24 * 3600, MOST_BYTES, []
+    for path in folder.glob(ENTRIES):
+        with contextlib.suppress(OSError):  # another process cleans too
+            entries.append((path.stat(), path))
+    for status, path in sorted(entries, key=lambda entry: -entry[0].st_mtime):
+        room -= status.st_size
+        if status.st_mtime < oldest or room < 0:
+            with contextlib.suppress(OSError):
                 path.unlink()

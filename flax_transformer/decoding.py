@@ -106,12 +106,12 @@ def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
 
 
 def begin(
-    model: Transformer, task: Task, length: int, N: int
+    model: Transformer, task: Task, length: int, outputs: int = 1, groups: int = 1
 ) -> tuple[DecodingState, Int[Array, "R 1"], Outputs]:
-    """The state, the decoder's start token and N empty outputs of each row."""
-    B, config = len(task.source), model.config
+    """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
+    B, N, config = len(task.source), outputs * groups, model.config
     memory = model.encode(task.source)
-    state = start(model, memory, task.source, length, N)
+    state = start(model, memory, task.source, length, outputs, groups)
     last = jnp.full((B * N, 1), config.decoder_start_id or 0, jnp.int32)
     tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)
     sums = jnp.zeros((B, N), jnp.promote_types(memory.dtype, jnp.float32))
@@ -130,7 +130,7 @@ def log_probabilities(
 def chain_search(model: Transformer, task: Task, length: int, N: int, top_k: int) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
     done = (task.limits == 0)[:, None].repeat(N, 1)
-    chains = Chains(*begin(model, task, length, N), done)
+    chains = Chains(*begin(model, task, length, groups=N), done)
     return jax.lax.while_loop(
         lambda chains: ~chains.done.all(),
         lambda chains: chain_step(model, task, chains, top_k),

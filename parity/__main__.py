@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parity.given import local_path
+from parity.given import MODULE, local_path
 from parity.needed import both_frameworks, progress
 from parity.options import check_picture, parser
 from transformer_spec import Faults, UserError
@@ -27,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] and given[0] in COMMANDS:
         return command(given[0])(given[1:])
-    options = parser().parse_args(given)
-    return exit_status(lambda: run(options), "stopped before the comparison was complete")
+    return exit_status(
+        lambda: run(parser().parse_args(given)), "stopped before the comparison was complete"
+    )
 
 
 def command(word: str):
@@ -75,13 +76,22 @@ def check_options(options) -> None:
     if options.plot is not None:
         check_picture(Path(options.plot), faults)
     if options.certificate or options.card:
-        from parity.certificate import check_folder
-
-        try:
-            check_folder(local_path(options.b))
-        except UserError as error:
-            faults.add(f"--certificate: {error}")
+        flag = "--certificate" if options.certificate else "--card"
+        check_place(flag, options.b, faults)
     faults.raise_if_any("cannot compare")
+
+
+def check_place(flag: str, b: str, faults: Faults) -> None:
+    """A certificate and a card lie in B's folder."""
+    from parity.certificate import check_folder
+
+    if b.startswith(MODULE):
+        faults.add(f"{flag}: it goes into the folder of a checkpoint, and B, {b}, is code")
+        return
+    try:
+        check_folder(local_path(b))
+    except UserError as error:
+        faults.add(f"{flag}: {error}")
 
 
 def written(report: dict, options) -> None:

@@ -53,7 +53,9 @@ def card(certificate: Certificate) -> str:
 
 def and_of_a(certificate: Certificate) -> str:
     files = certificate.get("a_files")
-    return "" if files is None else f" and of {len(files)} files of A"
+    if files is None:
+        return ""
+    return f" and of {sum('sha256' in entry for entry in files.values())} files of A"
 
 
 def side(content: dict[str, Any]) -> str:

@@ -148,7 +148,7 @@ def run(subject: Subject, ids: Ids, until: str | None = None, dtype: str = "floa
 @functools.lru_cache(maxsize=4)
 def _skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
     with contextlib.ExitStack() as stack:
-        for kind in (nn.Linear, nn.Embedding, nn.LayerNorm):
+        for kind in (nn.Linear, nn.LayerNorm):
             stack.enter_context(mock.patch.object(kind, "reset_parameters", lambda _: None))
         stack.enter_context(mock.patch.object(torch_model, "initialise", lambda *_: None))
         return torch_transformer.Transformer(config, dtype=dtype)

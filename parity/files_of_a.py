@@ -8,7 +8,7 @@ from typing import Any
 from convert.folders import CONFIG, locate
 from convert.formats.shards import INDEX_SUFFIX
 from parity.fingerprints import Files, read_files, read_named
-from parity.given import MODULE, exists, local_path
+from parity.given import HUGGING_FACE, MODULE, exists, local_path
 
 
 def files_of_a(given: str, not_covered: tuple[str, ...]) -> dict[str, dict[str, Any]] | None:
@@ -21,7 +21,10 @@ def files_of_a(given: str, not_covered: tuple[str, ...]) -> dict[str, dict[str, 
     path = local_path(given)
     if not exists(str(path)):
         return None
-    files = found_files(path, given.startswith(MODULE), not_covered)
+    if given.startswith(HUGGING_FACE):
+        files = read_files(path, not_covered, follow=True)
+    else:
+        files = found_files(path, given.startswith(MODULE), not_covered)
     entries = files.found | {name: {"fault": why} for name, why in files.faults.items()}
     return {n: e for n, e in sorted(entries.items()) if Path(n).name not in not_covered}
 

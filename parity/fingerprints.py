@@ -33,18 +33,18 @@ def read_files(
     """Fingerprint every file below a folder, with a bar in bytes; no link is followed out of it.
 
     ``without`` are names at the top of the folder that are left out; so is what a killed process
-    left half-written of ``ours``. With ``follow`` a link to a file counts as the file.
+    left half-written of ``ours``. With ``follow`` a link counts as what it leads to.
     """
     files, paths = Files({}, {}), {}
 
     def unreadable(error: OSError) -> None:
         files.faults[relative(Path(error.filename), folder)] = error.strerror or str(error)
 
-    for place, folders, names in os.walk(folder, onerror=unreadable):
+    for place, folders, names in os.walk(folder, onerror=unreadable, followlinks=follow):
         if Path(place) == folder:
             folders[:] = [name for name in folders if name not in without]
             names = [name for name in names if name not in without and not left_over(name, ours)]
-        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        links = [name for name in folders if not follow and (Path(place) / name).is_symlink()]
         for path in (Path(place) / name for name in (*names, *links)):
             if follow and path.is_file():
                 paths[relative(path, folder)] = path

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -51,11 +52,13 @@ def check_logits(logits: Any, ids: Ids, side: Side) -> None:
 def from_function(given: str, rest: str) -> Side:
     """Call FUNCTION of FILE.py; it returns (model or function, TransformerConfig or fields)."""
     path, _, name = rest.rpartition(":")
-    module = _imported(Path(path), given)
-    make = getattr(module, name, None)
-    if not callable(make):
-        raise UserError(f"{path} has no function {name!r}; given as module:FILE.py:FUNCTION")
-    made = make()
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist; given as module:FILE.py:FUNCTION in {given}")
+    with _neighbours_found(Path(path)):
+        make = getattr(_imported(Path(path)), name, None)
+        if not callable(make):
+            raise UserError(f"{path} has no function {name!r}; given as module:FILE.py:FUNCTION")
+        made = make()
     if not (isinstance(made, tuple) and len(made) == 2):
         raise UserError(
             f"{given} should return (model, config), and returned {type(made).__name__}"
@@ -99,15 +102,21 @@ class PlainModule(Side):
         return {LOGITS: as_float64(logits)}
 
 
-def _imported(path: Path, given: str) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; given as module:FILE.py:FUNCTION in {given}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+@contextlib.contextmanager
+def _neighbours_found(path: Path) -> Iterator[None]:
+    """What lies beside a file can be imported by it and by its functions."""
     sys.path.insert(0, str(path.parent))
     try:
-        spec.loader.exec_module(module)
+        yield
     finally:
         sys.path.remove(str(path.parent))
+
+
+def _imported(path: Path) -> ModuleType:
+    """The module of a file, under a name that is no other module's; dataclasses look it up."""
+    name = f"given to parity: {path.resolve()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module

@@ -111,7 +111,7 @@ def plan(found: Needs, limit: int, wanted: bool, can_stream: bool) -> Plan:
     smaller = f", {shown(found.streamed)} module by module" if can_stream else ""
     raise UserError(
         f"not enough memory: a comparison in float64 needs about {shown(found.whole)}{smaller}, "
-        f"and {shown(limit)} are allowed; give more with --max-ram, or shorter texts with --length"
+        f"and {shown(limit)} are allowed; give more with --max-ram, or compare shorter texts"
     )
 
 

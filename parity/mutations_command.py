@@ -13,6 +13,7 @@ from typing import Any
 
 from parity.certificate import report_json
 from parity.needed import both_frameworks, exact_numbers
+from training_recipe.arguments import Parser
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import exit_status
 
@@ -25,14 +26,13 @@ BOUND = 1e-11
 
 
 def main(arguments: list[str]) -> int:
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: run(options), "stopped before every bug was planted")
+    return exit_status(
+        lambda: run(parser().parse_args(arguments)), "stopped before every bug was planted"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m parity mutations", description=(__doc__ or "").split("\n\n")[0]
-    )
+    result = Parser(prog="python -m parity mutations", description=(__doc__ or "").split("\n\n")[0])
     result.add_argument("--layers", type=int, default=6, help="layers of each half [6]")
     result.add_argument("--width", type=int, default=512, help="width D; D/64 heads [512]")
     result.add_argument("--vocabulary", type=int, default=8000, help="words [8000]")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from convert.options import size
+from training_recipe.arguments import Parser
 from transformer_spec import Faults
 
 DESCRIPTION = """Compare two models on this machine: every sub-step, the loss and every gradient in
@@ -30,7 +31,7 @@ DEVICES = ("cpu", "gpu", "tpu")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python -m parity",
         usage="python -m parity A B [options]",
         description=DESCRIPTION,

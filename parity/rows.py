@@ -68,7 +68,8 @@ def gradient_rows(a: Side, b: Side, batches: list[Ids]) -> tuple[list[dict], lis
     found = {label: side.gradients(ids) for label, side in sides.items()}
     without = [f"{label} ({sides[label].what})" for label, what in found.items() if what is None]
     if without:
-        return [], [f"{NO_LOSS}: {' and '.join(without)} gives none"]
+        verb = "gives" if len(without) == 1 else "give"
+        return [], [f"{NO_LOSS}: {' and '.join(without)} {verb} none"]
     (loss, one), (other_loss, other) = (what for what in found.values() if what is not None)
     rows = [row_of("loss", abs(loss - other_loss), abs(loss), GRADIENT_BOUND)]
     left_out = a.untrained_rows() | b.untrained_rows()

@@ -18,6 +18,7 @@ from typing import Any
 
 from parity.certificate import report_json
 from parity.tpu_report import text_of, verdict
+from training_recipe.arguments import Parser
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import exit_status
 
@@ -49,12 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Compile and report; 0 where every program fits and multiplies in full float32, 1 where one
     does not, 2 for a user's mistake.
     """
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: run(options), "stopped before every program was compiled")
+    return exit_status(
+        lambda: run(parser().parse_args(arguments)), "stopped before every program was compiled"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m parity tpu",
         description="Compile forward pass, training step and decoding loop of the Flax twin for "
         "TPU v5e chips, without a TPU; print cost, memory and the precision of every product.",

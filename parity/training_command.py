@@ -13,6 +13,7 @@ from parity.certificate import report_json
 from parity.needed import both_frameworks
 from parity.options import check_picture
 from parity.training_task import Task, check_comparable, find_task, separate
+from training_recipe.arguments import Parser
 from training_recipe.run_record import library_versions
 from transformer_spec import UserError
 from transformer_spec.errors import Faults, exit_status
@@ -39,13 +40,15 @@ exit status: 0 the same training, 1 not the same, 2 it could not be compared
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare as the arguments say; 0 the same, 1 not the same, 2 for a user's mistake."""
-    options, rest = parser().parse_known_args(arguments)
-    return exit_status(lambda: run(options, rest), "stopped before the comparison was complete")
+    return exit_status(
+        lambda: run(*parser().parse_known_args(arguments)),
+        "stopped before the comparison was complete",
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's own flags; the others are train.py's."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m parity train",
         usage="%(prog)s [SETTINGS] [--steps N] [--SETTING VALUE ...]",
         description="Train on both backends from the same weights and batches, and compare.",

@@ -3,17 +3,19 @@
 import argparse
 
 from parity.needed import both_frameworks
+from training_recipe.arguments import Parser
 from transformer_spec.errors import exit_status
 
 
 def main(arguments: list[str]) -> int:
     """Print the table; 0 where every bound holds, 1 where one does not, 2 for a user's mistake."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: run(options), "stopped before the table was complete")
+    return exit_status(
+        lambda: run(parser().parse_args(arguments)), "stopped before the table was complete"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="python -m parity twins",
         description="Compare the PyTorch and the Flax twin, every bound of the design.",
     )

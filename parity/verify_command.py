@@ -24,6 +24,7 @@ from parity.fingerprints import read_files, shown
 from parity.given import HUGGING_FACE, exists, local_path, path_and_flags
 from parity.needed import both_frameworks, progress
 from parity.plot import is_step
+from training_recipe.arguments import Parser
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
@@ -52,12 +53,13 @@ def compare_again(a: str, b: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str], rerun: Rerun = compare_again) -> int:
     """The exit status that --help tells; ``rerun(a, b, settings)`` gives a report."""
-    options = parser().parse_args(arguments)
-    return exit_status(lambda: run(options, rerun), "stopped before everything was verified")
+    return exit_status(
+        lambda: run(parser().parse_args(arguments), rerun), "stopped before everything was verified"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="python -m parity verify",
         description=f"Compute again what {CERTIFICATE} of a folder says.",
         epilog=EPILOG,
@@ -151,7 +153,9 @@ def compare_a(a: str, certificate: Certificate) -> list[str] | str:
         return f"A, {a}, is not there: its files were not verified; --a says where it is"
     found = differences(then, now)
     wrong = [line for kind in found for line in file_lines(found, kind)]
-    return wrong or f"all {len(then)} files of A are as certified"
+    unread = sorted(name for name, entry in then.items() if "fault" in entry)
+    but = f"; could not be read, then and now: {', '.join(map(shown, unread))}" if unread else ""
+    return wrong or f"all {len(then) - len(unread)} files of A are as certified{but}"
 
 
 def file_lines(files: Found, kind: str) -> Iterator[str]:

@@ -95,11 +95,19 @@ def test_sequences_that_are_too_long_are_refused():
             weights(model, SOURCE[:1], long)
 
 
+def test_lists_are_taken():
+    for one, other in zip(both(TINY, SOURCE, TARGET), both(TINY, SOURCE.tolist(), TARGET.tolist()),
+                          strict=True):  # fmt: skip
+        assert np.array_equal(one.cross, other.cross)
+
+
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_a_half_without_layers_has_no_such_attention(half):
     config = dataclasses.replace(TINY, **{f"num_{half}_layers": 0})
     for found in both(config, SOURCE, TARGET):
         for kind in PLACES:
             layers = layer_count(kind, config)
-            assert len(getattr(found, kind)) == layers
+            shape = getattr(found, kind).shape
+            queries = SOURCE.shape[1] if kind == "encoder" else TARGET.shape[1]
+            assert (shape[0], shape[3]) == (layers, queries)
             assert (layers == 0) == ((kind == "encoder") == (half == "encoder"))

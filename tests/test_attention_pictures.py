@@ -206,6 +206,26 @@ def hangul(tmp_path_factory):
 
 
 class TestFonts:
+    @pytest.fixture(autouse=True)
+    def nothing_remembered(self):
+        for remembered in (fonts.installed, fonts.characters_of):
+            remembered.cache_clear()
+        yield
+        for remembered in (fonts.installed, fonts.characters_of):
+            remembered.cache_clear()
+
+    def test_fonts_are_looked_for_once(self, monkeypatch, hangul):
+        from matplotlib import font_manager
+
+        searches, known = [], font_manager.fontManager.ttflist
+        found = lambda: searches.append(1) or [hangul]  # noqa: E731
+        monkeypatch.setattr(font_manager, "findSystemFonts", found)
+        counts = []
+        for _ in range(3):
+            assert fonts.families_for([HANGUL])[1] == set()
+            counts.append(sum(entry.fname == hangul for entry in known))
+        assert searches == [1] and counts == [1, 1, 1]
+
     def test_what_is_missing_is_named_and_never_warned_of(self, monkeypatch, tmp_path):
         monkeypatch.setattr(fonts, "installed", lambda: [])
         found = random_map(1, 1, list(HANGUL), ["a"])

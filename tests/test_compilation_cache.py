@@ -124,10 +124,12 @@ def test_machines_that_share_a_home_share_no_programs(home, monkeypatch):
 def test_old_entries_go_and_the_rest_stays_within_bounds(tmp_path):
     now = time.time()
     for name, age, size in (("a", 1, 10), ("b", 2, MOST_BYTES - 50), ("c", 3, 100), ("d", 31, 1)):
-        path = tmp_path / f"{name}-cache"
+        path = tmp_path / f"machine-{name}/{name}-cache"
+        path.parent.mkdir()
         with path.open("wb") as stream:
             stream.truncate(size)
         os.utime(path, (now, now - age * 24 * 3600))
-    (tmp_path / "other").write_text("is nobody's business")
+    (tmp_path / "machine-a/other").write_text("is nobody's business")
     remove_old(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-cache", "b-cache", "other"]
+    left = sorted(path.name for path in tmp_path.glob("*/*"))
+    assert left == ["a-cache", "b-cache", "other"]

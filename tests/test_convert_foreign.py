@@ -125,9 +125,8 @@ class TestChoices:
 
     @pytest.mark.parametrize("size", ["0", "5 apples", "-1GB"])
     def test_sizes_that_are_none(self, marian, tmp_path, size, capsys):
-        with pytest.raises(SystemExit):
-            main([str(marian), str(tmp_path / "x"), "--to", "torch", f"--shard-size={size}"])
-        assert "is no size such as 5GB" in capsys.readouterr().err
+        error = fail(capsys, marian, tmp_path / "x", "--to", "torch", f"--shard-size={size}")
+        assert "is no size such as 5GB" in error
 
     def test_shards_of_other_containers(self, marian, tmp_path, capsys):
         error = fail(capsys, marian, tmp_path / "x", "--to", "flax", "--shard-size", "1GB")

@@ -111,12 +111,26 @@ class TestRefusals:
         error = fail(capsys, run, tmp_path / "d", "--to", "flax", "--container", "pt")
         assert "--to flax is written as orbax or safetensors, not pt" in error
 
-    @pytest.mark.parametrize("flag", ["--unknown", "--to=martian", "--hidden-dim=x", "--hid=3"])
-    def test_unknown_flags(self, tmp_path, capsys, flag):
-        with pytest.raises(SystemExit) as caught:
-            main([str(tmp_path), str(tmp_path / "d"), "--to", "torch", flag])
-        assert caught.value.code == 2
-        assert "error: " in capsys.readouterr().err
+    @pytest.mark.parametrize(
+        ("flags", "fault"),
+        [
+            (["--to=torch", "--unknown"], "unrecognized arguments: --unknown; see --help"),
+            (["--to=martian"], "argument --to: invalid choice: 'martian'"),
+            (["--to=torch", "--hidden-dim=x"], "argument --hidden-dim: invalid"),
+            (["--to=torch", "--hidden-dms=3"], "for --hidden-dms did you mean --hidden-dim?"),
+            (["--tooo", "flax"], "are required: --to; for --tooo did you mean --to?"),
+        ],
+    )
+    def test_unknown_flags(self, tmp_path, capsys, flags, fault):
+        error = fail(capsys, tmp_path, tmp_path / "d", *flags)
+        assert error.startswith("error: ") and fault in error and "Traceback" not in error
+
+    def test_unknown_flags_of_the_other_commands(self, tmp_path, capsys):
+        assert "for --hiden-dim did you mean --hidden-dim" in fail(
+            capsys, "inspect", tmp_path, "--hiden-dim", "8"
+        )
+        error = fail(capsys, "average", tmp_path)
+        assert error == "error: the following arguments are required: DEST; see --help\n"
 
     def test_full_disk_leaves_nothing(self, tmp_path, capsys, monkeypatch):
         run = write_run(tmp_path / "run", "torch")

@@ -98,6 +98,16 @@ class TestCache:
         assert {len(keys) for keys, _ in state.memory} == {5}
         assert {keys.shape[2] for keys, _ in state.keys_values} == {12}
 
+    def test_samples_share_the_memory_and_no_cells(self):
+        model = torch_model(PLAIN, random_weights(PLAIN, 1))
+        twin = flax_model(PLAIN, random_weights(PLAIN, 1))
+        for state in (
+            torch_state.start(model, model.encode(torch.tensor(SOURCE)), torch.tensor(SOURCE), 4, groups=3),
+            flax_state.start(twin, twin.encode(jnp.array(SOURCE)), jnp.array(SOURCE), 4, groups=3),
+        ):  # fmt: skip
+            assert {len(keys) for keys, _ in state.memory} == {5}
+            assert {keys.shape[:3] for keys, _ in state.keys_values} == {(15, PLAIN.num_heads, 4)}
+
 
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("config", [PLAIN, FOREIGN], ids=["plain", "foreign"])

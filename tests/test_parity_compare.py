@@ -1,6 +1,7 @@
 """python -m parity A B: what it sees, what it says, what it refuses."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -140,6 +141,19 @@ class TestFunctions:
         left_out = [line for line in text.splitlines() if "one-pass-bfloat16 is left out" in line]
         assert [line.partition(" for ")[2][:2] for line in left_out] == ["A:", "B:"]
         assert "float32 is left out" not in text
+
+    def test_what_lies_beside_it_and_what_it_defines(self, tmp_path, folder, capsys):
+        (tmp_path / "beside_mine.py").write_text("import torch_transformer\n")
+        made = self.write(tmp_path, (
+            "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+            "@dataclass\nclass Held:\n    model: object\n"
+            "def make():\n    from beside_mine import torch_transformer\n"
+            f"    held = Held(torch_transformer.load({str(folder)!r}))\n"
+            "    return held.model, held.model.config\n"
+        ))  # fmt: skip
+        before = list(sys.path)
+        assert main([made, str(folder), "--precision"]) == 0
+        assert sys.path == before and "mine" not in sys.modules
 
     def test_a_slip_where_only_logits_are_seen(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, (

@@ -60,6 +60,26 @@ def test_what_stands_for_a(tmp_path):
     assert files_of_a(str(tmp_path / "none"), NOT_COVERED) is None
 
 
+def test_links_to_folders_are_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "part").write_text("numbers")
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "hub" / "weights").symlink_to("../elsewhere")
+    held = files_of_a(f"hf:{tmp_path / 'hub'}", NOT_COVERED) or {}
+    assert held["weights/part"]["sha256"] == hashlib.sha256(b"numbers").hexdigest()
+
+
+def test_what_cannot_be_read_is_not_counted_as_certified(folder, tmp_path, capsys):
+    (tmp_path / "a" / "gone").symlink_to("nowhere")
+    fault = files_of_a(str(tmp_path / "a"), NOT_COVERED)["gone"]
+    assert "fault" in fault
+    edit(folder, lambda c: c["a_files"].update(gone=fault), honest=True)
+    assert verify(folder, "--quick", "--card") == 0
+    said = "all 2 files of A are as certified; could not be read, then and now: gone"
+    assert said in capsys.readouterr().out
+    assert "and of 2 files of A" in (folder / "PARITY.md").read_text()
+
+
 def test_a_run_is_the_checkpoint_that_it_is_used_by(tmp_path):
     run = translate_cases.make_run(tmp_path / "run", "torch")
     before = files_of_a(str(run), NOT_COVERED)

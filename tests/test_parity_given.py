@@ -47,6 +47,18 @@ def test_flags_that_a_shell_could_not_read(tmp_path, capsys):
         words(" --key 'x")
 
 
+def test_flags_that_a_side_does_not_have(tmp_path, capsys):
+    error = failed(capsys, f"{tmp_path} --num-head 3", f"{tmp_path} --nope 3")
+    assert "A: unrecognized arguments: --num-head 3; for --num-head did you mean --num-he" in error
+    assert "B: unrecognized arguments: --nope 3" in error
+    assert "did you mean --precision?" in failed(capsys, tmp_path, tmp_path, "--precison")
+
+
+def test_a_certificate_of_code_is_refused_at_once(tmp_path, capsys):
+    error = failed(capsys, tmp_path, f"module:{tmp_path / 'f.py'}:make", "--card")
+    assert f"--card: it goes into the folder of a checkpoint, and B, module:{tmp_path}" in error
+
+
 def test_side_b_of_a_certificate_keeps_its_flags(tmp_path):
     (tmp_path / "odd --name").mkdir()
     here = tmp_path / "odd --name"

@@ -101,6 +101,16 @@ class TestAtTheEnd:
         assert run("numpy", ["--resume", "runs/a"]) == 0
         assert all(np.array_equal(array, before[name]) for name, array in arrays(mean).items())
 
+    @pytest.mark.parametrize("damage", ["{", '{"mean_of": null}', '{"mean_of": [3]}', "[]"])
+    def test_a_damaged_record_is_replaced(self, damage, place, quick) -> None:
+        assert run("numpy", [*AVERAGING, "--name", "a"]) == 0
+        record = place / "runs/a/checkpoints" / FOLDER / "average.json"
+        before = record.read_text()
+        record.write_text(damage)
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        assert record.read_text() == before
+        assert (place / "runs/a/best").resolve().name == FOLDER
+
     def test_an_interruption_keeps_the_mean_in_use(self, place, quick, monkeypatch) -> None:
         """Step 12 is reached again with other weights; writing their mean is cut off half-way."""
         assert run("numpy", [*AVERAGING, "--name", "a"]) == 0

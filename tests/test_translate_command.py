@@ -151,9 +151,9 @@ class TestReading:
         assert skipped == (0, [lines[0], "", lines[2], ""], f"{long} and skipped\n")
         status, _, said = call(runs["torch"], *texts, "--skip-long", "--truncate")
         assert status == 2 and "--truncate and --skip-long are both given" in said
-        said = call(runs["torch"], *["a" * 12] * 150, "a" * 14)[2]
+        said = call(runs["torch"], "a" * 19, *["a" * 12] * 149, "a" * 14)[2]
         assert said.startswith("error: 151 lines are longer")
-        assert "(line 1 has 12, 2 has 12, " in said and "100 has 12, 51 more up to 14)" in said
+        assert "(line 1 has 19, 2 has 12, " in said and "100 has 12, 51 more up to 14)" in said
 
     def test_bytes_that_are_no_utf8(self, runs, call, piped, tmp_path):
         (tmp_path / "words").write_bytes(b"ab\nabc\xff\n")

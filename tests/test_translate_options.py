@@ -169,7 +169,7 @@ class TestCommandLine:
         ("arguments", "fault"),
         [
             ([], "the following arguments are required: RUN"),
-            (["run", "a", "--beem", "2"], "unrecognized arguments: --beem 2; did you mean --beam?"),
+            (["run", "a", "--beem", "2"], "--beem 2; for --beem did you mean --beam?"),
             (["run", "a", "--q"], "unrecognized arguments: --q; see --help"),
             (
                 ["run", "a", "--beam", "two"],

@@ -37,15 +37,16 @@ def attention_weights(
     and gives padding and later tokens 0; rows of padding mean nothing. Sequences longer than
     ``max_length`` are a UserError. Vaswani et al. 2017, section 3.2.
     """
-    device, T = model.source_table.device, target.shape[1]
+    device = model.source_table.device
     tokens = [torch.from_numpy(np.asarray(ids, np.int64)).to(device) for ids in (source, target)]
+    S, T = (ids.shape[1] for ids in tokens)
     with listening(model) as heard:
         model(*tokens)
     source_mask = padding_mask(model.real_tokens(tokens[0]))
     real = model.real_target_tokens(tokens[1])
     target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, device))
-    masks = {"cross": source_mask, "encoder": source_mask, "decoder": target_mask}
-    found = {kind: stacked(model, heard, kind, mask) for kind, mask in masks.items()}
+    masks = {"cross": (source_mask, T), "encoder": (source_mask, S), "decoder": (target_mask, T)}
+    found = {kind: stacked(model, heard, kind, *given) for kind, given in masks.items()}
     return AttentionWeights(**{kind: array.cpu().numpy() for kind, array in found.items()})
 
 
@@ -75,7 +76,7 @@ def attentions(model: Transformer) -> dict[str, MultiHeadAttention]:
 
 
 def stacked(
-    model: Transformer, heard: dict[str, Tensor], kind: str, mask: Bool[Tensor, "B 1 #Q K"]
+    model: Transformer, heard: dict[str, Tensor], kind: str, mask: Bool[Tensor, "B 1 #Q K"], Q: int
 ) -> Float[Tensor, "L B H Q K"]:
     """The weights of a kind of attention, the first layer first."""
     config, place = model.config, PLACES[kind]
@@ -84,7 +85,7 @@ def stacked(
     for name in map(place.format, range(layer_count(kind, config))):
         queries, keys = (heard[f"{name}.{part}"] for part in PROJECTIONS)
         layers.append(weights_of(modules[name], queries, keys, mask))
-    none = 0, len(mask), config.num_heads, *mask.shape[2:]
+    none = 0, len(mask), config.num_heads, Q, mask.shape[3]
     return torch.stack(layers) if layers else torch.zeros(none)
 
 

@@ -97,12 +97,12 @@ def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
 
 
 def begin(
-    model: Transformer, task: Task, N: int
+    model: Transformer, task: Task, outputs: int = 1, groups: int = 1
 ) -> tuple[DecodingState, Int[Tensor, "R 1"], Outputs]:
-    """The state, the decoder's start token and N empty outputs of each row."""
-    B, config = len(task.source), model.config
+    """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
+    B, N, config = len(task.source), outputs * groups, model.config
     memory, length = model.encode(task.source), max(1, int(task.limits.max()))
-    state = start(model, memory, task.source, length, N)
+    state = start(model, memory, task.source, length, outputs, groups)
     last = task.source.new_full((B * N, 1), config.decoder_start_id or 0)
     tokens = task.source.new_full((B, N, length), config.pad_id)
     sums = memory.new_zeros(B, N, dtype=torch.promote_types(memory.dtype, torch.float32))
@@ -121,7 +121,7 @@ def log_probabilities(
 def chain_search(model: Transformer, task: Task, N: int, top_k: int) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
     done = (task.limits == 0)[:, None].repeat(1, N)
-    chains = Chains(*begin(model, task, N), done)
+    chains = Chains(*begin(model, task, groups=N), done)
     while not chains.done.all():
         chains = chain_step(model, task, chains, top_k)
     return chains.outputs

@@ -1,11 +1,12 @@
 """One step over a cache of keys and values, the twin of flax_transformer/decoding_state.py.
 
-Letters: B source rows, N outputs being written for each, R = B x N, S source length, L columns of
-the cache, Q new tokens, V vocabulary.
+Letters: B groups of outputs, N outputs being written in each, R = B x N, S source length, L columns
+of the cache, Q new tokens, V vocabulary. A source has one group or, of outputs that never see each
+other, one for each.
 
-A column of the cache has a cell for each of a source's N outputs. Cells are never moved: an output
-that goes on from another one sees the cells of that one from then on. The N outputs of a source are
-queries over the same L x N cells, as they are over the same memory.
+A column of the cache has a cell for each of a group's N outputs. Cells are never moved: an output
+that goes on from another one sees the cells of that one from then on. The N outputs of a group are
+queries over the same L x N cells, as all outputs of a source are over the same memory.
 """
 
 from typing import NamedTuple
@@ -27,14 +28,14 @@ from transformer_spec import check_length
 
 
 class DecodingState(NamedTuple):
-    """The sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
+    """The M sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
 
     ``seen`` says of each output which cells hold its real tokens; keys and values (B, H, L x N, A)
     have the cells column by column.
     """
 
     memory: list[MemoryKeysValues]
-    memory_mask: Bool[Tensor, "B 1 1 S"]
+    memory_mask: Bool[Tensor, "M 1 1 S"]
     keys_values: list[KeysValues]
     seen: Bool[Tensor, "B N L N"]
     columns: int
@@ -42,14 +43,18 @@ class DecodingState(NamedTuple):
 
 def start(
     model: Transformer,
-    memory: Float[Tensor, "B S D"],
-    source: Int[Tensor, "B S"],
+    memory: Float[Tensor, "M S D"],
+    source: Int[Tensor, "M S"],
     length: int,
     outputs: int = 1,
+    groups: int = 1,
 ) -> DecodingState:
-    """The state before the first of at most ``length`` tokens, for N ``outputs`` of each row."""
+    """The state before the first of at most ``length`` tokens.
+
+    Each source has so many ``groups`` of N ``outputs``; those of a group may follow one another.
+    """
     check_length(length, model.config)
-    B, N, H, A = len(source), outputs, model.config.num_heads, model.config.head_dim
+    B, N, H, A = len(source) * groups, outputs, model.config.num_heads, model.config.head_dim
     layers, empty = model.decoder.dec_layers, (B, H, length * N, A)
     keys_values = [(memory.new_zeros(empty), memory.new_zeros(empty)) for _ in layers]
     seen = torch.zeros(B, N, length, N, dtype=torch.bool, device=source.device)

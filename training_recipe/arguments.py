@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -20,12 +21,23 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A mistake is a UserError instead of the end of the process."""
 
+    given: tuple[str, ...] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does; the words are kept for what ``error`` says."""
+        self.given = tuple(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        """Raise a UserError; of an unknown flag it names the nearest there is."""
-        said, _, words = message.partition("unrecognized arguments: ")
-        flags = [word.split("=")[0] for word in words.split() if not said and word[:1] == "-"]
-        hints = [closest(flag, self._option_string_actions) for flag in flags]
-        raise UserError(message + ("".join(hints) or "; see --help"))
+        """Raise a UserError; of unknown flags it names the nearest there are."""
+        if message.startswith(("unrecognized arguments", "the following arguments are required")):
+            message += "".join(map(self._hint, dict.fromkeys(self.given)))
+        raise UserError(message if "did you mean" in message else f"{message}; see --help")
+
+    def _hint(self, word: str) -> str:
+        flag, known = word.split("=")[0], self._option_string_actions
+        near = closest(flag, known) if flag[:1] == "-" and flag not in known else ""
+        return near.replace("; did", f"; for {flag} did")
 
 
 def closest(given: str, allowed: Iterable[str]) -> str:

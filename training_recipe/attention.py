@@ -89,8 +89,8 @@ def shown(token: str) -> str:
 class Pictures:
     """Draws the attention of texts into FILE, or FILE-1, FILE-2 ... where there are ``several``.
 
-    ``attend`` is a backend's ``attention``. ``undrawn`` and ``missing`` collect the numbers of the
-    texts without tokens and the characters that no font here has.
+    ``attend(source, target)`` gives a model's AttentionWeights. ``undrawn`` and ``missing`` collect
+    the numbers of the texts without tokens and the characters that no font here has.
     """
 
     path: Path

@@ -19,6 +19,7 @@ from training_recipe.run_folder import (
     write_json,
     written_aside,
 )
+from transformer_spec import UserError
 
 ORIGIN = "average.json"
 KEPT = ("step", "backend", "files")
@@ -51,10 +52,21 @@ def is_mean_of(folder: Path, parts: list[Path]) -> bool:
     """Whether a folder holds the mean of these very checkpoints, undamaged."""
     if not (folder / ORIGIN).is_file():
         return False
-    written, origins = read_json(folder / ORIGIN), [_origin(part) for part in parts]
-    found = [{name: part.get(name) for name in KEPT} for part in written.get("mean_of", [])]
+    try:
+        written = read_json(folder / ORIGIN)
+    except UserError:
+        return False
+    origins = [_origin(part) for part in parts]
     known = all(origin["files"] for origin in origins)
-    return known and found == origins and written.get("files") == _files(folder)
+    return known and _kept(written) == origins and written.get("files") == _files(folder)
+
+
+def _kept(written: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What average.json says of each checkpoint, as ``_origin`` does; None where it is damaged."""
+    means = written.get("mean_of")
+    if not isinstance(means, list) or not all(isinstance(part, dict) for part in means):
+        return None
+    return [{name: part.get(name) for name in KEPT} for part in means]
 
 
 def _origin(folder: Path) -> dict[str, Any]:

@@ -165,11 +165,11 @@ class BatchPlan:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of which pairs are batched together in which shapes: of every epoch's batches."""
+        """A hash of the first epoch's batches, in order: their shapes and their pairs."""
         digest = hashlib.sha256()
-        for box in self._boxes:
-            digest.update(repr((box.shape, box.batches)).encode())
-            digest.update(box.members.astype("<i8").tobytes())
+        for box, members in self._epoch_order(1):
+            digest.update(repr(box.shape).encode())
+            digest.update(members.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property

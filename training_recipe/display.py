@@ -29,13 +29,14 @@ class Display:
 
     def log(self, record: Record) -> None:
         """Show the numbers of a log step."""
-        loss, speed = f"loss {record['loss']:.4f}", record["speed"]["tokens_per_second"]
-        rate = f"{record['learning_rate']:.2e}"
+        loss, rate = f"loss {record['loss']:.4f}", f"{record['learning_rate']:.2e}"
+        tokens = record["speed"].get("tokens_per_second")
+        speed = "not trained" if tokens is None else f"{tokens:,.0f} tokens/s"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{loss}, {speed:,.0f} tokens/s, lr {rate}")
+            self._bar.set_postfix_str(f"{loss}, {speed}, lr {rate}")
         else:
             left = clock(self._seconds_left(record["step"]))
-            numbers = f"{loss}  {speed:,.0f} tokens/s  learning rate {rate}"
+            numbers = f"{loss}  {speed}  learning rate {rate}"
             self.line(f"step {record['step']}/{self.steps}  {numbers}  {left} left")
 
     def _seconds_left(self, step: int) -> float:

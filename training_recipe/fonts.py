@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,7 +26,8 @@ def families_for(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     missing = {letter for text in texts for letter in text if letter.isprintable()}
     missing -= characters_of(font_manager.findfont(font_manager.FontProperties(family=families)))
     for path in chosen(missing):
-        font_manager.fontManager.addfont(path)
+        if all(entry.fname != path for entry in font_manager.fontManager.ttflist):
+            font_manager.fontManager.addfont(path)
         families.append(font_manager.FontProperties(fname=path).get_name())
         missing -= characters_of(path)
     return families, missing
@@ -48,6 +50,7 @@ def chosen(missing: set[str]) -> Iterator[str]:
         yield best
 
 
+@functools.cache
 def installed() -> list[str]:
     """Every font file of this machine, plain styles before bold and narrow ones."""
     from matplotlib import font_manager
@@ -58,6 +61,7 @@ def installed() -> list[str]:
     return sorted(font_manager.findSystemFonts(), key=rank)
 
 
+@functools.cache
 def characters_of(path: str) -> set[str]:
     """The characters that a font file has; none where it cannot be drawn with."""
     from matplotlib import font_manager

@@ -23,11 +23,11 @@ class Speed:
         self._tokens += tokens
 
     def read(self) -> dict[str, float]:
-        """The speed since the last reading."""
+        """The speed since the last reading; no rate where no token was counted."""
         seconds = max(time.monotonic() - self._began, 1e-9)
-        rate = round(self._tokens / seconds, 1)
+        rate = {"tokens_per_second": round(self._tokens / seconds, 1)} if self._tokens else {}
         self._tokens, self._began = 0, time.monotonic()
-        return {"tokens_per_second": rate, "seconds": round(seconds, 3)}
+        return rate | {"seconds": round(seconds, 3)}
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -116,7 +116,7 @@ def _too_long(lengths: dict[int, int], longest: int) -> str:
     """How many lines are too long, the number and the tokens of each."""
     listed = [f"{number:,} has {count:,}" for number, count in lengths.items()][:LISTED_LINES]
     left = len(lengths) - len(listed)
-    more = f", {left:,} more up to {max(lengths.values()):,}" if left else ""
+    more = f", {left:,} more up to {max([*lengths.values()][LISTED_LINES:]):,}" if left else ""
     verb = "is" if len(lengths) == 1 else "are"
     count = f"{_lines(len(lengths))} {verb} longer than the {longest - 1:,} tokens the model reads"
     return f"{count} (line {', '.join(listed)}{more})"

@@ -95,12 +95,6 @@ def test_sequences_that_are_too_long_are_refused():
             weights(model, SOURCE[:1], long)
 
 
-def test_lists_are_taken():
-    for one, other in zip(both(TINY, SOURCE, TARGET), both(TINY, SOURCE.tolist(), TARGET.tolist()),
-                          strict=True):  # fmt: skip
-        assert np.array_equal(one.cross, other.cross)
-
-
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_a_half_without_layers_has_no_such_attention(half):
     config = dataclasses.replace(TINY, **{f"num_{half}_layers": 0})

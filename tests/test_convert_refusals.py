@@ -114,7 +114,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("flags", "fault"),
         [
-            (["--to=torch", "--unknown"], "unrecognized arguments: --unknown; see --help"),
+            (["--to=torch", "--zzzz"], "unrecognized arguments: --zzzz; see --help"),
             (["--to=martian"], "argument --to: invalid choice: 'martian'"),
             (["--to=torch", "--hidden-dim=x"], "argument --hidden-dim: invalid"),
             (["--to=torch", "--hidden-dms=3"], "for --hidden-dms did you mean --hidden-dim?"),

@@ -101,8 +101,9 @@ class TestCache:
     def test_samples_share_the_memory_and_no_cells(self):
         model = torch_model(PLAIN, random_weights(PLAIN, 1))
         twin = flax_model(PLAIN, random_weights(PLAIN, 1))
+        source = torch.tensor(SOURCE)
         for state in (
-            torch_state.start(model, model.encode(torch.tensor(SOURCE)), torch.tensor(SOURCE), 4, groups=3),
+            torch_state.start(model, model.encode(source), source, 4, groups=3),
             flax_state.start(twin, twin.encode(jnp.array(SOURCE)), jnp.array(SOURCE), 4, groups=3),
         ):  # fmt: skip
             assert {len(keys) for keys, _ in state.memory} == {5}

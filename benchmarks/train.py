@@ -21,22 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from benchmarks import turns  # noqa: E402
 from benchmarks.matrix_rate import best_rates  # noqa: E402
 from benchmarks.training_contenders import CONTENDERS, MODULES  # noqa: E402
 from benchmarks.training_sizes import SIZES, arithmetic, lengths_from  # noqa: E402
-from benchmarks.turns import (  # noqa: E402
-    JAX,
-    TORCH,
-    Contender,
-    add_common_options,
-    at_least_one,
-    contenders,
-    installed,
-    keep,
-    ratios,
-    summary,
-    take_turns,
-)
 
 RATE = "target_tokens"
 COMPARED = ("D 256", "Multi30k")
@@ -44,9 +32,9 @@ COMPARED = ("D 256", "Multi30k")
 
 def compare(size: str, options: argparse.Namespace) -> dict[str, Any]:
     """Results of one size at one dropout rate."""
-    task, names = task_of(size, options), installed(options.contenders, MODULES)
-    with contenders("benchmarks.training_contenders", names, task) as started:
-        complete = take_turns(started, options.rounds)
+    task, names = task_of(size, options), turns.installed(options.contenders, MODULES)
+    with turns.contenders("benchmarks.training_contenders", names, task) as started:
+        complete = turns.take_turns(started, options.rounds)
         found = {"lengths": lengths_from(size), "complete": complete}
         return task | found | report(started)
 
@@ -57,19 +45,19 @@ def task_of(size: str, options: argparse.Namespace) -> dict[str, Any]:
     return task | {"threads": options.threads}
 
 
-def report(started: list[Contender]) -> dict[str, Any]:
+def report(started: list[turns.Contender]) -> dict[str, Any]:
     """Print and return each contender's rate, memory and ratio to the fastest outside one."""
-    outside = [c for c in started if c.name not in (JAX, TORCH)]
+    outside = [c for c in started if c.name not in (turns.JAX, turns.TORCH)]
     fastest = max(outside or started, key=lambda c: c.median(RATE))
     smallest = min(c.peak() for c in outside or started)
     print(f"{'':22}{'target/s':>10}{'all/s':>10}{'of fastest':>12}{'peak MiB':>10}{'compile':>9}")
     found: dict[str, Any] = {}
     for c in started:
-        times, memory = statistics.median(ratios(c, fastest, RATE)), c.peak() / 2**20
+        times, memory = statistics.median(turns.ratios(c, fastest, RATE)), c.peak() / 2**20
         first = c.first["seconds"] - statistics.median(t["seconds"] for t in c.turns)
         line = f"{c.name:22}{c.median(RATE):10.0f}{c.median('tokens'):10.0f}{times:12.2f}"
         print(f"{line}{memory:10.0f}{first:8.1f}s", flush=True)
-        found[c.name] = summary(c, RATE) | {
+        found[c.name] = turns.summary(c, RATE) | {
             "tokens": c.median("tokens"), "ratio_to_fastest_outside": times,
             "memory_ratio_to_smallest_outside": c.peak() / smallest, "compile_seconds": first,
         }  # fmt: skip
@@ -81,8 +69,8 @@ def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
     config = SIZES[size].config(options.dropout)
     work = sum(arithmetic(config, batch) for batch in SIZES[size].make_batches())
     rates, found = [], {}
-    task = task_of(size, options)
-    with contenders("benchmarks.training_contenders", [JAX, TORCH], task) as started:
+    task, ours = task_of(size, options), [turns.JAX, turns.TORCH]
+    with turns.contenders("benchmarks.training_contenders", ours, task) as started:
         for number in range(1, options.rounds + 1):
             rates.append(best_rates(config, SIZES[size].make_batches()[0], options.threads))
             for contender in started:
@@ -101,7 +89,7 @@ def share(size: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Training beside other libraries.")
-    parser.add_argument("--rounds", type=at_least_one, default=7, help="turns that count")
+    parser.add_argument("--rounds", type=turns.at_least_one, default=7, help="turns that count")
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(COMPARED), help="models")
     parser.add_argument("--share", nargs="*", choices=SIZES, default=["D 512"],
         help="sizes whose share of the rate of matrix products is measured")  # fmt: skip
@@ -109,13 +97,13 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="NAME", help=f"of {' | '.join(CONTENDERS)}")  # fmt: skip
     parser.add_argument("--dropout", type=float, default=0.1, help="its rate")
     parser.add_argument("--dropout-rng", choices=("portable", "native"), default="portable")
-    add_common_options(parser)
+    turns.add_common_options(parser)
     options = parser.parse_args(arguments)
     results: dict[str, Any] = {"threads": options.threads, "compared": [], "share": []}
     try:
         measure(options, results)
     finally:
-        keep(results, options, "draw_training")
+        turns.keep(results, options, "draw_training")
 
 
 def measure(options: argparse.Namespace, results: dict[str, Any]) -> None:

@@ -19,51 +19,41 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
+from benchmarks import turns  # noqa: E402
 from benchmarks.translation_contenders import CONTENDERS, CT2, GENERATE, MODULES, USUAL  # noqa: E402
 from benchmarks.translation_model import base_config, write_models  # noqa: E402
-from benchmarks.turns import (  # noqa: E402
-    Contender,
-    add_common_options,
-    at_least_one,
-    contenders,
-    installed,
-    keep,
-    ratios,
-    summary,
-    take_turns,
-)
 
 RATE = "output_tokens"
 
 
 def compare(place: Path, options: argparse.Namespace) -> dict[str, Any]:
-    names = installed(options.contenders, MODULES)
+    names = turns.installed(options.contenders, MODULES)
     wanted = {MODULES[name] for name in names if name in MODULES}
     write_models(place, base_config(**options.model), wanted)
     task = {"place": str(place), "threads": options.threads, "sentences": options.sentences}
     task |= {"rounds": options.rounds, "model": options.model}
-    with contenders("benchmarks.translation_contenders", names, task) as started:
-        take_turns(started, options.rounds)
+    with turns.contenders("benchmarks.translation_contenders", names, task) as started:
+        turns.take_turns(started, options.rounds)
         return report(started)
 
 
-def report(started: list[Contender]) -> dict[str, Any]:
+def report(started: list[turns.Contender]) -> dict[str, Any]:
     """Print and return rates, ratios, memory and the share of sentences with equal outputs."""
     others = [c for name in (CT2, GENERATE) for c in started if c.name == name]
     heads = "".join(f"{f'of {c.name}':>26}" for c in others)
     print(f"{'':30}{'tokens/s':>10}{heads}{'equal':>9}{'peak MiB':>10}")
     found: dict[str, Any] = {}
     for c in started:
-        times = {other.name: statistics.median(ratios(c, other, RATE)) for other in others}
+        times = {other.name: statistics.median(turns.ratios(c, other, RATE)) for other in others}
         equal = equal_share(c, others[0]) if others else 1.0
         line = "".join(f"{value:26.2f}" for value in times.values())
         memory = c.peak() / 2**20
         print(f"{c.name:30}{c.median(RATE):10.0f}{line}{100 * equal:8.1f}%{memory:10.0f}")
-        found[c.name] = summary(c, RATE) | {"ratios": times, "equal": equal}
+        found[c.name] = turns.summary(c, RATE) | {"ratios": times, "equal": equal}
     return found
 
 
-def equal_share(one: Contender, other: Contender) -> float:
+def equal_share(one: turns.Contender, other: turns.Contender) -> float:
     """Share of the sentences whose outputs are equal."""
     pairs = zip(one.turns, other.turns, strict=True)
     same = [
@@ -75,19 +65,21 @@ def equal_share(one: Contender, other: Contender) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Translation beside other libraries.")
-    parser.add_argument("--sentences", type=at_least_one, default=1000)
-    parser.add_argument("--rounds", type=at_least_one, default=8, help="parts of the sentences")
+    parser.add_argument("--sentences", type=turns.at_least_one, default=1000)
+    parser.add_argument(
+        "--rounds", type=turns.at_least_one, default=8, help="parts of the sentences"
+    )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL,
         metavar="NAME", help=f"of {' | '.join(CONTENDERS)} [without bfloat16]")  # fmt: skip
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
-    add_common_options(parser)
+    turns.add_common_options(parser)
     options = parser.parse_args(arguments)
     if options.rounds > options.sentences:
         parser.error(f"--rounds is {options.rounds}; there are {options.sentences} sentences")
     with tempfile.TemporaryDirectory() as name:
         results = {"threads": options.threads, "sentences": options.sentences}
         results["contenders"] = compare(Path(name), options)
-    keep(results, options, "draw_translation")
+    turns.keep(results, options, "draw_translation")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def keep(results: dict[str, Any], options: argparse.Namespace, picture: str) -> 
     """Write and draw the results where asked for; ``picture`` is a function of pictures.py."""
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.plot and results.get("compared") != []:
+    if options.plot and results.get("compared") != []:  # there is something to draw
         getattr(importlib.import_module("benchmarks.pictures"), picture)(results, options.plot)
 
 

@@ -33,7 +33,8 @@ def read_files(
     """Fingerprint every file below a folder, with a bar in bytes; no link is followed out of it.
 
     ``without`` are names at the top of the folder that are left out; so is what a killed process
-    left half-written of ``ours``. With ``follow`` a link counts as what it leads to.
+    left half-written of ``ours``. With ``follow`` a link counts as what it leads to, but
+    for one that leads back to a folder above it.
     """
     files, paths = Files({}, {}), {}
 
@@ -44,7 +45,8 @@ def read_files(
         if Path(place) == folder:
             folders[:] = [name for name in folders if name not in without]
             names = [name for name in names if name not in without and not left_over(name, ours)]
-        links = [name for name in folders if not follow and (Path(place) / name).is_symlink()]
+        links = [name for name in folders if is_end(Path(place) / name, follow)]
+        folders[:] = [name for name in folders if name not in links]
         for path in (Path(place) / name for name in (*names, *links)):
             if follow and path.is_file():
                 paths[relative(path, folder)] = path
@@ -60,6 +62,13 @@ def read_named(paths: Mapping[str, Path]) -> Files:
     files = Files({}, {})
     hash_all(paths, files)
     return files
+
+
+def is_end(path: Path, follow: bool) -> bool:
+    """Whether a folder is a link that is not to be entered: without ``follow``, or a circle."""
+    if not path.is_symlink():
+        return False
+    return not follow or path.resolve() in [parent.resolve() for parent in path.parents]
 
 
 def left_over(name: str, ours: Collection[str]) -> bool:

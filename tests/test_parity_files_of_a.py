@@ -65,8 +65,11 @@ def test_links_to_folders_are_followed(tmp_path):
     (tmp_path / "elsewhere" / "part").write_text("numbers")
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "weights").symlink_to("../elsewhere")
+    (tmp_path / "hub" / "circle").symlink_to(".")
+    (tmp_path / "elsewhere" / "back").symlink_to("../hub")
     held = files_of_a(f"hf:{tmp_path / 'hub'}", NOT_COVERED) or {}
     assert held["weights/part"]["sha256"] == hashlib.sha256(b"numbers").hexdigest()
+    assert sorted(held) == ["circle", "weights/back", "weights/part"]
 
 
 def test_what_cannot_be_read_is_not_counted_as_certified(folder, tmp_path, capsys):

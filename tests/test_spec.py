@@ -20,7 +20,7 @@ from transformer_spec import (
     trained_names,
     weight_shapes,
 )
-from transformer_spec.chunks import CHUNK_NUMBERS, chunk_tokens
+from transformer_spec.chunks import CHUNK_NUMBERS, FEWEST_TOKENS, chunk_tokens
 from transformer_spec.dropout_keys import batch_key, drop_threshold
 
 
@@ -153,7 +153,14 @@ def test_check_arrays_names_every_fault() -> None:
 def test_chunks_of_the_loss_stay_small() -> None:
     assert chunk_tokens(100, 43) == 100
     assert chunk_tokens(10**6, 10_000) * 10_000 <= CHUNK_NUMBERS
-    assert chunk_tokens(10**6, 10**9) == 64
+    assert chunk_tokens(10**6, 10**9) == FEWEST_TOKENS
+
+
+def test_chunks_of_the_loss_are_of_almost_one_size() -> None:
+    for tokens in range(1, 2_000, 7):
+        size = chunk_tokens(tokens, 10_000)
+        chunks = -(-tokens // size)
+        assert 0 <= chunks * size - tokens < chunks
 
 
 def test_keys_and_thresholds_of_dropout() -> None:

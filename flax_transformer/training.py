@@ -18,6 +18,7 @@ from convert.checkpoints import (
     read_checkpoint,
     write_flax_checkpoint,
 )
+from flax_transformer.adamw import adamw, adamw_numbers
 from flax_transformer.decoding import decode
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
@@ -26,6 +27,7 @@ from flax_transformer.precision import products_in
 from flax_transformer.weights import fill, load_weights, skeleton, variables
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
+from training_recipe.first_weights import first_weights
 from training_recipe.schedule import ema_decay
 from training_recipe.settings import TrainingSettings
 from transformer_spec import (
@@ -92,6 +94,8 @@ class JaxBackend:
         self.device = find_device(settings.device)
         jax.config.update("jax_default_device", self.device)
         model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.weight_dtype).type)
+        if weights is None and settings.init_gain != 1:
+            weights = first_weights(config, settings)
         if weights is not None:
             load_weights(model, dict(to_flax(*item) for item in weights.items()))
         self.skeleton = skeleton(model)
@@ -250,37 +254,6 @@ def clip(gradients: Arrays, most: float) -> tuple[Arrays, Array]:
     return gradients, norm
 
 
-def adamw_numbers(
-    count: int, learning_rate: float, settings: TrainingSettings
-) -> tuple[float, float, float]:
-    """Learning rate and both bias corrections, in double precision whatever the model's format."""
-    corrections = 1 - settings.adam_beta1**count, 1 - settings.adam_beta2**count
-    return learning_rate, *corrections
-
-
-def adamw(
-    parameter: Array,
-    gradient: Array,
-    first: Array,
-    second: Array,
-    numbers: tuple[Array, Array, Array],
-    settings: TrainingSettings,
-) -> tuple[Array, Array, Array]:
-    """AdamW (Loshchilov and Hutter 2019), with PyTorch's placement of epsilon.
-
-    Only matrices decay. Written out because optax computes 1 - beta**count in float32, which is
-    off by 1e-5 in the first steps.
-    """
-    rate, correction_1, correction_2 = (jnp.asarray(n, parameter.dtype) for n in numbers)
-    beta1, beta2 = settings.adam_beta1, settings.adam_beta2
-    first = beta1 * first + (1 - beta1) * gradient
-    second = beta2 * second + (1 - beta2) * jnp.square(gradient)
-    scale = jnp.sqrt(second) / jnp.sqrt(correction_2) + settings.adam_eps
-    decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-    parameter = parameter * (1 - rate * decay) - rate / correction_1 * first / scale
-    return parameter, first, second
-
-
 def _canonical(arrays: Arrays, order: list[str]) -> dict[str, np.ndarray]:
     found = dict(to_torch(name, np.array(array)) for name, array in arrays.items())
     return {name: found[name] for name in order if name in found}
@@ -296,5 +269,5 @@ def make_backend(
     settings: TrainingSettings,
     weights: dict[str, np.ndarray] | None = None,
 ) -> JaxBackend:
-    """The backend; without ``weights`` it starts from ``initial_weights(config, seed)``."""
+    """The backend; without ``weights`` it starts from ``first_weights(config, settings)``."""
     return JaxBackend(config, settings, weights)

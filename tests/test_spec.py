@@ -120,6 +120,16 @@ def test_first_weights_depend_on_seed_and_name_only() -> None:
     assert not np.array_equal(q, k)
 
 
+def test_gain_scales_what_values_pass_through_and_nothing_else() -> None:
+    plain, scaled = (initial_weights(config_of({}), 5, np.float64, gain) for gain in (1.0, 0.3))
+    passing = {name for name in plain if not np.array_equal(plain[name], scaled[name])}
+    ends = ("fcV.weight", "fcOut.weight", "ffn.fc1.weight", "ffn.fc2.weight")
+    assert passing == {name for name in plain if name.endswith(ends)}
+    assert len(passing) == 2 * 4 + 2 * 6
+    for name in passing:
+        np.testing.assert_allclose(scaled[name], 0.3 * plain[name], atol=1e-15, rtol=0)
+
+
 def test_leaf_names_there_and_back() -> None:
     for config in pairwise_configs():
         for name, array in initial_weights(config, 0).items():

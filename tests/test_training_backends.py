@@ -65,6 +65,17 @@ def test_training_learns_and_leaves_the_frozen_bias_alone() -> None:
         assert not np.array_equal(after.weights[name][5:], first[name][5:])
 
 
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.usefixtures("float64")
+def test_without_weights_it_begins_from_those_of_the_settings(name: str) -> None:
+    for gain in (1.0, 0.3):
+        settings = dataclasses.replace(EXACT, init_gain=gain)
+        expected = initial_weights(CONFIG, settings.seed, np.float64, gain)
+        found = MAKERS[name](CONFIG, settings).checkpoint().weights
+        assert list(found) == list(expected)
+        assert all(np.array_equal(found[weight], expected[weight]) for weight in expected)
+
+
 @pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])
 @pytest.mark.usefixtures("float64")
 def test_changing_the_framework_midway(tmp_path, writer: str, reader: str) -> None:

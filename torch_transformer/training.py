@@ -25,6 +25,7 @@ from torch_transformer.precision import products_in
 from torch_transformer.weights import load_weights, tensors, weights
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
+from training_recipe.first_weights import first_weights
 from training_recipe.schedule import ema_decay
 from training_recipe.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, trained_names
@@ -78,6 +79,8 @@ class TorchBackend:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
         self.network = Transformer(config, settings.seed, getattr(torch, settings.weight_dtype))
+        if weights is None and settings.init_gain != 1:
+            weights = first_weights(config, settings)
         if weights is not None:
             load_weights(self.network, weights)
         self.network.to(self.device)
@@ -210,5 +213,5 @@ def make_backend(
     settings: TrainingSettings,
     weights: dict[str, np.ndarray] | None = None,
 ) -> TorchBackend:
-    """The backend; without ``weights`` it starts from ``initial_weights(config, seed)``."""
+    """The backend; without ``weights`` it starts from ``first_weights(config, settings)``."""
     return TorchBackend(config, settings, weights)

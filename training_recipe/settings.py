@@ -105,6 +105,13 @@ class TrainingSettings:
         "inverse_sqrt",
         choices=tuple(SCHEDULES),
     )
+    init_gain: float = declared(
+        "factor on the first weights of fcV, fcOut and the feed-forward; 0.5 keeps the encoder's "
+        "positions apart where post-norm meets high learning rates",
+        "optimisation",
+        1.0,
+        above=0,
+    )
     label_smoothing: float = declared(
         "probability spread evenly over the vocabulary", "optimisation", 0.1, least=0, below=1
     )

@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from training_recipe.backend import Backend, MakeBackend
 from training_recipe.checkpoints import (
     PROGRESS,
@@ -19,6 +17,7 @@ from training_recipe.checkpoints import (
     set_aside_after,
 )
 from training_recipe.declarations import as_text
+from training_recipe.first_weights import first_weights
 from training_recipe.preparation import (
     Prepared,
     default_run_path,
@@ -30,7 +29,7 @@ from training_recipe.request import ALL, INVOCATION, MODEL, Request
 from training_recipe.run_folder import RunFolder, already_there
 from training_recipe.run_record import RunRecord
 from training_recipe.settings import SETTINGS, TrainingSettings
-from transformer_spec import TransformerConfig, UserError, initial_weights, weight_shapes
+from transformer_spec import TransformerConfig, UserError, weight_shapes
 from transformer_spec.errors import Faults
 
 OTHER_BATCHES = (
@@ -84,11 +83,6 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
         run = RunFolder.create(path, fill)
     notes = [f"run {path}: backend {name}, {settings.dtype}", *about(prepared)]
     return Started(run, record, prepared, backend, Progress(), notes)
-
-
-def first_weights(config: TransformerConfig, settings: TrainingSettings) -> dict[str, np.ndarray]:
-    """The weights both backends begin from, in the run's number format."""
-    return initial_weights(config, settings.seed, np.dtype(settings.weight_dtype).type)
 
 
 def about(prepared: Prepared) -> list[str]:

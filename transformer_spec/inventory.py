@@ -12,6 +12,7 @@ from transformer_spec.positions import position_rows
 Shapes = dict[str, tuple[int, ...]]
 
 OUTPUT = "decoder.finalFc.weight"
+PASSING = (".fcV.weight", ".fcOut.weight", ".ffn.fc1.weight", ".ffn.fc2.weight")
 
 
 def weight_shapes(config: TransformerConfig) -> Shapes:
@@ -113,18 +114,22 @@ def _norm(name: str, dim: int) -> Shapes:
 
 
 def initial_weights(
-    config: TransformerConfig, seed: int, dtype: type = np.float32
+    config: TransformerConfig, seed: int, dtype: type = np.float32, gain: float = 1.0
 ) -> dict[str, np.ndarray]:
     """The first value of every stored weight: both twins start from these numbers.
 
     Linear weights are Xavier-uniform (Glorot and Bengio 2010, equation 16), biases zero, LayerNorm
     1 and 0, embeddings N(0, 1/D) with the padding row zero. A weight's numbers depend on the seed
     and its name only, so that another layer more or less leaves the others as they were.
+
+    ``gain`` multiplies the weights by which values pass through a sub-layer: those of fcV, fcOut
+    and the feed-forward, as in DeepNet (Wang et al. 2022, section 4.1), whose residual scale is 1.
     """
     weights = {}
     for name, shape in weight_shapes(config).items():
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        weights[name] = _initial_value(config, name, shape, generator).astype(dtype)
+        value = _initial_value(config, name, shape, generator)
+        weights[name] = (value * gain if name.endswith(PASSING) else value).astype(dtype)
     return weights
 
 

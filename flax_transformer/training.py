@@ -112,6 +112,7 @@ class JaxBackend:
         self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
         self.compiled_average = jax.jit(move_towards, donate_argnums=0)
         self.compiled_loss = jax.jit(self.pure_loss, static_argnames="smoothing")
+        self.compiled_memory = jax.jit(self.pure_memory)
 
     @property
     def model(self) -> Transformer:
@@ -191,10 +192,16 @@ class JaxBackend:
         model = fill(self.skeleton, trained | frozen)
         return objective(model, *arrays, smoothing=smoothing, dropout=dropout)
 
+    def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
+        return fill(self.skeleton, trained | frozen).encode(source)
+
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
         loss_sum = self.compiled_loss(self.judged, self.frozen, arrays, smoothing=0.0)
         return float(loss_sum), batch.tokens
+
+    def encode(self, source: np.ndarray) -> np.ndarray:
+        return np.asarray(self.compiled_memory(self.judged, self.frozen, source))
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)

@@ -88,6 +88,9 @@ class NumpyBackend:
         chosen = np.take_along_axis(logs, batch.target_out[..., None].astype(np.int64), -1)[..., 0]
         return float(-(chosen * real).sum()), int(real.sum())
 
+    def encode(self, source: np.ndarray) -> np.ndarray:
+        return self.weights["aligned"][source]
+
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         length = search.max_length or self.config.max_length
         aligned, bag = self._inputs(source, max(length, source.shape[1]))

@@ -58,7 +58,7 @@ class Hooked:
     def __init__(self, backend, after_step, in_save) -> None:
         self.backend, self.after_step, self.in_save = backend, after_step, in_save
         self.name = backend.name
-        self.evaluate, self.decode = backend.evaluate, backend.decode
+        self.evaluate, self.encode, self.decode = backend.evaluate, backend.encode, backend.decode
         self.restore, self.use, self.average = backend.restore, backend.use, backend.average
 
     def train_step(self, batch, step, learning_rate, *more):

@@ -142,6 +142,11 @@ class TorchBackend:
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         return float(objective(self.model, *self.arrays(batch), 0.0)), batch.tokens
 
+    @torch.no_grad()
+    def encode(self, source: np.ndarray) -> np.ndarray:
+        ids = torch.from_numpy(source).to(self.device, torch.int64)
+        return self.model.encode(ids).cpu().numpy()
+
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
 

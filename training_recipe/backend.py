@@ -94,6 +94,10 @@ class Backend(Protocol):
         """Token cross-entropy without smoothing or dropout, summed, and the number of tokens."""
         ...
 
+    def encode(self, source: np.ndarray) -> np.ndarray:
+        """The encoder's output (B, S, D) for ``source`` (B, S) int32, padding included."""
+        ...
+
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         """The n best outputs of each row of ``source`` (B, S) int32, best first."""
         ...

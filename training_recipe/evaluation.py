@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from training_recipe.backend import Backend, Search
-from training_recipe.batches import BatchPlan
+from training_recipe.batches import Batch, BatchPlan
+from training_recipe.collapse import token_spread
 from training_recipe.corpora import Example
 from training_recipe.decoding_batches import decode_all, within
 from training_recipe.preparation import Prepared
@@ -44,6 +45,7 @@ class Judgement:
     examples: list[Example]
     outputs: list[str]
     too_long: int = 0
+    token_spread: float | None = None
 
     @property
     def main(self) -> tuple[str, float]:
@@ -53,9 +55,10 @@ class Judgement:
         return self.scores.best[0], self.scores.main
 
     def record(self) -> dict[str, Any]:
-        """Loss, where it was taken, and scores, as metrics.jsonl has them."""
-        loss = {} if self.loss is None else {"loss": self.loss}
-        return loss | {"scores": self.scores.values if self.scores else {}}
+        """Loss and token spread, where they were taken, and scores, as metrics.jsonl has them."""
+        taken = {"loss": self.loss, "token_spread": self.token_spread}
+        taken = {name: value for name, value in taken.items() if value is not None}
+        return taken | {"scores": self.scores.values if self.scores else {}}
 
     def is_better_than(self, other: float) -> bool:
         """Whether ``main`` beats another value of the same name."""
@@ -75,7 +78,12 @@ class Judge:
         """Loss on all validation pairs, scores of greedy outputs for some examples."""
         loss = held_out_loss(self.backend, self.prepared.valid_plan, self.check)
         examples = spread(self.prepared.corpus.valid, self.settings.valid_examples)
-        return self._judge(loss, examples, Search())
+        judged = self._judge(loss, examples, Search())
+        return replace(judged, token_spread=self._spread(self.prepared.valid_plan.batch(1)))
+
+    def _spread(self, batch: Batch) -> float:
+        real = batch.source != self.prepared.config.pad_id
+        return token_spread(self.backend.encode(batch.source), real)
 
     def test(self) -> Judgement:
         """Scores of the outputs for the test examples."""

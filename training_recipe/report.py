@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from training_recipe.collapse import collapse_notes
 from training_recipe.corpora import Example
 from training_recipe.display import table
 from training_recipe.evaluation import Judgement
@@ -19,7 +20,8 @@ def validation_lines(what: str, found: Judgement, improved: bool, samples: int) 
     said = f"  {found.scores.line()}" if found.scores else ""
     best = "  (best so far)" if improved else ""
     heading = f"validation {what}: loss {found.loss:.4f}{said}{best}"
-    return [heading, *output_lines(found.examples, found.outputs, samples)]
+    shown = output_lines(found.examples, found.outputs, samples)
+    return [heading, *shown, *collapse_notes(found.token_spread)]
 
 
 def final_lines(

@@ -33,6 +33,7 @@ def test_the_same_for_every_token_is_zero_and_no_sentence_apart_is_one() -> None
 def test_nothing_to_compare_is_no_collapse() -> None:
     assert token_spread(states([1, 3, 3], [2, 4, 4]), np.array([[1, 0, 0], [1, 0, 0]], bool)) == 1
     assert token_spread(states([1, 1, 1], [1, 1, 1]), REAL) == 1
+    assert token_spread(states([1, 1.01, 1.02]), np.ones((1, 3), bool)) == 1
     assert token_spread(states([1, 2, np.nan]), np.zeros((1, 3), bool)) == 1
     assert token_spread(states([1, 3, np.nan], [6, 8, 7]), REAL) < 1
     assert token_spread(states([1, 2, 3]), np.zeros((1, 3), bool)) == 1

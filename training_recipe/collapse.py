@@ -2,7 +2,7 @@
 
 With LayerNorm after each residual sum and plain first weights, high learning rates can make every
 position of a sentence the same vector: the decoder is left with one vector for each sentence, and
-training goes on, slowly, with a loss that falls. DeepNet (Wang et al. 2022, section 4) makes the
+training goes on, slowly, with a loss that falls. DeepNet (Wang et al. 2022, section 4.1) makes the
 first weights of the residual branches smaller, which ``--init-gain`` does.
 """
 
@@ -18,7 +18,7 @@ def token_spread(states: np.ndarray, real: np.ndarray) -> float:
 
     The standard deviation of ``states`` (B, S, D) around the mean of their sentence, divided by
     that around the mean of all; ``real`` (B, S) bool says which are tokens, not padding. 1 where
-    there is nothing to compare: every sentence is of one token, or all states are equal.
+    there is nothing to compare: one sentence, sentences of one token, or equal states alone.
     """
     real = real[..., None]
     tokens = real.sum(1, keepdims=True)

@@ -79,9 +79,9 @@ class Judge:
         loss = held_out_loss(self.backend, self.prepared.valid_plan, self.check)
         examples = spread(self.prepared.corpus.valid, self.settings.valid_examples)
         judged = self._judge(loss, examples, Search())
-        return replace(judged, token_spread=self._spread(self.prepared.valid_plan.batch(1)))
+        return replace(judged, token_spread=self._token_spread(self.prepared.valid_plan.batch(1)))
 
-    def _spread(self, batch: Batch) -> float:
+    def _token_spread(self, batch: Batch) -> float:
         real = batch.source != self.prepared.config.pad_id
         return token_spread(self.backend.encode(batch.source), real)
 

@@ -2,7 +2,7 @@
 
 With LayerNorm after each residual sum and plain first weights, high learning rates can make every
 position of a sentence the same vector: the decoder is left with one vector for each sentence, and
-training goes on, slowly, with a loss that falls. DeepNet (Wang et al. 2022, section 4.1) makes the
+training goes on, slowly, with a loss that falls. DeepNet (Wang et al. 2022, figure 2) makes the
 first weights of the residual branches smaller, which ``--init-gain`` does.
 """
 

@@ -123,7 +123,7 @@ def initial_weights(
     and its name only, so that another layer more or less leaves the others as they were.
 
     ``gain`` multiplies the weights by which values pass through a sub-layer: those of fcV, fcOut
-    and the feed-forward, as in DeepNet (Wang et al. 2022, section 4.1), whose residual scale is 1.
+    and the feed-forward, as in DeepNet (Wang et al. 2022, figure 2), whose residual scale is 1.
     """
     weights = {}
     for name, shape in weight_shapes(config).items():

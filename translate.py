@@ -45,7 +45,7 @@ def run(options: Options) -> None:
     sources = encode_texts(read_texts(options), source, config.max_length, *long)
     for note in sources.notes:
         print(note, file=sys.stderr)
-    backend = load_backend(options, path, home)
+    backend = load_backend(options.backend, options.device, path, home)
     write_outputs(sources.ids, backend, (source, target), config, options)
 
 
@@ -64,9 +64,9 @@ def checkpoint_path(run: Path, checkpoint: str) -> Path:
     return folder.checkpoint(int(checkpoint))
 
 
-def load_backend(options: Options, path: Path, home: Path) -> Backend:
+def load_backend(backend: str | None, device: str, path: Path, home: Path) -> Backend:
     """The backend around the weights, in float64 where they are and in float32 otherwise."""
-    make_backend = choose_backend(options.backend, home)
+    make_backend = choose_backend(backend, home)
     import numpy as np
 
     from convert.checkpoints import load_weights_of
@@ -75,7 +75,7 @@ def load_backend(options: Options, path: Path, home: Path) -> Backend:
     config, weights = load_weights_of(path)
     exact = any(array.dtype == np.float64 for array in weights.values())
     dtype = "float64" if exact else "float32"
-    settings = TrainingSettings(device=options.device, dtype=dtype)
+    settings = TrainingSettings(device=device, dtype=dtype)
     weights = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
     return make_backend(config, settings, weights)
 

@@ -285,9 +285,28 @@ class TestNames:
         corpus = load_corpus("numbers", test=str(tmp_path / "own"))
         assert (corpus.valid[0].source, corpus.test[0].source) == ("four", "five")
 
-    def test_its_languages_are_not_asked_for(self, no_server):
-        with pytest.raises(UserError, match=r"--source-lang: the data set korean.*\./korean-chat"):
-            load_corpus("korean-chatbot", source_lang="ko")
+    def test_the_other_way_round(self, server, monkeypatch, tmp_path):
+        monkeypatch.setattr(corpora, "NAMED_CORPORA", {"numbers": CORPUS})
+        corpus = load_corpus("numbers", source_lang="de", target_lang="en")
+        assert corpus.train[0] == Example("eins", ("one",))
+        assert corpus.valid == corpus.test == [Example("vier", ("four",))]
+        for language, text in (("en", "five\nfour\n"), ("de", "fünf\nvier\n")):
+            (tmp_path / f"own.{language}").write_text(text, encoding="utf-8")
+        extra = [str(tmp_path / "own")]
+        corpus = load_corpus("numbers", source_lang="de", target_lang="en", extra=extra)
+        assert corpus.train[-2:] == [Example("drei", ("three",)), Example("fünf", ("five",))]
+        assert load_corpus("numbers", source_lang="en", target_lang="de") == load_corpus("numbers")
+
+    def test_it_has_no_other_sides(self, no_server):
+        for sides in ({"source_lang": "ko"}, {"columns": ("Q", "B")}):
+            with pytest.raises(UserError, match=r"korean-chatbot has.* --columns A,Q.*\./korean-c"):
+                load_corpus("korean-chatbot", **sides)
+        for sides in ({"source_lang": "de"}, {"columns": ("en", "de")}):
+            match = r"its own sides, which --source-lang de --target-lang en turns round"
+            with pytest.raises(UserError, match=match):
+                load_corpus("multi30k-en-de", **sides)
+        with pytest.raises(UserError, match="--extra-data: the data set cmudict"):
+            load_corpus("cmudict", extra=["more"])
 
     def test_where_files_come_from_and_lie(self, monkeypatch, tmp_path):
         for variable in ("TWINFORMER_DATA", "TWINFORMER_MIRROR"):

@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import contains
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from transformer_spec.errors import Faults, UserError
 
 CMUDICT = "cmudict"
 PARTS = ("train", "valid", "test")
+EXTRA = "extra data "
 VALID_PERCENT = 5
 TEST_PERCENT = 5
 
@@ -50,6 +52,7 @@ def load_corpus(
     columns: Sequence[str] | None = None,
     valid: str | None = None,
     test: str | None = None,
+    extra: Sequence[str] | None = None,
 ) -> Corpus:
     """Read a corpus: None or ``cmudict``, a name of NAMED_CORPORA, or the user's own files.
 
@@ -57,25 +60,56 @@ def load_corpus(
     .csv file with two ``columns``, by header name or number from 1. Each may end in .gz. ``valid``
     and ``test`` are named the same way; one that is None is the named corpus's own, or is held out
     of the data, 5 % each, by a hash of the source: an example there has every target that its
-    source has. Raises one UserError that names everything wrong with the arguments and the files.
+    source has. ``extra`` are more files for training alone. A named corpus is read the other way
+    round where its languages or columns are given so. Raises one UserError that names everything
+    wrong with the arguments and the files.
     """
     languages = (source_lang, target_lang)
+    files = {"valid": valid, "test": test} | {
+        f"{EXTRA}{n}": file for n, file in enumerate(extra or (), 1)
+    }
     if data is None or data == CMUDICT:
-        _refuse_unused(CMUDICT, languages, columns, valid, test)
+        _refuse_unused(languages, columns, valid, test, extra)
         return cmudict()
     if data in NAMED_CORPORA:
-        _refuse_unused(data, languages, columns)
-        return _named(NAMED_CORPORA[data], valid, test)
-    return _own(Path(data).name, {"train": data, "valid": valid, "test": test}, languages, columns)
+        return _named(NAMED_CORPORA[data], files, languages, columns)
+    return _own(Path(data).name, {"train": data} | files, languages, columns)
 
 
-def _named(named: NamedCorpus, valid: str | None, test: str | None) -> Corpus:
-    """A corpus by name; ``valid`` and ``test`` are files in its form, in place of its own."""
+def _named(
+    named: NamedCorpus,
+    files: Mapping[str, str | None],
+    languages: Languages,
+    columns: Sequence[str] | None,
+) -> Corpus:
+    """A corpus by name; ``files`` in its form take the place of its own parts."""
+    _check_sides(named, languages, columns and tuple(columns))
     folder = fetch(named)
     own = {"train": named.train, "valid": named.valid, "test": named.test}
-    files = {part: file and str(folder / file) for part, file in own.items()}
-    files |= {part: file for part, file in (("valid", valid), ("test", test)) if file is not None}
-    return _own(named.name, files, named.languages, named.columns)
+    parts = {part: file and str(folder / file) for part, file in own.items()}
+    parts |= {part: file for part, file in files.items() if file is not None}
+    languages = languages if any(languages) else named.languages
+    return _own(named.name, parts, languages, columns or named.columns)
+
+
+def _check_sides(named: NamedCorpus, languages: Languages, columns: Sequence[str] | None) -> None:
+    """Refuse sides that a named corpus does not have, before it is downloaded."""
+    asked = {"--source-lang": languages[0], "--target-lang": languages[1], "--columns": columns}
+    asked = {flag: value for flag, value in asked.items() if value is not None}
+    if named.columns:
+        ways = [{"--columns": tuple(way)} for way in (named.columns, named.columns[::-1])]
+        turned = f"--columns {','.join(ways[1]['--columns'])}"
+    else:
+        flags = ("--source-lang", "--target-lang")
+        sides = (named.languages, named.languages[::-1])
+        ways = [dict(zip(flags, way, strict=True)) for way in sides]
+        turned = " ".join(f"{flag} {value}" for flag, value in ways[1].items())
+    if asked and asked not in ways:
+        raise UserError(
+            f"{', '.join(asked)}: the data set {named.name} has its own sides, which {turned} "
+            f"turns round; name your own data with --data, files called {named.name} as "
+            f"./{named.name}"
+        )
 
 
 def _own(
@@ -93,11 +127,26 @@ def _own(
     if absent:
         pairs |= hold_out(pairs["train"], absent)
         notes += [f"{part}: {len(pairs[part]):,} pairs held out of the data" for part in absent]
+    pairs["train"] = pairs["train"] + _extra(pairs, notes)
     examples = {
         part: _by_source(pairs[part]) if part in absent else _examples(pairs[part])
         for part in PARTS
     }
     return Corpus(name, "translation", **examples, notes=notes)
+
+
+def _extra(pairs: Mapping[str, list[Pair]], notes: list[str]) -> list[Pair]:
+    """The pairs of the extra files but those with a sentence of the other parts, on either side."""
+    parts = [part for part in pairs if part.startswith(EXTRA)]
+    seen = [set(side) for side in zip(*(pairs["valid"] + pairs["test"]), strict=True)]
+    kept = []
+    for part in parts:
+        new = [pair for pair in pairs[part] if not any(map(contains, seen, pair))]
+        left = len(pairs[part]) - len(new)
+        known = f", {left:,} left out that hold a sentence to validate or test by" if left else ""
+        notes.append(f"{part}: {len(new):,} more pairs to train on{known}")
+        kept += new
+    return kept
 
 
 def _examples(pairs: list[Pair]) -> list[Example]:
@@ -160,25 +209,20 @@ def _hash(text: str) -> int:
 
 
 def _refuse_unused(
-    name: str,
     languages: Languages,
     columns: Sequence[str] | None,
-    valid: str | None = None,
-    test: str | None = None,
+    valid: str | None,
+    test: str | None,
+    extra: Sequence[str] | None,
 ) -> None:
-    """Refuse what only the user's own files can have: the likely mistake is a missing --data."""
-    given = dict(
-        zip(
-            ("--source-lang", "--target-lang", "--columns", "--valid", "--test"),
-            (*languages, columns, valid, test),
-            strict=True,
-        )
-    )
-    unused = [flag for flag, value in given.items() if value is not None]
+    """Refuse what only other data can have: the likely mistake is a missing --data."""
+    flags = ("--source-lang", "--target-lang", "--columns", "--valid", "--test", "--extra-data")
+    given = zip(flags, (*languages, columns, valid, test, extra), strict=True)
+    unused = [flag for flag, value in given if value is not None]
     if unused:
         raise UserError(
-            f"{', '.join(unused)}: the data set {name} has its own sides and split; name your own "
-            f"data with --data, files called {name} as ./{name}"
+            f"{', '.join(unused)}: the data set {CMUDICT} has its own sides and split; name your "
+            f"own data with --data, files called {CMUDICT} as ./{CMUDICT}"
         )
 
 

@@ -79,6 +79,7 @@ def _read(settings: TrainingSettings) -> Corpus:
         columns=settings.columns,
         valid=settings.valid,
         test=settings.test,
+        extra=settings.extra_data,
     )
 
 

@@ -48,6 +48,12 @@ class TrainingSettings:
     test: str | None = declared(
         "test data, as --data; none: the data's own or a share", "data", None, resumable=True
     )
+    extra_data: tuple[str, ...] | None = declared(
+        "more pairs to train on, as --data, between commas; diversify.py makes such",
+        "data",
+        None,
+        resumable=True,
+    )
     source_vocabulary: str | None = declared(
         "what a source token is; none: characters for cmudict, sentencepiece for other data",
         "data",

@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 HELP = {
     "train.py": ["train.py"],
     "translate.py": ["translate.py"],
+    "diversify.py": ["diversify.py"],
     "-m convert": ["-m convert", "-m convert inspect", "-m convert average"],
     "-m parity": ["-m parity", *(f"-m parity {word}" for word in COMMANDS)],
 }

@@ -26,10 +26,10 @@ the same data. Training on these pairs too makes a model of the same size better
 2020, Data Diversification). Ctrl-C loses nothing: the same command goes on.
 
 example, English to German:
-  python train.py --recipe recipes/multi30k-en-de.toml --name forward
-  python train.py --recipe recipes/multi30k-en-de.toml --source-lang de --target-lang en --name back
+  python train.py --data multi30k-en-de --preset small --name forward
+  python train.py --data multi30k-en-de --preset small --source-lang de --target-lang en --name back
   python diversify.py runs/forward runs/back --out more
-  python train.py --recipe recipes/multi30k-en-de.toml --extra-data more --name better
+  python train.py --data multi30k-en-de --preset small --extra-data more --name better
 """
 
 

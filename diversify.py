@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training_recipe.arguments import Formatter, Parser
+from training_recipe.backend import Search
+from training_recipe.search import check_search
 from transformer_spec import Faults, UserError
 from transformer_spec.errors import exit_status
 
@@ -43,6 +45,11 @@ class Options:
     length_penalty: float
     backend: str | None
     device: str
+
+    @property
+    def search(self) -> Search:
+        """How outputs are searched for."""
+        return Search(beam=self.beam, length_penalty=self.length_penalty)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,6 +91,10 @@ def parse(arguments: list[str] | None) -> Options:
         faults.require(settings.is_file(), f"{path} is no run folder: it has no settings.json")
     parent = options.out.parent
     faults.require(parent.is_dir(), f"--out is {options.out}; there is no folder {parent}")
+    try:
+        check_search(options.search)
+    except UserError as error:
+        faults.add(str(error))
     faults.raise_if_any("cannot make training pairs")
     return options
 
@@ -124,15 +135,12 @@ def translated(
     from tqdm import tqdm
 
     from convert.checkpoints import load_weights_of
-    from training_recipe.backend import Search
     from training_recipe.decoding_batches import decode_all, within
     from training_recipe.diversification import Kept, key_of, say_all
-    from training_recipe.search import check_search
     from training_recipe.translation import load_vocabularies
     from translate import load_backend
 
-    search = Search(beam=options.beam, length_penalty=options.length_penalty)
-    check_search(search)
+    search = options.search
     config, weights = load_weights_of(path)
     source, target = load_vocabularies(path / "vocabulary", config)
     ids = {text: source.encode(text) for text, _ in pairs}

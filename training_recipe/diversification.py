@@ -20,7 +20,7 @@ from training_recipe.settings import TrainingSettings
 from training_recipe.text_files import DELIMITERS, Pair
 from transformer_spec import Faults, UserError
 
-BLOCK = 1024
+BLOCK = 512
 
 
 def training_pairs(settings: TrainingSettings) -> list[Pair]:

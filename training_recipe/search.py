@@ -30,7 +30,7 @@ def check_search(search: Search) -> None:
     if search.sample:
         faults.require(search.beam == 1, f"beam is {search.beam}; sampling has none, leave it at 1")
     else:
-        enough = search.beam < 1 or search.nbest <= search.beam
+        enough = search.nbest <= max(search.beam, 1)
         message = f"nbest is {search.nbest}; a beam of {search.beam} holds no more than that"
         faults.require(enough, message)
     faults.raise_if_any("cannot search")

@@ -24,8 +24,9 @@ EPILOG = """\
 Every RUN translates the sentences that it was trained on; the pairs of real sentences and outputs
 are written beside each other to PREFIX.SOURCE and PREFIX.TARGET (or PREFIX.tsv for tables), in the
 direction of the first RUN, without repetitions. The other runs may go in either direction; all need
-the same data. Training on these pairs too makes a model of the same size better (Nguyen et al.
-2020, Data Diversification). Ctrl-C loses nothing: the same command goes on.
+the same data, so files of your own need --valid and --test when training. Train on these pairs too
+for a better model of the same size (Nguyen et al. 2020, Data Diversification). Ctrl-C loses
+nothing: the same command goes on.
 
 example, English to German:
   python train.py --data multi30k-en-de --preset small --name forward

@@ -1,5 +1,7 @@
 """diversify.py: more training pairs out of what models of both directions say."""
 
+from pathlib import Path
+
 import pytest
 
 import diversify
@@ -195,6 +197,14 @@ def test_every_mistake_is_one_message(corpus, runs, tmp_path, capsys):
     assert "nbest" not in err and not list(tmp_path.iterdir())
     status, _, err = said_by(capsys, runs / "there", "--out", tmp_path / "more", "--beem", 2)
     assert status == 2 and "did you mean --beam" in err
+
+
+def test_runs_with_other_pairs_are_told_how_to_have_the_same():
+    with pytest.raises(
+        UserError, match="^the runs need the same data .*--valid and --test"
+    ) as caught:
+        directions([Path("a"), Path("b")], [REAL, REAL[1:]])
+    assert "b was trained on other pairs than a" in str(caught.value)
 
 
 def test_a_dictionary_is_no_parallel_text():

@@ -21,6 +21,10 @@ from training_recipe.text_files import DELIMITERS, Pair
 from transformer_spec import Faults, UserError
 
 BLOCK = 512
+HELD_OUT = (
+    " (without files for --valid and --test, other pairs are held out in the other direction: "
+    "name both when training)"
+)
 
 
 def training_pairs(settings: TrainingSettings) -> list[Pair]:
@@ -56,7 +60,7 @@ def directions(runs: Sequence[Path], pairs: Sequence[list[Pair]]) -> list[bool]:
     for run, own in zip(runs, map(set, pairs), strict=True):
         same = own in (forwards, backwards)
         faults.require(same, f"{run} was trained on other pairs than {runs[0]}, in no direction")
-    faults.raise_if_any("the runs need the same data")
+    faults.raise_if_any(f"the runs need the same data{HELD_OUT}")
     return [set(own) != forwards for own in pairs]
 
 

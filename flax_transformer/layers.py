@@ -17,14 +17,14 @@ from jaxtyping import Bool, Float
 
 from flax_transformer.dropout import Dropout, drop
 from flax_transformer.precision import wide
-from flax_transformer.primitives import LayerNorm, Linear
+from flax_transformer.primitives import LayerNorm, Linear, relu, softmax
 from transformer_spec import TransformerConfig
 
 KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
 MemoryKeysValues = tuple[Float[Array, "N H S A"], Float[Array, "N H S A"]]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
+    "relu": relu,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "gelu_sigmoid": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -71,7 +71,7 @@ def attention(
     """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
     scores = jnp.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k).astype(wide(q.dtype))
     scores = jnp.where(mask, scores, jnp.finfo(q.dtype).min)
-    probabilities = drop(jax.nn.softmax(scores, -1), config.attention_dropout, dropout)
+    probabilities = drop(softmax(scores), config.attention_dropout, dropout)
     return jnp.einsum("bhqk,bhka->bhqa", probabilities.astype(v.dtype), v)
 
 

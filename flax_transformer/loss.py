@@ -45,13 +45,16 @@ def _forward(states, weight, bias, targets, pad_id, smoothing):
     def add_chunk(sums, part):
         loss, d_logits = _chunk(part[0], weight, weight_sum, bias, part[1], pad_id, smoothing)
         low = d_logits.astype(states.dtype)
-        of_bias = None if bias is None else d_logits.sum(0)
-        added = loss, _product(low.T, part[0], dtype), of_bias
+        rows = part[0].T
+        if bias is not None:
+            rows = jnp.concatenate([rows, jnp.ones((1, size), rows.dtype)])
+        added = loss, _product(jax.lax.optimization_barrier(rows), low, dtype)
         return jax.tree.map(jnp.add, sums, added), low @ weight
 
-    of_bias = None if bias is None else jnp.zeros_like(bias)
-    zeros = jnp.zeros((), dtype), jnp.zeros(weight.shape, dtype), of_bias
-    (loss, d_weight, d_bias), d_states = jax.lax.scan(add_chunk, zeros, parts)
+    D = states.shape[1]
+    zeros = jnp.zeros((), dtype), jnp.zeros((D + (bias is not None), len(weight)), dtype)
+    (loss, d_both), d_states = jax.lax.scan(add_chunk, zeros, parts)
+    d_weight, d_bias = d_both[:D].T, None if bias is None else d_both[D]
     d_states = d_states.reshape(-1, states.shape[1])[: len(states)]
     return loss, (d_states, d_weight.astype(weight.dtype), d_bias)
 

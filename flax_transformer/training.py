@@ -24,6 +24,7 @@ from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
+from flax_transformer.processor import compiled, keep_freed_memory
 from flax_transformer.weights import fill, load_weights, skeleton, variables
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
@@ -91,6 +92,8 @@ class JaxBackend:
         self.config, self.settings = config, settings
         if settings.dtype == "float64":
             jax.config.update("jax_enable_x64", True)
+        if settings.device in ("auto", "cpu"):
+            keep_freed_memory()
         self.device = find_device(settings.device)
         jax.config.update("jax_default_device", self.device)
         model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.weight_dtype).type)
@@ -107,7 +110,7 @@ class JaxBackend:
         self.first_moments: Arrays = {}
         self.second_moments: Arrays = {}
         self.count = 0
-        self.compiled_gradients = jax.jit(self.pure_gradients)
+        self.compiled_gradients = compiled(self.pure_gradients, self.device)
         self.compiled_sum = jax.jit(add, donate_argnums=0)
         self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
         self.compiled_average = jax.jit(move_towards, donate_argnums=0)

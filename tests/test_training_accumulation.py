@@ -38,7 +38,7 @@ def test_the_step_of_one_batch_with_the_same_pairs(name: str) -> None:
 @pytest.mark.usefixtures("float64")
 def test_what_is_compiled_does_not_grow_with_the_batches_of_a_step() -> None:
     backend = MAKERS["jax"](CONFIG, SETTINGS)
-    compiled = backend.compiled_gradients, backend.compiled_sum, backend.compiled_update
+    compiled = backend.compiled_gradients.program, backend.compiled_sum, backend.compiled_update
     sizes = []
     for step, count in enumerate((2, 1, 4), 1):
         backend.train_step(batch(0, 3), step, RATE, *[batch(part, 3) for part in range(1, count)])

@@ -1,0 +1,82 @@
+"""What JAX's programs do on a processor: memory that is used again, barriers that stay."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_transformer import primitives
+from flax_transformer.processor import OneAtATime
+from flax_transformer.products import product
+
+ROOT = Path(__file__).resolve().parents[1]
+# Runs of a program that needs 64 MiB; the pages that the kernel clears for the last one.
+RUNS = """
+import resource, sys
+from flax_transformer.processor import OneAtATime, keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+import jax, jax.numpy as jnp
+
+def needs_memory(x):
+    return jnp.cumsum(jnp.outer(x, x), 0)[-1, -1]
+
+program, x = OneAtATime(needs_memory), jnp.ones(4096)
+for _ in range(8):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    program(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def cleared_pages(mode: str) -> int:
+    command = [sys.executable, "-c", RUNS, mode]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_memory_is_used_again() -> None:
+    assert cleared_pages("given back") > 10_000
+    assert cleared_pages("kept") < 1_000
+
+
+def test_barriers_stay() -> None:
+    def function(x: jax.Array) -> jax.Array:
+        return jax.lax.optimization_barrier(x * 2) + 1
+
+    x = jnp.arange(7.0)
+    program = OneAtATime(function)
+    assert "opt-barrier" in program.lower(x).compile().as_text()
+    assert "opt-barrier" not in jax.jit(function).lower(x).compile().as_text()
+    assert (program(x) == 2 * x + 1).all()
+    assert (program(jnp.arange(3.0)) == jnp.array([1.0, 3.0, 5.0])).all()
+
+
+@pytest.mark.parametrize("shapes", [((7, 3), (3, 5)), ((7, 5), (5, 3))])
+@pytest.mark.usefixtures("float64")
+def test_gradients_of_products(shapes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    draw = np.random.default_rng(0)
+    left, right = (jnp.asarray(draw.normal(size=shape)) for shape in shapes)
+    weight = jnp.asarray(draw.normal(size=(len(left), right.shape[1])))
+    found = jax.grad(lambda *pair: (product(*pair) * weight).sum(), (0, 1))(left, right)
+    assert jnp.abs(found[0] - weight @ right.T).max() <= 1e-14
+    assert jnp.abs(found[1] - left.T @ weight).max() <= 1e-14
+
+
+@pytest.mark.parametrize("name", ["softmax", "relu"])
+@pytest.mark.usefixtures("float64")
+def test_gradients_are_those_of_jax(name: str) -> None:
+    draw = np.random.default_rng(1)
+    x, weight = (jnp.asarray(draw.normal(size=(3, 5, 7))) for _ in range(2))
+    x = x.at[0, 0, 0].set(0.0).at[1, 2].set(jnp.finfo(x.dtype).min).at[1, 2, 3].set(1.0)
+    ours, theirs = getattr(primitives, name), getattr(jax.nn, name)
+    assert (ours(x) == theirs(x)).all()
+    found = jax.grad(lambda x: (ours(x) * weight).sum())(x)
+    right = jax.grad(lambda x: (theirs(x) * weight).sum())(x)
+    assert jnp.abs(found - right).max() <= 1e-15

@@ -4,8 +4,8 @@ Letters: B source rows, N outputs being written for each, R = B x N, S source le
 the cache, Q new tokens, V vocabulary. What a search is: training_recipe/search.py.
 """
 
-import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,16 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.decoding_state import DecodingState, next_logits, reorder, start
+from flax_transformer.decoding_state import (
+    DecodingState,
+    next_logits,
+    reorder,
+    start,
+    with_room,
+)
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
+from flax_transformer.processor import BARRIERS_STAY, on_processor
 from training_recipe.backend import Hypothesis, Search
 from training_recipe.search import (
     check_search,
@@ -26,6 +33,9 @@ from training_recipe.search import (
     random_numbers,
     row_limits,
 )
+
+MOST_STAGES = 3
+SHORTEST_STAGE = 16
 
 
 class Task(NamedTuple):
@@ -66,6 +76,9 @@ class Beams(NamedTuple):
     done: Bool[Array, "B"]
 
 
+Written = TypeVar("Written", Chains, Beams)
+
+
 @full_precision
 def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
     """The n best outputs of each row of ``source`` (B, S), best first.
@@ -77,18 +90,24 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     check_search(search)
     task, (graph, weights) = make_task(model, source, search), nnx.split(model)
     longest = longest_output(source.shape[1], model.config, search)
+    program = compiled_for_processor if on_processor(weights) else compiled
     if search.beam > 1:
-        outputs = compiled(beam_search, graph, weights, task, longest, search.beam)
+        outputs = program(beam_search, graph, weights, task, longest, search.beam)
     else:
-        outputs = compiled(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
+        outputs = program(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
     tokens, sums, lengths = (np.asarray(array) for array in outputs)
     return hypotheses(tokens, sums, lengths, model.config, search)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 4, 5, 6))
-def compiled(search, graph, weights, task, length, N, *top_k) -> Outputs:
+def searched(search, graph, weights, task, length, N, *top_k) -> Outputs:
     """A search by the model of a graph and its weights, as one program."""
     return search(nnx.merge(graph, weights), task, length, N, *top_k)
+
+
+compiled = jax.jit(searched, static_argnums=(0, 1, 4, 5, 6))
+compiled_for_processor = jax.jit(
+    searched, static_argnums=(0, 1, 4, 5, 6), compiler_options=BARRIERS_STAY
+)
 
 
 def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
@@ -111,7 +130,7 @@ def begin(
     """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
     B, N, config = len(task.source), outputs * groups, model.config
     memory = model.encode(task.source)
-    state = start(model, memory, task.source, length, outputs, groups)
+    state = start(model, memory, task.source, stages(length)[0], outputs, groups)
     last = jnp.full((B * N, 1), config.decoder_start_id or 0, jnp.int32)
     tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)
     sums = jnp.zeros((B, N), jnp.promote_types(memory.dtype, jnp.float32))
@@ -122,7 +141,9 @@ def log_probabilities(
     logits: Float[Array, "R 1 V"], never: Bool[Array, "V"]
 ) -> Float[Array, "R V"]:
     """The model's log probabilities of the next token; -inf for what is never produced."""
-    logits = logits[:, 0].astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = jax.lax.optimization_barrier(logits)[:, 0].astype(
+        jnp.promote_types(logits.dtype, jnp.float32)
+    )
     log_p = jax.nn.log_softmax(logits, -1)
     return jnp.where(never | jnp.isnan(log_p), -jnp.inf, log_p)
 
@@ -131,11 +152,27 @@ def chain_search(model: Transformer, task: Task, length: int, N: int, top_k: int
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
     done = (task.limits == 0)[:, None].repeat(N, 1)
     chains = Chains(*begin(model, task, length, groups=N), done)
-    return jax.lax.while_loop(
-        lambda chains: ~chains.done.all(),
-        lambda chains: chain_step(model, task, chains, top_k),
-        chains,
-    ).outputs
+    return in_stages(lambda chains: chain_step(model, task, chains, top_k), chains, length).outputs
+
+
+def in_stages(step: Callable[[Written], Written], written: Written, length: int) -> Written:
+    """Step until all outputs are done, over a cache that grows: most end before ``length``."""
+    for columns in stages(length):
+        written = written._replace(state=with_room(written.state, columns))
+        written = jax.lax.while_loop(
+            lambda written, end=columns: ~written.done.all() & (written.state.columns < end),
+            step,
+            written,
+        )
+    return written
+
+
+def stages(length: int) -> list[int]:
+    """Ever longer caches, the last of ``length`` columns; each is one more loop to compile."""
+    sizes = [length]
+    while sizes[0] > SHORTEST_STAGE and len(sizes) < MOST_STAGES:
+        sizes.insert(0, -(-sizes[0] // 2))
+    return sizes
 
 
 def chain_step(model: Transformer, task: Task, chains: Chains, top_k: int) -> Chains:
@@ -179,9 +216,7 @@ def beam_search(model: Transformer, task: Task, length: int, N: int) -> Outputs:
     first = jnp.arange(N) == 0
     live = empty._replace(sums=jnp.where(first, empty.sums, nothing))
     beams = Beams(state, last, live, empty._replace(sums=nothing), task.limits == 0)
-    beams = jax.lax.while_loop(
-        lambda beams: ~beams.done.all(), lambda beams: beam_step(model, task, beams), beams
-    )
+    beams = in_stages(lambda beams: beam_step(model, task, beams), beams, length)
     ended = (beams.finished.sums > -jnp.inf).any(1)
     return choose(ended, beams.finished, beams.live)
 

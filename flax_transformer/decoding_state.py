@@ -32,10 +32,11 @@ from transformer_spec import check_length
 class DecodingState(NamedTuple):
     """The M sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
 
-    ``seen`` says of each output which cells hold its real tokens; keys and values (B, H, L x N, A)
-    have the cells column by column.
+    ``seen`` says of each output which cells hold its real tokens; keys (B, H, A, L x N) and values
+    (B, H, L x N, A) have the cells column by column. ``table`` is the transposed output table.
     """
 
+    table: Float[Array, "D V"]
     memory: list[MemoryKeysValues]
     memory_mask: Bool[Array, "M 1 1 S"]
     keys_values: list[KeysValues]
@@ -57,11 +58,27 @@ def start(
     """
     check_length(length, model.config)
     B, N, H, A = len(source) * groups, outputs, model.config.num_heads, model.config.head_dim
-    layers, empty = model.decoder.dec_layers, (B, H, length * N, A)
-    keys_values = [(jnp.zeros(empty, memory.dtype), jnp.zeros(empty, memory.dtype)) for _ in layers]
+    empty = (B, H, A, length * N), (B, H, length * N, A)
+    keys, values = (jnp.zeros(shape, memory.dtype) for shape in empty)
+    keys_values = [(keys, values) for _ in model.decoder.dec_layers]
     seen = jnp.zeros((B, N, length, N), bool)
-    memory_mask = padding_mask(model.real_tokens(source))
-    return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
+    table, memory_mask = model.output_table.T, padding_mask(model.real_tokens(source))
+    return DecodingState(table, model.memory(memory), memory_mask, keys_values, seen, 0)
+
+
+def with_room(state: DecodingState, length: int) -> DecodingState:
+    """The state with ``length`` columns, of which the new ones are empty."""
+    more = length - state.seen.shape[2]
+    cells = more * state.seen.shape[1]
+    keys_values = [
+        (pad(keys, 3, cells), pad(values, 2, cells)) for keys, values in state.keys_values
+    ]
+    return state._replace(keys_values=keys_values, seen=pad(state.seen, 2, more))
+
+
+def pad(array: Array, axis: int, more: int) -> Array:
+    """The array with so many zeros at the end of an axis."""
+    return jnp.pad(array, [(0, more if i == axis else 0) for i in range(array.ndim)])
 
 
 @full_precision
@@ -82,7 +99,8 @@ def next_logits(
     x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
     x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
-    return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)
+    logits = model.decoder.finalFc(x, state.table.T)
+    return logits, state._replace(keys_values=keys_values, seen=seen, columns=end)
 
 
 def see(

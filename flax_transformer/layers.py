@@ -20,8 +20,9 @@ from flax_transformer.precision import wide
 from flax_transformer.primitives import LayerNorm, Linear, relu, softmax
 from transformer_spec import TransformerConfig
 
-KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
-MemoryKeysValues = tuple[Float[Array, "N H S A"], Float[Array, "N H S A"]]
+# Keys lie transposed: few queries by many keys multiply two to three times as fast (docs/log.md).
+KeysValues = tuple[Float[Array, "B H A K"], Float[Array, "B H K A"]]
+MemoryKeysValues = tuple[Float[Array, "N H A S"], Float[Array, "N H S A"]]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
@@ -62,14 +63,14 @@ def look_ahead_mask(Q: int, K: int) -> Bool[Array, "1 1 Q K"]:
 
 def attention(
     q: Float[Array, "B H Q A"],
-    k: Float[Array, "B H K A"],
+    k: Float[Array, "B H A K"],
     v: Float[Array, "B H K A"],
     mask: Bool[Array, "#B 1 #Q K"],
     config: TransformerConfig,
     dropout: Dropout | None,
 ) -> Float[Array, "B H Q A"]:
     """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
-    scores = jnp.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k).astype(wide(q.dtype))
+    scores = jnp.einsum("bhqa,bhak->bhqk", q * config.attention_scale, k).astype(wide(q.dtype))
     scores = jnp.where(mask, scores, jnp.finfo(q.dtype).min)
     probabilities = drop(softmax(scores), config.attention_dropout, dropout)
     return jnp.einsum("bhqk,bhka->bhqa", probabilities.astype(v.dtype), v)
@@ -83,9 +84,9 @@ class KeyValueCache:
 
     def append(self, keys: Array, values: Array) -> KeysValues:
         """Write Q new columns after the first ``length`` and return all columns."""
-        start = (0, 0, self.length, 0)
-        self.keys = jax.lax.dynamic_update_slice(self.keys, keys, start)
-        self.values = jax.lax.dynamic_update_slice(self.values, values, start)
+        update = jax.lax.dynamic_update_slice
+        self.keys = update(self.keys, keys, (0, 0, 0, self.length))
+        self.values = update(self.values, values, (0, 0, self.length, 0))
         return self.keys, self.values
 
 
@@ -105,7 +106,8 @@ class MultiHeadAttention(nnx.Module):
         return x.reshape(B, K, self.config.num_heads, self.config.head_dim).swapaxes(1, 2)
 
     def keys_values(self, memory: Float[Array, "B K D"]) -> KeysValues:
-        return self.split_heads(self.fcK(memory)), self.split_heads(self.fcV(memory))
+        keys, values = self.split_heads(self.fcK(memory)), self.split_heads(self.fcV(memory))
+        return keys.swapaxes(2, 3), values
 
     def __call__(
         self,

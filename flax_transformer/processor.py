@@ -26,6 +26,11 @@ def compiled(function: Callable[..., Any], device: "jax.Device") -> Any:  # pyri
     return OneAtATime(function) if device.platform == "cpu" else jax.jit(function)
 
 
+def on_processor(arrays: Any) -> bool:
+    """Whether a tree of arrays lies in a processor's memory."""
+    return all(d.platform == "cpu" for d in jax.tree.leaves(arrays)[0].devices())
+
+
 class OneAtATime:
     """A compiled function of which one call runs at a time, in memory that is kept."""
 
@@ -42,7 +47,7 @@ class OneAtATime:
             give_back_freed_memory()
             self.lower(*arguments).compile()
             give_back_freed_memory()
-        jax.block_until_ready(self.last)
+        jax.block_until_ready((self.last, arguments))
         result = self.program(*arguments)
         self.last = jax.tree.leaves(result)[-1]
         return result

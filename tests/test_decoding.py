@@ -96,7 +96,7 @@ class TestCache:
         source = torch.tensor(SOURCE)
         state = torch_state.start(model, model.encode(source), source, 4, outputs=3)
         assert {len(keys) for keys, _ in state.memory} == {5}
-        assert {keys.shape[2] for keys, _ in state.keys_values} == {12}
+        assert {values.shape[2] for _, values in state.keys_values} == {12}
 
     def test_samples_share_the_memory_and_no_cells(self):
         model = torch_model(PLAIN, random_weights(PLAIN, 1))
@@ -107,7 +107,9 @@ class TestCache:
             flax_state.start(twin, twin.encode(jnp.array(SOURCE)), jnp.array(SOURCE), 4, groups=3),
         ):  # fmt: skip
             assert {len(keys) for keys, _ in state.memory} == {5}
-            assert {keys.shape[:3] for keys, _ in state.keys_values} == {(15, PLAIN.num_heads, 4)}
+            assert {values.shape[:3] for _, values in state.keys_values} == {
+                (15, PLAIN.num_heads, 4)
+            }
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -203,11 +205,29 @@ class TestSamples:
         assert set(torch_decoding.draw(log_p, numbers, 1.0, 2).tolist()) == {1, 2}
 
 
+def test_caches_grow_in_stages():
+    assert flax_decoding.stages(1) == [1] and flax_decoding.stages(16) == [16]
+    assert flax_decoding.stages(30) == [15, 30]
+    assert flax_decoding.stages(70) == [18, 35, 70]
+
+
+def test_outputs_do_not_depend_on_the_stages(monkeypatch: pytest.MonkeyPatch):
+    grown = {
+        name: flax_outputs(PLAIN, random_weights(PLAIN, 0), SOURCE, s)
+        for name, s in SEARCHES.items()
+    }
+    monkeypatch.setattr(flax_decoding, "SHORTEST_STAGE", 2)
+    jax.clear_caches()
+    for name, search in SEARCHES.items():
+        assert_same(flax_outputs(PLAIN, random_weights(PLAIN, 0), SOURCE, search), grown[name])
+    jax.clear_caches()
+
+
 def test_same_shape_is_compiled_once():
     outputs = flax_outputs(PLAIN, random_weights(PLAIN, 0), SOURCE, SEARCHES["beam 4, penalty 1"])
-    before = flax_decoding.compiled._cache_size()
+    before = flax_decoding.compiled_for_processor._cache_size()
     for penalty in (0.0, 0.3):
         search = Search(beam=4, length_penalty=penalty)
         other = flax_outputs(PLAIN, random_weights(PLAIN, 1), SOURCE[::-1], search)
-    assert flax_decoding.compiled._cache_size() == before
+    assert flax_decoding.compiled_for_processor._cache_size() == before
     assert other != outputs

@@ -17,7 +17,7 @@ from flax_transformer.products import product
 ROOT = Path(__file__).resolve().parents[1]
 # Runs of a program that needs 64 MiB; the pages that the kernel clears for the last one.
 RUNS = """
-import resource, sys
+import resource, sys, time
 from flax_transformer.processor import OneAtATime, keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
@@ -30,6 +30,7 @@ program, x = OneAtATime(needs_memory), jnp.ones(4096)
 for _ in range(8):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     program(x).block_until_ready()
+    time.sleep(0.05)  # until its memory is freed
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

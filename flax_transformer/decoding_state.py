@@ -33,10 +33,9 @@ class DecodingState(NamedTuple):
     """The M sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
 
     ``seen`` says of each output which cells hold its real tokens; keys (B, H, A, L x N) and values
-    (B, H, L x N, A) have the cells column by column. ``table`` is the transposed output table.
+    (B, H, L x N, A) have the cells column by column.
     """
 
-    table: Float[Array, "D V"]
     memory: list[MemoryKeysValues]
     memory_mask: Bool[Array, "M 1 1 S"]
     keys_values: list[KeysValues]
@@ -62,8 +61,8 @@ def start(
     keys, values = (jnp.zeros(shape, memory.dtype) for shape in empty)
     keys_values = [(keys, values) for _ in model.decoder.dec_layers]
     seen = jnp.zeros((B, N, length, N), bool)
-    table, memory_mask = model.output_table.T, padding_mask(model.real_tokens(source))
-    return DecodingState(table, model.memory(memory), memory_mask, keys_values, seen, 0)
+    memory_mask = padding_mask(model.real_tokens(source))
+    return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
 
 
 def with_room(state: DecodingState, length: int) -> DecodingState:
@@ -99,8 +98,7 @@ def next_logits(
     x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
     x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
-    logits = model.decoder.finalFc(x, state.table.T)
-    return logits, state._replace(keys_values=keys_values, seen=seen, columns=end)
+    return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)
 
 
 def see(

@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from flax_transformer.precision import factors, full_precision, wide
+from flax_transformer.products import summed
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -48,8 +49,8 @@ def _forward(states, weight, bias, targets, pad_id, smoothing):
         rows = part[0].T
         if bias is not None:
             rows = jnp.concatenate([rows, jnp.ones((1, size), rows.dtype)])
-        added = loss, _product(jax.lax.optimization_barrier(rows), low, dtype)
-        return jax.tree.map(jnp.add, sums, added), low @ weight
+        added = loss, summed(jax.lax.optimization_barrier(rows), low)
+        return jax.tree.map(jnp.add, sums, added), summed(low, weight).astype(low.dtype)
 
     D = states.shape[1]
     zeros = jnp.zeros((), dtype), jnp.zeros((D + (bias is not None), len(weight)), dtype)
@@ -61,10 +62,6 @@ def _forward(states, weight, bias, targets, pad_id, smoothing):
 
 def _backward(pad_id, smoothing, gradients, upstream):
     return *jax.tree.map(lambda kept: (kept * upstream).astype(kept.dtype), gradients), None
-
-
-def _product(left: Array, right: Array, dtype: jnp.dtype) -> Array:
-    return jnp.matmul(left, right, preferred_element_type=dtype)
 
 
 def _split(x: Array, size: int, filler: int) -> Array:
@@ -85,7 +82,7 @@ def _chunk(
 ) -> tuple[Float[Array, ""], Float[Array, "n V"]]:
     """The summed loss of n tokens and its gradient by their logits."""
     V = len(weight)
-    logits = _logits(states, weight, bias, weight_sum.dtype)  # (n, D) -> (n, V)
+    logits = _logits(states, weight, bias)  # (n, D) -> (n, V)
     logits_sum = (states * weight_sum).sum(1) + (0 if bias is None else bias.sum())
     real = (targets != pad_id).astype(logits.dtype)
     right = jnp.take_along_axis(logits, targets[:, None], 1)[:, 0]
@@ -99,8 +96,8 @@ def _chunk(
     return (losses * real).sum(), d_logits
 
 
-def _logits(states: Array, weight: Array, bias: Array | None, dtype: jnp.dtype) -> Array:
-    logits = _product(states, weight.T, dtype)
+def _logits(states: Array, weight: Array, bias: Array | None) -> Array:
+    logits = summed(states, weight, 1)
     return logits if bias is None else logits + bias
 
 

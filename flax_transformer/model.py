@@ -26,6 +26,7 @@ from flax_transformer.layers import (
     padding_mask,
 )
 from flax_transformer.precision import full_precision
+from flax_transformer.products import summed
 from transformer_spec import (
     TransformerConfig,
     check_length,
@@ -126,7 +127,8 @@ class OutputProjection(nnx.Module):
     def __call__(
         self, states: Float[Array, "B Q D"], weight: Float[Array, "V D"]
     ) -> Float[Array, "B Q V"]:
-        logits = states @ weight.T
+        logits = summed(states.reshape(-1, states.shape[-1]), weight, 1).astype(states.dtype)
+        logits = logits.reshape(*states.shape[:-1], -1)
         return logits if self.bias is None else logits + self.bias
 
 

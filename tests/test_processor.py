@@ -12,7 +12,7 @@ import pytest
 
 from flax_transformer import primitives
 from flax_transformer.processor import OneAtATime
-from flax_transformer.products import product
+from flax_transformer.products import in_memory, product
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs of a program that needs 64 MiB; the pages that the kernel clears for the last one.
@@ -68,6 +68,28 @@ def test_gradients_of_products(shapes: tuple[tuple[int, int], tuple[int, int]]) 
     found = jax.grad(lambda *pair: (product(*pair) * weight).sum(), (0, 1))(left, right)
     assert jnp.abs(found[0] - weight @ right.T).max() <= 1e-14
     assert jnp.abs(found[1] - left.T @ weight).max() <= 1e-14
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_transposing_rounds_nothing(dtype: str) -> None:
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(13, 7)), dtype)
+    assert in_memory(x).dtype == dtype and (in_memory(x) == x.T).all()
+
+
+@pytest.mark.parametrize("shapes", [((700, 3), (3, 5)), ((700, 5), (5, 3))])
+def test_products_of_bfloat16_are_summed_in_float32(shapes: tuple) -> None:
+    """Gradients too, over 700 tokens: rounded once, at the end."""
+    draw = np.random.default_rng(3)
+    left, right = (jnp.asarray(draw.normal(size=shape), jnp.bfloat16) for shape in shapes)
+    weight = jnp.asarray(draw.normal(size=(len(left), right.shape[1])), jnp.bfloat16)
+    value, gradients = jax.vjp(product, left, right)
+    low = value, *gradients(weight)
+    left, right, weight = (np.asarray(array, np.float64) for array in (left, right, weight))
+    exact = left @ right, weight @ right.T, left.T @ weight
+    for found, truth in zip(low, exact, strict=True):
+        assert found.dtype == jnp.bfloat16
+        apart = np.abs(np.asarray(found, np.float64) - truth)
+        assert (apart <= 2.0**-8 * np.abs(truth) + 1e-4).all()
 
 
 @pytest.mark.parametrize("name", ["softmax", "relu"])

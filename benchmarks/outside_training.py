@@ -89,9 +89,12 @@ def torch_nn(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple
     return version, trained(model, loss_of, "Adam")
 
 
-def marian(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
+def marian(
+    config: TransformerConfig, dropout_rng: str, threads: int, dtype: str = "float32"
+) -> tuple[str, Step]:
     """transformers' own training loop: labels in, loss out, AdamW; fresh weights."""
     torch_threads(threads)
+    import torch
     import transformers
 
     V, pad = config.target_vocab_size, config.pad_id
@@ -108,10 +111,11 @@ def marian(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[s
 
     def loss_of(source: Any, target_in: Any, target_out: Any) -> Any:
         labels = target_out.masked_fill(target_out == pad, -100)
-        return model(
-            input_ids=source, attention_mask=source != pad, decoder_input_ids=target_in,
-            decoder_attention_mask=target_in != pad, labels=labels, use_cache=False,
-        ).loss  # fmt: skip
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            return model(
+                input_ids=source, attention_mask=source != pad, decoder_input_ids=target_in,
+                decoder_attention_mask=target_in != pad, labels=labels, use_cache=False,
+            ).loss  # fmt: skip
 
     return f"transformers {transformers.__version__}", trained(model, loss_of, "AdamW")
 

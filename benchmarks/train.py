@@ -4,10 +4,10 @@ Models of the same sizes are trained on the same batches by both backends and by
 torch.nn.Transformer, MarianMTModel, x-transformers and JoeyNMT (those that are installed: the extra
 ``bench``), each in a process of its own, taking turns round after round. Each drops out where its
 own training does, with the same rate; ``--dropout 0`` compares them without. Rates count real
-tokens, not padding. The first turn, in which XLA compiles, is reported apart. Each ratio is the
-median of the rounds' ratios. At the end stands which share of this machine's float32
-matrix-product rate a whole step at D 512 reaches; ``--share`` with no size leaves that out. Ctrl-C
-keeps the rounds that are whole.
+tokens, not padding. The first turn, in which XLA compiles, is reported apart. Ratios are to the
+fastest of the others in the same number format, each the median of the rounds' ratios. At the end
+stands which share of this machine's float32 matrix-product rate a whole step at D 512 reaches;
+``--share`` with no size leaves that out. Ctrl-C keeps the rounds that are whole.
 """
 
 from __future__ import annotations
@@ -47,21 +47,29 @@ def task_of(size: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def report(started: list[turns.Contender]) -> dict[str, Any]:
     """Print and return each contender's rate, memory and ratio to the fastest outside one."""
-    outside = [c for c in started if c.name not in (turns.JAX, turns.TORCH)]
-    fastest = max(outside or started, key=lambda c: c.median(RATE))
-    smallest = min(c.peak() for c in outside or started)
-    print(f"{'':22}{'target/s':>10}{'all/s':>10}{'of fastest':>12}{'peak MiB':>10}{'compile':>9}")
+    outside = [c for c in started if not c.name.startswith("twinformer")] or started
+    smallest = min(c.peak() for c in outside)
+    print(f"{'':30}{'target/s':>10}{'all/s':>10}{'of fastest':>12}{'peak MiB':>10}{'compile':>9}")
     found: dict[str, Any] = {}
     for c in started:
+        fastest = rival(c, outside)
         times, memory = statistics.median(turns.ratios(c, fastest, RATE)), c.peak() / 2**20
         first = c.first["seconds"] - statistics.median(t["seconds"] for t in c.turns)
-        line = f"{c.name:22}{c.median(RATE):10.0f}{c.median('tokens'):10.0f}{times:12.2f}"
+        line = f"{c.name:30}{c.median(RATE):10.0f}{c.median('tokens'):10.0f}{times:12.2f}"
         print(f"{line}{memory:10.0f}{first:8.1f}s", flush=True)
         found[c.name] = turns.summary(c, RATE) | {
             "tokens": c.median("tokens"), "ratio_to_fastest_outside": times,
+            "fastest_outside": fastest.name,
             "memory_ratio_to_smallest_outside": c.peak() / smallest, "compile_seconds": first,
         }  # fmt: skip
-    return {"fastest_outside": fastest.name, "contenders": found}
+    return {"contenders": found}
+
+
+def rival(contender: turns.Contender, outside: list[turns.Contender]) -> turns.Contender:
+    """The fastest outside one in the same number format; in any, where there is none."""
+    low = contender.name.endswith(turns.LOW)
+    alike = [other for other in outside if other.name.endswith(turns.LOW) == low]
+    return max(alike or outside, key=lambda other: other.median(RATE))
 
 
 def share(size: str, options: argparse.Namespace) -> dict[str, Any]:

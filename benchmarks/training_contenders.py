@@ -1,11 +1,13 @@
 """What benchmarks/train.py compares: each trains the same model on the same batches.
 
 Ours are the backends of ``train.py`` with their usual settings, which also smooth labels and clip
-gradients; the others are in outside_training.py.
+gradients; the others are in outside_training.py. In bfloat16 weights stay float32: ours by
+``train.py --dtype bfloat16``, others by ``torch.autocast``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +21,7 @@ from benchmarks.outside_training import (
     x_transformers,
 )
 from benchmarks.training_sizes import SIZES
-from benchmarks.turns import JAX, TORCH, Turn, use_cores
+from benchmarks.turns import JAX, LOW, TORCH, Turn, use_cores
 from training_recipe.batches import Batch
 from transformer_spec import TransformerConfig
 
@@ -54,23 +56,27 @@ def ours(make_backend: Callable, settings: Any, config: TransformerConfig) -> St
     return step
 
 
-def ours_jax(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
+def ours_jax(
+    config: TransformerConfig, dropout_rng: str, threads: int, dtype: str = "float32"
+) -> tuple[str, Step]:
     use_cores(threads)
     import jax
 
     from flax_transformer.training import make_backend
     from training_recipe.settings import TrainingSettings
 
-    settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu")
+    settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
     return f"jax {jax.__version__}", ours(make_backend, settings, config)
 
 
-def ours_torch(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
+def ours_torch(
+    config: TransformerConfig, dropout_rng: str, threads: int, dtype: str = "float32"
+) -> tuple[str, Step]:
     version = torch_threads(threads)
     from torch_transformer.training import make_backend
     from training_recipe.settings import TrainingSettings
 
-    settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu")
+    settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
     return version, ours(make_backend, settings, config)
 
 
@@ -79,11 +85,15 @@ CONTENDERS: dict[str, Callable[[TransformerConfig, str, int], tuple[str, Step]]]
     TORCH: ours_torch,
     "torch.nn.Transformer": torch_nn,
     "MarianMTModel": marian,
+    f"{JAX}, {LOW}": functools.partial(ours_jax, dtype=LOW),
+    f"{TORCH}, {LOW}": functools.partial(ours_torch, dtype=LOW),
+    f"MarianMTModel, {LOW}": functools.partial(marian, dtype=LOW),
     "x-transformers": x_transformers,
     "JoeyNMT": joeynmt,
 }
 MODULES = {
     "MarianMTModel": "transformers",
+    f"MarianMTModel, {LOW}": "transformers",
     "x-transformers": "x_transformers",
     "JoeyNMT": "joeynmt",
 }

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAUSE = 0.3
 
 JAX, TORCH = "twinformer, JAX", "twinformer, PyTorch"
+LOW = "bfloat16"
 
 Turn = Callable[[int], dict[str, Any]]
 

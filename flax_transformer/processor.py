@@ -1,21 +1,18 @@
 """How programs are compiled for and run on a processor (CPU), for less memory and time.
 
-XLA asks the C library for all of a program's memory whenever the program runs. glibc would give it
-back to the kernel afterwards, which clears every page anew for the next step: a tenth of a training
-step (docs/log.md). So freed memory is kept, one program runs at a time and therefore in the same
+XLA asks the C library for all of a program's memory whenever the program runs. Where freed memory
+is kept (training_recipe/freed_memory.py), one program runs at a time and therefore in the same
 memory, and what compiling leaves behind is given back.
 """
 
-import ctypes
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-# mallopt(3): M_ARENA_MAX 1, M_MMAP_MAX 0, M_TRIM_THRESHOLD as high as can be.
-KEPT = ((-8, 1), (-4, 0), (-1, 2**31 - 1))
+from training_recipe.freed_memory import give_back_freed_memory
+
 # XLA drops optimization barriers on processors before it fuses, and then computes the gradient of
 # the residual sums from its beginnings in every layer. The pass that drops them is left out.
 BARRIERS_STAY = {"xla_disable_hlo_passes": "cse_barrier_expander"}
@@ -51,23 +48,3 @@ class OneAtATime:
         result = self.program(*arguments)
         self.last = jax.tree.leaves(result)[-1]
         return result
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for whoever asks next; other C libraries are left alone.
-
-    To be called before JAX starts its threads: memory that belongs to a thread is given back.
-    """
-    if library := _glibc():
-        for option, value in KEPT:
-            library.mallopt(option, value)
-
-
-def give_back_freed_memory() -> None:
-    """Return free pages to the kernel; of glibc only."""
-    if library := _glibc():
-        library.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

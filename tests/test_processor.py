@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Runs of a program that needs 64 MiB; the pages that the kernel clears for the last one.
 RUNS = """
 import resource, sys, time
-from flax_transformer.processor import OneAtATime, keep_freed_memory
+from flax_transformer.processor import OneAtATime
+from training_recipe.freed_memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 import jax, jax.numpy as jnp

@@ -26,6 +26,7 @@ from torch_transformer.weights import load_weights, tensors, weights
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
 from training_recipe.first_weights import first_weights
+from training_recipe.freed_memory import keep_freed_memory
 from training_recipe.schedule import ema_decay
 from training_recipe.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, trained_names
@@ -78,6 +79,8 @@ class TorchBackend:
     ) -> None:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.network = Transformer(config, settings.seed, getattr(torch, settings.weight_dtype))
         if weights is None and settings.init_gain != 1:
             weights = first_weights(config, settings)

@@ -34,7 +34,7 @@ from training_recipe.search import (
     row_limits,
 )
 
-MOST_STAGES = 3
+MOST_STAGES = 2
 SHORTEST_STAGE = 16
 
 

@@ -4,7 +4,7 @@ XLA's own kernels for a processor take no factor that is transposed on the left:
 to another library, at 0.5 to 0.75 of the speed (docs/log.md). A weight gradient is one, so the
 smaller of its two factors is transposed in memory first. And XLA widens bfloat16 factors to float32
 before it multiplies them, unless it is asked for sums in float32: they are, as in every bfloat16
-unit, and rounded after. GPUs and TPUs need neither and lose nothing.
+unit, and rounded after.
 """
 
 import jax
@@ -53,7 +53,10 @@ def _transposed_first(left: Array, right: Array) -> Array:
 
 
 def in_memory(x: Float[Array, "N D"]) -> Float[Array, "D N"]:
-    """x.T, written to memory; of bfloat16 by a product with the identity, which is faster."""
+    """x.T, written to memory; of bfloat16 by a product with the identity, which is faster.
+
+    The identity rounds nothing, but spreads what is not finite: such a step is given up anyway.
+    """
     barrier = jax.lax.optimization_barrier
     if x.dtype == jnp.bfloat16:
         return barrier(summed(jnp.eye(x.shape[1], dtype=x.dtype), x, 1).astype(x.dtype))

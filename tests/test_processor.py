@@ -44,8 +44,8 @@ def cleared_pages(mode: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_memory_is_used_again() -> None:
-    assert cleared_pages("given back") > 10_000
-    assert cleared_pages("kept") < 1_000
+    """Pages are of 4 KiB or, where the kernel likes huge ones, of 2 MiB."""
+    assert cleared_pages("given back") > 20 + 10 * cleared_pages("kept")
 
 
 def test_barriers_stay() -> None:

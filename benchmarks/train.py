@@ -48,11 +48,12 @@ def task_of(size: str, options: argparse.Namespace) -> dict[str, Any]:
 def report(started: list[turns.Contender]) -> dict[str, Any]:
     """Print and return each contender's rate, memory and ratio to the fastest outside one."""
     outside = [c for c in started if not c.name.startswith("twinformer")] or started
-    smallest = min(c.peak() for c in outside)
     print(f"{'':30}{'target/s':>10}{'all/s':>10}{'of fastest':>12}{'peak MiB':>10}{'compile':>9}")
     found: dict[str, Any] = {}
     for c in started:
-        fastest = rival(c, outside)
+        alike = rivals(c, outside)
+        fastest = max(alike, key=lambda other: other.median(RATE))
+        smallest = min(other.peak() for other in alike)
         times, memory = statistics.median(turns.ratios(c, fastest, RATE)), c.peak() / 2**20
         first = c.first["seconds"] - statistics.median(t["seconds"] for t in c.turns)
         line = f"{c.name:30}{c.median(RATE):10.0f}{c.median('tokens'):10.0f}{times:12.2f}"
@@ -65,11 +66,10 @@ def report(started: list[turns.Contender]) -> dict[str, Any]:
     return {"contenders": found}
 
 
-def rival(contender: turns.Contender, outside: list[turns.Contender]) -> turns.Contender:
-    """The fastest outside one in the same number format; in any, where there is none."""
+def rivals(contender: turns.Contender, outside: list[turns.Contender]) -> list[turns.Contender]:
+    """The outside ones in the same number format; all, where there is none."""
     low = contender.name.endswith(turns.LOW)
-    alike = [other for other in outside if other.name.endswith(turns.LOW) == low]
-    return max(alike or outside, key=lambda other: other.median(RATE))
+    return [c for c in outside if c.name.endswith(turns.LOW) == low] or outside
 
 
 def share(size: str, options: argparse.Namespace) -> dict[str, Any]:

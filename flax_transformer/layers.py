@@ -20,7 +20,7 @@ from flax_transformer.precision import wide
 from flax_transformer.primitives import LayerNorm, Linear, relu, softmax
 from transformer_spec import TransformerConfig
 
-# Keys lie transposed: few queries by many keys multiply two to three times as fast (docs/log.md).
+# Keys lie transposed: few queries by many keys multiply 1.5 to 2.2 times as fast (docs/log.md).
 KeysValues = tuple[Float[Array, "B H A K"], Float[Array, "B H K A"]]
 MemoryKeysValues = tuple[Float[Array, "N H A S"], Float[Array, "N H S A"]]
 

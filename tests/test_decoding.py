@@ -28,7 +28,7 @@ from flax_transformer import decoding_state as flax_state
 from torch_transformer import decoding as torch_decoding
 from torch_transformer import decoding_state as torch_state
 from training_recipe.backend import Search
-from training_recipe.search import never_produced
+from training_recipe.search import longest_output, never_produced
 from transformer_spec import UserError, weight_shapes
 
 pytestmark = pytest.mark.usefixtures("float64", "quick")
@@ -211,16 +211,20 @@ def test_caches_grow_in_stages():
     assert flax_decoding.stages(70) == [35, 70]
 
 
-def test_outputs_do_not_depend_on_the_stages(monkeypatch: pytest.MonkeyPatch):
-    grown = {
-        name: flax_outputs(PLAIN, random_weights(PLAIN, 0), SOURCE, s)
-        for name, s in SEARCHES.items()
-    }
-    monkeypatch.setattr(flax_decoding, "SHORTEST_STAGE", 2)
-    jax.clear_caches()
-    for name, search in SEARCHES.items():
-        assert_same(flax_outputs(PLAIN, random_weights(PLAIN, 0), SOURCE, search), grown[name])
-    jax.clear_caches()
+@pytest.mark.parametrize("name", ["greedy", "beam 4, penalty 0.6", "samples"])
+def test_outputs_do_not_depend_on_the_stages(name: str, monkeypatch: pytest.MonkeyPatch):
+    found, weights = {}, random_weights(PLAIN, 0)
+    weights["decoder.finalFc.bias"][PLAIN.eos_id] = -100.0  # written to the end
+    for most in (1, 3):
+        monkeypatch.setattr(flax_decoding, "MOST_STAGES", most)
+        monkeypatch.setattr(flax_decoding, "SHORTEST_STAGE", 2)
+        flax_decoding.compiled_for_processor.clear_cache()
+        found[most] = flax_outputs(PLAIN, weights, SOURCE, SEARCHES[name])
+    flax_decoding.compiled_for_processor.clear_cache()
+    length = longest_output(SOURCE.shape[1], PLAIN, SEARCHES[name])
+    longest = max(len(output.ids) for outputs in found[1] for output in outputs)
+    assert longest > flax_decoding.stages(length)[1]  # so that the last stage was needed
+    assert_same(found[3], found[1])
 
 
 def test_same_shape_is_compiled_once():

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training_recipe.arguments import Formatter, Parser
-from training_recipe.backend import Search
-from training_recipe.search import check_search
+from training_recipe.options.parser import Formatter, Parser
+from training_recipe.searching.search import Search, check_search
 from transformer_spec import Faults, UserError
 from transformer_spec.errors import exit_status
 
 if TYPE_CHECKING:
-    from training_recipe.run_record import RunRecord
-    from training_recipe.text_files import Pair
+    from training_recipe.corpora.text_files import Pair
+    from training_recipe.runs.record import RunRecord
 
 DEFAULT_BEAM = 5
 EPILOG = """\
@@ -102,8 +101,13 @@ def parse(arguments: list[str] | None) -> Options:
 
 def run(options: Options) -> None:
     """Read the data, translate it by every run, write the new pairs."""
-    from training_recipe.diversification import directions, new_pairs, training_pairs, write_pairs
-    from training_recipe.run_record import RunRecord
+    from training_recipe.runs.record import RunRecord
+    from twinformer.translating.diversification import (
+        directions,
+        new_pairs,
+        training_pairs,
+        write_pairs,
+    )
 
     records = [RunRecord.load(path / "settings.json") for path in options.runs]
     pairs = [training_pairs(record.settings) for record in records]
@@ -136,10 +140,10 @@ def translated(
     from tqdm import tqdm
 
     from convert.checkpoints import load_weights_of
-    from training_recipe.decoding_batches import decode_all, within
-    from training_recipe.diversification import Kept, key_of, say_all
-    from training_recipe.translation import load_vocabularies
+    from training_recipe.searching.batches import decode_all, within
+    from training_recipe.text.model_vocabularies import load_vocabularies
     from translate import load_backend
+    from twinformer.translating.diversification import Kept, key_of, say_all
 
     search = options.search
     config, weights = load_weights_of(path)

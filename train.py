@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from training_recipe.backend import MakeBackend
-from training_recipe.command_line import parse
+from training_recipe.options.flags import parse
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
@@ -16,8 +16,8 @@ def main(arguments: list[str] | None = None, make_backend: MakeBackend | None = 
     def run() -> int:
         request = parse(arguments)
         # The loop reads data and draws, which --help must not wait for.
-        from training_recipe.loop import train
-        from training_recipe.starting import backend_name
+        from twinformer.training.loop import train
+        from twinformer.training.starting import backend_name
 
         name = backend_name(request)
         return train(request, name, make_backend or import_backend(name))

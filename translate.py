@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from training_recipe.translation_options import BEST, Options, parse
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import close_standard_output, exit_status
+from twinformer.commands.translate_options import BEST, Options, parse
 
 if TYPE_CHECKING:
-    from training_recipe.attention import Attend, Pictures
     from training_recipe.backend import Backend, MakeBackend
-    from training_recipe.vocabulary import Vocabulary
+    from training_recipe.text.vocabulary import Vocabulary
+    from twinformer.translating.attention import Attend, Pictures
 
 BACKENDS = ("torch", "jax")
 
@@ -33,7 +33,8 @@ def run(options: Options) -> None:
     """Read, translate, write."""
     # Reading vocabularies and checkpoints takes imports that --help must not wait for.
     from convert.folders import locate
-    from training_recipe.translation import encode_texts, load_vocabularies, read_texts
+    from training_recipe.text.model_vocabularies import load_vocabularies
+    from twinformer.translating.texts import encode_texts, read_texts
 
     path = checkpoint_path(options.run, options.checkpoint)
     home = locate(path).home
@@ -51,7 +52,7 @@ def run(options: Options) -> None:
 
 def checkpoint_path(run: Path, checkpoint: str) -> Path:
     """What to load: RUN, which stands for its best checkpoint, or the one of a step."""
-    from training_recipe.run_folder import RunFolder
+    from training_recipe.runs.folder import RunFolder
 
     folder = RunFolder(run)
     if checkpoint == BEST:
@@ -70,7 +71,7 @@ def load_backend(backend: str | None, device: str, path: Path, home: Path) -> Ba
     import numpy as np
 
     from convert.checkpoints import load_weights_of
-    from training_recipe.settings import TrainingSettings
+    from training_recipe.options.settings import TrainingSettings
 
     config, weights = load_weights_of(path)
     exact = any(array.dtype == np.float64 for array in weights.values())
@@ -83,7 +84,7 @@ def load_backend(backend: str | None, device: str, path: Path, home: Path) -> Ba
 def choose_backend(wanted: str | None, home: Path) -> MakeBackend:
     """The wanted framework, else the one that wrote the run, else the one that is installed."""
     from train import import_backend
-    from training_recipe.run_folder import read_json
+    from training_recipe.files.json_files import read_json
 
     if wanted is not None:
         return import_backend(wanted)
@@ -109,7 +110,7 @@ def write_outputs(
     options: Options,
 ) -> None:
     """Decode, write and draw, block by block."""
-    from training_recipe.translation import output_lines, translate
+    from twinformer.translating.texts import output_lines, translate
 
     pictures = make_pictures(ids, backend, vocabularies, config, options)
     done, rows = 0, options.batch_size
@@ -135,7 +136,8 @@ def make_pictures(
     """What draws the attention of each text, if that is asked for."""
     if options.attention is None:
         return None
-    from training_recipe.attention import Pictures, layer_count
+    from training_recipe.searching.attention import layer_count
+    from twinformer.translating.attention import Pictures
 
     path, kind = options.attention, options.attention_kind
     if layer_count(kind, config) == 0:

@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from convert.checkpoints import Checkpoint, write_torch_checkpoint  # noqa: E402
-from training_recipe.presets import DEFAULT_PRESET, PRESETS  # noqa: E402
-from training_recipe.vocabulary import build_vocabulary  # noqa: E402
+from training_recipe.options.presets import DEFAULT_PRESET, PRESETS  # noqa: E402
+from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights  # noqa: E402
 
 IMPORTS = {"jax": "import jax.numpy, flax.nnx", "torch": "import torch"}

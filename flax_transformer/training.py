@@ -26,12 +26,13 @@ from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
 from flax_transformer.processor import compiled
 from flax_transformer.weights import fill, load_weights, skeleton, variables
-from training_recipe.backend import Hypothesis, Search, StepResult
-from training_recipe.batches import Batch
+from training_recipe.backend import StepResult
+from training_recipe.batching.batches import Batch
 from training_recipe.first_weights import first_weights
 from training_recipe.freed_memory import keep_freed_memory
-from training_recipe.schedule import ema_decay
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.schedule import ema_decay
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Hypothesis, Search
 from transformer_spec import (
     TransformerConfig,
     UserError,

@@ -17,9 +17,8 @@ from flax_transformer.model import Decoder, Encoder, Transformer
 from flax_transformer.precision import full_precision
 from flax_transformer.training import JaxBackend
 from flax_transformer.weights import fill, variables
-from training_recipe.backend import Search
-from training_recipe.search import longest_output
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Search, longest_output
 from transformer_spec import TransformerConfig, flax_name, trained_names
 
 BATCH_AXIS = "batch"

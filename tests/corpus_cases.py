@@ -2,7 +2,7 @@
 
 import pytest
 
-from training_recipe.corpora import load_corpus
+from training_recipe.corpora.corpus import load_corpus
 
 NUMBERED = [(f"line {n}", f"Zeile {n}") for n in range(400)]
 

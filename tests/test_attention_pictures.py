@@ -5,12 +5,13 @@ import warnings
 import numpy as np
 import pytest
 
-from training_recipe import attention_plot, fonts
-from training_recipe.attention import Map, Pictures, attention_map, shown
-from training_recipe.attention_plot import axis_of, draw_map
-from training_recipe.backend import AttentionWeights, Hypothesis
-from training_recipe.vocabulary import build_vocabulary
+from training_recipe.searching.attention import AttentionWeights
+from training_recipe.searching.search import Hypothesis
+from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
+from twinformer.translating import attention_plot, fonts
+from twinformer.translating.attention import Map, Pictures, attention_map, shown
+from twinformer.translating.attention_plot import axis_of, draw_map
 
 CONFIG = TransformerConfig(
     source_vocab_size=9, target_vocab_size=9, hidden_dim=4, inner_dim=4, num_heads=2,

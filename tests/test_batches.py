@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from training_recipe.batch_shapes import partition
-from training_recipe.batches import BatchPlan, drop_long, encode_pairs, encode_sources
-from training_recipe.corpora import Example
-from training_recipe.vocabulary import build_vocabulary
+from training_recipe.batching.batches import BatchPlan, drop_long, encode_pairs, encode_sources
+from training_recipe.batching.shapes import partition
+from training_recipe.corpora.corpus import Example
+from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec.errors import UserError
 
 

@@ -18,10 +18,10 @@ from training_cases import write_words  # noqa: E402
 
 import torch_transformer  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
-from training_recipe import loop  # noqa: E402
-from training_recipe.backend import Search  # noqa: E402
-from training_recipe.batches import encode_sources  # noqa: E402
-from training_recipe.translation import load_vocabularies  # noqa: E402
+from training_recipe.batching.batches import encode_sources  # noqa: E402
+from training_recipe.searching.search import Search  # noqa: E402
+from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
+from twinformer.training import loop  # noqa: E402
 
 call = translate_cases.call
 SETTINGS = [

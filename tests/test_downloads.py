@@ -14,10 +14,11 @@ import pooch.core
 import pytest
 
 import train
-from training_recipe import corpora, downloads
-from training_recipe.corpora import Example, load_corpus
-from training_recipe.downloads import corpus_folder, fetch, url_of
-from training_recipe.named_corpora import NamedCorpus, PublishedFile
+from training_recipe.corpora import corpus as corpora
+from training_recipe.corpora import downloads
+from training_recipe.corpora.corpus import Example, load_corpus
+from training_recipe.corpora.downloads import corpus_folder, fetch, url_of
+from training_recipe.corpora.named import NamedCorpus, PublishedFile
 from transformer_spec.errors import UserError
 
 CONTENTS = {

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from training_recipe.event_file import EventFile, masked_crc
+from training_recipe.runs.event_file import EventFile, masked_crc
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 

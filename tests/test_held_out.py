@@ -4,7 +4,7 @@ import corpus_cases
 import pytest
 from corpus_cases import NUMBERED, read, write_parallel
 
-from training_recipe.corpora import hold_out
+from training_recipe.corpora.corpus import hold_out
 from transformer_spec.errors import UserError
 
 folder = corpus_cases.folder

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.training_sizes import MULTI30K, multi30k_folders
-from training_recipe.batch_shapes import partition
-from training_recipe.downloads import corpus_folder
+from training_recipe.batching.shapes import partition
+from training_recipe.corpora.downloads import corpus_folder
+from training_recipe.options.request import make_request
 from training_recipe.preparation import prepare_new
-from training_recipe.request import make_request
 from transformer_spec.errors import Faults
 
 TOKENIZED = "{}.lc.norm.tok"

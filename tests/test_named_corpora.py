@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training_recipe.named_corpora import NAMED_CORPORA
+from training_recipe.corpora.named import NAMED_CORPORA
 
 
 @pytest.mark.parametrize("corpus", NAMED_CORPORA.values(), ids=NAMED_CORPORA)

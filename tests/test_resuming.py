@@ -22,7 +22,7 @@ from training_cases import (
     write_words,
 )
 
-from training_recipe import batches
+from training_recipe.batching import batches
 
 RESUMABLE = ("numpy", "torch", "jax")
 MOMENTS = {"numpy": range(1, 13), "torch": (1, 5, 8, 11), "jax": (5, 7)}

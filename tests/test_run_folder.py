@@ -4,14 +4,9 @@ import os
 
 import pytest
 
-from training_recipe.run_folder import (
-    RunFolder,
-    point_link,
-    read_json,
-    replace_file,
-    write_json,
-    written_aside,
-)
+from training_recipe.files.json_files import read_json, write_json
+from training_recipe.files.writing import point_link, replace_file, written_aside
+from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from training_recipe.schedule import SCHEDULES, learning_rate
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.schedule import SCHEDULES, learning_rate
+from training_recipe.options.settings import TrainingSettings
 
 
 def rates(at, **settings):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from training_recipe.command_line import parse, parser
-from training_recipe.declarations import REQUIRED
-from training_recipe.presets import DEFAULT_PRESET, PRESETS
-from training_recipe.request import ALL, INVOCATION, MODEL
-from training_recipe.settings import SETTINGS, TrainingSettings
+from training_recipe.options.declarations import REQUIRED
+from training_recipe.options.flags import parse, parser
+from training_recipe.options.presets import DEFAULT_PRESET, PRESETS
+from training_recipe.options.request import ALL, INVOCATION, MODEL
+from training_recipe.options.settings import SETTINGS, TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 
 

@@ -10,11 +10,11 @@ from training_cases import SMALL, assert_same_run, run, signal_after, write_word
 from training_fixtures import quick as quick_runs
 
 from training_recipe import preparation
-from training_recipe.batches import BatchPlan, IdPair, drop_long, encode_pairs, text_pairs
-from training_recipe.command_line import parse
-from training_recipe.corpora import Corpus, Example
-from training_recipe.subwords import Recut
-from training_recipe.vocabulary import build_vocabulary
+from training_recipe.batching.batches import BatchPlan, IdPair, drop_long, encode_pairs, text_pairs
+from training_recipe.batching.recutting import Recut
+from training_recipe.corpora.corpus import Corpus, Example
+from training_recipe.options.flags import parse
+from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
 quick = quick_runs
@@ -57,7 +57,7 @@ def test_another_process_cuts_alike(vocabulary, tmp_path) -> None:
     vocabulary.save(tmp_path, "source")
     code = (
         "import sys; from pathlib import Path; "
-        "from training_recipe.vocabulary import load_vocabulary; "
+        "from training_recipe.text.vocabulary import load_vocabulary; "
         "print(load_vocabulary(Path(sys.argv[1]), 'source').sample(sys.argv[2:], 0.3, 7))"
     )
     texts = words(20)

@@ -10,7 +10,7 @@ import pytest
 from training_cases import SMALL, run, write_words
 
 import train
-from training_recipe import loop
+from twinformer.training import loop
 
 ROOT = Path(train.__file__).parent
 
@@ -128,7 +128,7 @@ def test_interrupt_before_training(place, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training_recipe.starting.prepare_new", interrupted)
+    monkeypatch.setattr("twinformer.training.starting.prepare_new", interrupted)
     assert run("numpy", [*SMALL, "--name", "a"]) == 130
     assert "nothing was saved" in capsys.readouterr().err
 

@@ -6,7 +6,7 @@ import training_fixtures
 from small_training import CONFIG, MAKERS, SETTINGS, batch, changed, largest_difference, train
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
-from training_recipe.batches import BatchPlan
+from training_recipe.batching.batches import BatchPlan
 from transformer_spec.dropout_keys import batch_key, batch_keys
 
 quick, place = training_fixtures.quick, training_fixtures.place

@@ -11,9 +11,9 @@ import pytest
 import translate_cases
 from translate_cases import WORDS, WRITERS, make_run
 
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.translation import encode_texts
-from training_recipe.vocabulary import build_vocabulary
+from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.text.vocabulary import build_vocabulary
+from twinformer.translating.texts import encode_texts
 
 runs = translate_cases.runs
 run = translate_cases.run

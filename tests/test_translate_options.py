@@ -80,7 +80,8 @@ class TestAttention:
     def test_both_backends_draw_what_the_model_looked_at(self, runs, call, tmp_path, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            "training_recipe.attention_plot.draw_map", lambda *given: seen.append(given) or set()
+            "twinformer.translating.attention_plot.draw_map",
+            lambda *given: seen.append(given) or set(),
         )
         for name in WRITERS:
             for kind in ("cross", "encoder", "decoder"):
@@ -108,7 +109,8 @@ class TestAttention:
     def test_an_output_cut_off_has_no_end(self, runs, call, tmp_path, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            "training_recipe.attention_plot.draw_map", lambda *given: seen.append(given) or set()
+            "twinformer.translating.attention_plot.draw_map",
+            lambda *given: seen.append(given) or set(),
         )
         arguments = "--attention", tmp_path / "x.png", "--max-length", 1, "--beam", 1
         lines = call(runs["torch"], "abc", *arguments)[1]

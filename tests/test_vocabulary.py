@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from training_recipe.vocabulary import (
+from training_recipe.text.vocabulary import (
     SentencePieceVocabulary,
     build_vocabulary,
     load_vocabulary,

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import train
-from training_recipe import checkpoints
 from training_recipe.backend import MakeBackend
+from twinformer.training import checkpoints
 
 TESTS = Path(__file__).parent
 SMALL = [

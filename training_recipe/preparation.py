@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training_recipe.batches import (
+from training_recipe.batching.batches import (
     BatchPlan,
     IdPair,
     TextPair,
@@ -16,12 +16,12 @@ from training_recipe.batches import (
     encode_pairs,
     text_pairs,
 )
-from training_recipe.corpora import Corpus, Example, load_corpus
-from training_recipe.decoding_batches import ROOM
-from training_recipe.run_folder import RunFolder
-from training_recipe.settings import TrainingSettings
-from training_recipe.subwords import Recut
-from training_recipe.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+from training_recipe.batching.recutting import Recut
+from training_recipe.corpora.corpus import Corpus, Example, load_corpus
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.runs.folder import RunFolder
+from training_recipe.searching.batches import ROOM
+from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig
 
 EVALUATION_SHAPES = 3

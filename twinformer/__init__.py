@@ -1,0 +1,1 @@
+"""One Transformer in PyTorch and in JAX, and the bridge between them."""

@@ -44,8 +44,8 @@ import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(train.__file__).parent)!r})
-from training_recipe.downloads import fetch
-from training_recipe.named_corpora import NamedCorpus, PublishedFile
+from training_recipe.corpora.downloads import fetch
+from training_recipe.corpora.named import NamedCorpus, PublishedFile
 from transformer_spec.errors import exit_status
 files = {{file: PublishedFile("", digest) for file, digest in {HASHES!r}.items()}}
 corpus = NamedCorpus("numbers", "", files, train="train")

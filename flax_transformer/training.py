@@ -20,6 +20,7 @@ from convert.checkpoints import (
 )
 from flax_transformer.adamw import adamw, adamw_numbers
 from flax_transformer.decoding import decode
+from flax_transformer.device import find_device
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
@@ -35,7 +36,6 @@ from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
 from transformer_spec import (
     TransformerConfig,
-    UserError,
     flax_name,
     to_flax,
     to_torch,
@@ -46,16 +46,6 @@ from transformer_spec.dropout_keys import batch_keys
 
 Arrays = dict[str, Array]
 State = tuple[Arrays, Arrays, Arrays]
-
-
-def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
-    try:
-        return jax.devices(None if name == "auto" else name)[0]
-    except RuntimeError:
-        present = sorted({device.platform for device in jax.devices()})
-        message = f"--device {name}: JAX sees only {', '.join(present)} on this machine"
-        raise UserError(message) from None
 
 
 def objective(

@@ -54,7 +54,7 @@ def test_missing_framework_names_the_extra(tmp_path, name, missing):
     assert finished.returncode == 2, finished.stderr
     assert finished.stderr == (
         f"error: the backend {name} needs {missing}, which is not installed: "
-        f"pip install 'twinformer[{name}]', or choose the other --backend\n"
+        f"pip install 'twinformer[{name}]', or choose the other backend\n"
     )
 
 

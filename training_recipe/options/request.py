@@ -141,6 +141,20 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
     )
 
 
+def request_of(settings: dict[str, Any]) -> Request:
+    """The request of settings by name, as Python values; one UserError names every fault."""
+    faults, values = Faults(), {}
+    for name, value in settings.items():
+        if name not in ALL:
+            faults.add(f"there is no setting {name!r}{closest(name, ALL)}")
+            continue
+        try:
+            values[name] = read_value(ALL[name], value)
+        except ValueError as error:
+            faults.add(f"{name}: {error}")
+    return make_request(values, faults)
+
+
 def _defaults() -> dict[str, Any]:
     return {name: d.default for name, d in ALL.items() if d.default is not REQUIRED}
 

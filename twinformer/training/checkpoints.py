@@ -12,6 +12,7 @@ from pathlib import Path
 from training_recipe.backend import Backend
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.files.writing import point_link, written_aside
+from training_recipe.options.invocation import words
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.folder import RunFolder
@@ -65,7 +66,7 @@ def disk_full_is_clear(run: RunFolder, what: str) -> Iterator[None]:
         kept = f"{run.checkpoint(steps[-1]).name} is whole" if steps else "no checkpoint exists yet"
         raise DiskFullError(
             f"{what}: the disk is full ({error}); {kept}; make room, then go on with "
-            f"python train.py --resume {run.path}"
+            f"{words('train')} --resume {run.path}"
         ) from None
 
 

@@ -8,7 +8,7 @@ from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.metrics import Metrics
 from twinformer.training.averages import save_average
 from twinformer.training.display import Display
-from twinformer.training.evaluation.judge import Judge
+from twinformer.training.evaluation.judge import Judge, Judgement
 from twinformer.training.evaluation.report import final_lines, validation_lines
 from twinformer.training.speed import seconds_since
 from twinformer.training.starting import Started
@@ -23,7 +23,7 @@ class FinalTest:
         self.settings = started.record.settings
         self.judge, self.metrics, self.display = judge, metrics, display
 
-    def run(self) -> None:
+    def run(self) -> Judgement:
         """Write and show the scores of the test examples, and what to do next."""
         self._say_if_early()
         average = self._take_average() if self.settings.average else []
@@ -37,6 +37,7 @@ class FinalTest:
         samples = self.settings.samples
         for line in final_lines(self.run_folder, self.prepared, found, what, samples):
             self.display.line(line)
+        return found
 
     def _is_early(self) -> bool:
         return self.progress.step < self.settings.steps

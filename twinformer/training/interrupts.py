@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
@@ -25,6 +26,8 @@ class Interrupts:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # Python lets no other thread hear signals
         self._before = {number: signal.signal(number, self._remember) for number in ASKING}
         return self
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training_recipe.backend import MakeBackend
+from training_recipe.options.invocation import words
 from training_recipe.options.request import Request
 from training_recipe.options.schedule import learning_rate
 from training_recipe.runs.curves import draw_curves
@@ -27,8 +28,22 @@ from twinformer.training.speed import Speed, seconds_since
 from twinformer.training.starting import Started, resume, start
 
 
-def train(request: Request, backend_name: str, make_backend: MakeBackend) -> int:
-    """Do what was asked for, from data to final test; the exit status."""
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run as training left it: its folder, the steps done and the scores of the final test.
+
+    ``status`` is 0, or 128 plus the number of the signal that stopped it; it is saved then, without
+    scores.
+    """
+
+    folder: Path
+    steps: int
+    scores: dict[str, float]
+    status: int = 0
+
+
+def train(request: Request, backend_name: str, make_backend: MakeBackend) -> Trained:
+    """Do what was asked for, from data to final test."""
     with contextlib.ExitStack() as held:
         if request.invocation.resume is not None:
             held.enter_context(locked(RunFolder.open(Path(request.invocation.resume))))
@@ -56,8 +71,8 @@ class Training:
         for note in started.notes:
             self.display.line(note)
 
-    def run_to_end(self) -> int:
-        """Train, test, draw; or stop when asked to, saved. The exit status."""
+    def run_to_end(self) -> Trained:
+        """Train, test, draw; or stop when asked to, saved."""
         with self.interrupts, self._closed_at_the_end():
             try:
                 self._train()
@@ -66,10 +81,11 @@ class Training:
             self.display.close()
             draw_curves(self.run)
             try:
-                FinalTest(self.started, self.judge, self.metrics, self.display).run()
+                found = FinalTest(self.started, self.judge, self.metrics, self.display).run()
             except Interrupted as stop:
                 return self._say_how_to_go_on(stop)
-        return 0
+        scores = found.scores.values if found.scores else {}
+        return Trained(self.run.path, self.progress.step, scores)
 
     @contextlib.contextmanager
     def _closed_at_the_end(self) -> Iterator[None]:
@@ -206,14 +222,14 @@ class Training:
         self.record.save(self.run.settings)
         prune(self.run, self.settings, self.progress.best_step)
 
-    def _leave(self, stop: Interrupted) -> int:
+    def _leave(self, stop: Interrupted) -> Trained:
         if self.progress.step > 0:
             self._save()
         draw_curves(self.run)
         return self._say_how_to_go_on(stop)
 
-    def _say_how_to_go_on(self, stop: Interrupted) -> int:
+    def _say_how_to_go_on(self, stop: Interrupted) -> Trained:
         step, steps = self.progress.step, self.settings.steps
         self.display.line(f"{stop} after step {step} of {steps}; go on with:")
-        self.display.line(f"  python train.py --resume {self.run.path}")
-        return stop.status
+        self.display.line(f"  {words('train')} --resume {self.run.path}")
+        return Trained(self.run.path, step, {}, stop.status)

@@ -10,21 +10,100 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from convert.checkpoints import load_weights_of
 from training_recipe.corpora.corpus import load_corpus
 from training_recipe.corpora.named import NAMED_CORPORA
 from training_recipe.corpora.text_files import DELIMITERS, Pair
 from training_recipe.files.writing import replace_file
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.record import RunRecord
+from training_recipe.searching.batches import decode_all, within
 from transformer_spec import Faults, UserError
+from twinformer.requests import DiversificationRequest
+from twinformer.translating.translator import Translator
 
 BLOCK = 512
 HELD_OUT = (
     " (without files for --valid and --test, other pairs are held out in the other direction: "
     "name both when training)"
 )
+
+
+@dataclass(frozen=True)
+class Diversification:
+    """What was made: the files, the numbers of new and of real pairs, and a note on each run."""
+
+    files: tuple[Path, ...]
+    new: int
+    real: int
+    notes: tuple[str, ...]
+
+
+def diversify(request: DiversificationRequest, *, show_progress: bool = False) -> Diversification:
+    """Have every run translate what it was trained on, and write the new pairs.
+
+    What was translated is kept beside the destination until all is, so that the same request goes
+    on where it stopped. Raises UserError where runs have other data or say nothing new.
+    """
+    request.check()
+    records = [RunRecord.load(path / "settings.json") for path in request.runs]
+    pairs = [training_pairs(record.settings) for record in records]
+    ways = directions(request.runs, pairs)
+    kept = [_kept(request.out, number) for number in range(1, len(records) + 1)]
+    said = [
+        translated(path, record, own, place, request, show_progress)
+        for path, record, own, place in zip(request.runs, records, pairs, kept, strict=True)
+    ]
+    new, notes = new_pairs(pairs[0], list(zip(ways, said, strict=True)))
+    if not new:
+        raise UserError("the models say nothing but what is in the data; there is nothing to write")
+    files = write_pairs(request.out, new, records[0].settings)
+    for place in kept:
+        place.unlink()
+    named = (
+        f"{path}, {'backwards' if backwards else 'forwards'}: {note}"
+        for path, backwards, note in zip(request.runs, ways, notes, strict=True)
+    )
+    return Diversification(tuple(files), len(new), len(pairs[0]), tuple(named))
+
+
+def _kept(prefix: Path, number: int) -> Path:
+    return prefix.with_name(f".{prefix.name}.outputs-{number}")
+
+
+def translated(
+    path: Path,
+    record: RunRecord,
+    pairs: Sequence[Pair],
+    place: Path,
+    request: DiversificationRequest,
+    show_progress: bool,
+) -> dict[str, str]:
+    """What the model of a run says to each source of its pairs that is not too long."""
+    from tqdm import tqdm
+
+    translator = Translator(path, backend=request.backend, device=request.device)
+    config, search = translator.config, request.search
+    ids = {text: translator.source.encode(text) for text, _ in pairs}
+    texts = [text for text, tokens in ids.items() if len(tokens) < config.max_length]
+    weights = load_weights_of(path)[1]
+    arrays = (weights[name].tobytes() for name in sorted(weights))
+    kept = Kept(place, key_of(record, arrays, repr(search), texts))
+    rows = within(record.settings.batch_tokens, search.beam)
+
+    def say(block: Sequence[str]) -> list[str]:
+        sources = [ids[text] for text in block]
+        found = decode_all(translator.decode_batch, sources, search, rows, config)
+        return [translator.target.decode(hypotheses[0].ids) for hypotheses in found]
+
+    disable = None if show_progress else True
+    with tqdm(total=len(texts), unit="sentence", desc=path.name, disable=disable) as bar:
+        for done in say_all(texts, kept, say):
+            bar.update(done)
+    return dict(zip(texts, kept.outputs, strict=True))
 
 
 def training_pairs(settings: TrainingSettings) -> list[Pair]:

@@ -13,8 +13,8 @@ from training_recipe.text.model_vocabularies import small_letters
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import Faults
-from twinformer.commands.translate_options import STANDARD_INPUT, Options
 
+STANDARD_INPUT = "-"
 BATCHES_OF_A_BLOCK = 32
 LISTED_LINES = 100
 
@@ -27,16 +27,16 @@ class Sources:
     notes: list[str]
 
 
-def read_texts(options: Options) -> list[str]:
-    """The stripped texts of the arguments, the file or standard input; a fault is a UserError."""
-    if options.file is None:
-        return [text.strip() for text in options.texts]
+def read_texts(texts: Sequence[str], file: str | None) -> list[str]:
+    """The stripped texts, or those of a file or of standard input; a fault is a UserError."""
+    if file is None:
+        return [text.strip() for text in texts]
     faults = Faults()
-    if options.file == STANDARD_INPUT:
+    if file == STANDARD_INPUT:
         text = decode_utf8("standard input", sys.stdin.buffer.read(), faults)
         lines = split_lines(text or "")
     else:
-        lines = read_lines(options.file, faults)
+        lines = read_lines(file, faults)
     faults.raise_if_any("cannot read the texts")
     return lines or []
 
@@ -112,15 +112,3 @@ def translate(
 
     for first in range(0, len(ids), size):
         yield decode_all(decode, ids[first : first + size], search, rows_of, config, advance)
-
-
-def output_lines(
-    number: int, outputs: Sequence[Hypothesis], vocabulary: Vocabulary, options: Options
-) -> str:
-    """What is written for the text of a number: a line for each output, columns between tabs."""
-    lines = []
-    for output in outputs:
-        columns = [str(number)] if options.search.nbest > 1 else []
-        columns += [f"{output.score:.4f}"] if options.scores else []
-        lines.append("\t".join([*columns, vocabulary.decode(output.ids)]) + "\n")
-    return "".join(lines)

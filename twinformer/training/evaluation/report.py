@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from training_recipe.corpora.corpus import Example
+from training_recipe.options.invocation import words
 from training_recipe.preparation import Prepared
 from training_recipe.runs.folder import RunFolder
 from twinformer.training.display import table
@@ -45,7 +46,8 @@ def final_lines(
 
 def _next(run: RunFolder, examples: Sequence[Example]) -> list[str]:
     text = examples[0].source if examples else "text"
-    return [f'try: python translate.py {run.path} "{text}"']
+    command = words("translate")
+    return [f'try: {command} {run.path} "{text}"']
 
 
 def output_lines(examples: Sequence[Example], outputs: Sequence[str], count: int) -> list[str]:

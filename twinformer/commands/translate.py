@@ -1,16 +1,25 @@
-"""The command line of ``translate.py``."""
+"""Translate texts with a model of either framework: ``twinformer translate --help``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Search, check_search
-from transformer_spec.errors import Faults, UserError
+from transformer_spec.errors import Faults, UserError, close_standard_output, exit_status
+
+if TYPE_CHECKING:
+    from training_recipe.searching.search import Hypothesis
+    from twinformer.translating.attention import Pictures
+    from twinformer.translating.translator import Translator
 
 BEST = "best"
 STANDARD_INPUT = "-"
@@ -19,7 +28,7 @@ ONLY_SAMPLING = {"temperature": "--temperature", "top_k": "--top-k", "seed": "--
 DEFAULT_BEAM = 5
 PICTURES = (".png", ".svg", ".pdf")
 
-EPILOG = """\
+EPILOG = f"""\
 Each text or line gives one output line, an empty one an empty line. With --nbest N > 1 it gives up
 to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
 stand before the output: sum of the log probabilities / length ** length penalty.
@@ -31,17 +40,17 @@ Where the model knows single characters and lacks a capital letter whose small l
 small letter is read; how often is said on stderr, as is how much of the input is unknown.
 
 examples:
-  python translate.py runs/cmudict-jax-1 hello world
-  python translate.py runs/cmudict-jax-1 --file words.txt --output sounds.txt
-  echo hello | python translate.py runs/cmudict-jax-1 --backend torch --nbest 3 --scores
-  python translate.py runs/cmudict-jax-1 hello --sample --temperature 0.8 --seed 7
-  python translate.py runs/cmudict-jax-1 hello --attention hello.png
+  {words("translate")} runs/cmudict-jax-1 hello world
+  {words("translate")} runs/cmudict-jax-1 --file words.txt --output sounds.txt
+  echo hello | {words("translate")} runs/cmudict-jax-1 --backend torch --nbest 3 --scores
+  {words("translate")} runs/cmudict-jax-1 hello --sample --temperature 0.8 --seed 7
+  {words("translate")} runs/cmudict-jax-1 hello --attention hello.png
 """
 
 
 @dataclass(frozen=True)
-class Options:
-    """What one call of translate.py asks for; ``file`` is None where texts are arguments."""
+class Request:
+    """What one call of the command asks for; ``file`` is None where texts are arguments."""
 
     run: Path
     texts: list[str]
@@ -59,11 +68,112 @@ class Options:
     batch_size: int
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Translate as the arguments say; the exit status."""
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    return exit_status(
+        lambda: run(parse(arguments, piped)), "stopped before every text was translated"
+    )
+
+
+def run(request: Request) -> None:
+    """Read, translate, write."""
+    # Reading vocabularies and checkpoints takes imports that --help must not wait for.
+    from twinformer.frameworks import prepare_process
+    from twinformer.translating.texts import read_texts
+    from twinformer.translating.translator import Translator
+
+    translator = Translator(
+        request.run,
+        backend=request.backend,
+        device=request.device,
+        checkpoint=request.checkpoint,
+        batch_size=request.batch_size,
+    )
+    texts = read_texts(request.texts, request.file)
+    sources = translator.encode(texts, request.truncate, request.skip_long)
+    for note in [*sources.notes, *translator.notes]:
+        print(note, file=sys.stderr)
+    prepare_process(translator.backend)
+    write_outputs(sources.ids, translator, request)
+
+
+def write_outputs(ids: list[list[int]], translator: Translator, request: Request) -> None:
+    """Decode, write and draw, block by block."""
+    pictures = make_pictures(ids, translator, request)
+    done = 0
+    with progress(len(ids), request) as bar, opened(request.output) as stream:
+        for block in translator.decode(ids, request.search, bar.update):
+            for number, found in enumerate(block, done + 1):
+                stream.write(output_lines(number, found, translator, request))
+                if pictures is not None:
+                    pictures.draw(number, ids[number - 1], found[0])
+            stream.flush()
+            done += len(block)
+    for note in pictures.notes() if pictures is not None else ():
+        print(note, file=sys.stderr)
+
+
+def output_lines(
+    number: int, outputs: list[Hypothesis], translator: Translator, request: Request
+) -> str:
+    """What is written for the text of a number: a line for each output, columns between tabs."""
+    lines = []
+    for output in outputs:
+        columns = [str(number)] if request.search.nbest > 1 else []
+        columns += [f"{output.score:.4f}"] if request.scores else []
+        lines.append("\t".join([*columns, translator.target.decode(output.ids)]) + "\n")
+    return "".join(lines)
+
+
+def make_pictures(
+    ids: list[list[int]], translator: Translator, request: Request
+) -> Pictures | None:
+    """What draws the attention of each text, if that is asked for."""
+    if request.attention is None:
+        return None
+    from training_recipe.searching.attention import layer_count
+    from twinformer.translating.attention import Pictures
+
+    config, kind = translator.config, request.attention_kind
+    if layer_count(kind, config) == 0:
+        raise UserError(f"--attention-kind {kind}: the model has no layer with such attention")
+    both = translator.source, translator.target
+    return Pictures(request.attention, kind, translator.attention, both, config, len(ids) > 1)
+
+
+def progress(count: int, request: Request):
+    """A progress bar on a terminal that the outputs do not go to."""
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty() and (request.output is not None or not sys.stdout.isatty())
+    return tqdm(total=count, unit="text", disable=not shown or count < 2)
+
+
+@contextlib.contextmanager
+def opened(path: Path | None) -> Iterator[TextIO]:
+    """The output file or standard output, in UTF-8 whatever the system's language."""
+    try:
+        if path is None:
+            sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
+            yield sys.stdout
+        else:
+            with path.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if path is None:
+            close_standard_output()
+        where = "to standard output" if path is None else f"--output {path}"
+        raise UserError(f"cannot write {where}: {error.strerror or error}") from None
+
+
 def parser() -> argparse.ArgumentParser:
     """Every flag once, in its group."""
     made = Parser(
-        prog="translate.py",
-        usage="translate.py RUN [TEXT ...] [--file FILE] [--output FILE] [--SETTING VALUE ...]",
+        prog=words("translate"),
+        usage="%(prog)s RUN [TEXT ...] [--file FILE] [--output FILE] [--SETTING VALUE ...]",
         description="Translate texts with a trained or converted model of either framework.",
         epilog=EPILOG,
         formatter_class=Formatter,
@@ -125,8 +235,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add("--batch-size", type=int, metavar="N", default=32, help="texts at once [32]")
 
 
-def parse(arguments: list[str] | None, piped: bool) -> Options:
-    """The options of a command line, all its faults in one UserError.
+def parse(arguments: list[str] | None, piped: bool) -> Request:
+    """The request of a command line, all its faults in one UserError.
 
     ``piped`` says whether standard input is something else than a keyboard.
     """
@@ -138,7 +248,7 @@ def parse(arguments: list[str] | None, piped: bool) -> Options:
     _check_numbers(given, faults)
     search = _search(searched, faults)
     faults.raise_if_any("cannot translate")
-    return Options(search=search, **given)
+    return Request(search=search, **given)
 
 
 def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:

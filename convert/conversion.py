@@ -62,7 +62,7 @@ def plan(options: argparse.Namespace) -> Conversion:
         settings |= target.family.write_settings(source.config, None)
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
     ledger = Ledger(source.rules, export.rules, dropped)
-    notes = [*source.notes, *export.notes]
+    notes = [*source.notes, *export.notes, *(model.notes if model else [])]
     return Conversion(source, target, export.rules, ledger, settings, notes)
 
 

@@ -132,7 +132,7 @@ def begin(
     B, N, config = len(task.source), outputs * groups, model.config
     memory = model.encode(task.source)
     state = start(model, memory, task.source, stages(length)[0], outputs, groups)
-    last = jnp.full((B * N, 1), config.decoder_start_id or 0, jnp.int32)
+    last = jnp.full((B * N, 1), config.decoder_start_id, jnp.int32)
     tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)
     sums = jnp.zeros((B, N), jnp.promote_types(memory.dtype, jnp.float32))
     return state, last, Outputs(tokens, sums, jnp.zeros((B, N), jnp.int32))

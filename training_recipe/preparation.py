@@ -146,7 +146,7 @@ def _plan(
         settings.batch_shapes,
         settings.seed,
         pad_id=config.pad_id,
-        decoder_start_id=config.decoder_start_id or 0,
+        decoder_start_id=config.decoder_start_id,
         eos_id=config.eos_id,
         vary=vary,
     )

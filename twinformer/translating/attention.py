@@ -42,7 +42,7 @@ def attention_map(
     compiles few.
     """
     written = [*output.ids, config.eos_id] if output.ended else output.ids
-    given = [config.decoder_start_id or 0, *output.ids][: len(written)]
+    given = [config.decoder_start_id, *output.ids][: len(written)]
     found = attend(_padded(list(source), config), _padded_target(given, config))
     read = [vocabularies[0].token(index) for index in [*source, config.eos_id]]
     rows, columns = {

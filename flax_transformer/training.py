@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -88,7 +87,7 @@ class JaxBackend:
             keep_freed_memory()
         self.device = find_device(settings.device)
         jax.config.update("jax_default_device", self.device)
-        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.weight_dtype).type)
+        model = Transformer(config, settings.seed, settings.weight_dtype)
         if weights is None and settings.init_gain != 1:
             weights = first_weights(config, settings)
         if weights is not None:

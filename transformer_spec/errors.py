@@ -2,11 +2,18 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class UserError(ValueError):
-    """A user's mistake; the message says what was given, what is allowed and what to do."""
+    """A user's mistake; the message says what was given, what is allowed and what to do.
+
+    ``faults`` lists what is wrong, an entry for each mistake; the message holds them all.
+    """
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = list(faults) or [message]
 
 
 class ConfigError(UserError):
@@ -28,10 +35,10 @@ class Faults:
 
     def raise_if_any(self, heading: str, error: type[UserError] = UserError) -> None:
         """Raise one ``error`` that lists every fault; do nothing where there is none."""
-        if len(self.messages) == 1:
-            raise error(f"{heading}: {self.messages[0]}")
-        if self.messages:
-            raise error(f"{heading}: {len(self.messages)} faults\n  " + "\n  ".join(self.messages))
+        if not self.messages:
+            return
+        count = f" {len(self.messages)} faults\n  " if len(self.messages) > 1 else " "
+        raise error(f"{heading}:{count}" + "\n  ".join(self.messages), self.messages)
 
 
 def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:

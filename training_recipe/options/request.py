@@ -169,6 +169,5 @@ def _model_faults(model: dict[str, Any]) -> list[str]:
     try:
         TransformerConfig(source_vocab_size=4, target_vocab_size=4, **model)
     except ConfigError as error:
-        lines = str(error).split(": ", 1)[1].split("\n  ")
-        return lines[1:] or lines
+        return error.faults
     return []

@@ -120,7 +120,7 @@ def _prepare(
             *notes,
             *valid_notes,
             *describe(corpus, both, plan),
-            *_accumulation(plan, settings.accumulate),
+            _epochs(plan, settings),
         ],
     )
 
@@ -179,9 +179,11 @@ def describe(corpus: Corpus, both: Vocabularies, plan: BatchPlan) -> list[str]:
     ]
 
 
-def _accumulation(plan: BatchPlan, batches: int) -> list[str]:
-    steps = plan.batches_per_epoch / batches
-    return [f"a step takes {batches} batches: {steps:,.1f} steps an epoch"] if batches > 1 else []
+def _epochs(plan: BatchPlan, settings: TrainingSettings) -> str:
+    batches, steps = settings.accumulate, settings.steps
+    an_epoch = plan.batches_per_epoch / batches
+    taken = f" of {batches} batches" if batches > 1 else ""
+    return f"{steps:,} steps{taken}, {an_epoch:,.1f} an epoch: {steps / an_epoch:,.1f} epochs"
 
 
 def default_run_path(settings: TrainingSettings, backend: str) -> Path:

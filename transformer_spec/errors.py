@@ -1,8 +1,9 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
+import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -39,6 +40,16 @@ class Faults:
             return
         count = f" {len(self.messages)} faults\n  " if len(self.messages) > 1 else " "
         raise error(f"{heading}:{count}" + "\n  ".join(self.messages), self.messages)
+
+
+def closest(given: str, allowed: Iterable[str]) -> str:
+    """``; did you mean X?`` for the nearest allowed name, or nothing.
+
+    Dashes at the front bring nothing nearer.
+    """
+    names = {name.lstrip("-"): name for name in allowed}
+    near = difflib.get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.65)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:

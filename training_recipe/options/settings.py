@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from training_recipe.corpora.corpus import CMUDICT
-from training_recipe.corpora.named import NAMED_CORPORA
+from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA
 from training_recipe.options.declarations import (
     Declaration,
     declarations,
@@ -14,8 +13,8 @@ from training_recipe.options.declarations import (
     range_fault,
     read_value,
 )
-from training_recipe.options.parser import closest
 from training_recipe.options.schedule import SCHEDULES
+from training_recipe.options.usual_names import meant
 from training_recipe.text.vocabulary import (
     DEFAULT_SENTENCEPIECE_SIZE,
     SENTENCEPIECE_ALGORITHMS,
@@ -205,6 +204,13 @@ class TrainingSettings:
     )
     log_every: int = declared("steps between log lines", "run", 50, least=1, resumable=True)
     save_every: int = declared("steps between checkpoints", "run", 500, least=1, resumable=True)
+    save_minutes: float = declared(
+        "a checkpoint is saved as well where the last one is so many minutes old; 0: never",
+        "run",
+        10.0,
+        least=0,
+        resumable=True,
+    )
     keep: int = declared(
         "newest checkpoints kept, beside the best and those of --average",
         "run",
@@ -237,7 +243,7 @@ class TrainingSettings:
         """The settings of a mapping; unknown keys are all named in one UserError."""
         faults = Faults()
         for name in values.keys() - SETTINGS.keys():
-            faults.add(f"unknown setting {name!r}{closest(name, SETTINGS)}")
+            faults.add(f"unknown setting {name!r}{meant(name, SETTINGS)}")
         faults.raise_if_any("invalid training settings")
         return cls(**values)
 

@@ -80,7 +80,8 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
 
     with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
         run = RunFolder.create(path, fill)
-    notes = [f"run {path}: backend {name}, {settings.dtype}", *about(prepared)]
+    heading = f"run {path}: backend {name}, {settings.dtype}, preset {asked.preset}"
+    notes = [heading, *about(prepared)]
     return Started(run, record, prepared, backend, Progress(), notes)
 
 

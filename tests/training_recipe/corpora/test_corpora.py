@@ -4,15 +4,12 @@ import gzip
 import importlib.metadata
 import sys
 
-import corpus_cases
 import pytest
 from corpus_cases import NUMBERED, read, write_parallel
 
 import training_recipe.corpora.cmudict as dictionary
 from training_recipe.corpora.corpus import Example, cmudict, load_corpus
 from transformer_spec.errors import UserError
-
-folder = corpus_cases.folder
 
 
 @pytest.fixture(scope="module")

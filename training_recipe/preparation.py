@@ -22,7 +22,7 @@ from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, UserError
 
 EVALUATION_SHAPES = 3
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -68,7 +68,12 @@ def prepare_again(settings: TrainingSettings, run: RunFolder) -> Prepared:
     source = load_vocabulary(run.vocabulary, "source")
     target = load_vocabulary(run.vocabulary, "target")
     config = TransformerConfig.load(run.config)
-    return _prepare(settings, _read(settings), (source, target), config)
+    try:
+        corpus = _read(settings)
+    except UserError as error:
+        moved = f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
+        raise UserError(f"{error}; {moved}", error.faults) from None
+    return _prepare(settings, corpus, (source, target), config)
 
 
 def _read(settings: TrainingSettings) -> Corpus:

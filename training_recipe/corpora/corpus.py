@@ -259,7 +259,7 @@ def _read_parts(
     for part, name in files.items():
         known = len(faults.messages)
         if is_table(name):
-            pairs = read_table(name, columns or (), faults)
+            pairs = read_table(name, columns or (), faults, notes)
         else:
             pairs = read_parallel(name, (str(languages[0]), str(languages[1])), faults)
         parts[part] = _with_both_sides(pairs, part, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA
@@ -251,6 +252,20 @@ class TrainingSettings:
     def weight_dtype(self) -> str:
         """The number format of weights, moments and checkpoints."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
+
+    def anchored(self) -> TrainingSettings:
+        """The same with absolute paths of files, which are found from every folder."""
+
+        def absolute(file: str | None) -> str | None:
+            return file and str(Path(file).absolute())
+
+        return dataclasses.replace(
+            self,
+            data=self.data if self.data in (CMUDICT, *NAMED_CORPORA) else absolute(self.data),
+            valid=absolute(self.valid),
+            test=absolute(self.test),
+            extra_data=self.extra_data and tuple(map(absolute, self.extra_data)),
+        )
 
     def vocabulary_kinds(self) -> tuple[str, str]:
         """The kinds of the source's and the target's vocabulary, defaults resolved."""

@@ -178,3 +178,17 @@ class TestFaults:
     def test_frozen(self):
         with pytest.raises(dataclasses.FrozenInstanceError):
             TrainingSettings().steps = 3  # type: ignore[misc]
+
+
+class TestAnchored:
+    def test_files_have_absolute_paths_and_names_stay(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        files = {"valid": "dev", "test": "../test", "extra_data": ("a", "/b")}
+        settings = TrainingSettings(data="x/train", **files).anchored()
+        assert settings.data == str(tmp_path / "x/train")
+        assert settings.valid == str(tmp_path / "dev")
+        assert settings.test == str(tmp_path / "../test")
+        assert settings.extra_data == (str(tmp_path / "a"), "/b")
+        for name in ("cmudict", "multi30k-en-de"):
+            assert TrainingSettings(data=name).anchored() == TrainingSettings(data=name)
+        assert TrainingSettings(data="./cmudict").anchored().data == str(tmp_path / "cmudict")

@@ -168,6 +168,24 @@ class TestResuming:
         assert run("numpy", ["--resume", "runs/a"]) == 2
         assert "not what runs/a began with" in capsys.readouterr().err
 
+    def test_from_another_folder(self, place, whole, quick, monkeypatch):
+        assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130
+        (place / "elsewhere").mkdir()
+        monkeypatch.chdir(place / "elsewhere")
+        assert run("numpy", ["--resume", "../runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+
+    def test_data_that_was_moved(self, place, whole, quick, capsys):
+        assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130
+        (place / "words.tsv").rename(place / "moved.tsv")
+        assert run("numpy", ["--resume", "runs/a"]) == 2
+        said = capsys.readouterr().err
+        assert str(place / "words.tsv") in said and "--data" in said
+        assert run("numpy", ["--resume", "runs/a", "--data", "moved.tsv"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+        settings = json.loads((place / "runs/a/settings.json").read_text())["settings"]
+        assert settings["data"] == str(place / "moved.tsv")
+
     def test_other_batches_are_said_once(self, place, quick, capsys, monkeypatch):
         """As another version of the program may plan them; ``shapes`` are one fewer."""
         assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130

@@ -155,7 +155,7 @@ class TransformerConfig:
         try:
             return cls.from_dict(_read_model_section(Path(path)))
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{path}: {error}", error.faults) from None
 
 
 def _read_model_section(path: Path) -> dict[str, Any]:

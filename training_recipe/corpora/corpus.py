@@ -10,11 +10,10 @@ from typing import Literal
 
 from training_recipe.corpora.cmudict import dictionary_path, read_pronunciations
 from training_recipe.corpora.downloads import fetch
-from training_recipe.corpora.named import NAMED_CORPORA, NamedCorpus
+from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA, NamedCorpus
 from training_recipe.corpora.text_files import Pair, is_table, read_parallel, read_table
 from transformer_spec.errors import Faults, UserError
 
-CMUDICT = "cmudict"
 PARTS = ("train", "valid", "test")
 EXTRA = "extra data "
 VALID_PERCENT = 5
@@ -260,7 +259,7 @@ def _read_parts(
     for part, name in files.items():
         known = len(faults.messages)
         if is_table(name):
-            pairs = read_table(name, columns or (), faults)
+            pairs = read_table(name, columns or (), faults, notes)
         else:
             pairs = read_parallel(name, (str(languages[0]), str(languages[1])), faults)
         parts[part] = _with_both_sides(pairs, part, notes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CMUDICT = "cmudict"  # built in, and read by its own code
+
 # Commits, not branches: what they hold can never change. The hashes are those of the files there.
 MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/{commit}/data/task1/{folder}/"
 CHATBOT = (

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import textwrap
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,21 @@ from transformer_spec.errors import Faults
 
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 UTF8_MARK = "\ufeff"
+
+# What columns of texts are called, in any case; hardly a text begins with two of these.
+HEADINGS = frozenset(
+    """
+    question answer questions answers source target sources targets src tgt trg input output
+    inputs outputs text text1 text2 text_1 text_2 sentence sentence1 sentence2 sentence_1 sentence_2
+    source_text target_text input_text output_text source_sentence target_sentence translation
+    translations reference references original word words spelling pronunciation phonemes sound
+    prompt response completion id index number label labels score foreign native
+    english german french spanish italian portuguese dutch russian chinese japanese korean arabic
+    ar bg bn ca cs da de el en es et fa fi fr he hi hr hu id it ja ko lt lv ms nl pl pt ro ru sk sl
+    sr sv ta th tr uk ur vi zh eng deu ger fra fre spa ita por rus zho chi jpn kor ara
+    질문 답변 원문 번역문 번역 영어 한국어 문제 대답
+    """.split()
+)
 
 Pair = tuple[str, str]
 
@@ -51,11 +67,12 @@ def split_lines(text: str) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def read_table(name: str, columns: Sequence[str], faults: Faults) -> list[Pair]:
+def read_table(name: str, columns: Sequence[str], faults: Faults, notes: list[str]) -> list[Pair]:
     """Two columns of a .tsv or .csv file; faults are added, not raised.
 
     Columns are header names or, all of them digits, numbers from 1 in a file without a header.
-    A line break inside a quoted field becomes a space.
+    Since such a file may have one all the same, a note says what its first line was taken for. A
+    line break inside a quoted field becomes a space.
     """
     text = _read_text(name, faults)
     if text is None:
@@ -65,6 +82,7 @@ def read_table(name: str, columns: Sequence[str], faults: Faults) -> list[Pair]:
         return []
     if all(column.isdecimal() for column in columns):
         positions = _numbered(name, columns, len(rows[0][1]), faults)
+        rows = _without_header(name, rows, positions, notes) if positions else rows
     else:
         positions = _named(name, columns, [field.strip() for field in rows[0][1]], faults)
         rows = rows[1:]
@@ -131,6 +149,24 @@ def _numbered(name: str, columns: Sequence[str], width: int, faults: Faults) -> 
     for column in wrong:
         faults.add(f"{name} has no column {column}; its first line has columns 1 to {width}")
     return [] if wrong else [int(column) - 1 for column in columns]
+
+
+def _without_header(
+    name: str, rows: list[tuple[int, list[str]]], positions: list[int], notes: list[str]
+) -> list[tuple[int, list[str]]]:
+    """The rows of numbered columns without a line that names the columns; a note says which."""
+    fields = [rows[0][1][position].strip() for position in positions]
+    shown = ",".join(fields)
+    names = {field.casefold() for field in fields}
+    if names == {"q", "a"} or (len(names) == 2 and names <= HEADINGS):
+        notes.append(
+            f"{name}: the first line, {shown!r}, is taken for a header and left out; "
+            f"--columns {shown} says so"
+        )
+        return rows[1:]
+    short = textwrap.shorten(shown, 60, placeholder="...")
+    notes.append(f"{name}: the first line, {short!r}, is a pair, as columns go by number")
+    return rows
 
 
 def _named(name: str, columns: Sequence[str], header: list[str], faults: Faults) -> list[int]:

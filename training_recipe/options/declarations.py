@@ -11,7 +11,7 @@ import types
 import typing
 from typing import Any
 
-from training_recipe.options.parser import closest
+from transformer_spec.errors import closest
 
 REQUIRED = dataclasses.MISSING
 

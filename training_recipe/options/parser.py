@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterable
 from typing import NoReturn
 
+from training_recipe.options.usual_names import meant
 from transformer_spec import UserError
 
 
@@ -29,18 +28,13 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise a UserError; of unknown flags it names the nearest there are."""
+        """Raise a UserError; of unknown flags it says what they are called here."""
+        hints = ""
         if message.startswith(("unrecognized arguments", "the following arguments are required")):
-            message += "".join(map(self._hint, dict.fromkeys(self.given)))
-        raise UserError(message if "did you mean" in message else f"{message}; see --help")
+            hints = "".join(map(self._hint, dict.fromkeys(self.given)))
+        raise UserError(message + hints if hints else f"{message}; see --help")
 
     def _hint(self, word: str) -> str:
         flag, known = word.split("=")[0], self._option_string_actions
-        near = closest(flag, known) if flag[:1] == "-" and flag not in known else ""
-        return near.replace("; did", f"; for {flag} did")
-
-
-def closest(given: str, allowed: Iterable[str]) -> str:
-    """``; did you mean X?`` for the nearest allowed name, or nothing."""
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+        near = meant(flag, known) if flag[:1] == "-" and flag not in known else ""
+        return near.replace("; ", f"; for {flag} ", 1)

@@ -1,10 +1,12 @@
-"""Sizes that go well together, as plain data in the form of a recipe: table, setting, value."""
+"""Settings that go well together, as plain data in the form of a recipe: table, setting, value."""
 
 from __future__ import annotations
 
 from typing import Any
 
-DEFAULT_PRESET = "tiny"
+from training_recipe.corpora.named import CMUDICT
+
+DICTIONARY_PRESET, DATA_PRESET = "tiny", "small"
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Sized for the built-in dictionary on two CPU cores: a few minutes, short words, no dropout
@@ -64,3 +66,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "optimisation": {"peak_lr": 7e-4, "warmup_steps": 4000},
     },
 }
+
+
+def preset_for(data: str) -> str:
+    """The preset of a data set where none is named: only the dictionary has one tuned to it."""
+    return DICTIONARY_PRESET if data == CMUDICT else DATA_PRESET

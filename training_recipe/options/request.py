@@ -15,9 +15,9 @@ from training_recipe.options.declarations import (
     range_fault,
     read_value,
 )
-from training_recipe.options.parser import closest
-from training_recipe.options.presets import DEFAULT_PRESET, PRESETS
+from training_recipe.options.presets import DATA_PRESET, DICTIONARY_PRESET, PRESETS, preset_for
 from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
+from training_recipe.options.usual_names import meant
 from transformer_spec import ConfigError, TransformerConfig
 from transformer_spec.errors import Faults
 
@@ -34,8 +34,12 @@ class Invocation:
     recipe: str | None = declared(
         "TOML file of settings, its tables named as these groups; flags win", "run", None
     )
-    preset: str = declared(
-        "sizes that go well together", "model", DEFAULT_PRESET, choices=tuple(PRESETS)
+    preset: str | None = declared(
+        f"settings that go well together; none: {DICTIONARY_PRESET} for cmudict, {DATA_PRESET} for "
+        "other data",
+        "model",
+        None,
+        choices=tuple(PRESETS),
     )
     name: str | None = declared("the run is written to runs/NAME", "run", None)
     out: str | None = declared("run folder, instead of runs/NAME", "run", None)
@@ -85,7 +89,7 @@ def flatten(tables: dict[str, Any], where: str, faults: Faults) -> dict[str, Any
         if not isinstance(content, dict):
             faults.add(f"{where}{_misplaced(table)}")
         elif table not in groups:
-            faults.add(f"{where}unknown table [{table}]{closest(table, groups)}")
+            faults.add(f"{where}unknown table [{table}]{meant(table, groups)}")
         else:
             for name, value in content.items():
                 _take(table, name, value, values, where, faults)
@@ -95,7 +99,7 @@ def flatten(tables: dict[str, Any], where: str, faults: Faults) -> dict[str, Any
 def _misplaced(name: str) -> str:
     if name in IN_RECIPES:
         return f"{name} stands in no table; put it below [{IN_RECIPES[name].group}]"
-    return f"unknown key {name}{closest(name, IN_RECIPES)}"
+    return f"unknown key {name}{meant(name, IN_RECIPES)}"
 
 
 def _take(
@@ -105,7 +109,7 @@ def _take(
     if declaration is None and name in INVOCATION:
         faults.add(f"{where}{name} belongs on the command line, not in a recipe")
     elif declaration is None:
-        faults.add(f"{where}unknown key {name} in [{table}]{closest(name, IN_RECIPES)}")
+        faults.add(f"{where}unknown key {name} in [{table}]{meant(name, IN_RECIPES)}")
     elif declaration.group != table:
         faults.add(f"{where}{name} belongs in [{declaration.group}], not in [{table}]")
     else:
@@ -115,10 +119,18 @@ def _take(
             faults.add(f"{where}{name}: {error}")
 
 
-def make_request(flags: dict[str, Any], faults: Faults) -> Request:
-    """Flags win over the recipe, the recipe over the preset, the preset over the defaults.
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What one place says of settings: defaults, a preset, a recipe or flags."""
 
-    Raises one UserError that names every fault, those already in ``faults`` included.
+    place: str
+    values: dict[str, Any]
+
+
+def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
+    """What is said of every setting, flags last, which win over the recipe, that over the preset.
+
+    What is wrong with a value is added to ``faults``.
     """
     recipe = read_recipe(Path(flags["recipe"]), faults) if flags.get("recipe") else {}
     given = recipe | flags
@@ -126,8 +138,24 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
         fault = range_fault(ALL[name], value)
         spelling = ALL[name].flag if name in flags else f"{flags['recipe']}: {name}"
         faults.require(fault is None, f"{spelling}: {fault}")
-    preset = PRESETS.get(given.get("preset", DEFAULT_PRESET), PRESETS[DEFAULT_PRESET])
-    merged = _defaults() | flatten(preset, "preset: ", faults) | given
+    preset = given.get("preset") or preset_for(given.get("data", ALL["data"].default))
+    sizes = flatten(PRESETS.get(preset, PRESETS[DATA_PRESET]), "preset: ", faults)
+    defaults = {name: d.default for name, d in ALL.items() if d.default is not REQUIRED}
+    return [
+        Layer("default", defaults),
+        Layer(f"preset {preset}", sizes),
+        Layer(flags.get("recipe") or "recipe", recipe),
+        Layer("given", flags | {"preset": preset}),
+    ]
+
+
+def make_request(flags: dict[str, Any], faults: Faults) -> Request:
+    """The settings and the model of what was asked for.
+
+    Raises one UserError that names every fault, those already in ``faults`` included.
+    """
+    found = layers(flags, faults)
+    merged = {name: value for layer in found for name, value in layer.values.items()}
     for fault in _combined(merged, flags):
         faults.add(fault)
     faults.raise_if_any("cannot start")
@@ -137,7 +165,7 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
         Invocation(**{name: merged[name] for name in INVOCATION}),
         TrainingSettings(**own),
         {name: merged[name] for name in MODEL if name in merged},
-        given,
+        found[2].values | flags,
     )
 
 
@@ -153,10 +181,6 @@ def request_of(settings: dict[str, Any]) -> Request:
         except ValueError as error:
             faults.add(f"{name}: {error}")
     return make_request(values, faults)
-
-
-def _defaults() -> dict[str, Any]:
-    return {name: d.default for name, d in ALL.items() if d.default is not REQUIRED}
 
 
 def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
@@ -183,6 +207,5 @@ def _model_faults(model: dict[str, Any]) -> list[str]:
     try:
         TransformerConfig(source_vocab_size=4, target_vocab_size=4, **model)
     except ConfigError as error:
-        lines = str(error).split(": ", 1)[1].split("\n  ")
-        return lines[1:] or lines
+        return error.faults
     return []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
-from training_recipe.corpora.corpus import CMUDICT
-from training_recipe.corpora.named import NAMED_CORPORA
+from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA
 from training_recipe.options.declarations import (
     Declaration,
     declarations,
@@ -14,8 +14,8 @@ from training_recipe.options.declarations import (
     range_fault,
     read_value,
 )
-from training_recipe.options.parser import closest
 from training_recipe.options.schedule import SCHEDULES
+from training_recipe.options.usual_names import meant
 from training_recipe.text.vocabulary import (
     DEFAULT_SENTENCEPIECE_SIZE,
     SENTENCEPIECE_ALGORITHMS,
@@ -205,6 +205,13 @@ class TrainingSettings:
     )
     log_every: int = declared("steps between log lines", "run", 50, least=1, resumable=True)
     save_every: int = declared("steps between checkpoints", "run", 500, least=1, resumable=True)
+    save_minutes: float = declared(
+        "a checkpoint is saved as well where the last one is so many minutes old; 0: never",
+        "run",
+        10.0,
+        least=0,
+        resumable=True,
+    )
     keep: int = declared(
         "newest checkpoints kept, beside the best and those of --average",
         "run",
@@ -237,7 +244,7 @@ class TrainingSettings:
         """The settings of a mapping; unknown keys are all named in one UserError."""
         faults = Faults()
         for name in values.keys() - SETTINGS.keys():
-            faults.add(f"unknown setting {name!r}{closest(name, SETTINGS)}")
+            faults.add(f"unknown setting {name!r}{meant(name, SETTINGS)}")
         faults.raise_if_any("invalid training settings")
         return cls(**values)
 
@@ -245,6 +252,20 @@ class TrainingSettings:
     def weight_dtype(self) -> str:
         """The number format of weights, moments and checkpoints."""
         return "float32" if self.dtype == "bfloat16" else self.dtype
+
+    def anchored(self) -> TrainingSettings:
+        """The same with absolute paths of files, which are found from every folder."""
+
+        def absolute(file: str | None) -> str | None:
+            return file and str(Path(file).absolute())
+
+        return dataclasses.replace(
+            self,
+            data=self.data if self.data in (CMUDICT, *NAMED_CORPORA) else absolute(self.data),
+            valid=absolute(self.valid),
+            test=absolute(self.test),
+            extra_data=self.extra_data and tuple(map(absolute, self.extra_data)),
+        )
 
     def vocabulary_kinds(self) -> tuple[str, str]:
         """The kinds of the source's and the target's vocabulary, defaults resolved."""

@@ -55,7 +55,7 @@ class RunRecord:
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error}") from None
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{path}: {error}", error.faults) from None
 
 
 def _rest(content: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Training:
         self.metrics = Metrics(self.run, self.progress.metrics_lines)
         self.display = Display(self.settings.steps, self.progress.step)
         self.speed = Speed()
+        self.saved_at = time.monotonic()
         for note in started.notes:
             self.display.line(note)
 
@@ -122,6 +123,10 @@ class Training:
     def _is_due(self, every: int) -> bool:
         step = self.progress.step
         return step % every == 0 or step == self.settings.steps
+
+    def _is_late(self) -> bool:
+        """Whether so much time has gone since the last save that a loss of it would hurt."""
+        return 0 < 60 * self.settings.save_minutes <= time.monotonic() - self.saved_at
 
     def _step(self) -> None:
         step = self.progress.step + 1
@@ -182,7 +187,7 @@ class Training:
             with self.speed.paused():
                 improved = self._evaluate()
         over = self.progress.is_out_of(self.settings.patience)
-        if improved or over or self._is_due(self.settings.save_every):
+        if improved or over or self._is_due(self.settings.save_every) or self._is_late():
             with self.speed.paused():
                 self._save()
 
@@ -221,6 +226,7 @@ class Training:
         )
         self.record.save(self.run.settings)
         prune(self.run, self.settings, self.progress.best_step)
+        self.saved_at = time.monotonic()
 
     def _leave(self, stop: Interrupted) -> Trained:
         if self.progress.step > 0:

@@ -63,7 +63,7 @@ def backend_name(request: Request) -> str:
 
 def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     """A new run folder with initial weights; an existing folder is a UserError."""
-    settings, asked = request.settings, request.invocation
+    settings, asked = request.settings.anchored(), request.invocation
     path = Path(asked.out or Path("runs", asked.name or ""))
     if asked.out is None and asked.name is None:
         path = default_run_path(settings, name)
@@ -80,7 +80,8 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
 
     with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
         run = RunFolder.create(path, fill)
-    notes = [f"run {path}: backend {name}, {settings.dtype}", *about(prepared)]
+    heading = f"run {path}: backend {name}, {settings.dtype}, preset {asked.preset}"
+    notes = [heading, *about(prepared)]
     return Started(run, record, prepared, backend, Progress(), notes)
 
 
@@ -144,4 +145,6 @@ def resumed_settings(
             faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
     allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
     faults.raise_if_any(f"a resumed run may change only --backend, {', '.join(allowed)}")
-    return dataclasses.replace(stored, **changed)
+    given = dataclasses.replace(stored, **changed).anchored()
+    # What was not given stays as it was, relative to this folder where an older version wrote it.
+    return dataclasses.replace(stored, **{name: getattr(given, name) for name in changed})

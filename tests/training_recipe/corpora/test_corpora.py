@@ -4,15 +4,12 @@ import gzip
 import importlib.metadata
 import sys
 
-import corpus_cases
 import pytest
 from corpus_cases import NUMBERED, read, write_parallel
 
 import training_recipe.corpora.cmudict as dictionary
 from training_recipe.corpora.corpus import Example, cmudict, load_corpus
 from transformer_spec.errors import UserError
-
-folder = corpus_cases.folder
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +185,28 @@ class TestTables:
         (folder / "x.tsv.gz").write_bytes(gzip.compress(b"a\tA\r\n\r\nb, c\tB\r\n"))
         corpus = load_corpus("x.tsv", columns=("2", "1"), valid="x.tsv.gz", test="x.tsv.gz")
         assert pairs_of(corpus.train) == [("A", "a"), ("B", "b, c")]
+        assert len(corpus.notes) == 3 and all("'A,a', is a pair" in n for n in corpus.notes)
+
+    @pytest.mark.parametrize("header", ["Q,A", "source,Target", "en,DE", "질문,답변", '"id", text'])
+    def test_a_header_above_numbered_columns_is_left_out_and_said(self, folder, header):
+        (folder / "x.csv").write_text(f"{header}\na,A\nb,B\n", encoding="utf-8")
+        (folder / "dev.csv").write_text("c,C\n")
+        corpus = load_corpus("x.csv", columns=("1", "2"), valid="dev.csv", test="dev.csv")
+        assert pairs_of(corpus.train) == [("a", "A"), ("b", "B")]
+        assert pairs_of(corpus.valid) == pairs_of(corpus.test) == [("c", "C")]
+        (said,) = [note for note in corpus.notes if "left out" in note]
+        assert "x.csv" in said and "--columns" in said
+
+    @pytest.mark.parametrize("line", ["Hello,Hallo", "no header,kein Kopf", "id,Ausweis", "a,b c"])
+    def test_a_pair_above_numbered_columns_stays_and_is_said(self, folder, line):
+        (folder / "x.csv").write_text(f"{line}\nb,B\n")
+        corpus = load_corpus("x.csv", columns=("1", "2"), valid="x.csv", test="x.csv")
+        assert len(corpus.train) == len(corpus.test) == 2
+        assert all("is a pair" in note and line in note for note in corpus.notes)
+
+    def test_columns_by_name_need_no_note(self, folder):
+        (folder / "x.csv").write_text("Q,A\na,A\n")
+        assert load_corpus("x.csv", columns=("Q", "A"), valid="x.csv", test="x.csv").notes == []
 
     def test_unknown_columns_are_all_named_with_those_that_exist(self, folder):
         (folder / "x.csv").write_text(self.ROWS)

@@ -1,13 +1,10 @@
 """What is held out of a corpus that has no parts of its own."""
 
-import corpus_cases
 import pytest
 from corpus_cases import NUMBERED, read, write_parallel
 
 from training_recipe.corpora.corpus import hold_out
 from transformer_spec.errors import UserError
-
-folder = corpus_cases.folder
 
 
 class TestHeldOut:

@@ -1,17 +1,8 @@
 """Small corpora in files, for the tests of reading and of holding out."""
 
-import pytest
-
 from training_recipe.corpora.corpus import load_corpus
 
 NUMBERED = [(f"line {n}", f"Zeile {n}") for n in range(400)]
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty folder, the current one; a test module takes it by assignment."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def write_parallel(prefix, pairs):

@@ -71,6 +71,7 @@ def load_backend(backend: str | None, device: str, path: Path, home: Path) -> Ba
     import numpy as np
 
     from convert.checkpoints import load_weights_of
+    from training_recipe.backend import Checkpoint
     from training_recipe.options.settings import TrainingSettings
 
     config, weights = load_weights_of(path)
@@ -78,7 +79,7 @@ def load_backend(backend: str | None, device: str, path: Path, home: Path) -> Ba
     dtype = "float64" if exact else "float32"
     settings = TrainingSettings(device=device, dtype=dtype)
     weights = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
-    return make_backend(config, settings, weights)
+    return make_backend(config, settings, Checkpoint(weights, label=str(path)))
 
 
 def choose_backend(wanted: str | None, home: Path) -> MakeBackend:

@@ -174,7 +174,7 @@ def request_of(settings: dict[str, Any]) -> Request:
     faults, values = Faults(), {}
     for name, value in settings.items():
         if name not in ALL:
-            faults.add(f"there is no setting {name!r}{closest(name, ALL)}")
+            faults.add(f"there is no setting {name!r}{meant(name, ALL)}")
             continue
         try:
             values[name] = read_value(ALL[name], value)

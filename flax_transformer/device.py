@@ -6,9 +6,17 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
+from flax_transformer.compilation_cache import keep_compiled_programs
 from flax_transformer.model import Transformer
 from flax_transformer.weights import load_weights
+from training_recipe.freed_memory import keep_freed_memory
 from transformer_spec import TransformerConfig, UserError, to_flax
+
+
+def prepare_process() -> None:
+    """Keep freed memory, and keep what is compiled for the next process."""
+    keep_freed_memory()
+    keep_compiled_programs()
 
 
 def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]

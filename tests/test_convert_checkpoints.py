@@ -97,9 +97,9 @@ class TestCheck:
         name = "encoder.enc_layers.0.ffn.fc1.bias"
         broken.second_moments[name] = broken.second_moments[name].astype(np.float64)
         with pytest.raises(UserError) as caught:
-            check_checkpoint(broken, CONFIG, np.float32, "that checkpoint")
+            check_checkpoint(broken, CONFIG, np.float32)
         assert str(caught.value).split("\n  ") == [
-            "that checkpoint does not fit the config: 4 faults",
+            "the checkpoint does not fit the config: 4 faults",
             "wrong shape of 'encoder.embedding.weight': float32 [2, 6], expected float32 [11, 6]",
             "missing 'exp_avg/decoder.embedding.weight': expected float32 [11, 6]",
             f"wrong dtype of 'exp_avg_sq/{name}': float64 [7], expected float32 [7]",

@@ -18,9 +18,9 @@ SETTINGS = {
 def test_the_first_step(name: str, case: str) -> None:
     settings = changed(**SETTINGS[case])
     backend = MAKERS[name](CONFIG, settings)
-    before = backend.checkpoint().weights
-    norm = float(backend.train_step(batch(0, 3), 1, RATE).gradient_norm)
-    after = backend.checkpoint()
+    before = backend.state().weights
+    norm = float(backend.train_step([batch(0, 3)], 1, RATE).gradient_norm)
+    after = backend.state()
     beta1, beta2 = settings.adam_beta1, settings.adam_beta2
     gradients = {n: moment / (1 - beta1) for n, moment in after.first_moments.items()}
     length = np.sqrt(sum(np.square(g).sum() for g in gradients.values()))

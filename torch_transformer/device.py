@@ -8,7 +8,13 @@ import torch
 
 from torch_transformer.model import Transformer
 from torch_transformer.weights import load_weights
+from training_recipe.freed_memory import keep_freed_memory
 from transformer_spec import TransformerConfig, UserError
+
+
+def prepare_process() -> None:
+    """Keep freed memory."""
+    keep_freed_memory()
 
 
 def find_device(name: str) -> torch.device:

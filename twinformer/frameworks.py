@@ -38,17 +38,13 @@ def twin(name: str, part: str = "") -> ModuleType:
 
 def training_backend(name: str) -> MakeBackend:
     """What makes a framework's training backend."""
-    return twin(name, "training").make_backend
+    return twin(name, "step").make_backend
 
 
 def prepare_process(name: str | None) -> None:
-    """Set once what is global in a process: for commands, never done by a library's call.
-
-    JAX keeps what it compiles for the next process.
-    """
-    if name != "torch":
-        with contextlib.suppress(UserError):
-            twin("jax", "compilation_cache").keep_compiled_programs()
+    """Set once what is global in a process: for commands, never done by a library's call."""
+    with contextlib.suppress(UserError):
+        twin(name or "jax", "device").prepare_process()
 
 
 def choose(wanted: str | None, home: Path | None = None) -> tuple[str, list[str]]:

@@ -7,14 +7,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from training_recipe.backend import Backend
+from convert.averaging import write_average
 from training_recipe.files.writing import partial_path, point_link, sync_tree, written_aside
 from training_recipe.runs.averages import is_mean_of
 from training_recipe.runs.folder import RunFolder
+from transformer_spec import TransformerConfig
 from twinformer.training.checkpoints import disk_full_is_clear
 
 
-def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
+def save_average(run: RunFolder, config: TransformerConfig, steps: list[int]) -> Path:
     """Make the mean of the checkpoints of ``steps`` what the run is used by; its folder.
 
     It is written if it is not there already, whole. Means of other steps are removed.
@@ -23,7 +24,7 @@ def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
     with disk_full_is_clear(run, f"cannot save {folder.name}"):
         if not is_mean_of(folder, parts):
             with replaced(folder) as partial:
-                backend.average(parts, partial)
+                write_average(parts, config, partial)
         point_link(run.best, folder)
     for other in run.averages():
         if other != folder:

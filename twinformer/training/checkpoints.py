@@ -19,6 +19,7 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.integrity import damage, seal
 from training_recipe.runs.progress import PROGRESS, Progress
 from transformer_spec import UserError
+from twinformer.training.states import save_state
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write for a backend wrap the system's error in their own; its words remain.
@@ -45,7 +46,7 @@ def save_checkpoint(run: RunFolder, backend: Backend, progress: Progress) -> Pat
         else:
             progress.backend = backend.name
             with written_aside(folder) as partial:
-                backend.save(partial)
+                save_state(backend, partial)
                 seal(partial, progress)
         if progress.best_step is not None and run.checkpoint(progress.best_step).exists():
             point_link(run.best, run.checkpoint(progress.best_step))

@@ -132,7 +132,7 @@ class Training:
         step = self.progress.step + 1
         batches = self.prepared.plan.batches(step, self.settings.accumulate)
         rate = learning_rate(step, self.settings)
-        result = self.backend.train_step(batches[0], step, rate, *batches[1:])
+        result = self.backend.train_step(batches, step, rate)
         self.progress.take(step, batches, result)
         self.progress.evaluated = not self._is_due(self.settings.evaluate_every)
         self.speed.add(sum(batch.tokens for batch in batches))

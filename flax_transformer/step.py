@@ -1,35 +1,29 @@
-"""The training backend in JAX, the twin of torch_transformer/training.py."""
+"""The training backend in JAX, the twin of torch_transformer/step.py."""
 
 import functools
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from convert.averaging import write_average
-from convert.checkpoints import (
-    Checkpoint,
-    check_checkpoint,
-    load_weights_of,
-    read_checkpoint,
-    write_flax_checkpoint,
-)
-from flax_transformer.adamw import adamw, adamw_numbers
+from convert.checkpoints import check_checkpoint
+from flax_transformer.adamw import adam_state, adamw
 from flax_transformer.decoding import decode
-from flax_transformer.device import find_device
+from flax_transformer.device import find_device, numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
 from flax_transformer.processor import compiled
-from flax_transformer.weights import fill, load_weights, skeleton, variables
-from training_recipe.backend import StepResult
+from flax_transformer.weights import fill
+from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
-from training_recipe.first_weights import first_weights
-from training_recipe.freed_memory import keep_freed_memory
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
@@ -44,7 +38,8 @@ from transformer_spec import (
 from transformer_spec.dropout_keys import batch_keys
 
 Arrays = dict[str, Array]
-State = tuple[Arrays, Arrays, Arrays]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def objective(
@@ -65,11 +60,25 @@ def objective(
     return smoothed_cross_entropy(states, table, bias, target_out.ravel(), pad_id, smoothing)
 
 
+def in_its_numbers(
+    method: Callable[Concatenate["JaxBackend", P], R],
+) -> Callable[Concatenate["JaxBackend", P], R]:
+    """A method of the backend, in which JAX has the numbers that the settings ask for."""
+
+    @functools.wraps(method)
+    def run(self: "JaxBackend", *args: P.args, **kwargs: P.kwargs) -> R:
+        with numbers_of(self.settings.dtype):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
 class JaxBackend:
     """Fills training_recipe.backend.Backend.
 
     ``trained`` are the weights that are trained; ``averaged`` the averaged ones, where there are
-    any; ``judged`` those that ``model`` has.
+    any; ``judged`` those that ``model`` has. ``optimizer_state`` is optax's, None before the first
+    step: translating needs none.
     """
 
     name = "jax"
@@ -78,32 +87,17 @@ class JaxBackend:
         self,
         config: TransformerConfig,
         settings: TrainingSettings,
-        weights: dict[str, np.ndarray] | None = None,
+        state: Checkpoint,
     ) -> None:
         self.config, self.settings = config, settings
-        if settings.dtype == "float64":
-            jax.config.update("jax_enable_x64", True)
-        if settings.device in ("auto", "cpu"):
-            keep_freed_memory()
         self.device = find_device(settings.device)
-        jax.config.update("jax_default_device", self.device)
-        model = Transformer(config, settings.seed, settings.weight_dtype)
-        if weights is None and settings.init_gain != 1:
-            weights = first_weights(config, settings)
-        if weights is not None:
-            load_weights(model, dict(to_flax(*item) for item in weights.items()))
-        self.skeleton = skeleton(model)
-        names = [flax_name(name) for name in trained_names(config)]
-        self.frozen = {name: v[...] for name, v in variables(model).items() if name not in names}
-        self.trained = {name: v[...] for name, v in variables(model).items() if name in names}
-        # The trained weights' memory is given away in each step, so the averages have their own.
-        self.averaged = jax.tree.map(jnp.copy, self.trained) if settings.ema_decay else None
-        self.first_moments: Arrays = {}
-        self.second_moments: Arrays = {}
-        self.count = 0
+        with numbers_of(settings.dtype):
+            self.skeleton = nnx.split(Transformer.skeleton(config, settings.weight_dtype))
+        self.optimizer = adamw(settings)
+        self.restore(state)
         self.compiled_gradients = compiled(self.pure_gradients, self.device)
         self.compiled_sum = jax.jit(add, donate_argnums=0)
-        self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
+        self.compiled_update = jax.jit(self.pure_update, donate_argnums=(0, 1))
         self.compiled_average = jax.jit(move_towards, donate_argnums=0)
         self.compiled_loss = jax.jit(self.pure_loss, static_argnames="smoothing")
         self.compiled_memory = jax.jit(self.pure_memory)
@@ -119,20 +113,18 @@ class JaxBackend:
     def arrays(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return batch.source, batch.target_in, batch.target_out
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
-        batches = batch, *more
+    @in_its_numbers
+    def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
         keys = batch_keys(self.settings.seed, step, len(batches))
-        if not self.first_moments:
-            self.first_moments = jax.tree.map(jnp.zeros_like, self.trained)
-            self.second_moments = jax.tree.map(jnp.zeros_like, self.trained)
-        self.count += 1
+        if self.optimizer_state is None:
+            state = self.optimizer.init(self.trained)
+            self.optimizer_state = jax.device_put(state, self.device)
         parts = (self.gradients(*part, tokens) for part in zip(batches, keys, strict=True))
         gradients, loss_sum = functools.reduce(self.compiled_sum, parts)
-        numbers = adamw_numbers(self.count, learning_rate, self.settings)
-        state = self.trained, self.first_moments, self.second_moments
-        state, norm = self.compiled_update(state, gradients, numbers)
-        self.trained, self.first_moments, self.second_moments = state
+        self.trained, self.optimizer_state, norm = self.compiled_update(
+            self.trained, self.optimizer_state, gradients, learning_rate
+        )
         if self.averaged is not None:
             weight = 1 - ema_decay(step, self.settings)
             self.averaged = self.compiled_average(self.averaged, self.trained, weight)
@@ -163,17 +155,13 @@ class JaxBackend:
         return jax.grad(mean_loss, has_aux=True)(trained)
 
     def pure_update(
-        self, state: State, gradients: Arrays, numbers: tuple[Array, Array, Array]
-    ) -> tuple[State, Array]:
+        self, trained: Arrays, state: Any, gradients: Arrays, learning_rate: Array
+    ) -> tuple[Any, Any, Array]:
         """One optimizer step and the gradients' norm; compiled once, apart from the shapes."""
-        trained, first, second = state
-        gradients, norm = clip(gradients, self.settings.clip_norm)
-        update = functools.partial(adamw, numbers=numbers, settings=self.settings)
-        new = {n: update(trained[n], gradients[n], first[n], second[n]) for n in trained}
-        trained, first, second = (
-            {name: triple[i] for name, triple in new.items()} for i in range(3)
-        )
-        return (trained, first, second), norm
+        norm = optax.tree.norm(gradients)
+        given = {"learning_rate": learning_rate}
+        updates, state = self.optimizer.update(gradients, state, trained, **given)
+        return optax.apply_updates(trained, updates), state, norm
 
     def pure_loss(
         self,
@@ -189,51 +177,58 @@ class JaxBackend:
     def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
         return fill(self.skeleton, trained | frozen).encode(source)
 
+    @in_its_numbers
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
         loss_sum = self.compiled_loss(self.judged, self.frozen, arrays, smoothing=0.0)
         return float(loss_sum), batch.tokens
 
+    @in_its_numbers
     def encode(self, source: np.ndarray) -> np.ndarray:
         return np.asarray(self.compiled_memory(self.judged, self.frozen, source))
 
+    @in_its_numbers
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
 
-    def save(self, folder: Path) -> None:
-        write_flax_checkpoint(folder, self.checkpoint())
-
-    def checkpoint(self) -> Checkpoint:
+    def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
         order = list(weight_shapes(self.config))
         weights = _canonical(self.judged | self.frozen, order)
         raw = {} if self.averaged is None else _canonical(self.trained, order)
-        moments = self.first_moments, self.second_moments
-        first, second = (_canonical(part, order) for part in moments)
-        return Checkpoint(weights, first, second, self.count, raw)
+        if self.optimizer_state is None:
+            return Checkpoint(weights, raw=raw)
+        adam = adam_state(self.optimizer_state)
+        first, second = (_canonical(part, order) for part in (adam.mu, adam.nu))
+        return Checkpoint(weights, first, second, int(adam.count), raw)
 
-    def restore(self, folder: Path) -> None:
-        self.load(read_checkpoint(folder), str(folder))
-
-    def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
+    @in_its_numbers
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
-        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype), label)
-        held = _on_device(checkpoint.weights)
-        self.frozen = {name: held[name] for name in self.frozen}
-        if self.averaged is not None:
-            self.averaged = {name: held[name] for name in self.averaged}
-            held = _on_device(checkpoint.weights)
-        held |= _on_device(checkpoint.raw)
-        self.trained = {name: held[name] for name in self.trained}
-        self.count = checkpoint.count
-        moments = (checkpoint.first_moments, checkpoint.second_moments) if self.count else ({}, {})
-        self.first_moments, self.second_moments = map(_on_device, moments)
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
+        names = {flax_name(name) for name in trained_names(self.config)}
+        held = self.in_flax(checkpoint.weights | checkpoint.raw)
+        self.frozen = {name: array for name, array in held.items() if name not in names}
+        self.trained = {name: array for name, array in held.items() if name in names}
+        self.averaged: Arrays | None = None
+        if self.settings.ema_decay:
+            # The trained weights' memory is given away in each step: the averages have their own.
+            held = self.in_flax(checkpoint.weights)
+            self.averaged = {name: held[name] for name in self.trained}
+        self.optimizer_state = self.optimizer_state_of(checkpoint) if checkpoint.count else None
 
-    def use(self, folder: Path) -> None:
-        self.load(Checkpoint(load_weights_of(folder, self.config)[1]), str(folder))
+    def optimizer_state_of(self, checkpoint: Checkpoint) -> Any:
+        count = self.on_device(np.int32(checkpoint.count))
+        mu, nu = map(self.in_flax, (checkpoint.first_moments, checkpoint.second_moments))
+        state = jax.eval_shape(self.optimizer.init, self.trained)
+        return optax.tree.set(state, count=count, mu=mu, nu=nu)
 
-    def average(self, folders: list[Path], destination: Path) -> None:
-        write_average(folders, self.config, destination)
+    def in_flax(self, weights: dict[str, np.ndarray]) -> Arrays:
+        return self.on_device(dict(to_flax(*item) for item in weights.items()))
+
+    def on_device(self, arrays: Any) -> Any:
+        """A tree of arrays on the device, in memory of its own."""
+        return jax.device_put(arrays, self.device, may_alias=False)
 
 
 def add(sums: tuple[Arrays, Array], part: tuple[Arrays, Array]) -> tuple[Arrays, Array]:
@@ -246,29 +241,15 @@ def move_towards(averaged: Arrays, trained: Arrays, weight: Array) -> Arrays:
     return jax.tree.map(lambda average, new: average + weight * (new - average), averaged, trained)
 
 
-def clip(gradients: Arrays, most: float) -> tuple[Arrays, Array]:
-    """Scale all gradients so that their global norm is at most ``most``; 0 leaves them alone."""
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients.values()))
-    if most > 0:
-        scale = most / jnp.maximum(norm, most)
-        gradients = {name: g * scale for name, g in gradients.items()}
-    return gradients, norm
-
-
 def _canonical(arrays: Arrays, order: list[str]) -> dict[str, np.ndarray]:
     found = dict(to_torch(name, np.array(array)) for name, array in arrays.items())
     return {name: found[name] for name in order if name in found}
 
 
-def _on_device(canonical: dict[str, np.ndarray]) -> Arrays:
-    flax = dict(to_flax(*item) for item in canonical.items())
-    return {name: jnp.array(array) for name, array in flax.items()}
-
-
 def make_backend(
     config: TransformerConfig,
     settings: TrainingSettings,
-    weights: dict[str, np.ndarray] | None = None,
+    state: Checkpoint,
 ) -> JaxBackend:
-    """The backend; without ``weights`` it starts from ``first_weights(config, settings)``."""
-    return JaxBackend(config, settings, weights)
+    """The backend that goes on from a state; one that does not fit is a UserError."""
+    return JaxBackend(config, settings, state)

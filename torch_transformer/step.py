@@ -1,22 +1,14 @@
-"""The training backend in PyTorch, the twin of flax_transformer/training.py."""
+"""The training backend in PyTorch, the twin of flax_transformer/step.py."""
 
-import copy
 import functools
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from convert.averaging import write_average
-from convert.checkpoints import (
-    Checkpoint,
-    check_checkpoint,
-    load_weights_of,
-    read_checkpoint,
-    write_torch_checkpoint,
-)
+from convert.checkpoints import check_checkpoint
 from torch_transformer.decoding import decode
 from torch_transformer.device import find_device
 from torch_transformer.dropout import SOURCES, Dropout
@@ -24,10 +16,8 @@ from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
 from torch_transformer.precision import products_in
 from torch_transformer.weights import load_weights, tensors, weights
-from training_recipe.backend import StepResult
+from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
-from training_recipe.first_weights import first_weights
-from training_recipe.freed_memory import keep_freed_memory
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
@@ -66,21 +56,15 @@ class TorchBackend:
         self,
         config: TransformerConfig,
         settings: TrainingSettings,
-        weights: dict[str, np.ndarray] | None = None,
+        state: Checkpoint,
     ) -> None:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
-        if self.device.type == "cpu":
-            keep_freed_memory()
-        self.network = Transformer(config, settings.seed, getattr(torch, settings.weight_dtype))
-        if weights is None and settings.init_gain != 1:
-            weights = first_weights(config, settings)
-        if weights is not None:
-            load_weights(self.network, weights)
-        self.network.to(self.device)
-        held = tensors(self.network)
-        self.trained = {name: held[name] for name in trained_names(config)}
-        self.averaged = copy.deepcopy(self.network) if settings.ema_decay else None
+        dtype = getattr(torch, settings.weight_dtype)
+        self.network = Transformer.skeleton(config, dtype)
+        self.averaged = Transformer.skeleton(config, dtype) if settings.ema_decay else None
+        self.trained: Tensors = {}
+        self.restore(state)
 
     @property
     def model(self) -> Transformer:
@@ -108,8 +92,7 @@ class TorchBackend:
 
         return give(batch.source), give(batch.target_in), give(batch.target_out)
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
-        batches = batch, *more
+    def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
         keys = batch_keys(self.settings.seed, step, len(batches))
         self.optimizer.zero_grad()
@@ -144,10 +127,7 @@ class TorchBackend:
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
 
-    def save(self, folder: Path) -> None:
-        write_torch_checkpoint(folder, self.checkpoint())
-
-    def checkpoint(self) -> Checkpoint:
+    def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
         raw = {} if self.averaged is None else weights(self.network)
         raw = {name: array for name, array in raw.items() if name in self.trained}
@@ -156,14 +136,15 @@ class TorchBackend:
         first, second = (_moments(states, key) for key in ("exp_avg", "exp_avg_sq"))
         return Checkpoint(weights(self.model), first, second, count, raw)
 
-    def restore(self, folder: Path) -> None:
-        self.load(read_checkpoint(folder), str(folder))
-
-    def load(self, checkpoint: Checkpoint, label: str = "the checkpoint") -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
-        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype), label)
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
         load_weights(self.model, checkpoint.weights)
         load_weights(self.network, checkpoint.weights | checkpoint.raw)
+        self.network.to(self.device)
+        self.model.to(self.device)
+        held = tensors(self.network)
+        self.trained = {name: held[name] for name in trained_names(self.config)}
         self.__dict__.pop("optimizer", None)  # with its moments; made anew when it is needed
         for name, parameter in self.trained.items() if checkpoint.count else ():
             self.optimizer.state[parameter] = {
@@ -171,12 +152,6 @@ class TorchBackend:
                 "exp_avg": self.moment(checkpoint.first_moments[name]),
                 "exp_avg_sq": self.moment(checkpoint.second_moments[name]),
             }
-
-    def use(self, folder: Path) -> None:
-        self.load(Checkpoint(load_weights_of(folder, self.config)[1]), str(folder))
-
-    def average(self, folders: list[Path], destination: Path) -> None:
-        write_average(folders, self.config, destination)
 
     def moment(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
@@ -210,7 +185,7 @@ def _moments(states: dict[str, dict[str, Tensor]], key: str) -> dict[str, np.nda
 def make_backend(
     config: TransformerConfig,
     settings: TrainingSettings,
-    weights: dict[str, np.ndarray] | None = None,
+    state: Checkpoint,
 ) -> TorchBackend:
-    """The backend; without ``weights`` it starts from ``first_weights(config, settings)``."""
-    return TorchBackend(config, settings, weights)
+    """The backend that goes on from a state; one that does not fit is a UserError."""
+    return TorchBackend(config, settings, state)

@@ -1,8 +1,9 @@
 """What is in a checkpoint folder, whichever backend wrote it: read, written and checked here only.
 
 torch: model.safetensors, optimizer.safetensors (exp_avg/NAME, exp_avg_sq/NAME, metadata count);
-jax: orbax/ (params, mu, nu under Flax names, count). Where the model has moving averages of the
-weights, the weights that training goes on from are beside the moments (raw/NAME; raw).
+jax: orbax/ (params under Flax names, and the opt_state of optax.adamw: count, mu, nu). Where the
+model has moving averages of the weights, the weights that training goes on from are beside the
+moments (raw/NAME; raw).
 """
 
 from pathlib import Path
@@ -152,7 +153,8 @@ def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     arrays |= _under(ORBAX.first, checkpoint.first_moments)
     arrays |= _under(ORBAX.second, checkpoint.second_moments)
     arrays |= _under(ORBAX.raw, checkpoint.raw)
-    write_orbax(folder / ORBAX_FOLDER, Held(arrays | {COUNT: np.array(checkpoint.count)}))
+    count = {ORBAX.count: np.array(checkpoint.count, np.int32)}
+    write_orbax(folder / ORBAX_FOLDER, Held(arrays | count))
 
 
 def _under(prefix: str, weights: Weights) -> dict[str, np.ndarray]:

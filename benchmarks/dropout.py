@@ -19,9 +19,8 @@ import numpy as np
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from flax_transformer.device import prepare_process as prepare_jax  # noqa: E402
-from torch_transformer.device import prepare_process as prepare_torch  # noqa: E402
-
 from flax_transformer.step import make_backend as make_jax  # noqa: E402
+from torch_transformer.device import prepare_process as prepare_torch  # noqa: E402
 from torch_transformer.step import make_backend as make_torch  # noqa: E402
 from training_recipe.backend import Backend  # noqa: E402
 from training_recipe.batching.batches import Batch  # noqa: E402

@@ -63,8 +63,8 @@ def ours_jax(
 ) -> tuple[str, Step]:
     use_cores(threads)
     import jax
-    from flax_transformer.device import prepare_process
 
+    from flax_transformer.device import prepare_process
     from flax_transformer.step import make_backend
     from training_recipe.options.settings import TrainingSettings
 
@@ -78,7 +78,6 @@ def ours_torch(
 ) -> tuple[str, Step]:
     version = torch_threads(threads)
     from torch_transformer.device import prepare_process
-
     from torch_transformer.step import make_backend
     from training_recipe.options.settings import TrainingSettings
 

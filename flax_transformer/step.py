@@ -1,8 +1,8 @@
 """The training backend in JAX, the twin of torch_transformer/step.py."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,11 @@ from jaxtyping import Float, Int
 from convert.checkpoints import check_checkpoint
 from flax_transformer.adamw import adam_state, adamw
 from flax_transformer.decoding import decode
+from flax_transformer.device import find_device, numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
-from flax_transformer.process import check_number_format, find_device
 from flax_transformer.processor import compiled
 from flax_transformer.weights import fill
 from training_recipe.backend import Checkpoint, StepResult
@@ -38,6 +38,8 @@ from transformer_spec import (
 from transformer_spec.dropout_keys import batch_keys
 
 Arrays = dict[str, Array]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def objective(
@@ -58,6 +60,19 @@ def objective(
     return smoothed_cross_entropy(states, table, bias, target_out.ravel(), pad_id, smoothing)
 
 
+def in_its_numbers(
+    method: Callable[Concatenate["JaxBackend", P], R],
+) -> Callable[Concatenate["JaxBackend", P], R]:
+    """A method of the backend, in which JAX has the numbers that the settings ask for."""
+
+    @functools.wraps(method)
+    def run(self: "JaxBackend", *args: P.args, **kwargs: P.kwargs) -> R:
+        with numbers_of(self.settings.dtype):
+            return method(self, *args, **kwargs)
+
+    return run
+
+
 class JaxBackend:
     """Fills training_recipe.backend.Backend.
 
@@ -75,9 +90,9 @@ class JaxBackend:
         state: Checkpoint,
     ) -> None:
         self.config, self.settings = config, settings
-        check_number_format(settings.dtype)
         self.device = find_device(settings.device)
-        self.skeleton = nnx.split(Transformer.skeleton(config, np.dtype(settings.weight_dtype)))
+        with numbers_of(settings.dtype):
+            self.skeleton = nnx.split(Transformer.skeleton(config, settings.weight_dtype))
         self.optimizer = adamw(settings)
         self.restore(state)
         self.compiled_gradients = compiled(self.pure_gradients, self.device)
@@ -98,6 +113,7 @@ class JaxBackend:
     def arrays(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return batch.source, batch.target_in, batch.target_out
 
+    @in_its_numbers
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
         keys = batch_keys(self.settings.seed, step, len(batches))
@@ -161,14 +177,17 @@ class JaxBackend:
     def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
         return fill(self.skeleton, trained | frozen).encode(source)
 
+    @in_its_numbers
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
         loss_sum = self.compiled_loss(self.judged, self.frozen, arrays, smoothing=0.0)
         return float(loss_sum), batch.tokens
 
+    @in_its_numbers
     def encode(self, source: np.ndarray) -> np.ndarray:
         return np.asarray(self.compiled_memory(self.judged, self.frozen, source))
 
+    @in_its_numbers
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
 
@@ -183,6 +202,7 @@ class JaxBackend:
         first, second = (_canonical(part, order) for part in (adam.mu, adam.nu))
         return Checkpoint(weights, first, second, int(adam.count), raw)
 
+    @in_its_numbers
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))

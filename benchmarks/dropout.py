@@ -21,9 +21,9 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from flax_transformer.training import make_backend as make_jax  # noqa: E402
 from torch_transformer.training import make_backend as make_torch  # noqa: E402
 from training_recipe.backend import Backend  # noqa: E402
-from training_recipe.batches import Batch  # noqa: E402
-from training_recipe.presets import DEFAULT_PRESET, PRESETS  # noqa: E402
-from training_recipe.settings import TrainingSettings  # noqa: E402
+from training_recipe.batching.batches import Batch  # noqa: E402
+from training_recipe.options.presets import DICTIONARY_PRESET, PRESETS  # noqa: E402
+from training_recipe.options.settings import TrainingSettings  # noqa: E402
 from transformer_spec import TransformerConfig  # noqa: E402
 
 MAKERS = {"torch": make_torch, "jax": make_jax}
@@ -35,7 +35,7 @@ WIDE = {"hidden_dim": 256, "inner_dim": 1024, "num_heads": 4, "norm_position": "
 }
 # Model fields, the two vocabulary sizes, and (B, S, T) of the batch.
 SIZES = {
-    "default": (PRESETS[DEFAULT_PRESET]["model"], (33, 43), (60, 17, 11)),
+    "default": (PRESETS[DICTIONARY_PRESET]["model"], (33, 43), (60, 17, 11)),
     "wide": (WIDE, (10_000, 10_000), (64, 60, 60)),
 }
 

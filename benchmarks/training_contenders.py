@@ -22,7 +22,7 @@ from benchmarks.outside_training import (
 )
 from benchmarks.training_sizes import SIZES
 from benchmarks.turns import JAX, LOW, TORCH, Turn, use_cores
-from training_recipe.batches import Batch
+from training_recipe.batching.batches import Batch
 from transformer_spec import TransformerConfig
 
 
@@ -63,7 +63,7 @@ def ours_jax(
     import jax
 
     from flax_transformer.training import make_backend
-    from training_recipe.settings import TrainingSettings
+    from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
     return f"jax {jax.__version__}", ours(make_backend, settings, config)
@@ -74,7 +74,7 @@ def ours_torch(
 ) -> tuple[str, Step]:
     version = torch_threads(threads)
     from torch_transformer.training import make_backend
-    from training_recipe.settings import TrainingSettings
+    from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
     return version, ours(make_backend, settings, config)

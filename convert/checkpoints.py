@@ -182,9 +182,17 @@ def load_weights_of(
     A run gives its best checkpoint, or its newest where none is marked best. ``config`` is for
     weights without a config.json. Weights that do not fit the config are a UserError.
     """
+    config, tensors = open_weights_of(path, config)
+    return config, tensors.read_all()
+
+
+def open_weights_of(
+    path: Path, config: TransformerConfig | None = None
+) -> tuple[TransformerConfig, Tensors]:
+    """The same with no weight read yet."""
     located = locate(Path(path))
     config = config or _config_of(located.home, Path(path))
-    return config, open_weights(located.weights, config).read_all()
+    return config, open_weights(located.weights, config)
 
 
 def open_weights(folder: Path, config: TransformerConfig) -> Tensors:

@@ -18,7 +18,7 @@ from convert.formats.torch_file.reader import open_torch_pickle
 from convert.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, TORCH, Layout
 from convert.nested import OptimizerPart, open_nested, open_optimizer
 from convert.tensors import Joined, Subset, Tensors
-from training_recipe.run_folder import RunFolder
+from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
 
 MODEL = "model.safetensors"

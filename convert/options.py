@@ -12,7 +12,7 @@ from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from convert.folders import is_foreign
 from convert.targets import CONTAINERS, TARGETS
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DESCRIPTION = """Convert a model between the PyTorch and the Flax twin, or from another code's

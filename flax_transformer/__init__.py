@@ -2,13 +2,15 @@
 
 from flax_transformer.attention_maps import attention_weights
 from flax_transformer.dropout import Dropout
+from flax_transformer.folder import load
 from flax_transformer.model import Transformer
-from flax_transformer.weights import load, load_weights, weights
+from flax_transformer.weights import initialise, load_weights, weights
 
 __all__ = [
     "Dropout",
     "Transformer",
     "attention_weights",
+    "initialise",
     "load",
     "load_weights",
     "weights",

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
 
 
 def adamw_numbers(

@@ -24,8 +24,9 @@ from flax_transformer.decoding_state import (
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
 from flax_transformer.processor import BARRIERS_STAY, on_processor
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.search import (
+from training_recipe.searching.search import (
+    Hypothesis,
+    Search,
     check_search,
     hypotheses,
     longest_output,
@@ -131,7 +132,7 @@ def begin(
     B, N, config = len(task.source), outputs * groups, model.config
     memory = model.encode(task.source)
     state = start(model, memory, task.source, stages(length)[0], outputs, groups)
-    last = jnp.full((B * N, 1), config.decoder_start_id or 0, jnp.int32)
+    last = jnp.full((B * N, 1), config.decoder_start_id, jnp.int32)
     tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)
     sums = jnp.zeros((B, N), jnp.promote_types(memory.dtype, jnp.float32))
     return state, last, Outputs(tokens, sums, jnp.zeros((B, N), jnp.int32))

@@ -25,7 +25,7 @@ from flax_transformer.layers import (
 )
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from training_recipe.search import check_room
+from training_recipe.searching.search import check_room
 from transformer_spec import check_length
 
 

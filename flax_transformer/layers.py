@@ -34,15 +34,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def linear(in_dim: int, out_dim: int, bias: bool, rngs: nnx.Rngs) -> Linear:
-    """A Linear whose first values the model overwrites: zeros cost nothing to make."""
-    zeros = nnx.initializers.zeros_init()
-    return Linear(in_dim, out_dim, use_bias=bias, kernel_init=zeros, rngs=rngs)
-
-
-def layer_norm(config: TransformerConfig, rngs: nnx.Rngs) -> LayerNorm:
+def layer_norm(config: TransformerConfig) -> LayerNorm:
     """LayerNorm (Ba et al. 2016) with the config's epsilon, never a framework's default."""
-    return LayerNorm(config.hidden_dim, epsilon=config.norm_epsilon, rngs=rngs)
+    return LayerNorm(config.hidden_dim, config.norm_epsilon)
 
 
 def padding_mask(real: Bool[Array, "B K"]) -> Bool[Array, "B 1 1 K"]:
@@ -93,13 +87,13 @@ class KeyValueCache:
 class MultiHeadAttention(nnx.Module):
     """Multi-head attention (section 3.2.2); heads are split by reshape."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         D = config.hidden_dim
         self.config = config
-        self.fcQ = linear(D, D, config.attention_bias, rngs)
-        self.fcK = linear(D, D, config.attention_bias, rngs)
-        self.fcV = linear(D, D, config.attention_bias, rngs)
-        self.fcOut = linear(D, D, config.attention_bias, rngs)
+        self.fcQ = Linear(D, D, config.attention_bias)
+        self.fcK = Linear(D, D, config.attention_bias)
+        self.fcV = Linear(D, D, config.attention_bias)
+        self.fcOut = Linear(D, D, config.attention_bias)
 
     def split_heads(self, x: Float[Array, "B K D"]) -> Float[Array, "B H K A"]:
         B, K, _ = x.shape
@@ -124,10 +118,10 @@ class MultiHeadAttention(nnx.Module):
 class FeedForward(nnx.Module):
     """Position-wise feed-forward network (section 3.3)."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         self.config = config
-        self.fc1 = linear(config.hidden_dim, config.inner_dim, config.ffn_bias, rngs)
-        self.fc2 = linear(config.inner_dim, config.hidden_dim, config.ffn_bias, rngs)
+        self.fc1 = Linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
+        self.fc2 = Linear(config.inner_dim, config.hidden_dim, config.ffn_bias)
 
     def __call__(
         self, x: Float[Array, "B Q D"], dropout: Dropout | None = None
@@ -139,7 +133,7 @@ class FeedForward(nnx.Module):
 class Layer(nnx.Module):
     """What encoder and decoder layers share: a residual sum around every sub-layer."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         self.config = config
 
     def residual(
@@ -160,12 +154,12 @@ class Layer(nnx.Module):
 
 
 class EncoderLayer(Layer):
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
-        super().__init__(config, rngs)
-        self.multiheadattention = MultiHeadAttention(config, rngs)
-        self.layerNorm1 = layer_norm(config, rngs)
-        self.ffn = FeedForward(config, rngs)
-        self.layerNorm2 = layer_norm(config, rngs)
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.multiheadattention = MultiHeadAttention(config)
+        self.layerNorm1 = layer_norm(config)
+        self.ffn = FeedForward(config)
+        self.layerNorm2 = layer_norm(config)
 
     def __call__(
         self,
@@ -184,14 +178,14 @@ class EncoderLayer(Layer):
 
 
 class DecoderLayer(Layer):
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
-        super().__init__(config, rngs)
-        self.multiheadattention1 = MultiHeadAttention(config, rngs)
-        self.layerNorm1 = layer_norm(config, rngs)
-        self.multiheadattention2 = MultiHeadAttention(config, rngs)
-        self.layerNorm2 = layer_norm(config, rngs)
-        self.ffn = FeedForward(config, rngs)
-        self.layerNorm3 = layer_norm(config, rngs)
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.multiheadattention1 = MultiHeadAttention(config)
+        self.layerNorm1 = layer_norm(config)
+        self.multiheadattention2 = MultiHeadAttention(config)
+        self.layerNorm2 = layer_norm(config)
+        self.ffn = FeedForward(config)
+        self.layerNorm3 = layer_norm(config)
 
     def __call__(
         self,

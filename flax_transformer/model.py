@@ -7,11 +7,11 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 from typing import cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from flax_transformer.dropout import Dropout, drop
@@ -26,14 +26,14 @@ from flax_transformer.layers import (
     padding_mask,
 )
 from flax_transformer.precision import full_precision
+from flax_transformer.primitives import Embed, empty
 from flax_transformer.products import summed
+from flax_transformer.weights import initialise, set_dtype
 from transformer_spec import (
     TransformerConfig,
     check_length,
-    initial_weights,
     position_rows,
     sinusoid_table,
-    to_flax,
 )
 
 
@@ -43,29 +43,19 @@ def sinusoids(config: TransformerConfig, dtype: jnp.dtype) -> Array:
     return jnp.asarray(table, dtype)
 
 
-def embedding(rows: int, dim: int, rngs: nnx.Rngs) -> nnx.Embed:
-    """An Embed whose first values the model overwrites: zeros cost nothing to make."""
-    return nnx.Embed(rows, dim, embedding_init=nnx.initializers.zeros_init(), rngs=rngs)
-
-
 class Half(nnx.Module):
     """What encoder and decoder share: embeddings before the layers, a norm after them."""
 
     def __init__(
-        self,
-        config: TransformerConfig,
-        vocab_size: int,
-        positions: str,
-        own_table: bool,
-        rngs: nnx.Rngs,
+        self, config: TransformerConfig, vocab_size: int, positions: str, own_table: bool
     ) -> None:
         D = config.hidden_dim
         self.config, self.positions = config, positions
-        self.embedding = embedding(vocab_size, D, rngs) if own_table else None
+        self.embedding = Embed(vocab_size, D) if own_table else None
         learned, rows = positions == "learned", position_rows(config)
-        self.pos_embedding = embedding(rows, D, rngs) if learned else None
-        self.embedding_norm = layer_norm(config, rngs) if config.embedding_norm else None
-        self.final_norm = layer_norm(config, rngs) if config.final_norm else None
+        self.pos_embedding = Embed(rows, D) if learned else None
+        self.embedding_norm = layer_norm(config) if config.embedding_norm else None
+        self.final_norm = layer_norm(config) if config.final_norm else None
 
     def embed(
         self,
@@ -89,11 +79,11 @@ class Half(nnx.Module):
 
 
 class Encoder(Half):
-    embedding: nnx.Embed
+    embedding: Embed
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
-        super().__init__(config, config.source_vocab_size, config.encoder_positions, True, rngs)
-        layers = [EncoderLayer(config, rngs) for _ in range(config.num_encoder_layers)]
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, config.source_vocab_size, config.encoder_positions, True)
+        layers = [EncoderLayer(config) for _ in range(config.num_encoder_layers)]
         self.enc_layers = nnx.List(layers)
 
     def __call__(
@@ -114,15 +104,15 @@ class Frozen(nnx.Variable):
 class OutputProjection(nnx.Module):
     """States to logits; a tied weight is passed in, a frozen bias is no parameter."""
 
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         V, D = config.target_vocab_size, config.hidden_dim
         own = config.tied_embeddings == "none"
-        self.kernel = nnx.Param(jnp.zeros((D, V))) if own else None
+        self.kernel = nnx.Param(empty(D, V)) if own else None
         if config.output_bias == "frozen":
-            self.bias = Frozen(jnp.zeros(V))
+            self.bias = Frozen(empty(V))
         else:
             trained = config.output_bias == "trained"
-            self.bias = nnx.Param(jnp.zeros(V)) if trained else None
+            self.bias = nnx.Param(empty(V)) if trained else None
 
     def __call__(
         self, states: Float[Array, "B Q D"], weight: Float[Array, "V D"]
@@ -133,14 +123,12 @@ class OutputProjection(nnx.Module):
 
 
 class Decoder(Half):
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         own_table = config.tied_embeddings != "all"
-        super().__init__(
-            config, config.target_vocab_size, config.decoder_positions, own_table, rngs
-        )
-        layers = [DecoderLayer(config, rngs) for _ in range(config.num_decoder_layers)]
+        super().__init__(config, config.target_vocab_size, config.decoder_positions, own_table)
+        layers = [DecoderLayer(config) for _ in range(config.num_decoder_layers)]
         self.dec_layers = nnx.List(layers)
-        self.finalFc = OutputProjection(config, rngs)
+        self.finalFc = OutputProjection(config)
 
     def __call__(
         self,
@@ -157,18 +145,6 @@ class Decoder(Half):
         return self.finish(x)
 
 
-def seed_of(rngs: nnx.Rngs) -> int:
-    """The number that ``nnx.Rngs(seed)`` was made from."""
-    return int(jax.random.key_data(rngs.params.key[...]).ravel()[-1])
-
-
-def initialise(model: nnx.Module, config: TransformerConfig, seed: int, dtype: type) -> None:
-    """Set every stored weight, by name, to ``initial_weights(config, seed)``."""
-    first = dict(to_flax(*item) for item in initial_weights(config, seed, dtype).items())
-    for path, variable in nnx.to_flat_state(nnx.state(model)):
-        variable.set_value(jnp.asarray(first[".".join(map(str, path))]))
-
-
 class Transformer(nnx.Module):
     """The encoder-decoder of a config; starts from ``initial_weights(config, seed)``.
 
@@ -177,14 +153,23 @@ class Transformer(nnx.Module):
     """
 
     def __init__(
-        self, config: TransformerConfig, rngs: nnx.Rngs | None = None, dtype: type = jnp.float32
+        self, config: TransformerConfig, seed: int | None = 0, dtype: DTypeLike = jnp.float32
     ) -> None:
-        rngs = rngs or nnx.Rngs(0)
-        seed = seed_of(rngs)
+        """Without a seed, the model is a skeleton; under ``nnx.eval_shape`` nothing is drawn."""
         self.config = config
-        self.encoder = Encoder(config, rngs)
-        self.decoder = Decoder(config, rngs)
-        initialise(self, config, seed, dtype)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        set_dtype(self, dtype)
+        if seed is not None:
+            initialise(self, seed)
+
+    @classmethod
+    def skeleton(cls, config: TransformerConfig, dtype: DTypeLike = jnp.float32) -> "Transformer":
+        """The model without numbers: abstract arrays.
+
+        ``initialise(model, seed)``, ``load_weights`` and ``nnx.update`` give it its numbers.
+        """
+        return cls(config, None, dtype)
 
     @full_precision
     def __call__(

@@ -7,7 +7,7 @@ time (docs/log.md). Softmax and ReLU keep their result and nothing else for the 
 gradients are those of flax.nnx and jax.nn.
 """
 
-from typing import cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,24 @@ from flax_transformer.precision import factors, full_precision
 from flax_transformer.products import product
 
 
-class Linear(nnx.Linear):
+def empty(*shape: int) -> Any:
+    """What stands for an array until numbers are given."""
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+class Embed(nnx.Module):
+    """A table with a row for each token or position."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self.embedding = nnx.Param(empty(rows, dim))
+
+
+class Linear(nnx.Module):
     """x @ kernel + bias over flattened tokens."""
+
+    def __init__(self, in_dim: int, out_dim: int, bias: bool) -> None:
+        self.kernel = nnx.Param(empty(in_dim, out_dim))
+        self.bias = nnx.Param(empty(out_dim)) if bias else None
 
     def __call__(self, inputs: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         flat, kernel = factors(inputs.reshape(-1, inputs.shape[-1]), self.kernel[...])
@@ -29,12 +45,15 @@ class Linear(nnx.Linear):
         return flat.reshape(*inputs.shape[:-1], -1)
 
 
-class LayerNorm(nnx.LayerNorm):
+class LayerNorm(nnx.Module):
     """LayerNorm (Ba et al. 2016) with the two-pass variance that PyTorch computes."""
 
+    def __init__(self, dim: int, epsilon: float) -> None:
+        self.scale, self.bias = nnx.Param(empty(dim)), nnx.Param(empty(dim))
+        self.epsilon = epsilon
+
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        scale, bias = cast(nnx.Param, self.scale), cast(nnx.Param, self.bias)
-        return layer_norm(x, scale[...], bias[...], self.epsilon)
+        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
 
 
 @full_precision

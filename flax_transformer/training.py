@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -20,21 +19,22 @@ from convert.checkpoints import (
 )
 from flax_transformer.adamw import adamw, adamw_numbers
 from flax_transformer.decoding import decode
+from flax_transformer.device import find_device
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
 from flax_transformer.processor import compiled
 from flax_transformer.weights import fill, load_weights, skeleton, variables
-from training_recipe.backend import Hypothesis, Search, StepResult
-from training_recipe.batches import Batch
+from training_recipe.backend import StepResult
+from training_recipe.batching.batches import Batch
 from training_recipe.first_weights import first_weights
 from training_recipe.freed_memory import keep_freed_memory
-from training_recipe.schedule import ema_decay
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.schedule import ema_decay
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Hypothesis, Search
 from transformer_spec import (
     TransformerConfig,
-    UserError,
     flax_name,
     to_flax,
     to_torch,
@@ -45,16 +45,6 @@ from transformer_spec.dropout_keys import batch_keys
 
 Arrays = dict[str, Array]
 State = tuple[Arrays, Arrays, Arrays]
-
-
-def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
-    try:
-        return jax.devices(None if name == "auto" else name)[0]
-    except RuntimeError:
-        present = sorted({device.platform for device in jax.devices()})
-        message = f"--device {name}: JAX sees only {', '.join(present)} on this machine"
-        raise UserError(message) from None
 
 
 def objective(
@@ -97,7 +87,7 @@ class JaxBackend:
             keep_freed_memory()
         self.device = find_device(settings.device)
         jax.config.update("jax_default_device", self.device)
-        model = Transformer(config, nnx.Rngs(settings.seed), np.dtype(settings.weight_dtype).type)
+        model = Transformer(config, settings.seed, settings.weight_dtype)
         if weights is None and settings.init_gain != 1:
             weights = first_weights(config, settings)
         if weights is not None:

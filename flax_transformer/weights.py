@@ -1,17 +1,28 @@
 """{name: NumPy array} <-> model, line for line the twin of torch_transformer/weights.py."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import DTypeLike
 
-from convert.checkpoints import load_weights_of
-from flax_transformer.model import Transformer
-from transformer_spec import check_arrays, flax_name, to_flax, weight_shapes
+from transformer_spec import (
+    UserError,
+    check_arrays,
+    flax_name,
+    initial_weight,
+    to_flax,
+    weight_shapes,
+)
+
+if TYPE_CHECKING:
+    from flax_transformer.model import Transformer
 
 Skeleton = tuple[nnx.GraphDef, nnx.State]
 
@@ -34,12 +45,52 @@ def weights(model: Transformer) -> dict[str, np.ndarray]:
 
 
 def load_weights(model: Transformer, weights: Mapping[str, np.ndarray]) -> None:
-    """Overwrite every weight; faults in names, shapes or dtypes are one UserError."""
+    """Set every weight to a copy of an array; wrong names, shapes or dtypes are one UserError."""
     held = variables(model)
-    shapes = {name: variable.shape for name, variable in held.items()}
+    shapes = {name: tuple(variable.shape) for name, variable in held.items()}
     check_arrays(weights, shapes, next(iter(held.values())).dtype, HEADING)
-    for name, variable in held.items():
-        variable.set_value(jnp.array(weights[name]))
+    set_weights(model, lambda name: jnp.array(weights[flax_name(name)]))
+
+
+def initialise(model: Transformer, seed: int) -> None:
+    """Set every weight to that of ``initial_weights(config, seed)``.
+
+    May be traced: the numbers are then drawn when the program runs, and are no constants of it.
+    """
+    shapes, held = weight_shapes(model.config), variables(model)
+    traced = isinstance(jnp.zeros(()), jax.core.Tracer)
+
+    def draw(name: str) -> np.ndarray:
+        dtype = held[flax_name(name)].dtype
+        return to_flax(name, initial_weight(model.config, name, shapes[name], seed, dtype))[1]
+
+    def drawn_later(name: str) -> Array:
+        variable = held[flax_name(name)]
+        shape = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+        return jax.pure_callback(lambda: draw(name), shape)
+
+    set_weights(model, drawn_later if traced else draw)
+
+
+def set_weights(model: Transformer, read: Callable[[str], np.ndarray | Array]) -> None:
+    """Set every weight to the array that ``read(canonical name)`` hands over, one at a time.
+
+    The array is laid out as in Flax, and the weight may lie in its memory.
+    """
+    held = variables(model)
+    for name in weight_shapes(model.config):
+        held[flax_name(name)].set_value(jnp.asarray(read(name)))
+
+
+def set_dtype(model: Transformer, dtype: DTypeLike) -> None:
+    """Set the number format of a skeleton; one that JAX would replace is a UserError."""
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise UserError(
+            f"JAX makes no {np.dtype(dtype)} arrays; call "
+            'jax.config.update("jax_enable_x64", True) before the model is made'
+        )
+    for variable in variables(model).values():
+        variable.set_value(jax.ShapeDtypeStruct(variable.shape, dtype))
 
 
 def skeleton(model: Transformer) -> Skeleton:
@@ -55,11 +106,3 @@ def fill(skeleton: Skeleton, weights: Mapping[str, Array]) -> Transformer:
         (path, leaf.replace(weights[_joined(path)])) for path, leaf in nnx.to_flat_state(state)
     ]
     return nnx.merge(graph, nnx.from_flat_state(leaves))
-
-
-def load(folder: str | Path) -> Transformer:
-    """The model of a run, a checkpoint or a converted folder, whichever framework wrote it."""
-    config, canonical = load_weights_of(Path(folder))
-    model = Transformer(config, dtype=next(iter(canonical.values())).dtype.type)
-    load_weights(model, dict(to_flax(*item) for item in canonical.items()))
-    return model

@@ -8,14 +8,11 @@ import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
 
 import torch_transformer
-import torch_transformer.model as torch_model
 from parity.inputs import Ids
 from parity.measures import STEP_BOUND, allowed, largest, largest_difference
 from parity.mutations import MUTATIONS
@@ -147,11 +144,7 @@ def run(subject: Subject, ids: Ids, until: str | None = None, dtype: str = "floa
 
 @functools.lru_cache(maxsize=4)
 def _skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
-    with contextlib.ExitStack() as stack:
-        for kind in (nn.Linear, nn.LayerNorm):
-            stack.enter_context(mock.patch.object(kind, "reset_parameters", lambda _: None))
-        stack.enter_context(mock.patch.object(torch_model, "initialise", lambda *_: None))
-        return torch_transformer.Transformer(config, dtype=dtype)
+    return torch_transformer.Transformer.skeleton(config, dtype)
 
 
 def model_of(

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import torch
-from flax import nnx
 
 import flax_transformer
 import torch_transformer
@@ -145,7 +144,7 @@ class FlaxTwin(Side):
         assert self.weights is not None
         dtype = NUMPY[PLAIN.get(precision, precision)]
         held = {name: array.astype(dtype) for name, array in self.weights.items()}
-        model = flax_transformer.Transformer(self.config, nnx.Rngs(0), dtype.type)
+        model = flax_transformer.Transformer(self.config, 0, dtype.type)
         flax_transformer.load_weights(model, torch_to_flax(held, self.config))
         return model
 

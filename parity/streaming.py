@@ -85,8 +85,7 @@ def streamed_torch(
         wide = np.float64 if dtype == torch.float64 else np.float32
         return torch.from_numpy(weights[name].astype(wide)).to(place, dtype)
 
-    with mock.patch.object(torch_model, "initialise", lambda *_: None):
-        model = torch_transformer.Transformer(config, dtype=dtype)
+    model = torch_transformer.Transformer.skeleton(config, dtype)
     for name, module in model.named_modules():
         if isinstance(module, TORCH_RECORDED):
             _borrow(module, name, tensor)
@@ -129,15 +128,11 @@ def streamed_flax(
         flax_name, array = to_flax(name, weights[name])
         return flax_name.rpartition(".")[2], jnp.asarray(np.ascontiguousarray(array), dtype)
 
-    with (
-        mock.patch.object(flax_model, "initialise", lambda *_: None),
-        mock.patch.object(flax_model, "seed_of", lambda _: 0),
-    ):
-        model = nnx.eval_shape(lambda: flax_transformer.Transformer(config, dtype=dtype))
+    model = flax_transformer.Transformer.skeleton(config, dtype)
     modules: dict[str, Any] = {".".join(map(str, path)): m for path, m in nnx.iter_modules(model)}
     names = {id(module): name for name, module in modules.items()}
     for place in POSITIONS:
-        if isinstance(modules.get(place), nnx.Embed):
+        if isinstance(modules.get(place), flax_primitives.Embed):
             _fill(modules[place], place, flax)
     output = modules["decoder.finalFc"]
     if output.bias is not None:

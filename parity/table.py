@@ -23,9 +23,9 @@ from parity.needed import check_devices, exact_numbers
 from parity.sides import as_float64
 from parity.twins import Twins, bottom_up, float32_errors, loss_and_gradients
 from torch_transformer.training import make_backend as make_torch
-from training_recipe.batches import Batch
-from training_recipe.schedule import learning_rate
-from training_recipe.settings import TrainingSettings
+from training_recipe.batching.batches import Batch
+from training_recipe.options.schedule import learning_rate
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, initial_weights
 
 BASE_DEPTH = {"num_encoder_layers": 6, "num_decoder_layers": 6, "num_heads": 8}

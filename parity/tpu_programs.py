@@ -13,13 +13,12 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from flax_transformer import decoding
-from flax_transformer.model import Decoder, Encoder, Transformer
+from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
 from flax_transformer.training import JaxBackend
 from flax_transformer.weights import fill, variables
-from training_recipe.backend import Search
-from training_recipe.search import longest_output
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Search, longest_output
 from transformer_spec import TransformerConfig, flax_name, trained_names
 
 BATCH_AXIS = "batch"
@@ -34,21 +33,12 @@ class Program(NamedTuple):
     held: int
 
 
-class Outline(Transformer):
-    """The model of a config without its first weights; made under jax.eval_shape."""
-
-    def __init__(self, config: TransformerConfig, rngs: nnx.Rngs) -> None:
-        self.config = config
-        self.encoder = Encoder(config, rngs)
-        self.decoder = Decoder(config, rngs)
-
-
 class OutlineBackend(JaxBackend):
-    """The backend's programs around an Outline: it can be traced, and cannot run."""
+    """The backend's programs around a skeleton: it can be traced, and cannot run."""
 
     def __init__(self, config: TransformerConfig, settings: TrainingSettings) -> None:
         self.config, self.settings = config, settings
-        self.outline = nnx.eval_shape(lambda: Outline(config, nnx.Rngs(0)))
+        self.outline = Transformer.skeleton(config)
         self.skeleton = nnx.split(self.outline)
         self.compiled_gradients = jax.jit(self.pure_gradients)
         self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)

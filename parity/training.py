@@ -15,10 +15,10 @@ from flax_transformer.training import make_backend as make_jax
 from parity.training_task import check_comparable, rates
 from torch_transformer.training import TorchBackend
 from torch_transformer.training import make_backend as make_torch
-from training_recipe.batches import Batch
+from training_recipe.batching.batches import Batch
 from training_recipe.first_weights import first_weights
-from training_recipe.schedule import learning_rate
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.schedule import learning_rate
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, to_torch
 
 # The largest difference of the loss per token that rounding in float64 may cause.

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 import torch
-from flax import nnx
 
 import flax_transformer
 import torch_transformer
@@ -30,7 +29,7 @@ class Twins:
         self.torch = torch_transformer.Transformer(config, seed, getattr(torch, dtype))
         self.torch.to(self.torch_device)
         with jax.default_device(self.jax_device):
-            self.flax = flax_transformer.Transformer(config, nnx.Rngs(seed), self.dtype.type)
+            self.flax = flax_transformer.Transformer(config, seed, self.dtype.type)
         self.perturb()
         self.source, self.target = inputs(config)
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from family_table import assert_measured, max_difference
-from flax import nnx
 
 import flax_transformer
 import torch_transformer
@@ -52,7 +51,7 @@ def twin_logits(
     weights = {n: a.astype(np.float64) for n, a in canonical.items() if not n.startswith(ASIDE)}
     ours = torch_transformer.Transformer(config, dtype=torch.float64)
     torch_transformer.load_weights(ours, weights)
-    theirs = flax_transformer.Transformer(config, nnx.Rngs(0), jnp.float64)
+    theirs = flax_transformer.Transformer(config, 0, jnp.float64)
     flax_transformer.load_weights(theirs, torch_to_flax(weights))
     with torch.no_grad():
         one = ours(torch.from_numpy(source_ids), torch.from_numpy(target_ids)).numpy()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from training_recipe.averages import record_mean
-from training_recipe.backend import Hypothesis, Search, StepResult
-from training_recipe.batches import Batch
-from training_recipe.settings import TrainingSettings
+from training_recipe.backend import StepResult
+from training_recipe.batching.batches import Batch
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.runs.averages import record_mean
+from training_recipe.searching.search import Hypothesis, Search
 from transformer_spec import TransformerConfig, UserError
 
 DROPOUT = 0.1

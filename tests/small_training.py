@@ -8,9 +8,9 @@ import numpy as np
 from flax_transformer.training import make_backend as make_jax
 from parity.cases import config_of
 from torch_transformer.training import make_backend as make_torch
-from training_recipe.batches import Batch
-from training_recipe.schedule import learning_rate
-from training_recipe.settings import TrainingSettings
+from training_recipe.batching.batches import Batch
+from training_recipe.options.schedule import learning_rate
+from training_recipe.options.settings import TrainingSettings
 
 MAKERS = {"torch": make_torch, "jax": make_jax}
 CONFIG = config_of(

@@ -7,7 +7,7 @@ import jax
 import pytest
 from translate_cases import python
 
-import train
+from twinformer import frameworks
 from flax_transformer import compilation_cache
 from flax_transformer.compilation_cache import (
     MOST_BYTES,
@@ -74,9 +74,9 @@ def test_the_second_process_compiles_nothing(home, tmp_path):
 def test_both_commands_keep_programs(monkeypatch):
     asked = []
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: asked.append(1))
-    train.import_backend("torch")
+    frameworks.prepare_process("torch")
     assert asked == []
-    train.import_backend("jax")
+    frameworks.prepare_process("jax")
     assert asked == [1]
 
 

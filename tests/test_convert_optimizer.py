@@ -11,8 +11,8 @@ from torch_nn_cases import CASES, PAD
 from convert.checkpoints import load_weights_of, read_checkpoint
 from convert.formats.safetensors import write_safetensors
 from convert.tensors import Held
-from training_recipe.batches import Batch
-from training_recipe.settings import TrainingSettings
+from training_recipe.batching.batches import Batch
+from training_recipe.options.settings import TrainingSettings
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),

@@ -44,7 +44,7 @@ def test_a_layer_in_a_plain_list_would_be_missed(monkeypatch) -> None:
 def test_initialisation_never_touches_a_bias_or_a_norm() -> None:
     config = config_of({"norm_position": "pre", "embedding_norm": True})
     ours = torch_transformer.weights(torch_transformer.Transformer(config, seed=4))
-    held = flax_transformer.weights(flax_transformer.Transformer(config, nnx.Rngs(4)))
+    held = flax_transformer.weights(flax_transformer.Transformer(config, 4))
     theirs = dict(to_torch(*item) for item in held.items())
     for name, array in ours.items():
         np.testing.assert_array_equal(theirs[name], array)

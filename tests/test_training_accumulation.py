@@ -6,7 +6,7 @@ import training_fixtures
 from small_training import CONFIG, MAKERS, SETTINGS, batch, changed, largest_difference, train
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
-from training_recipe.batches import BatchPlan
+from training_recipe.batching.batches import BatchPlan
 from transformer_spec.dropout_keys import batch_key, batch_keys
 
 quick, place = training_fixtures.quick, training_fixtures.place
@@ -73,7 +73,7 @@ ACCUMULATING = [*SMALL, "--accumulate", "3"]
 def test_a_run_counts_all_tokens_and_says_what_a_step_is(place, quick, capsys) -> None:
     assert run("numpy", [*SMALL, "--name", "one"]) == 0
     assert run("numpy", [*ACCUMULATING, "--name", "three"]) == 0
-    assert "a step takes 3 batches: 1.3 steps an epoch" in capsys.readouterr().out
+    assert "steps of 3 batches, 1.3 an epoch" in capsys.readouterr().out
     one, three = (metrics(place / "runs" / name) for name in ("one", "three"))
     tokens = [sum(m["tokens"] for m in ms if m["kind"] == "train") for ms in (one, three)]
     assert tokens[1] == 3 * tokens[0]  # 12 and 36 batches: 3 and 9 epochs

@@ -21,12 +21,13 @@ from convert.checkpoints import (
     write_flax_checkpoint,
     write_torch_checkpoint,
 )
-from training_recipe.averages import is_mean_of, save_average
-from training_recipe.checkpoints import averaged_steps, seal
-from training_recipe.progress import Progress
-from training_recipe.run_folder import RunFolder
-from training_recipe.run_record import RunRecord
+from training_recipe.runs.averages import averaged_steps, is_mean_of
+from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.integrity import seal
+from training_recipe.runs.progress import Progress
+from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError, initial_weights
+from twinformer.training.averages import save_average
 
 quick, place = training_fixtures.quick, training_fixtures.place
 AVERAGING = [*SMALL, "--average", "3"]
@@ -168,7 +169,7 @@ def written_run(path: Path, backend: str, steps=(4, 8, 12), config=CONFIG) -> di
     for part in (run.checkpoints, run.vocabulary):
         part.mkdir(parents=True)
     config.save(run.config)
-    from training_recipe.settings import TrainingSettings
+    from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(data="words.tsv", save_every=4, steps=12)
     RunRecord(settings, backend, "hash", steps[-1]).save(run.settings)

@@ -8,8 +8,8 @@ import small_training
 from small_training import MAKERS
 
 from parity.cases import config_of, inputs
-from training_recipe.batches import Batch
-from training_recipe.settings import TrainingSettings
+from training_recipe.batching.batches import Batch
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import UserError, initial_weights
 
 EXACT = dataclasses.replace(small_training.SETTINGS, warmup_steps=10)

@@ -17,7 +17,7 @@ from flax_transformer.precision import factors as flax_factors
 from parity.cases import config_of
 from torch_transformer.precision import factors as torch_factors
 from torch_transformer.precision import products_in
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
 
 # Every kind of matrix product that training has, and every kind of dropout.
 EVERY = config_of(

@@ -17,7 +17,7 @@ from convert.checkpoints import (
     write_flax_checkpoint,
     write_torch_checkpoint,
 )
-from training_recipe.schedule import ema_decay
+from training_recipe.options.schedule import ema_decay
 from transformer_spec import UserError, initial_weights, trained_names
 
 WRITERS = {"torch": write_torch_checkpoint, "jax": write_flax_checkpoint}

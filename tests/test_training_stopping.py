@@ -9,10 +9,11 @@ import training_fixtures
 from numpy_backend import NumpyBackend
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
-from training_recipe import evaluation, progress
 from training_recipe.backend import StepResult
-from training_recipe.progress import EXPLODED, Progress
-from training_recipe.run_folder import RunFolder
+from training_recipe.runs import progress
+from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.progress import EXPLODED, Progress
+from twinformer.training.evaluation import judge as evaluation
 
 quick, place = training_fixtures.quick, training_fixtures.place
 # Judged by the loss of a model that only gets worse after step 6.

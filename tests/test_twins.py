@@ -64,9 +64,7 @@ def _flax_weights(model: torch_transformer.Transformer) -> dict[str, np.ndarray]
 def test_same_seed_same_first_weights() -> None:
     twins = Twins(config_of({}), "float64", seed=7)
     ours = torch_transformer.weights(torch_transformer.Transformer(twins.config, seed=7))
-    from flax import nnx
-
-    other = flax_transformer.Transformer(twins.config, rngs=nnx.Rngs(7))
+    other = flax_transformer.Transformer(twins.config, seed=7)
     theirs = dict(to_torch(*item) for item in flax_transformer.weights(other).items())
     assert list(ours) == list(theirs)
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 import train
-from training_recipe import checkpoints
 from training_recipe.backend import MakeBackend
+from twinformer.frameworks import training_backend
+from twinformer.training import checkpoints
 
 TESTS = Path(__file__).parent
 SMALL = [
@@ -44,7 +45,7 @@ def factory(name: str) -> MakeBackend:
         from numpy_backend import make_backend
 
         return make_backend
-    return train.import_backend(name)
+    return training_backend(name)
 
 
 def flags(name: str) -> list[str]:

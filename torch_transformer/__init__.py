@@ -2,13 +2,15 @@
 
 from torch_transformer.attention_maps import attention_weights
 from torch_transformer.dropout import Dropout
+from torch_transformer.folder import load
 from torch_transformer.model import Transformer
-from torch_transformer.weights import load, load_weights, weights
+from torch_transformer.weights import initialise, load_weights, weights
 
 __all__ = [
     "Dropout",
     "Transformer",
     "attention_weights",
+    "initialise",
     "load",
     "load_weights",
     "weights",

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from torch_transformer.decoding_state import DecodingState, next_logits, reorder, start
 from torch_transformer.model import Transformer
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.search import (
+from training_recipe.searching.search import (
+    Hypothesis,
+    Search,
     check_search,
     hypotheses,
     never_produced,
@@ -103,7 +104,7 @@ def begin(
     B, N, config = len(task.source), outputs * groups, model.config
     memory, length = model.encode(task.source), max(1, int(task.limits.max()))
     state = start(model, memory, task.source, length, outputs, groups)
-    last = task.source.new_full((B * N, 1), config.decoder_start_id or 0)
+    last = task.source.new_full((B * N, 1), config.decoder_start_id)
     tokens = task.source.new_full((B, N, length), config.pad_id)
     sums = memory.new_zeros(B, N, dtype=torch.promote_types(memory.dtype, torch.float32))
     return state, last, Outputs(tokens, sums, task.source.new_zeros(B, N))

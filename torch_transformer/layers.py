@@ -31,9 +31,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def linear(in_dim: int, out_dim: int, bias: bool) -> nn.Linear:
-    """A Linear whose first values the model overwrites."""
-    return nn.Linear(in_dim, out_dim, bias=bias)
+class Linear(nn.Linear):
+    """x @ weight.T + bias; draws no first numbers, for they are given."""
+
+    def reset_parameters(self) -> None:
+        pass
 
 
 def layer_norm(config: TransformerConfig) -> nn.LayerNorm:
@@ -100,10 +102,10 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         D = config.hidden_dim
         self.config = config
-        self.fcQ = linear(D, D, config.attention_bias)
-        self.fcK = linear(D, D, config.attention_bias)
-        self.fcV = linear(D, D, config.attention_bias)
-        self.fcOut = linear(D, D, config.attention_bias)
+        self.fcQ = Linear(D, D, config.attention_bias)
+        self.fcK = Linear(D, D, config.attention_bias)
+        self.fcV = Linear(D, D, config.attention_bias)
+        self.fcOut = Linear(D, D, config.attention_bias)
 
     def split_heads(self, x: Float[Tensor, "B K D"]) -> Float[Tensor, "B H K A"]:
         B, K, _ = x.shape
@@ -130,8 +132,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.fc1 = linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
-        self.fc2 = linear(config.inner_dim, config.hidden_dim, config.ffn_bias)
+        self.fc1 = Linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
+        self.fc2 = Linear(config.inner_dim, config.hidden_dim, config.ffn_bias)
 
     def forward(
         self, x: Float[Tensor, "B Q D"], dropout: Dropout | None = None

@@ -25,10 +25,10 @@ from torch_transformer.layers import (
     never_empty,
     padding_mask,
 )
+from torch_transformer.weights import initialise
 from transformer_spec import (
     TransformerConfig,
     check_length,
-    initial_weights,
     position_rows,
     sinusoid_table,
 )
@@ -144,13 +144,6 @@ class Decoder(Half):
         return self.finish(x)
 
 
-def initialise(model: nn.Module, config: TransformerConfig, seed: int, dtype: torch.dtype) -> None:
-    """Set every stored weight, by name, to ``initial_weights(config, seed)``."""
-    first = initial_weights(config, seed, np.float64)
-    held = {name: torch.tensor(value, dtype=dtype) for name, value in first.items()}
-    model.load_state_dict(held, assign=True)
-
-
 class Transformer(nn.Module):
     """The encoder-decoder of a config; starts from ``initial_weights(config, seed)``.
 
@@ -159,14 +152,28 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self, config: TransformerConfig, seed: int = 0, dtype: torch.dtype = torch.float32
+        self, config: TransformerConfig, seed: int | None = 0, dtype: torch.dtype = torch.float32
     ) -> None:
+        """Without a seed, or under ``torch.device("meta")``, the model is a skeleton."""
         super().__init__()
         self.config = config
         with torch.device("meta"):
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
-        initialise(self, config, seed, dtype)
+        self.to(dtype)
+        if seed is not None and torch.get_default_device().type != "meta":
+            initialise(self, seed)
+
+    @classmethod
+    def skeleton(
+        cls, config: TransformerConfig, dtype: torch.dtype = torch.float32
+    ) -> "Transformer":
+        """The model without numbers: meta tensors.
+
+        ``initialise(model, seed)``, ``load_weights`` and ``load_state_dict(..., assign=True)``
+        give it its numbers.
+        """
+        return cls(config, None, dtype)
 
     def forward(
         self,

@@ -18,32 +18,23 @@ from convert.checkpoints import (
     write_torch_checkpoint,
 )
 from torch_transformer.decoding import decode
+from torch_transformer.device import find_device
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
 from torch_transformer.precision import products_in
 from torch_transformer.weights import load_weights, tensors, weights
-from training_recipe.backend import Hypothesis, Search, StepResult
-from training_recipe.batches import Batch
+from training_recipe.backend import StepResult
+from training_recipe.batching.batches import Batch
 from training_recipe.first_weights import first_weights
 from training_recipe.freed_memory import keep_freed_memory
-from training_recipe.schedule import ema_decay
-from training_recipe.settings import TrainingSettings
-from transformer_spec import TransformerConfig, UserError, trained_names
+from training_recipe.options.schedule import ema_decay
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Hypothesis, Search
+from transformer_spec import TransformerConfig, trained_names
 from transformer_spec.dropout_keys import batch_keys
 
 Tensors = dict[str, Tensor]
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "tpu":
-        raise UserError("the torch backend does not run on a TPU; use --backend jax")
-    if name == "gpu" and not torch.cuda.is_available():
-        raise UserError("--device gpu: PyTorch sees no GPU on this machine; use --device cpu")
-    return torch.device("cuda" if name == "gpu" else "cpu")
 
 
 def objective(

@@ -1,15 +1,18 @@
 """{name: NumPy array} <-> model, line for line the twin of flax_transformer/weights.py."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convert.checkpoints import load_weights_of
-from torch_transformer.model import Transformer
-from transformer_spec import check_arrays, weight_shapes
+from transformer_spec import check_arrays, initial_weight, weight_shapes
+
+if TYPE_CHECKING:
+    from torch_transformer.model import Transformer
 
 HEADING = "these weights do not fit the PyTorch model"
 
@@ -22,27 +25,64 @@ def tensors(model: Transformer) -> dict[str, Tensor]:
 
 def weights(model: Transformer) -> dict[str, np.ndarray]:
     """{canonical name: NumPy array} of every stored weight; tied weights appear once."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors(model).items()}
+    return {name: to_array(tensor).copy() for name, tensor in tensors(model).items()}
 
 
 def load_weights(model: Transformer, weights: Mapping[str, np.ndarray]) -> None:
-    """Overwrite every weight; faults in names, shapes or dtypes are one UserError."""
+    """Set every weight to a copy of an array; wrong names, shapes or dtypes are one UserError."""
     held = tensors(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in held.items()}
     check_arrays(weights, shapes, numpy_dtype(next(iter(held.values())).dtype), HEADING)
-    with torch.no_grad():
-        for name, tensor in held.items():
-            tensor.copy_(torch.from_numpy(np.array(weights[name], order="C")))
+    set_weights(model, lambda name: np.array(weights[name], order="C"))
 
 
-def load(folder: str | Path) -> Transformer:
-    """The model of a run, a checkpoint or a converted folder, whichever framework wrote it."""
-    config, canonical = load_weights_of(Path(folder))
-    model = Transformer(config, dtype=getattr(torch, str(next(iter(canonical.values())).dtype)))
-    load_weights(model, canonical)
-    return model
+def initialise(model: Transformer, seed: int) -> None:
+    """Set every weight to that of ``initial_weights(config, seed)``."""
+    shapes = weight_shapes(model.config)
+
+    def draw(name: str) -> np.ndarray:
+        return initial_weight(model.config, name, shapes[name], seed, np.float64)
+
+    set_weights(model, draw)
+
+
+@torch.no_grad()
+def set_weights(model: Transformer, read: Callable[[str], np.ndarray]) -> None:
+    """Set every weight to the array that ``read(name)`` hands over, one at a time.
+
+    A skeleton's new tensors lie on the default device, in the arrays' own memory where they can.
+    """
+    new: dict[str, Tensor] = {}
+    for name, tensor in tensors(model).items():
+        value = to_tensor(read(name))
+        if tensor.is_meta:
+            new[name] = value.to(torch.get_default_device(), tensor.dtype)
+        else:
+            tensor.copy_(value)
+    model.load_state_dict(new, strict=False, assign=True)
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """The array as a tensor, in the same memory unless that is read-only or not in row order."""
+    array = np.require(array, requirements=["C", "W"])
+    if array.dtype.name == "bfloat16":  # which PyTorch does not take from NumPy, nor gives it
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """The tensor as an array, in the same memory where that is the host's."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(numpy_dtype(tensor.dtype))
+    return tensor.numpy()
 
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype:
     """The NumPy type of a PyTorch number format."""
-    return torch.empty(0, dtype=dtype).numpy().dtype
+    return np.dtype(str(dtype).removeprefix("torch."))
+
+
+def torch_dtype(dtype: np.dtype) -> torch.dtype:
+    """The PyTorch number format of a NumPy type."""
+    return getattr(torch, dtype.name)

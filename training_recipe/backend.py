@@ -5,42 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from training_recipe.batches import Batch
-    from training_recipe.settings import TrainingSettings
+    from training_recipe.batching.batches import Batch
+    from training_recipe.options.settings import TrainingSettings
+    from training_recipe.searching.search import Hypothesis, Search
     from transformer_spec import TransformerConfig
-
-
-@dataclass(frozen=True)
-class Search:
-    """How to look for an output: greedy (beam 1), beam, or sampling; ``max_length`` counts eos."""
-
-    beam: int = 1
-    length_penalty: float = 1.0
-    max_length: int | None = None
-    nbest: int = 1
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One output, without eos.
-
-    ``score`` is the sum of log probabilities / length ** length_penalty, where the length and
-    the sum count eos; ``log_probability`` is the sum alone. ``ended`` says whether there was eos.
-    """
-
-    ids: list[int]
-    score: float
-    log_probability: float
-    ended: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,19 +27,6 @@ class StepResult:
     loss_sum: Any
     tokens: Any
     gradient_norm: Any
-
-
-class AttentionWeights(NamedTuple):
-    """Weights (L, B, H, Q, K) of L layers and H heads: the share of key K in query Q's result.
-
-    ``cross``: target tokens (Q = T) look at source tokens (K = S); ``encoder``: source tokens at
-    source tokens; ``decoder``: target tokens at themselves and at earlier ones. A kind of which the
-    model has no layer has an array without elements.
-    """
-
-    cross: np.ndarray
-    encoder: np.ndarray
-    decoder: np.ndarray
 
 
 class Backend(Protocol):

@@ -3,6 +3,7 @@
 from transformer_spec.config import FORMAT_VERSION, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
 from transformer_spec.inventory import (
+    initial_weight,
     initial_weights,
     tied_weights,
     trained_names,
@@ -22,6 +23,7 @@ __all__ = [
     "check_arrays",
     "check_length",
     "flax_name",
+    "initial_weight",
     "initial_weights",
     "leaf_kind",
     "position_rows",

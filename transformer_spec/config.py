@@ -24,8 +24,14 @@ OUTPUT_BIASES = ("none", "trained", "frozen")
 TIED_EMBEDDINGS = ("none", "target_output", "all")
 
 
-def setting(help: str, *default: Any, choices: tuple[str, ...] = (), least: float | None = None):
-    """A dataclass field with its meaning; without a default the field must be given."""
+def setting(
+    help: str, *default: Any, choices: tuple[str, ...] = (), least: float | None = None
+) -> Any:
+    """A dataclass field with its meaning; without a default the field must be given.
+
+    A default of None is derived from other fields when the config is made: of a config, no field
+    is None.
+    """
     metadata = {"help": help, "choices": choices, "least": least}
     if default:
         return dataclasses.field(default=default[0], metadata=metadata)
@@ -149,7 +155,7 @@ class TransformerConfig:
         try:
             return cls.from_dict(_read_model_section(Path(path)))
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            raise ConfigError(f"{path}: {error}", error.faults) from None
 
 
 def _read_model_section(path: Path) -> dict[str, Any]:

@@ -125,12 +125,24 @@ def initial_weights(
     ``gain`` multiplies the weights by which values pass through a sub-layer: those of fcV, fcOut
     and the feed-forward, as in DeepNet (Wang et al. 2022, figure 2), whose residual scale is 1.
     """
-    weights = {}
-    for name, shape in weight_shapes(config).items():
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        value = _initial_value(config, name, shape, generator)
-        weights[name] = (value * gain if name.endswith(PASSING) else value).astype(dtype)
-    return weights
+    return {
+        name: initial_weight(config, name, shape, seed, dtype, gain)
+        for name, shape in weight_shapes(config).items()
+    }
+
+
+def initial_weight(
+    config: TransformerConfig,
+    name: str,
+    shape: tuple[int, ...],
+    seed: int,
+    dtype: type = np.float32,
+    gain: float = 1.0,
+) -> np.ndarray:
+    """One of ``initial_weights``, by its canonical name."""
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    value = _initial_value(config, name, shape, generator)
+    return (value * gain if name.endswith(PASSING) else value).astype(dtype, copy=False)
 
 
 def _initial_value(

@@ -1,14 +1,25 @@
 """Strict acceptance of named arrays: every fault on either side, in one message."""
 
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from transformer_spec.errors import Faults
 
 
+class Described(Protocol):
+    """An array, or what is known of one before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
 def check_arrays(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Described],
     shapes: Mapping[str, tuple[int, ...]],
     dtype: np.dtype | type,
     heading: str,

@@ -11,7 +11,7 @@ import numpy as np
 
 from convert.formats.content import nest
 from convert.tensors import Header, Tensors
-from training_recipe.run_folder import sync_tree
+from training_recipe.files.writing import sync_tree
 from transformer_spec import UserError
 
 METADATA = "_METADATA"

@@ -7,7 +7,6 @@ import jax
 import pytest
 from translate_cases import python
 
-from twinformer import frameworks
 from flax_transformer import compilation_cache
 from flax_transformer.compilation_cache import (
     MOST_BYTES,
@@ -16,6 +15,7 @@ from flax_transformer.compilation_cache import (
     keep_compiled_programs,
     remove_old,
 )
+from twinformer import frameworks
 
 KNOWN = set(jax.config.values)
 OWN_SETTINGS = (

@@ -9,7 +9,6 @@ import pytest
 import translate_cases
 from translate_cases import WRITERS, python
 
-import translate
 from transformer_spec import UserError
 from twinformer import frameworks
 

@@ -50,17 +50,17 @@ class NpzFile(Tensors):
 
     def read(self, name: str) -> np.ndarray:
         """The array, checked against the entry's CRC-32."""
-        start, header, dtype, fortran = self.members[name]
-        flat = np.empty(header.size // dtype.itemsize, dtype)
+        member, header = self.members[name], self[name]
+        flat = np.empty(header.size // header.dtype.itemsize, member.stored_dtype)
         try:
             with self.archive.open(f"{name}.npy") as file:
-                file.read(start)
+                file.read(member.start)
                 for block in blocks(flat.view(np.uint8)):
                     block[:] = np.frombuffer(file.read(block.size), np.uint8)
                 file.read()
         except Exception as error:
             raise UserError(f"{self.path}: cannot read {name}.npy: {shown(error)}") from error
-        array = flat.reshape(header.shape, order="F" if fortran else "C")
+        array = flat.reshape(header.shape, order="F" if member.fortran else "C")
         return np.ascontiguousarray(array, header.dtype).reshape(header.shape)
 
 

@@ -188,7 +188,9 @@ class Unpickler(pickle._Unpickler):
         values = self.pop_mark()
         self.append(frozenset(map(checked_key, values)))
 
-    dispatch: Any = _Operations(STANDARD)
+    dispatch: Any = _Operations(
+        {code: load for code, load in STANDARD.items() if code not in FORBIDDEN}
+    )
     dispatch |= {
         pickle.FRAME[0]: frame,
         pickle.REDUCE[0]: call,
@@ -203,15 +205,6 @@ class Unpickler(pickle._Unpickler):
         # The standard one takes memory before it looks whether there are as many bytes.
         pickle.BYTEARRAY8[0]: STANDARD[pickle.BINBYTES8[0]],
     }
-    # What other code has registered, and buffers beside the file.
-    for _code in (
-        pickle.EXT1,
-        pickle.EXT2,
-        pickle.EXT4,
-        pickle.NEXT_BUFFER,
-        pickle.READONLY_BUFFER,
-    ):
-        del dispatch[_code[0]]
 
 
 def checked_key(key: Any) -> Any:

@@ -235,11 +235,7 @@ class TestWriting:
             write_npz(tmp_path / "m.npz", Held(arrays))
         assert list(tmp_path.iterdir()) == []
 
-    def test_failure_while_writing_leaves_nothing(self, tmp_path):
-        class Failing(Held):
-            def read(self, name):
-                raise OSError(28, "No space left on device")
-
+    def test_failure_while_writing_leaves_nothing(self, tmp_path, on_a_full_disk):
         with pytest.raises(UserError, match="cannot write .*m.npz: No space left on device"):
-            write_npz(tmp_path / "m.npz", Failing(plain()))
+            write_npz(tmp_path / "m.npz", on_a_full_disk(plain()))
         assert list(tmp_path.iterdir()) == []

@@ -225,11 +225,7 @@ class TestWriting:
         with pytest.raises(UserError, match=r"2 faults\n.*'x': <U1 \[1\].*\n.*'z': >f4 \[2\]"):
             write_msgpack(tmp_path / "m", Held(arrays))
 
-    def test_failure_while_writing_leaves_nothing(self, tmp_path):
-        class Failing(Held):
-            def read(self, name):
-                raise OSError(28, "No space left on device")
-
+    def test_failure_while_writing_leaves_nothing(self, tmp_path, on_a_full_disk):
         with pytest.raises(UserError, match="cannot write .*m: No space left on device"):
-            write_msgpack(tmp_path / "m", Failing(various()))
+            write_msgpack(tmp_path / "m", on_a_full_disk(various()))
         assert list(tmp_path.iterdir()) == []

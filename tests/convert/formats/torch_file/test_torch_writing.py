@@ -176,11 +176,7 @@ def test_types_that_torch_lacks_are_all_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_while_writing_leaves_nothing(tmp_path):
-    class Failing(Held):
-        def read(self, name):
-            raise OSError(28, "No space left on device")
-
+def test_failure_while_writing_leaves_nothing(tmp_path, on_a_full_disk):
     with pytest.raises(UserError, match="cannot write .*m.pt: No space left on device"):
-        write_torch_pickle(tmp_path / "m.pt", Failing(various()))
+        write_torch_pickle(tmp_path / "m.pt", on_a_full_disk(various()))
     assert list(tmp_path.iterdir()) == []

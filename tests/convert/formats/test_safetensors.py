@@ -70,13 +70,9 @@ class TestSafetensors:
             write_safetensors(tmp_path / "m", Lying({"x": np.ones(2)}))
         assert list(tmp_path.iterdir()) == []
 
-    def test_failure_while_writing_leaves_nothing(self, tmp_path):
-        class Failing(Held):
-            def read(self, name):
-                raise OSError(28, "No space left on device")
-
+    def test_failure_while_writing_leaves_nothing(self, tmp_path, on_a_full_disk):
         with pytest.raises(UserError, match="cannot write .*m: No space left on device"):
-            write_safetensors(tmp_path / "m", Failing(various()))
+            write_safetensors(tmp_path / "m", on_a_full_disk(various()))
         assert list(tmp_path.iterdir()) == []
 
 

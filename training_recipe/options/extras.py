@@ -1,4 +1,4 @@
-"""Libraries that only some of the work needs: what is missing is said with the extra that has it."""
+"""Libraries that some of the work needs: what is missing is said with the extra that has it."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class NumpyBackend:
         self.table = np.random.default_rng(settings.seed).normal(size=shape)
         self.restore(state)
         if not state.count:  # knows nothing: the loss is the logarithm of the vocabulary's size
-            for name in (SOURCE, TARGET):
+            for name in self.weights.keys() & {SOURCE, TARGET}:
                 self.weights[name] *= np.float32(0.01)
 
     def _inputs(self, source: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

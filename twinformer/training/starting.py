@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from training_recipe.backend import Backend, MakeBackend
-from training_recipe.options.declarations import as_text
 from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
 from training_recipe.options.settings import SETTINGS, TrainingSettings
 from training_recipe.preparation import (
@@ -22,6 +21,7 @@ from training_recipe.runs.folder import RunFolder, already_there
 from training_recipe.runs.progress import PROGRESS, Progress
 from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError, weight_shapes
+from transformer_spec.declarations import as_text
 from transformer_spec.errors import Faults
 from twinformer.training.checkpoints import (
     choose_checkpoint,

@@ -1,17 +1,20 @@
-"""A setting is declared once, as a dataclass field; this reads type, range and flag off the field.
+"""A setting is declared once, as a dataclass field: type, default, meaning, allowed values.
 
-It serves the training settings, the command's own options and the fields of TransformerConfig.
+The model's config, the training settings and the options of commands are declared so; values of
+files, flags and callers are read and judged by what is said there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
-from transformer_spec.errors import closest
+from transformer_spec.errors import Faults, closest
 
 REQUIRED = dataclasses.MISSING
 
@@ -45,26 +48,52 @@ class Declaration:
         return type(None) in self.types
 
 
-def declared(help: str, group: str, default: Any, **allowed: Any) -> Any:
-    """A dataclass field that carries its meaning and allowed values."""
-    return dataclasses.field(default=default, metadata={"help": help, "group": group, **allowed})
+def setting(help: str, *default: Any, group: str = "model", **allowed: Any) -> Any:
+    """A dataclass field with its meaning; without a default the field must be given.
+
+    ``allowed`` are fields of Declaration. A default of None allows None: none, or in a model's
+    config, of which no field is None once it is made, what is derived from other fields.
+    """
+    metadata = {"help": help, "group": group, **allowed}
+    if default:
+        return dataclasses.field(default=default[0], metadata=metadata)
+    return dataclasses.field(metadata=metadata)
 
 
-def declarations(owner: type, group: str | None = None) -> dict[str, Declaration]:
-    """The declarations of a dataclass by name; ``group`` stands in where a field names none."""
+def in_group(group: str) -> Callable[..., Any]:
+    """``setting`` for the settings of a group."""
+    return functools.partial(setting, group=group)
+
+
+def declarations(owner: type) -> dict[str, Declaration]:
+    """The declarations of a dataclass by name."""
     hints = typing.get_type_hints(owner)
-    known = {field.name for field in dataclasses.fields(Declaration)}
-    found = {}
-    for field in dataclasses.fields(owner):
-        metadata: dict[str, Any] = {"group": group}
-        metadata |= {key: value for key, value in field.metadata.items() if key in known}
-        found[field.name] = Declaration(
+    return {
+        field.name: Declaration(
             name=field.name,
             types=_types(hints[field.name], field),
             default=field.default,
-            **metadata,
+            **field.metadata,
         )
-    return found
+        for field in dataclasses.fields(owner)
+    }
+
+
+def settle(owner: Any, declared: dict[str, Declaration], faults: Faults) -> bool:
+    """Give the fields of a new frozen dataclass their types; whether all could be.
+
+    A value of a wrong type, or one that is not allowed, is a fault.
+    """
+    typed = True
+    for name, declaration in declared.items():
+        try:
+            value = read_value(declaration, getattr(owner, name))
+            object.__setattr__(owner, name, value)
+            fault = range_fault(declaration, value)
+        except ValueError as error:
+            fault, typed = str(error), False
+        faults.require(fault is None, f"{name}: {fault}")
+    return typed
 
 
 def _types(annotation: Any, field: dataclasses.Field) -> tuple[type, ...]:

@@ -26,7 +26,7 @@ def adamw(settings: TrainingSettings) -> optax.GradientTransformationExtraArgs:
 
 
 def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """``optax.scale_by_adam`` with bias corrections that are exact in float32 too."""
+    """``optax.scale_by_adam`` with bias corrections that are right in float32 too."""
     plain = optax.scale_by_adam(beta1, beta2, eps)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
@@ -44,7 +44,7 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
 
 
 def correction(decay: float, count: Any, dtype: jnp.dtype) -> Array:
-    """``1 - decay**count``; in float32 optax loses what cancels in it."""
+    """``1 - decay**count``; computed like this in float32 it would lose what cancels."""
     logarithm = math.log(decay) if decay else -math.inf
     return -jnp.expm1(count.astype(dtype) * logarithm)
 

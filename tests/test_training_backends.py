@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import small_training
@@ -10,6 +11,7 @@ from small_training import MAKERS
 from parity.cases import config_of, inputs
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Search
 from transformer_spec import UserError, initial_weights
 from twinformer.training.states import read_state, save_state
 
@@ -75,6 +77,22 @@ def test_without_weights_it_begins_from_those_of_the_settings(name: str) -> None
         found = MAKERS[name](CONFIG, settings).state().weights
         assert list(found) == list(expected)
         assert all(np.array_equal(found[weight], expected[weight]) for weight in expected)
+
+
+def test_the_jax_backend_has_numbers_of_its_own() -> None:
+    """64-bit ones in its calls, whatever the process has, which stays as it was."""
+    backend, theirs = MAKERS["jax"](CONFIG, EXACT), MAKERS["torch"](CONFIG, EXACT)
+    difference = np.subtract(train(backend, EXACT, 1, 3), train(theirs, EXACT, 1, 3))
+    assert np.abs(difference).max() <= 1e-12
+    assert backend.evaluate(BATCHES[0])[0] == pytest.approx(theirs.evaluate(BATCHES[0])[0], 1e-12)
+    found = backend.state()
+    backend.restore(found)
+    for part in (found.weights, found.second_moments, backend.state().first_moments):
+        assert {array.dtype.name for array in part.values()} == {"float64"}
+    source, search = BATCHES[0].source, Search(beam=2)
+    ids = [[best.ids for best in b.decode(source, search)[0]] for b in (backend, theirs)]
+    assert ids[0] == ids[1] and backend.encode(source).dtype == np.float64
+    assert not jax.config.read("jax_enable_x64")
 
 
 @pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])

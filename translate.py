@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: Options) -> None:
     """Read, translate, write."""
     # Reading vocabularies and checkpoints takes imports that --help must not wait for.
-    from convert.folders import locate
+    from convert.checkpoints.folders import locate
     from training_recipe.text.model_vocabularies import load_vocabularies
     from twinformer.translating.texts import encode_texts, read_texts
 

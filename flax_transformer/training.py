@@ -10,7 +10,6 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from convert.averaging import write_average
 from convert.checkpoints import (
     Checkpoint,
     check_checkpoint,
@@ -18,6 +17,7 @@ from convert.checkpoints import (
     read_checkpoint,
     write_flax_checkpoint,
 )
+from convert.checkpoints.averaging import write_average
 from flax_transformer.adamw import adamw, adamw_numbers
 from flax_transformer.decoding import decode
 from flax_transformer.dropout import SOURCES, Dropout

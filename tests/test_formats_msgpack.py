@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held
 from convert.formats import msgpack as container
 from convert.formats.content import Placed, nest
 from convert.formats.msgpack import open_msgpack, open_msgpack_file, write_msgpack
-from convert.tensors import Held
 from transformer_spec import UserError
 
 serialization = pytest.importorskip("flax.serialization")

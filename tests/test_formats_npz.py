@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from array_cases import assert_holds
 
+from convert.core.tensors import Held
 from convert.formats import zip_entries
 from convert.formats.npz import open_npz, write_npz
-from convert.tensors import Held
 from transformer_spec import UserError
 
 

@@ -9,9 +9,9 @@ import pytest
 import safetensors.numpy
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held, Joined
 from convert.formats.safetensors import open_safetensors, write_safetensors
 from convert.formats.safetensors_header import DTYPES
-from convert.tensors import Held, Joined
 from transformer_spec import UserError
 
 

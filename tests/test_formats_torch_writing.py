@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.parallel import THREADS
+from convert.core.tensors import Held
 from convert.formats import torch_writer
 from convert.formats.content import Namespace, Placed
 from convert.formats.torch_pickle import open_torch_file, open_torch_pickle, write_torch_pickle
 from convert.formats.torch_writer import DTYPE_NAMES, FOLDER
-from convert.parallel import THREADS
-from convert.tensors import Held
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch", reason="torch reads what is written here")

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from convert.averaging import write_average
 from convert.checkpoints import (
     Checkpoint,
     check_checkpoint,
@@ -17,6 +16,7 @@ from convert.checkpoints import (
     read_checkpoint,
     write_torch_checkpoint,
 )
+from convert.checkpoints.averaging import write_average
 from torch_transformer.decoding import decode
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy

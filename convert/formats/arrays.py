@@ -2,13 +2,13 @@
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from convert.tensors import Header, Tensors
+from convert.core.tensors import Header, Tensors
 from transformer_spec import Faults, UserError
 
 MAX_DIMENSIONS = 64
@@ -102,10 +102,3 @@ def write_array(file: IO[bytes], tensors: Tensors, name: str) -> None:
     """Write the bytes of one array in row order."""
     for piece in tensors.pieces(name):
         file.write(piece.data)
-
-
-def blocks(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:
-    """An array as flat pieces of at most ``size`` elements; in views where its layout allows it."""
-    flat = array.reshape(-1, order="A")
-    for start in range(0, flat.size, size):
-        yield flat[start : start + size]

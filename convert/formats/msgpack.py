@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from convert.core.tensors import Header, Tensors, as_bytes
 from convert.formats.arrays import dtype_faults, file_size, fill
 from convert.formats.atomic import written_aside
 from convert.formats.content import ContentFile, Leaf, Placed, nest
 from convert.formats.msgpack_scan import ARRAY, CHUNKED, DTYPES, ScanError, StoredArray, scan
 from convert.formats.placing import place_arrays
 from convert.formats.shards import INDEX_SUFFIX, open_shards
-from convert.tensors import Header, Tensors, as_bytes
 from transformer_spec import UserError
 
 CHUNK_SIZE = 2**30

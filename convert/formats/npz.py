@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convert.core.tensors import Header, Tensors
 from convert.formats.arrays import check_shape, dtype_faults, file_size, shown, write_array
 from convert.formats.atomic import written_aside
 from convert.formats.zip_entries import Entry, beginning, fill_from, read_entries
-from convert.tensors import Header, Tensors
 from transformer_spec import Faults
 
 MAGIC = b"\x93NUMPY"

@@ -5,9 +5,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from convert.core.tensors import Header
 from convert.formats.content import Namespace, Placed
 from convert.formats.pickled_tensors import STORAGES, UNTYPED
-from convert.tensors import Header
 
 STORAGE_OF = {dtype: storage for storage, dtype in STORAGES.items()}
 

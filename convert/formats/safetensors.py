@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.core.tensors import Subset, Tensors
 from convert.formats.arrays import read_array
 from convert.formats.atomic import all_or_nothing, written_aside
 from convert.formats.placing import place_arrays
 from convert.formats.safetensors_header import FileHeader, header_bytes
 from convert.formats.shards import INDEX_SUFFIX, index_text, open_shards, plan_shards, shard_name
-from convert.tensors import Subset, Tensors
 
 SHARD_SIZE = 5 * 10**9
 

@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from convert.core.tensors import Header
 from convert.formats.arrays import (
     check_lengths,
     check_shape,
@@ -23,7 +24,6 @@ from convert.formats.arrays import (
     read_bytes,
     shown,
 )
-from convert.tensors import Header
 from transformer_spec import Faults, UserError
 
 # In the order in which the library ranks them: a file holds the highest first.

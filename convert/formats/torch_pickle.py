@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.core.tensors import Tensors, as_bytes
 from convert.formats.arrays import crc_of_file, file_size, read_bytes
 from convert.formats.content import ContentFile, Leaf, leaves
 from convert.formats.legacy_pickle import Place, is_legacy, read_legacy
@@ -19,7 +20,6 @@ from convert.formats.shards import INDEX_SUFFIX, open_shards
 from convert.formats.strided import is_dense, last_element, read_strided
 from convert.formats.torch_writer import write_torch_pickle
 from convert.formats.zip_entries import Entry, content_of, damaged, read_entries
-from convert.tensors import Tensors, as_bytes
 from transformer_spec import Faults, UserError
 
 __all__ = ["TorchFile", "open_torch_file", "open_torch_pickle", "write_torch_pickle"]

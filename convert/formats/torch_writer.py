@@ -13,13 +13,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from convert.core.tensors import Subset, Tensors
 from convert.formats.arrays import dtype_faults
 from convert.formats.atomic import written_aside
 from convert.formats.content import Placed
 from convert.formats.pickle_writer import PickleWriter
 from convert.formats.pickled_tensors import TORCH_DTYPES
 from convert.formats.placing import place_arrays
-from convert.tensors import Subset, Tensors
 
 FOLDER = "archive"
 ALIGNMENT = 64

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from convert.core.parallel import CORES
 from convert.formats.atomic import written_aside
-from convert.parallel import CORES
 from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
 from training_recipe.files.json_files import json_text

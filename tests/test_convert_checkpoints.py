@@ -18,9 +18,9 @@ from convert.checkpoints import (
     write_flax_checkpoint,
     write_torch_checkpoint,
 )
+from convert.checkpoints.layouts import COUNT
+from convert.core.tensors import Held
 from convert.formats.orbax import nested, write_orbax
-from convert.layouts import COUNT
-from convert.tensors import Held
 from transformer_spec import ConfigError, UserError, initial_weights
 
 

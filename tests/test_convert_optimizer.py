@@ -9,8 +9,8 @@ from convert_cases import convert, fail
 from torch_nn_cases import CASES, PAD
 
 from convert.checkpoints import load_weights_of, read_checkpoint
+from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from convert.tensors import Held
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 

@@ -24,8 +24,8 @@ from huggingface_configs import EVERY_V4_CONFIG, MARIAN
 from transformers import MarianConfig, MarianMTModel
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
-from convert.families.huggingface_keys import ACTIVATIONS
-from convert.families.marian import Marian
+from convert.families.huggingface.keys import ACTIVATIONS
+from convert.families.huggingface.marian import Marian
 from transformer_spec import sinusoid_table
 
 FAMILY = Marian()

@@ -2,13 +2,13 @@
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from convert.tensors import Header, Tensors
+from convert.core.tensors import Header, Tensors
 from transformer_spec import Faults, UserError
 
 MAX_DIMENSIONS = 64

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from convert.averaging import write_average
+from convert.checkpoints.averaging import write_average
 from training_recipe.files.writing import partial_path, point_link, sync_tree, written_aside
 from training_recipe.runs.averages import is_mean_of
 from training_recipe.runs.folder import RunFolder

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from array_cases import assert_holds
 
+from convert.core.tensors import Held
 from convert.formats import arrays as arrays_module
 from convert.formats import npz
 from convert.formats.npz import open_npz, write_npz
 from convert.formats.zip_entries import open_archive, read_entries
-from convert.tensors import Held
 from transformer_spec import UserError
 
 

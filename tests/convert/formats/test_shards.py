@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held, header_of
 from convert.formats import atomic
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
 from convert.formats.shards import plan_shards
-from convert.tensors import Held, header_of
 from transformer_spec import UserError
 
 INDEX = "model.safetensors.index.json"

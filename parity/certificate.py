@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from convert.core.parallel import CORES
-from convert.formats.atomic import written_aside
 from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
 from training_recipe.files.json_files import json_text
+from training_recipe.files.writing import written_aside
 from transformer_spec import Faults, UserError
 
 CERTIFICATE = "certificate.json"

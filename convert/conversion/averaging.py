@@ -10,7 +10,7 @@ from typing import Any
 from convert.checkpoints.averaging import write_average
 from convert.conversion.conversion import carry
 from convert.conversion.plan import check_destination
-from convert.formats.atomic import written_aside
+from training_recipe.files.writing import written_aside
 from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.record import RunRecord

@@ -25,7 +25,7 @@ from convert.core.numbers import AsDtype, as_dtype
 from convert.core.operations import Duplicate, Reversed, RuleError
 from convert.core.pipeline import Converted
 from convert.core.tensors import Joined, Subset, Tensors
-from convert.formats.atomic import written_aside
+from training_recipe.files.writing import written_aside
 from transformer_spec import Faults
 
 CARRIED = ("vocabulary", "settings.json")

@@ -14,8 +14,8 @@ from numpy.lib import format as npy
 
 from convert.core.tensors import Header, Tensors
 from convert.formats.arrays import blocks, check_shape, dtype_faults, file_size, shown, write_array
-from convert.formats.atomic import written_aside
 from convert.formats.zip_entries import Entry, open_archive, read_entries
+from training_recipe.files.writing import written_aside
 from transformer_spec import Faults, UserError
 
 PLAIN = {np.dtype(code) for code in "?bhiqBHIQefdFD"}

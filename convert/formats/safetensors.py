@@ -17,9 +17,9 @@ import safetensors
 
 from convert.core.tensors import Header, Subset, Tensors
 from convert.formats.arrays import check_shape, dtype_faults, file_size, read_array, read_bytes
-from convert.formats.atomic import all_or_nothing, written_aside
 from convert.formats.placing import place_arrays
 from convert.formats.shards import INDEX_SUFFIX, index_text, open_shards, plan_shards, shard_name
+from training_recipe.files.writing import all_or_nothing, written_aside
 from transformer_spec import Faults, UserError
 
 SHARD_SIZE = 5 * 10**9

@@ -14,7 +14,7 @@ from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
 from convert.formats.safetensors import open_safetensors
 from convert.formats.shards import INDEX_SUFFIX
-from convert.formats.torch_pickle import open_torch_pickle
+from convert.formats.torch_file.reader import open_torch_pickle
 from convert.layouts import BARE_ORBAX, COUNT, EARLIER_ORBAX, FLAX, ORBAX, TORCH, Layout
 from convert.nested import OptimizerPart, open_nested, open_optimizer
 from convert.tensors import Joined, Subset, Tensors

@@ -22,7 +22,7 @@ from convert.formats.content import Placed
 from convert.formats.msgpack import write_msgpack
 from convert.formats.orbax import write_orbax
 from convert.formats.safetensors import write_safetensors, write_sharded
-from convert.formats.torch_pickle import write_torch_pickle
+from convert.formats.torch_file.writer import write_torch_pickle
 from convert.layouts import COUNT, FIRST, ORBAX, SECOND
 from convert.optimizer_states import Group, state_dict
 from convert.rules import ASIDE

@@ -74,9 +74,9 @@ def test_the_second_process_compiles_nothing(home, tmp_path):
 def test_both_commands_keep_programs(monkeypatch):
     asked = []
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: asked.append(1))
-    frameworks.prepare_process("torch", "cpu")
+    frameworks.prepare_process("torch")
     assert asked == []
-    frameworks.prepare_process("jax", "cpu")
+    frameworks.prepare_process("jax")
     assert asked == [1]
 
 

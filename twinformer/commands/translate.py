@@ -94,7 +94,7 @@ def run(request: Request) -> None:
     sources = translator.encode(texts, request.truncate, request.skip_long)
     for note in [*sources.notes, *translator.notes]:
         print(note, file=sys.stderr)
-    prepare_process(translator.backend, request.device)
+    prepare_process(translator.backend)
     write_outputs(sources.ids, translator, request)
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from array_cases import assert_holds
 
-from convert.formats import zip_entries
+from convert.formats import arrays as arrays_module
+from convert.formats import npz
 from convert.formats.npz import open_npz, write_npz
+from convert.formats.zip_entries import open_archive, read_entries
 from convert.tensors import Held
 from transformer_spec import UserError
 
@@ -48,7 +50,7 @@ class TestRoundTrip:
     @SAVE
     def test_large_arrays(self, tmp_path, save, monkeypatch):
         """Larger than the blocks in which packed bytes are read."""
-        monkeypatch.setattr(zip_entries, "BLOCK", 1000)
+        monkeypatch.setattr(npz, "blocks", lambda array: arrays_module.blocks(array, 1000))
         arrays = {"x": np.random.default_rng(0).normal(size=4999), "zeros": np.zeros(70_000)}
         save(tmp_path / "m.npz", **arrays)
         assert_holds(open_npz(tmp_path / "m.npz"), arrays)
@@ -59,7 +61,7 @@ class TestRoundTrip:
         expected = np.arange(6, dtype=np.float32).reshape(2, 3)
         assert_holds(open_npz(tmp_path / "m.npz"), {"x": expected})
 
-    @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+    @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
     def test_every_version(self, tmp_path, version):
         member = io.BytesIO()
         np.lib.format.write_array(member, np.arange(3), version)
@@ -89,7 +91,7 @@ def npy(shape="(2,)", descr="'<f4'", fortran="False", content=bytes(8), header=N
 class TestHostile:
     def test_objects_are_never_unpickled(self, tmp_path):
         np.savez(tmp_path / "m.npz", x=np.array([{"a": 1}]), y=np.ones(2))
-        with pytest.raises(UserError, match=r"'x\.npy': its type is '\|O'; .*no Python objects"):
+        with pytest.raises(UserError, match=r"'x\.npy': its type is .*'O'.*no Python objects"):
             open_npz(tmp_path / "m.npz")
         content = npy("()", "'|O'", content=pickle.dumps(1))
         write_members(tmp_path / "m.npz", {"x.npy": content})
@@ -114,23 +116,23 @@ class TestHostile:
             (npy("(1,)"), "needs 4 bytes; it has 8"),
             (npy("(1099511627776,)"), "needs 4398046511104 bytes; it has 8"),
             (npy("(-2,)"), "not made of whole numbers"),
-            (npy("(2.0,)"), "not made of whole numbers"),
+            (npy("(2.0,)"), "shape is not valid"),
             (npy("(True, 2)"), "not made of whole numbers"),
-            (npy("2"), "no list of numbers"),
+            (npy("2"), "shape is not valid"),
             (npy("(4611686018427387904, 4)"), "larger than any memory"),
             (npy("(1,) * 9"), "malformed|not say"),
             (npy("(2,)", "('<f4', 2)"), "only plain numbers"),
-            (npy(fortran="1"), "fortran_order is 1"),
-            (npy(header="{}"), "does not say"),
-            (npy(header="[1]"), "does not say"),
+            (npy(fortran="1"), "fortran_order is not a valid bool"),
+            (npy(header="{}"), "does not contain the correct keys"),
+            (npy(header="[1]"), "not a dictionary"),
             (npy(header="__import__('os')"), "malformed"),
             (npy(header="{'descr': '<f4',"), "never closed|EOF"),
             (npy(header="(" * 900), "never closed|nested|EOF"),
-            (b"", "does not begin"),
-            (b"\x93NUMPY", "does not begin"),
-            (b"\x93NUMPY\x04\x00\x00\x00", "does not begin"),
-            (b"\x93NUMPY\x01\x00\xff\xff", "should have 65535 bytes"),
-            (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "should have 4294967295 bytes"),
+            (b"", "EOF"),
+            (b"\x93NUMPY", "EOF"),
+            (b"\x93NUMPY\x03\x00\x00\x00", "of version"),
+            (b"\x93NUMPY\x01\x00\xff\xff", "EOF"),
+            (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "EOF"),
         ],
     )
     def test_headers_that_lie(self, tmp_path, content, message, compression):
@@ -193,7 +195,8 @@ class TestHostile:
         """As many as the two bytes hold, and more, for which there is a longer field."""
         path = tmp_path / "m.npz"
         write_members(path, dict.fromkeys((f"{i}.npy" for i in range(count)), b""))
-        assert len(zip_entries.read_entries(path, "file")) == count
+        with open_archive(path, "file") as archive:
+            assert len(read_entries(path, archive)) == count
 
     def test_entries_that_are_counted_and_not_listed(self, tmp_path):
         """A comment that swallows the entry after it."""
@@ -232,11 +235,7 @@ class TestWriting:
             write_npz(tmp_path / "m.npz", Held(arrays))
         assert list(tmp_path.iterdir()) == []
 
-    def test_failure_while_writing_leaves_nothing(self, tmp_path):
-        class Failing(Held):
-            def read(self, name):
-                raise OSError(28, "No space left on device")
-
+    def test_failure_while_writing_leaves_nothing(self, tmp_path, on_a_full_disk):
         with pytest.raises(UserError, match="cannot write .*m.npz: No space left on device"):
-            write_npz(tmp_path / "m.npz", Failing(plain()))
+            write_npz(tmp_path / "m.npz", on_a_full_disk(plain()))
         assert list(tmp_path.iterdir()) == []

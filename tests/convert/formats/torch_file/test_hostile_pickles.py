@@ -13,7 +13,7 @@ import pytest
 from array_cases import assert_holds
 from pickle_cases import Calls, Storage, pickled, tensor_pickle, write_zip
 
-from convert.formats.torch_pickle import open_torch_file, open_torch_pickle
+from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch", reason="the pickles name torch's functions")
@@ -64,7 +64,7 @@ class TestCalls:
         refuse(tmp_path, b"\x80\x04" + text[0] + text[1] + b"\x93)R.", f"it asks for {name}")
 
     def test_names_that_are_no_text(self, tmp_path):
-        refuse(tmp_path, b"\x80\x04]]\x93.", "whose name is no text")
+        refuse(tmp_path, b"\x80\x04]]\x93.", "STACK_GLOBAL requires str")
 
     @pytest.mark.parametrize("code", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00"])
     def test_registered_extensions(self, tmp_path, code):
@@ -129,13 +129,13 @@ class TestStates:
 
     def test_a_namespace_is_no_dict_to_write_into(self, tmp_path):
         content = b"\x80\x02cargparse\nNamespace\n)\x81X\x01\x00\x00\x00aK\x01s."
-        refuse(tmp_path, content, "as if it were a dict")
+        refuse(tmp_path, content, "calls argparse.Namespace with wrong arguments")
 
-    @pytest.mark.parametrize("state", [(1, (2,), "f4", False, b"12345678"), (1,), 3])
+    @pytest.mark.parametrize("state", [(1,), 3, (1, (2,), "O", False, b"12345678")])
     def test_arrays_with_wrong_states(self, tmp_path, state):
         make = np._core.multiarray._reconstruct
         content = pickled(Calls(make, np.ndarray, (0,), b"b", state=state))
-        refuse(tmp_path, content, "NumPy array")
+        refuse(tmp_path, content, "NumPy array|wrong arguments")
 
     @pytest.mark.parametrize("shape", [(3,), (2**62,), (-1,), (2, 2), (2.0,), "ab", (2,) * 70])
     def test_arrays_with_wrong_shapes(self, tmp_path, shape):

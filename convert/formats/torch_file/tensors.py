@@ -1,6 +1,5 @@
 """What torch's pickles say about tensors: their types, their storages, and the views of those."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from convert.formats.arrays import check_lengths, check_shape
 from convert.formats.content import Leaf
-from convert.formats.pickle_values import PickleError, StandIn, Unfinished
+from convert.formats.torch_file.unpickler import Named, PickleError
 
 TORCH_DTYPES = {
     "float64": np.dtype(np.float64),
@@ -50,18 +49,17 @@ STORAGES = {
 UNTYPED = "torch.storage.UntypedStorage"
 
 
-@dataclass(frozen=True)
-class Storage(Unfinished):
+NAMES = {UNTYPED, *(f"torch.{name}" for name in (*STORAGES, *TORCH_DTYPES))}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
     """A run of ``count`` numbers that tensors are views of, ``start`` bytes into its bytes."""
 
     key: str
     dtype: np.dtype
     count: int
     start: int = 0
-
-    def parts(self) -> tuple[Callable[[Any], Any], list[Any]]:
-        tensor = StoredTensor((self.count,), self.dtype, self, 0, (1,))
-        return lambda _: tensor, []
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +71,35 @@ class StoredTensor(Leaf):
     strides: tuple[int, ...]
 
 
-def rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> StoredTensor:
+def whole(storage: Storage) -> StoredTensor:
+    """All numbers of a storage as one flat tensor."""
+    return StoredTensor((storage.count,), storage.dtype, storage, 0, (1,))
+
+
+def rebuild_tensor(numbers: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> StoredTensor:
     """The arguments of torch's own function: rest is requires_grad, hooks, metadata."""
     if len(rest) > 2 and rest[2]:
         raise PickleError("a tensor is marked as conjugate or negative, which is not read")
-    return _stored(storage, offset, shape, strides, None)
+    return _stored(numbers, offset, shape, strides, None)
 
 
 def rebuild_typed_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, dtype: Any, *rest: Any
+    numbers: Any, offset: Any, shape: Any, strides: Any, _: Any, __: Any, dtype: Any, *rest: Any
 ) -> StoredTensor:
     """The same with a type, for those that have no storage class of their own."""
-    name = dtype.name.removeprefix("torch.") if isinstance(dtype, StandIn) else ""
+    name = dtype.removeprefix("torch.") if type(dtype) is str else ""
     if name not in TORCH_DTYPES or any(rest):
         raise PickleError("a tensor is of a type that is not read")
-    return _stored(storage, offset, shape, strides, TORCH_DTYPES[name])
+    return _stored(numbers, offset, shape, strides, TORCH_DTYPES[name])
 
 
 def _stored(
-    storage: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None
+    numbers: Any, offset: Any, shape: Any, strides: Any, dtype: np.dtype | None
 ) -> StoredTensor:
     """A checked view; ``dtype`` where the storage counts bytes."""
-    if not isinstance(storage, Storage):
+    if not isinstance(numbers, StoredTensor):
         raise PickleError("a tensor is built from something that is no storage")
+    storage = numbers.storage
     if dtype is not None:
         count = storage.count * storage.dtype.itemsize // dtype.itemsize
         storage = Storage(storage.key, dtype, count, storage.start)
@@ -107,28 +111,28 @@ def _stored(
     return StoredTensor(shape, storage.dtype, storage, offset, strides)
 
 
-def storage_type(kind: Any) -> np.dtype:
-    """The numbers in a storage of a class that the pickle only names."""
-    name = kind.name if isinstance(kind, StandIn) else ""
-    if name == UNTYPED:
-        return np.dtype(np.uint8)
-    if name.removeprefix("torch.") not in STORAGES:
-        raise PickleError("it refers to something that is no tensor storage")
-    return TORCH_DTYPES[STORAGES[name.removeprefix("torch.")]]
-
-
-def stored(pid: Any) -> Storage:
+def stored(pid: Any) -> StoredTensor:
     """('storage', class, key, device, count[, view]): how torch refers to a run of numbers.
 
     The view, only in files of PyTorch before 0.4, is (its own key, offset, count) in elements.
     """
     if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage":
         raise PickleError("it refers to something that is no tensor storage")
-    dtype, key, view = storage_type(pid[1]), pid[2], (pid[5] if len(pid) == 6 else None)
+    dtype, key, view = _storage_type(pid[1]), pid[2], (pid[5] if len(pid) == 6 else None)
     if type(key) is not str:
         raise PickleError("it refers to a storage whose key is no text")
     (count,) = check_lengths((pid[4],), "storage size")
     if view is None:
-        return Storage(key, dtype, count)
+        return whole(Storage(key, dtype, count))
     offset, count = check_lengths(view[1:], "view of a storage")
-    return Storage(key, dtype, count, offset * dtype.itemsize)
+    return whole(Storage(key, dtype, count, offset * dtype.itemsize))
+
+
+def _storage_type(kind: Any) -> np.dtype:
+    """The numbers in a storage of a class that the pickle only names."""
+    name = kind.name if isinstance(kind, Named) else ""
+    if name == UNTYPED:
+        return np.dtype(np.uint8)
+    if name.removeprefix("torch.") not in STORAGES:
+        raise PickleError("it refers to something that is no tensor storage")
+    return TORCH_DTYPES[STORAGES[name.removeprefix("torch.")]]

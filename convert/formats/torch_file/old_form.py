@@ -6,10 +6,11 @@ order of the storages.
 
 import struct
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from convert.formats.pickled_tensors import Storage
-from convert.formats.restricted_pickle import load_restricted
+from convert.formats.torch_file.plain_values import load_plain
+from convert.formats.torch_file.tensors import Storage, StoredTensor, stored
+from convert.formats.torch_file.unpickler import BoundedFile
 from transformer_spec import UserError
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -25,31 +26,6 @@ class Place(NamedTuple):
     crc: int | None = None
 
 
-class _Bounded:
-    """A file that never promises more bytes than it has left, however many are asked for."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file = file
-        self.size = size
-        self.at = 0
-
-    def read(self, size: int) -> bytes:
-        return self._advance(self.file.read(min(size, self.size - self.at)))
-
-    def readline(self) -> bytes:
-        return self._advance(self.file.readline(self.size - self.at))
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, at: int) -> None:
-        self.at = self.file.seek(at)
-
-    def _advance(self, content: bytes) -> bytes:
-        self.at += len(content)
-        return content
-
-
 def is_legacy(start: bytes) -> bool:
     """Whether a file that begins with these bytes (32 or more) is of the old form."""
     return MAGIC in start[:32]
@@ -58,15 +34,21 @@ def is_legacy(start: bytes) -> bool:
 def read_legacy(path: Path) -> tuple[Any, dict[str, Place]]:
     """The content, and where each storage lies; no tensor is read."""
     storages: list[Storage] = []
+
+    def refer(pid: Any) -> StoredTensor:
+        found = stored(pid)
+        storages.append(found.storage)
+        return found
+
     with open(path, "rb") as opened:
-        file: Any = _Bounded(opened, path.stat().st_size)
-        magic, version, machine = (load_restricted(file, str(path)) for _ in range(3))
+        file = BoundedFile(opened, path.stat().st_size)
+        magic, version, machine = (load_plain(file, str(path)) for _ in range(3))
         if magic != MAGIC_NUMBER or version != PROTOCOL_VERSION:
             raise UserError(f"{path} is damaged: its magic number or version is wrong")
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
             raise UserError(f"{path} was written on a big-endian machine; re-save it")
-        content = load_restricted(file, str(path), storages)
-        keys = load_restricted(file, str(path))
+        content = load_plain(file, str(path), refer)
+        keys = load_plain(file, str(path))
         return content, _places(file, path, keys, _item_sizes(path, storages))
 
 
@@ -79,7 +61,7 @@ def _item_sizes(path: Path, storages: list[Storage]) -> dict[str, int]:
     return sizes
 
 
-def _places(file: _Bounded, path: Path, keys: Any, sizes: dict[str, int]) -> dict[str, Place]:
+def _places(file: BoundedFile, path: Path, keys: Any, sizes: dict[str, int]) -> dict[str, Place]:
     if not isinstance(keys, list) or not all(type(key) is str for key in keys):
         raise UserError(f"{path} is damaged: it has no list of storages")
     places: dict[str, Place] = {}
@@ -96,7 +78,7 @@ def _places(file: _Bounded, path: Path, keys: Any, sizes: dict[str, int]) -> dic
     return places
 
 
-def _count(file: _Bounded, path: Path, start: int) -> int:
+def _count(file: BoundedFile, path: Path, start: int) -> int:
     """The numbers in the storage whose 8-byte count begins at ``start``."""
     if start + 8 > file.size:
         raise UserError(f"{path} is truncated: storages are missing at its end")

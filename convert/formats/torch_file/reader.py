@@ -4,6 +4,7 @@ The form from before PyTorch 1.6 is read as well. Neither reading nor writing ne
 """
 
 import io
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,15 @@ import numpy as np
 
 from convert.formats.arrays import crc_of_file, file_size, read_bytes
 from convert.formats.content import ContentFile, Leaf, leaves
-from convert.formats.legacy_pickle import Place, is_legacy, read_legacy
-from convert.formats.pickled_tensors import StoredTensor
-from convert.formats.restricted_pickle import load_restricted
 from convert.formats.shards import INDEX_SUFFIX, open_shards
-from convert.formats.strided import is_dense, last_element, read_strided
-from convert.formats.torch_writer import write_torch_pickle
-from convert.formats.zip_entries import Entry, content_of, damaged, read_entries
+from convert.formats.torch_file.old_form import Place, is_legacy, read_legacy
+from convert.formats.torch_file.plain_values import load_plain
+from convert.formats.torch_file.strided import is_dense, last_element, read_strided
+from convert.formats.torch_file.tensors import StoredTensor
+from convert.formats.torch_file.unpickler import BoundedFile
+from convert.formats.zip_entries import Entry, damaged, open_archive, read_entries
 from convert.tensors import Tensors, as_bytes
 from transformer_spec import Faults, UserError
-
-__all__ = ["TorchFile", "open_torch_file", "open_torch_pickle", "write_torch_pickle"]
 
 REPEATED = 4
 SMALL = 1 << 20
@@ -92,10 +91,12 @@ def _fault(tensor: StoredTensor, place: Place | None, limit: int) -> str:
 
 def _read_zip(path: Path) -> tuple[Any, dict[str, Place]]:
     """The content, and where each storage lies; no tensor is read."""
-    entries = _entries(path)
-    if "byteorder" in entries and content_of(path, entries["byteorder"]) != b"little":
+    with open_archive(path, "file of torch.save") as archive:
+        entries = _entries(path, archive)
+    if "byteorder" in entries and _content(path, entries["byteorder"]) != b"little":
         raise UserError(f"{path} was written on a big-endian machine; re-save it")
-    content = load_restricted(io.BytesIO(content_of(path, entries["data.pkl"])), str(path))
+    program = _content(path, entries["data.pkl"])
+    content = load_plain(BoundedFile(io.BytesIO(program), len(program)), str(path))
     places = {
         name.removeprefix("data/"): Place(entry.start, entry.size, entry.crc)
         for name, entry in entries.items()
@@ -104,13 +105,21 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, Place]]:
     return content, places
 
 
-def _entries(path: Path) -> dict[str, Entry]:
+def _content(path: Path, entry: Entry) -> bytes:
+    """The bytes of a small entry; they are checked where it has a checksum."""
+    content = read_bytes(path, entry.start, entry.size)
+    if entry.crc not in (None, zlib.crc32(content)):
+        raise damaged(path, entry.name)
+    return content
+
+
+def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
     """Entry name without the archive's own folder -> entry; torch never compresses one.
 
     A CRC-32 of 0 means that torch was told to write none.
     """
     entries: dict[str, Entry] = {}
-    for name, entry in read_entries(path, "file of torch.save").items():
+    for name, entry in read_entries(path, archive).items():
         short = name.partition("/")[2]
         if entry.deflated:
             raise UserError(f"{path}: {name!r} is compressed, which torch.save never does")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
-from convert.formats import strided
-from convert.formats.torch_pickle import open_torch_file, open_torch_pickle, write_torch_pickle
+from convert.formats.torch_file import strided
+from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
+from convert.formats.torch_file.writer import write_torch_pickle
 from convert.tensors import Held
 from transformer_spec import UserError
 
@@ -115,7 +116,7 @@ class TestReading:
         program = (
             "import sys; sys.modules['torch'] = None\n"
             "from pathlib import Path\n"
-            "from convert.formats.torch_pickle import open_torch_pickle\n"
+            "from convert.formats.torch_file.reader import open_torch_pickle\n"
             f"print(open_torch_pickle(Path({str(path)!r})).read('x').tolist())"
         )
         result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

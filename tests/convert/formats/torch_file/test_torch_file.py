@@ -12,7 +12,7 @@ import pytest
 from pickle_cases import Calls, Storage, pickled, write_zip
 
 from convert.formats.content import Leaf, Namespace, is_array
-from convert.formats.torch_pickle import open_torch_file
+from convert.formats.torch_file.reader import open_torch_file
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch", reason="torch writes the pickles these tests read")

@@ -17,7 +17,8 @@ from convert.formats.msgpack import open_msgpack, write_msgpack
 from convert.formats.npz import open_npz, write_npz
 from convert.formats.orbax import open_orbax, write_orbax
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
-from convert.formats.torch_pickle import open_torch_file, open_torch_pickle, write_torch_pickle
+from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
+from convert.formats.torch_file.writer import write_torch_pickle
 from convert.tensors import Held
 from transformer_spec import UserError
 

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 from pickle_cases import tensor_pickle, write_zip
 
-from convert.formats.torch_pickle import open_torch_file, open_torch_pickle
+from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch", reason="the pickles name torch's functions")
@@ -64,7 +64,7 @@ class TestBombs:
     def test_a_namespace_whose_copies_are_merged_many_times(self, tmp_path):
         items = b"".join(b"X\x04\x00\x00\x00%04dK\x01" % i for i in range(5000))
         parts = b"cargparse\nNamespace\n)\x81}(" + items + b"uq\x00b" + b"h\x00b" * 9000
-        self.check(tmp_path, b"\x80\x02" + parts + b".", "repeats its parts")
+        self.check(tmp_path, b"\x80\x02" + parts + b".", "sets the attributes of")
 
     def test_messages_are_short(self, tmp_path):
         for content in (b"F" + b"\x1b[1m" * 9999 + b"\n.", b"ca\n" + b"b\r" * 9999 + b"\n."):
@@ -84,6 +84,22 @@ class TestBombs:
     )
     def test_deep_nesting(self, tmp_path, deep):
         self.check(tmp_path, b"\x80\x02" + deep + b".", "nested more than 100 deep")
+
+    def test_calls_of_calls_of_calls(self, tmp_path):
+        """Each is an argument of the next, a million deep."""
+        deep = b")" + b"\x85q\x010ctorch\nSize\nh\x01R" * (4 * WORD)
+        self.check(tmp_path, b"\x80\x02" + deep + b".", "nested more than 100 deep")
+
+    def test_a_tuple_of_itself_twice_as_a_key(self, tmp_path):
+        """Hashing it would take 2**60 steps."""
+        self.check(tmp_path, b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s.", "has the key a tuple")
+
+    def test_a_part_filed_under_a_large_number(self, tmp_path):
+        path = write_zip(tmp_path / "m.pt", b"\x80\x02]r\xff\xff\xff\x7f.")
+        tracemalloc.start()
+        assert open_torch_file(path).content == []
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+        tracemalloc.stop()
 
     def test_deep_tuples_as_keys(self, tmp_path):
         """Python would hash such a key by going down into it without end."""

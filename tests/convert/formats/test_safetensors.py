@@ -9,8 +9,7 @@ import pytest
 import safetensors.numpy
 from array_cases import assert_holds, various
 
-from convert.formats.safetensors import open_safetensors, write_safetensors
-from convert.formats.safetensors_header import DTYPES
+from convert.formats.safetensors import DTYPES, open_safetensors, write_safetensors
 from convert.tensors import Held, Joined
 from transformer_spec import UserError
 
@@ -71,13 +70,9 @@ class TestSafetensors:
             write_safetensors(tmp_path / "m", Lying({"x": np.ones(2)}))
         assert list(tmp_path.iterdir()) == []
 
-    def test_failure_while_writing_leaves_nothing(self, tmp_path):
-        class Failing(Held):
-            def read(self, name):
-                raise OSError(28, "No space left on device")
-
+    def test_failure_while_writing_leaves_nothing(self, tmp_path, on_a_full_disk):
         with pytest.raises(UserError, match="cannot write .*m: No space left on device"):
-            write_safetensors(tmp_path / "m", Failing(various()))
+            write_safetensors(tmp_path / "m", on_a_full_disk(various()))
         assert list(tmp_path.iterdir()) == []
 
 
@@ -108,13 +103,13 @@ class TestHeadersThatLie:
 
     def test_bytes_that_nobody_lists(self, tmp_path):
         path = write(tmp_path / "m", header(a=entry([2], 0, 2)), b"abc")
-        with pytest.raises(UserError, match="has 1 bytes that its header does not list"):
+        with pytest.raises(UserError, match="not fully covered"):
             open_safetensors(path)
 
     @pytest.mark.parametrize("length", [5, 2**40, 2**63, 2**64 - 1])
     def test_lengths_of_headers(self, tmp_path, length):
         path = write(tmp_path / "m", b"{}", length=length)
-        with pytest.raises(UserError, match=f"header should have {length} bytes, the file has 10"):
+        with pytest.raises(UserError, match="invalid header length|header too large"):
             open_safetensors(path)
 
     @pytest.mark.parametrize(
@@ -128,73 +123,60 @@ class TestHeadersThatLie:
         with pytest.raises(UserError, match="damaged or no safetensors file"):
             open_safetensors(write(tmp_path / "m", text))
 
-    @pytest.mark.parametrize("other", [b"3", b'{"dtype":"U8","shape":[4],"data_offsets":[0,4]}'])
-    def test_two_entries_of_one_name(self, tmp_path, other):
-        with pytest.raises(UserError, match="header names 'a' more than once"):
+    def test_two_entries_of_one_name(self, tmp_path):
+        """The library keeps the last; where their places differ the file is refused."""
+        other = b'{"dtype":"U8","shape":[3],"data_offsets":[1,4]}'
+        with pytest.raises(UserError, match="invalid offset"):
             open_safetensors(write(tmp_path / "m", TWICE % other, bytes(4)))
 
     @pytest.mark.parametrize(
-        ("entries", "message"),
+        "entries",
         [
-            ({"a": entry([2], 0, 2), "b": entry([2], 1, 3)}, "'b' at bytes 1 to 3 overlaps others"),
-            ({"a": entry([2], 0, 2), "b": entry([2], 0, 2)}, "overlaps others"),
-            ({"a": entry([1], 0, 1), "b": entry([1], 2, 3)}, "'b' .* leaves a gap before it"),
-            ({"a": entry([2], 1, 3)}, "'a' .* leaves a gap before it; expected to begin at 0"),
-            ({"a": entry([3], 0, 3), "b": entry([0], 1, 1)}, "'b' .* overlaps others"),
-            ({"a": entry([4], 0, 4)}, "is truncated: its header lists 4 bytes, it has 3"),
-            ({"a": entry([2**60], 0, 2**60)}, "is truncated"),
+            {"a": entry([2], 0, 2), "b": entry([2], 1, 3)},
+            {"a": entry([2], 0, 2), "b": entry([2], 0, 2)},
+            {"a": entry([1], 0, 1), "b": entry([1], 2, 3)},
+            {"a": entry([2], 1, 3)},
+            {"a": entry([3], 0, 3), "b": entry([0], 1, 1)},
+            {"a": entry([4], 0, 4)},
+            {"a": entry([2**60], 0, 2**60)},
         ],
     )
-    def test_places(self, tmp_path, entries, message):
-        with pytest.raises(UserError, match=message):
+    def test_places(self, tmp_path, entries):
+        """Overlaps, gaps, and a file that is shorter."""
+        with pytest.raises(UserError, match="invalid offset for tensor|not fully covered"):
             open_safetensors(write(tmp_path / "m", header(**entries), bytes(3)))
 
     @pytest.mark.parametrize(
-        ("wrong", "message"),
+        "wrong",
         [
-            (entry([3], 0, 2), r"uint8 \[3\] needs 3 bytes; its data_offsets \[0, 2\]"),
-            (entry([1], 0, 2, "F32"), r"float32 \[1\] needs 4 bytes"),
-            (entry([-2], 0, 2), "not made of whole numbers >= 0"),
-            (entry([2.0], 0, 2), "not made of whole numbers"),
-            (entry([True, 2], 0, 2), "not made of whole numbers"),
-            (entry(["2"], 0, 2), "not made of whole numbers"),
-            (entry(2, 0, 2), "its shape is no list of numbers"),
-            (entry("2", 0, 2), "its shape is no list of numbers"),
-            (entry([1] * 65 + [2], 0, 2), "66 numbers; at most 64"),
-            (entry([2**40, 2**40], 0, 2), "larger than any memory"),
-            (entry([2**63, 0], 0, 0), "not made of whole numbers"),
-            (entry([2], 2, 0), "no begin and end"),
-            (entry([2], -2, 0), "not made of whole numbers"),
-            (entry([2], 0.0, 2.0), "not made of whole numbers"),
-            (entry([2], 0, 10**300), "not made of whole numbers"),
-            (entry([2], 0, 2, "F4"), "it is 'F4'; readable: BOOL"),
-            (entry([2], 0, 2, ["U8"]), r"it is \['U8'\]; readable"),
-            ({"dtype": "U8", "shape": [2]}, "no dtype, shape and data_offsets"),
-            ({"dtype": "U8", "shape": [2], "data_offsets": [0]}, "no begin and end"),
-            ({"dtype": "U8", "shape": [2], "data_offsets": 2}, "no list of numbers"),
-            (3, "no dtype, shape and data_offsets"),
-            (None, "no dtype, shape and data_offsets"),
+            entry([3], 0, 2), entry([1], 0, 2, "F32"), entry([-2], 0, 2), entry([2.0], 0, 2),
+            entry([True, 2], 0, 2), entry(["2"], 0, 2), entry(2, 0, 2), entry("2", 0, 2),
+            entry([1] * 65 + [2], 0, 2), entry([2**40, 2**40], 0, 2), entry([2**63, 0], 0, 0),
+            entry([2], 2, 0), entry([2], -2, 0), entry([2], 0.0, 2.0), entry([2], 0, 10**300),
+            entry([2], 0, 2, ["U8"]), entry([2], 0, 2, "X"), {"dtype": "U8", "shape": [2]},
+            {"dtype": "U8", "shape": [2], "data_offsets": [0]},
+            {"dtype": "U8", "shape": [2], "data_offsets": 2}, 3, None,
         ],
-    )
-    def test_entries(self, tmp_path, wrong, message):
+    )  # fmt: skip
+    def test_entries(self, tmp_path, wrong):
         path = write(tmp_path / "m", header(a=wrong), bytes(2))
-        with pytest.raises(UserError, match=f"damaged header: 'a': .*{message}"):
+        with pytest.raises(UserError, match="m is truncated, damaged|cannot read .*m: 'a'"):
             open_safetensors(path)
 
-    def test_all_wrong_entries_at_once(self, tmp_path):
-        text = header(a=entry([-2], 0, 2), b=entry([2], 0, 2), c=entry([2], 0, 2, "X"))
-        with pytest.raises(UserError, match=r"2 faults\n  'a': .*\n  'c': "):
-            open_safetensors(write(tmp_path / "m", text, bytes(2)))
+    def test_all_types_that_numpy_lacks_at_once(self, tmp_path):
+        text = header(a=entry([4], 0, 2, "F4"), b=entry([2], 2, 4), c=entry([4], 4, 6, "F4"))
+        with pytest.raises(UserError, match=r"2 faults\n  'a': it is F4.*\n  'c': it is F4"):
+            open_safetensors(write(tmp_path / "m", text, bytes(6)))
 
     @pytest.mark.parametrize("metadata", ['{"a":3}', '{"a":null}', "[]", "3", '{"a":"\\ud800"}'])
     def test_metadata(self, tmp_path, metadata):
         path = write(tmp_path / "m", b'{"__metadata__":%s}' % metadata.encode())
-        with pytest.raises(UserError, match="__metadata__ is no mapping from text to text"):
+        with pytest.raises(UserError, match="damaged or no safetensors file"):
             open_safetensors(path)
 
     def test_names_that_are_no_text(self, tmp_path):
         text = b'{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
-        with pytest.raises(UserError, match=r"'\\ud800': .*surrogates not allowed"):
+        with pytest.raises(UserError, match="damaged or no safetensors file"):
             open_safetensors(write(tmp_path / "m", text))
 
     def test_what_is_odd_but_right(self, tmp_path):

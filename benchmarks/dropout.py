@@ -18,9 +18,9 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from flax_transformer.device import prepare_process as prepare_jax  # noqa: E402
+from flax_transformer.process import prepare_process as prepare_jax  # noqa: E402
 from flax_transformer.step import make_backend as make_jax  # noqa: E402
-from torch_transformer.device import prepare_process as prepare_torch  # noqa: E402
+from torch_transformer.process import prepare_process as prepare_torch  # noqa: E402
 from torch_transformer.step import make_backend as make_torch  # noqa: E402
 from training_recipe.backend import Backend  # noqa: E402
 from training_recipe.batching.batches import Batch  # noqa: E402
@@ -61,7 +61,7 @@ def backends(framework: str, size: str, device: str) -> dict[str, Backend]:
         model = fields | {"dropout": rate, "source_vocab_size": source, "target_vocab_size": target}
         settings = TrainingSettings(device=device, dropout_rng=rng)
         config = TransformerConfig(**model)
-        PREPARE[framework]()
+        PREPARE[framework](settings.device)
         made[kind] = MAKERS[framework](config, settings, first_state(config, settings))
     return made
 

@@ -64,12 +64,12 @@ def ours_jax(
     use_cores(threads)
     import jax
 
-    from flax_transformer.device import prepare_process
+    from flax_transformer.process import prepare_process
     from flax_transformer.step import make_backend
     from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
-    prepare_process()
+    prepare_process(settings.device)
     return f"jax {jax.__version__}", ours(make_backend, settings, config)
 
 
@@ -77,12 +77,12 @@ def ours_torch(
     config: TransformerConfig, dropout_rng: str, threads: int, dtype: str = "float32"
 ) -> tuple[str, Step]:
     version = torch_threads(threads)
-    from torch_transformer.device import prepare_process
+    from torch_transformer.process import prepare_process
     from torch_transformer.step import make_backend
     from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
-    prepare_process()
+    prepare_process(settings.device)
     return version, ours(make_backend, settings, config)
 
 

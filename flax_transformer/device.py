@@ -6,27 +6,10 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 
-from flax_transformer.compilation_cache import keep_compiled_programs
 from flax_transformer.model import Transformer
+from flax_transformer.process import find_device
 from flax_transformer.weights import load_weights
-from training_recipe.freed_memory import keep_freed_memory
-from transformer_spec import TransformerConfig, UserError, to_flax
-
-
-def prepare_process() -> None:
-    """Keep freed memory, and keep what is compiled for the next process."""
-    keep_freed_memory()
-    keep_compiled_programs()
-
-
-def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
-    try:
-        return jax.devices(None if name == "auto" else name)[0]
-    except RuntimeError:
-        present = sorted({device.platform for device in jax.devices()})
-        message = f"--device {name}: JAX sees only {', '.join(present)} on this machine"
-        raise UserError(message) from None
+from transformer_spec import TransformerConfig, to_flax
 
 
 @contextlib.contextmanager

@@ -15,11 +15,12 @@ from jaxtyping import Float, Int
 from convert.checkpoints import check_checkpoint
 from flax_transformer.adamw import adam_state, adamw
 from flax_transformer.decoding import decode
-from flax_transformer.device import find_device, numbers_of
+from flax_transformer.device import numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
+from flax_transformer.process import find_device
 from flax_transformer.processor import compiled
 from flax_transformer.weights import fill
 from training_recipe.backend import Checkpoint, StepResult

@@ -100,8 +100,8 @@ def programs(task: Task) -> Iterator[Program]:
     arguments = trained, frozen, (ids, ids, ids), np.uint32(1), 1
     gradients = backend.compiled_gradients
     yield Program("gradients", lambda: gradients.trace(*arguments), moments)
-    update, init = backend.compiled_update, backend.optimizer.init
-    state = jax.tree.map(lambda a: placed(a, everywhere), jax.eval_shape(init, trained))
+    update, state = backend.compiled_update, backend.optimizer.init
+    state = jax.tree.map(lambda a: placed(a, everywhere), jax.eval_shape(state, trained))
     optimizer = trained, state, trained, 1e-3
     yield Program("optimizer", lambda: update.trace(*optimizer), byte_count(frozen))
     yield Program("decoding", lambda: decoding_loop(backend, task, everywhere, divided), 0)

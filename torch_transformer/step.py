@@ -10,11 +10,11 @@ from torch import Tensor
 
 from convert.checkpoints import check_checkpoint
 from torch_transformer.decoding import decode
-from torch_transformer.device import find_device
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
 from torch_transformer.precision import products_in
+from torch_transformer.process import find_device
 from torch_transformer.weights import load_weights, tensors, weights
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
@@ -63,7 +63,6 @@ class TorchBackend:
         dtype = getattr(torch, settings.weight_dtype)
         self.network = Transformer.skeleton(config, dtype)
         self.averaged = Transformer.skeleton(config, dtype) if settings.ema_decay else None
-        self.trained: Tensors = {}
         self.restore(state)
 
     @property
@@ -141,8 +140,8 @@ class TorchBackend:
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
         load_weights(self.model, checkpoint.weights)
         load_weights(self.network, checkpoint.weights | checkpoint.raw)
-        self.network.to(self.device)
-        self.model.to(self.device)
+        for model in (self.model, self.network):
+            model.to(self.device)
         held = tensors(self.network)
         self.trained = {name: held[name] for name in trained_names(self.config)}
         self.__dict__.pop("optimizer", None)  # with its moments; made anew when it is needed

@@ -22,6 +22,7 @@ from transformer_spec.declarations import (
 from transformer_spec.errors import Faults
 
 BACKENDS = ("jax", "torch")
+RECIPES = Path(__file__).parents[1] / "recipes"
 in_run, in_model = in_group("run"), in_group("model")
 
 
@@ -33,7 +34,8 @@ class Invocation:
         "framework; a resumed run keeps its own unless told", "jax", choices=BACKENDS
     )
     recipe: str | None = in_run(
-        "TOML file of settings, its tables named as these groups; flags win", None
+        "a recipe by name, or a TOML file of settings, its tables named as these groups; flags win",
+        None,
     )
     preset: str | None = in_model(
         f"settings that go well together; none: {DICTIONARY_PRESET} for cmudict, {DATA_PRESET} for "
@@ -71,8 +73,20 @@ class Request:
     given: dict[str, Any]
 
 
+def recipe_file(given: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the program."""
+    path = Path(given)
+    own = RECIPES / f"{path.name.removesuffix('.toml')}.toml"
+    named = path.parent in (Path(), Path("recipes")) and own.is_file()
+    return own if named and not path.is_file() else path
+
+
 def read_recipe(path: Path, faults: Faults) -> dict[str, Any]:
     """The settings of a TOML file by name; what is wrong with it is added to ``faults``."""
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        faults.add(f"--recipe {path}: no such file; recipes that come with the program: {known}")
+        return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -132,7 +146,7 @@ def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
 
     What is wrong with a value is added to ``faults``.
     """
-    recipe = read_recipe(Path(flags["recipe"]), faults) if flags.get("recipe") else {}
+    recipe = read_recipe(recipe_file(flags["recipe"]), faults) if flags.get("recipe") else {}
     given = recipe | flags
     for name, value in given.items():
         fault = range_fault(ALL[name], value)

@@ -41,7 +41,7 @@ def run(request: Request) -> None:
     from twinformer.translating.diversification import diversify
 
     for name in {choose(request.backend, run)[0] for run in request.runs}:
-        prepare_process(name)
+        prepare_process(name, request.device)
     made = diversify(request, show_progress=True)
     for note in made.notes:
         print(note)

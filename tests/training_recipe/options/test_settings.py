@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
 from training_recipe.options.flags import parse
 from training_recipe.options.presets import PRESETS
-from training_recipe.options.request import ALL, INVOCATION, MODEL
+from training_recipe.options.request import ALL, INVOCATION, MODEL, RECIPES
 from training_recipe.options.settings import SETTINGS, TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.declarations import REQUIRED
@@ -85,7 +84,7 @@ class TestPrecedence:
         assert kinds == ("sentencepiece", "sentencepiece")
 
     def test_the_shipped_recipe(self):
-        recipe = Path(__file__).parents[3] / "recipes/cmudict.toml"
+        recipe = RECIPES / "cmudict.toml"
         assert parse(["--recipe", str(recipe)]).settings.data == "cmudict"
 
 

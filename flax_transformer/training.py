@@ -18,12 +18,12 @@ from convert.checkpoints import (
     write_flax_checkpoint,
 )
 from flax_transformer.adamw import adamw, adamw_numbers
+from flax_transformer.cpu.programs import compiled
 from flax_transformer.decoding import decode
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
-from flax_transformer.processor import compiled
 from flax_transformer.weights import fill, load_weights, skeleton, variables
 from training_recipe.backend import Hypothesis, Search, StepResult
 from training_recipe.batches import Batch
@@ -65,7 +65,7 @@ def objective(
     dropout: Dropout | None = None,
 ) -> Float[Array, ""]:
     """The loss summed over the real tokens of a batch."""
-    memory = model.encode(source, dropout)
+    memory = model.encoder_states(source, dropout)
     states = model.decoder_states(target_in, memory, source, dropout)
     states = states.reshape(-1, states.shape[-1])
     table, bias = model.output_table, model.decoder.finalFc.bias

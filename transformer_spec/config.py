@@ -9,7 +9,7 @@ import json
 import math
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformer_spec.errors import ConfigError, Faults
 
@@ -24,7 +24,9 @@ OUTPUT_BIASES = ("none", "trained", "frozen")
 TIED_EMBEDDINGS = ("none", "target_output", "all")
 
 
-def setting(help: str, *default: Any, choices: tuple[str, ...] = (), least: float | None = None):
+def setting(
+    help: str, *default: Any, choices: tuple[str, ...] = (), least: float | None = None
+) -> Any:
     """A dataclass field with its meaning; without a default the field must be given."""
     metadata = {"help": help, "choices": choices, "least": least}
     if default:
@@ -32,12 +34,17 @@ def setting(help: str, *default: Any, choices: tuple[str, ...] = (), least: floa
     return dataclasses.field(metadata=metadata)
 
 
+def derived(help: str, least: float | None = None) -> Any:
+    """A field that other fields decide where it is not given, or None; no config holds None."""
+    return setting(help, None, least=least)
+
+
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
     """An encoder-decoder Transformer (Vaswani et al. 2017, section 3) with its known variations.
 
-    ``None`` stands for the derived default that the field's help names and is replaced when the
-    config is made. All faults are raised together as one ``ConfigError``.
+    A field that is ``derived`` has the default that its help names from the moment that the config
+    is made. All faults are raised together as one ``ConfigError``.
     """
 
     source_vocab_size: int = setting("number of source tokens V_source", least=1)
@@ -53,8 +60,8 @@ class TransformerConfig:
         "post",
         choices=NORM_POSITIONS,
     )
-    final_norm: bool = setting(
-        "LayerNorm after the last layer of each half; default: only with pre", None
+    final_norm: bool = derived(
+        "LayerNorm after the last layer of each half; default: only with pre"
     )
     embedding_norm: bool = setting("LayerNorm on the sum of embedding and position", False)
     norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5)
@@ -71,8 +78,8 @@ class TransformerConfig:
     )
     position_offset: int = setting("position of the first token", 0, least=0)
     positions_skip_padding: bool = setting("count positions over non-padding tokens only", False)
-    embedding_scale: float = setting("factor on embeddings; default: sqrt(D)", None)
-    attention_scale: float = setting("factor on attention scores; default: 1/sqrt(D/H)", None)
+    embedding_scale: float = derived("factor on embeddings; default: sqrt(D)")
+    attention_scale: float = derived("factor on attention scores; default: 1/sqrt(D/H)")
     attention_bias: bool = setting("biases in fcQ, fcK, fcV, fcOut", True)
     ffn_bias: bool = setting("biases in fc1, fc2", True)
     output_bias: str = setting("bias of the output projection", "trained", choices=OUTPUT_BIASES)
@@ -88,9 +95,7 @@ class TransformerConfig:
     unk_id: int = setting("unknown token", 1, least=0)
     bos_id: int = setting("begin-of-sentence token", 2, least=0)
     eos_id: int = setting("end-of-sentence token", 3, least=0)
-    decoder_start_id: int = setting(
-        "first token fed to the decoder; default: bos_id", None, least=0
-    )
+    decoder_start_id: int = derived("first token fed to the decoder; default: bos_id", least=0)
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -114,6 +119,11 @@ class TransformerConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_dim // self.num_heads
+
+    @property
+    def drops_out(self) -> bool:
+        """Whether any rate of dropout is above 0."""
+        return max(self.dropout, self.attention_dropout, self.activation_dropout) > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, plain JSON types."""
@@ -154,20 +164,21 @@ class TransformerConfig:
 
 def _read_model_section(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError("does not exist; a model folder has a config.json") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"is not readable JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    sections = cast(dict[str, Any], content) if isinstance(content, dict) else {}
+    model, given = sections.get("model"), sections.get("format_version")
+    if not isinstance(model, dict):
         raise ConfigError("has no 'model' section; is it a twinformer config.json?")
-    if content.get("format_version") != FORMAT_VERSION:
-        given = content.get("format_version")
+    if given != FORMAT_VERSION:
         raise ConfigError(f"has format_version {given!r}; this program reads {FORMAT_VERSION}")
-    return content["model"]
+    return cast(dict[str, Any], model)
 
 
-def allowed_types(field: dataclasses.Field, hint: type) -> tuple[type, ...]:
+def allowed_types(field: dataclasses.Field[Any], hint: type) -> tuple[type, ...]:
     """The types that may be given: None too where it stands for a derived default."""
     return (hint, type(None)) if field.default is None else (hint,)
 

@@ -1,5 +1,5 @@
 # make train    install and train a pronunciation model (BACKEND=jax or torch)
-# make test     install and run the checks: ruff, pyright, import-linter, pytest
+# make test     install and run the checks: ruff, pyright, import-linter, vulture, pytest
 # make parity   print the table of differences between the twins
 # make bench    training, translation and start-up beside other libraries, about half an hour
 # make convert-bench   conversion beside cp, 12 GB of disk for a checkpoint of 4 GB
@@ -22,6 +22,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/vulture
 
 parity: $(VENV)/.dev
 	$(BIN)/python -m parity twins $(ARGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.turns import use_cores
-from training_recipe.batches import Batch
+from training_recipe.batching.batches import Batch
 from transformer_spec import TransformerConfig
 
 Product = Callable[[], object]

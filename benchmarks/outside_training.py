@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training_recipe.batches import Batch
+from training_recipe.batching.batches import Batch
 from transformer_spec import TransformerConfig
 
 Step = Callable[[Batch], object]

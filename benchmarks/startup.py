@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from convert.checkpoints import Checkpoint, write_torch_checkpoint  # noqa: E402
-from training_recipe.presets import DEFAULT_PRESET, PRESETS  # noqa: E402
-from training_recipe.vocabulary import build_vocabulary  # noqa: E402
+from training_recipe.options.presets import DICTIONARY_PRESET, PRESETS  # noqa: E402
+from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights  # noqa: E402
 
 IMPORTS = {"jax": "import jax.numpy, flax.nnx", "torch": "import torch"}
@@ -39,7 +39,7 @@ def untrained_model(folder: Path) -> Path:
     """A folder that translate.py takes: the default size, letters to words."""
     source = build_vocabulary("characters", ["abcdefghijklmnopqrstuvwxyz'-."])
     target = build_vocabulary("whitespace", [" ".join(f"P{number}" for number in range(39))])
-    fields: dict[str, Any] = PRESETS[DEFAULT_PRESET]["model"] | {
+    fields: dict[str, Any] = PRESETS[DICTIONARY_PRESET]["model"] | {
         "source_vocab_size": source.size,
         "target_vocab_size": target.size,
     }

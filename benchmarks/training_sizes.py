@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training_recipe.batches import Batch, BatchPlan
-from training_recipe.downloads import corpus_folder
-from training_recipe.text_files import read_parallel
+from training_recipe.batching.batches import Batch, BatchPlan
+from training_recipe.corpora.downloads import corpus_folder
+from training_recipe.corpora.text_files import read_parallel
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import Faults
 

@@ -36,8 +36,8 @@ def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
 
 def ours(backend: Any, model: Any) -> Translate:
     """The way that translate.py takes."""
-    from training_recipe.backend import Search
-    from training_recipe.decoding_batches import decode_all
+    from training_recipe.searching.batches import decode_all
+    from training_recipe.searching.search import Search
 
     search = Search(beam=BEAM, length_penalty=0.0, max_length=OUTPUT_LENGTH)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from convert.averaging import write_average
 from convert.conversion import carry, check_destination
 from convert.formats.atomic import written_aside
-from training_recipe.arguments import Parser
-from training_recipe.checkpoints import averaged_steps
-from training_recipe.run_folder import RunFolder
-from training_recipe.run_record import RunRecord
+from training_recipe.options.parser import Parser
+from training_recipe.runs.averages import averaged_steps
+from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError
 
 AVERAGE = "average"

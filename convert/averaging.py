@@ -10,8 +10,8 @@ from convert.checkpoints import FORMATS, open_weights
 from convert.folders import MODEL
 from convert.formats.safetensors import write_safetensors
 from convert.tensors import Tensors
-from training_recipe.averages import record_mean
-from training_recipe.checkpoints import damage
+from training_recipe.runs.averages import record_mean
+from training_recipe.runs.integrity import damage
 from transformer_spec import Faults, TransformerConfig, UserError
 
 

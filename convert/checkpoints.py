@@ -1,11 +1,11 @@
 """What is in a checkpoint folder, whichever backend wrote it: read, written and checked here only.
 
 torch: model.safetensors, optimizer.safetensors (exp_avg/NAME, exp_avg_sq/NAME, metadata count);
-jax: orbax/ (params, mu, nu under Flax names, count). Where the model has moving averages of the
-weights, the weights that training goes on from are beside the moments (raw/NAME; raw).
+jax: orbax/ (params under Flax names, and the opt_state of optax.adamw: count, mu, nu). Where the
+model has moving averages of the weights, the weights that training goes on from are beside the
+moments (raw/NAME; raw).
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,24 +31,10 @@ from convert.pipeline import Converted, check_source
 from convert.rules import ASIDE, Rule, rename
 from convert.tensors import Held, Subset, Tensors
 from convert.twins import Weights, torch_to_flax
+from training_recipe.backend import Checkpoint
 from transformer_spec import Faults, TransformerConfig, UserError
 
 FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Weights, both Adam moments and the optimizer's step count, under canonical names.
-
-    Without an optimizer the moments are empty and the count is 0. ``weights`` are what the model is
-    used by; ``raw`` are those that training goes on from, where they are others.
-    """
-
-    weights: dict[str, np.ndarray]
-    first_moments: dict[str, np.ndarray] = field(default_factory=dict)
-    second_moments: dict[str, np.ndarray] = field(default_factory=dict)
-    count: int = 0
-    raw: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -62,7 +48,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{folder} has no optimizer state: {missing} is missing or lacks it")
     canonical = _by_name(content)
     weights, first, second, raw = (_group(canonical, p) for p in ("", FIRST, SECOND, RAW))
-    return Checkpoint(weights, first, second, content.count, raw)
+    return Checkpoint(weights, first, second, content.count, raw, str(folder))
 
 
 def _by_name(content: Content) -> Tensors:
@@ -102,14 +88,14 @@ def check_checkpoint(
     checkpoint: Checkpoint,
     config: TransformerConfig,
     dtype: type | np.dtype | None = None,
-    label: str = "the checkpoint",
 ) -> None:
     """Raise one UserError that names every missing, extra, wrong-shape and wrong-dtype tensor.
 
     Without ``dtype`` any floating type is right. Moments are checked where there are any.
     """
     tensors = Held(_canonical(checkpoint))
-    check_tensors(tensors, canonical_rules_of(checkpoint, config), config, dtype, label)
+    rules = canonical_rules_of(checkpoint, config)
+    check_tensors(tensors, rules, config, dtype, checkpoint.label)
 
 
 def check_tensors(
@@ -167,7 +153,8 @@ def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     arrays |= _under(ORBAX.first, checkpoint.first_moments)
     arrays |= _under(ORBAX.second, checkpoint.second_moments)
     arrays |= _under(ORBAX.raw, checkpoint.raw)
-    write_orbax(folder / ORBAX_FOLDER, Held(arrays | {COUNT: np.array(checkpoint.count)}))
+    count = {ORBAX.count: np.array(checkpoint.count, np.int32)}
+    write_orbax(folder / ORBAX_FOLDER, Held(arrays | count))
 
 
 def _under(prefix: str, weights: Weights) -> dict[str, np.ndarray]:

@@ -39,6 +39,7 @@ class Conversion:
     exports: list[Rule]
     ledger: Ledger
     settings: dict | None
+    notes: list[str]
 
     @property
     def count(self) -> int | None:
@@ -54,11 +55,15 @@ def plan(options: argparse.Namespace) -> Conversion:
     source = read_import(options)
     wrapper, model = _target_map(options, source, target), _model(options, source)
     target = replace(target, wrapper=wrapper, model=model)
-    settings = _settings(target, source)
     canonical = Converted(source.content.tensors, source.rules)
-    exports = target_rules(target, source.config, canonical, source.origin)
-    dropped = source.dropped | _without_place(source.rules, exports, target)
-    return Conversion(source, target, exports, Ledger(source.rules, exports, dropped), settings)
+    settings = _settings(target, source)
+    export = target_rules(target, source.config, canonical, source.origin)
+    if settings and export.gone and target.family:
+        settings |= target.family.write_settings(source.config, None)
+    dropped = source.dropped | _without_place(source.rules, export.rules, target)
+    ledger = Ledger(source.rules, export.rules, dropped)
+    notes = [*source.notes, *export.notes, *(model.notes if model else [])]
+    return Conversion(source, target, export.rules, ledger, settings, notes)
 
 
 def _target_map(options: argparse.Namespace, source: Import, target: Target) -> dict[str, str]:
@@ -117,7 +122,7 @@ def describe(conversion: Conversion) -> list[str]:
     tensors = conversion.source.tensors
     target, _ = _converted(conversion, tensors)
     lines = plan_lines(conversion.ledger, tensors, target)
-    return [*lines, *conversion.source.notes, summary(conversion, "would convert")]
+    return [*lines, *conversion.notes, summary(conversion, "would convert")]
 
 
 def _converted(conversion: Conversion, tensors: Tensors) -> tuple[Tensors, AsDtype | None]:
@@ -144,7 +149,7 @@ def run(conversion: Conversion, dest: Path) -> str:
         folder.mkdir()
         source = Hashed(tensors, bar.update)
         warnings = _write(conversion, folder, source)
-    lines = [*conversion.source.notes, *warnings, summary(conversion, "converted")]
+    lines = [*conversion.notes, *warnings, summary(conversion, "converted")]
     lines[-1] += f"; every tensor is in {dest / 'conversion.json'}"
     model = conversion.target.model
     return "\n".join(lines + ([model.usage(dest)] if model else []))
@@ -217,7 +222,7 @@ def _heading(conversion: Conversion) -> dict[str, object]:
         "from": {"names": source.names, "container": source.content.container},
         "to": {"names": target.name, "container": target.container} | _stored(target),
         "optimizer_steps": conversion.count,
-        "notes": source.notes,
+        "notes": conversion.notes,
     }
 
 

@@ -14,11 +14,11 @@ from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
 from convert.formats.safetensors import open_safetensors
 from convert.formats.shards import INDEX_SUFFIX
-from convert.formats.torch_pickle import open_torch_pickle
-from convert.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, TORCH, Layout
+from convert.formats.torch_file.reader import open_torch_pickle
+from convert.layouts import BARE_ORBAX, COUNT, EARLIER_ORBAX, FLAX, ORBAX, TORCH, Layout
 from convert.nested import OptimizerPart, open_nested, open_optimizer
 from convert.tensors import Joined, Subset, Tensors
-from training_recipe.run_folder import RunFolder
+from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
 
 MODEL = "model.safetensors"
@@ -187,14 +187,19 @@ def _count(tensors: Tensors) -> int:
 
 def _open_orbax(path: Path) -> Content:
     tensors = open_orbax(path)
-    layout = ORBAX if any(name.startswith(ORBAX.weights) for name in tensors) else BARE_ORBAX
-    count = None
-    if COUNT in tensors and tensors[COUNT].shape == ():
-        count = _integer(tensors.read(COUNT), path)
-        tensors = Subset(tensors, [name for name in tensors if name != COUNT])
+    layout, count = _layout_of_orbax(tensors), None
+    if layout.count in tensors and tensors[layout.count].shape == ():
+        count = _integer(tensors.read(layout.count), path)
+        tensors = Subset(tensors, [name for name in tensors if name != layout.count])
     elif layout.has_moments(tensors) or layout.has_raw(tensors):
         raise UserError(f"{path} has optimizer moments but no step count")
     return Content(tensors, layout, count, "orbax")
+
+
+def _layout_of_orbax(tensors: Tensors) -> Layout:
+    if not any(name.startswith(ORBAX.weights) for name in tensors):
+        return BARE_ORBAX
+    return EARLIER_ORBAX if EARLIER_ORBAX.count in tensors else ORBAX
 
 
 def _integer(array: np.ndarray, path: Path) -> int:

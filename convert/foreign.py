@@ -99,28 +99,48 @@ class Origin:
             raise UserError(f"{path} is damaged: {error!r}; delete it to write without") from error
 
 
+@dataclass(frozen=True)
+class Export:
+    """The rules from canonical names to a family's.
+
+    ``gone`` names what was to be put back and was not kept: the names are then the usual ones.
+    """
+
+    rules: list[Rule]
+    gone: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.gone:
+            return []
+        return [f"written under the usual names: nothing was kept aside of {', '.join(self.gone)}"]
+
+
 def export_rules(
     family: Family,
     config: TransformerConfig,
     canonical: Tensors,
     origin: Origin | None,
     wrapper: Mapping[str, str] | None = None,
-) -> list[Rule]:
+) -> Export:
     """Canonical -> foreign names: those of the origin if it is this family's, else the usual ones.
 
-    A ``wrapper`` says which names the user wants, whatever the origin's were.
-    What the family holds beside our weights comes from what was kept aside, or is zeros.
+    A ``wrapper`` says which names the user wants, whatever the origin's were. Where a tensor that
+    was kept aside is gone, the names are the usual ones too: what the family's own library writes
+    of the config is whole without it.
     """
-    like = family.written(config, wrapper)
+    like, gone = family.written(config, wrapper), list[str]()
     restored = family.restores_names and not wrapper
     if restored and origin is not None and _fits(origin, family, canonical):
-        like = origin.source
+        aside = _aside(family.rules(config, origin.source))
+        gone = [name.removeprefix(ASIDE) for name in aside if name not in canonical]
+        like = like if gone else origin.source
     rules = reverse(family.rules(config, like))
-    rules = [_put_back(rule, canonical, like.tensors) for rule in rules]
+    rules = [_put_back(rule, canonical, like.tensors, family) for rule in rules]
     for prefix in (FIRST, SECOND):
         if any(name.startswith(prefix) for name in canonical):
             rules += reverse(_of_trained(family.rules(config, like), config, prefix))
-    return rules
+    return Export(rules, gone)
 
 
 def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:
@@ -129,13 +149,19 @@ def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:
     return origin.family == family.name and kept <= origin.tensors.keys()
 
 
-def _put_back(rule: Rule, canonical: Tensors, like: Tensors) -> Rule:
-    """A rule from ``aside/``, or one that makes zeros where nothing was kept."""
+def _aside(rules: list[Rule]) -> list[str]:
+    return [target for rule in rules for target in rule.targets if target.startswith(ASIDE)]
+
+
+def _put_back(rule: Rule, canonical: Tensors, like: Tensors, family: Family) -> Rule:
+    """A rule from ``aside/``; zeros where nothing was kept of what the family never reads."""
     if not (rule.sources and rule.sources[0].startswith(ASIDE)):
         return rule
     if rule.sources[0] in canonical:
         return replace(rule, reason=rule.reason.replace("kept aside", "put back", 1))
     name = rule.targets[0]
+    if name not in family.never_read:
+        raise UserError(f"{name} was not kept aside, and {family.name} cannot be written without")
     shape, dtype = like[name].shape, canonical[next(iter(canonical))].dtype
     reason = rule.reason.replace("kept aside", "zeros", 1)
     return Rule((), (name,), Constant(shape, dtype), reason)

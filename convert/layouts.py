@@ -18,13 +18,14 @@ COUNT = "count"
 
 
 class Layout(NamedTuple):
-    """Whose names are used, and the prefixes before weights, both moments and raw weights."""
+    """Whose names are used; the prefixes before weights, moments and raw weights; the count."""
 
     twin: str
     weights: str
     first: str
     second: str
     raw: str
+    count: str = COUNT
 
     @property
     def moments(self) -> tuple[str, str]:
@@ -50,7 +51,10 @@ class Layout(NamedTuple):
 
 TORCH = Layout("torch", "", FIRST, SECOND, RAW)
 FLAX = Layout("flax", "", "mu/", "nu/", "raw/")
-ORBAX = Layout("flax", "params.", "mu.", "nu.", "raw.")
+# The state of optax.adamw: a tuple whose first part is Adam's.
+ADAM = "opt_state.0."
+ORBAX = Layout("flax", "params.", f"{ADAM}mu.", f"{ADAM}nu.", "raw.", f"{ADAM}count")
+EARLIER_ORBAX = Layout("flax", "params.", "mu.", "nu.", "raw.")
 BARE_ORBAX = Layout("flax", "", "mu.", "nu.", "raw.")
 
 TwinRules = Callable[[TransformerConfig, Collection[str]], list[Rule]]

@@ -16,7 +16,7 @@ from convert.nested import OptimizerPart
 from convert.optimizer_states import Group, name_state, names_in
 from convert.rules import Rule
 from convert.tensors import Joined, Tensors
-from training_recipe.run_folder import read_json
+from training_recipe.files.json_files import read_json
 from transformer_spec import TransformerConfig, UserError, trained_names, weight_shapes
 
 BY_ORDER = (

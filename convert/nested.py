@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.formats.content import ContentFile, is_array
-from convert.formats.torch_pickle import open_torch_file
+from convert.formats.torch_file.reader import open_torch_file
 from convert.optimizer_states import is_optimizer_state
 from convert.tensors import Joined, Renamed, Tensors
 from transformer_spec import UserError

@@ -1,10 +1,8 @@
 """The command line of ``python -m convert``; the config's flags come from the config's fields."""
 
 import argparse
-import dataclasses
 import json
 import re
-import typing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,10 @@ from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from convert.folders import is_foreign
 from convert.targets import CONTAINERS, TARGETS
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec.config import DECLARATIONS
+from transformer_spec.declarations import Declaration
 
 DESCRIPTION = """Convert a model between the PyTorch and the Flax twin, or from another code's
 checkpoint. Nothing is changed in place, and every tensor is accounted for."""
@@ -42,7 +42,6 @@ EXAMPLES = """examples:
 """
 INSPECT = "inspect"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-CONFIG_FIELDS = dataclasses.fields(TransformerConfig)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,25 +136,18 @@ def _add_config_flags(result: argparse.ArgumentParser) -> None:
         "model config", "for a source without config.json; a config is never guessed from weights"
     )
     group.add_argument("--config", type=Path, metavar="FILE.json", help="these settings in a file")
-    hints = typing.get_type_hints(TransformerConfig)
-    for field in CONFIG_FIELDS:
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=field.metadata["help"],
-            **_argument(field, hints[field.name]),
-        )
+    for declared in DECLARATIONS.values():
+        default, text = argparse.SUPPRESS, declared.help
+        group.add_argument(declared.flag, default=default, help=text, **_argument(declared))
 
 
-def _argument(field: dataclasses.Field, annotation: Any) -> dict[str, Any]:
+def _argument(declared: Declaration) -> dict[str, Any]:
     """How argparse reads a field: a flag with its negation, a choice, or a number."""
-    kinds = set(typing.get_args(annotation) or (annotation,)) - {type(None)}
-    (kind,) = kinds
-    if kind is bool:
+    if declared.type is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if field.metadata["choices"]:
-        return {"choices": field.metadata["choices"]}
-    return {"type": kind, "metavar": "N" if kind is int else "X"}
+    if declared.choices:
+        return {"choices": declared.choices}
+    return {"type": declared.type, "metavar": "N" if declared.type is int else "X"}
 
 
 def given_config(options: argparse.Namespace, home: Path | None) -> TransformerConfig:
@@ -178,7 +170,7 @@ def given_config(options: argparse.Namespace, home: Path | None) -> TransformerC
 
 def config_flags(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of our config that --config and flags give, flags winning."""
-    flags = {f.name: getattr(options, f.name) for f in CONFIG_FIELDS if hasattr(options, f.name)}
+    flags = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     content = _read_json(options.config) if options.config else {}
     if "model" in content:
         content = TransformerConfig.load(options.config).to_dict()

@@ -157,37 +157,6 @@ class Split(Operation):
         return ((shapes[0][0] * self.parts, *shapes[0][1:]),)
 
 
-class Cut(Operation):
-    """One array cut in two before row ``at`` (a slice and what it leaves); the reverse joins."""
-
-    label = "cut"
-    reversed_label = "joined"
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def forward(self, *arrays: np.ndarray) -> Arrays:
-        (array,) = arrays
-        self.forward_shapes(array.shape)
-        return array[: self.at], array[self.at :]
-
-    def inverse(self, *arrays: np.ndarray) -> Arrays:
-        self.inverse_shapes(*(array.shape for array in arrays))
-        return (np.concatenate(_same_dtype(arrays)),)
-
-    def forward_shapes(self, *shapes: Shape) -> Shapes:
-        (shape,) = shapes
-        if not shape or shape[0] < self.at:
-            raise RuleError(f"shape {list(shape)} cannot be cut before row {self.at}")
-        return (self.at, *shape[1:]), (shape[0] - self.at, *shape[1:])
-
-    def inverse_shapes(self, *shapes: Shape) -> Shapes:
-        head, tail = shapes
-        if head[:1] != (self.at,) or head[1:] != tail[1:] or not tail:
-            raise RuleError(f"{list(head)} and {list(tail)} are not two parts cut at {self.at}")
-        return ((head[0] + tail[0], *head[1:]),)
-
-
 class Duplicate(Operation):
     """One array used in several places; the reverse ties them, which needs equal bytes."""
 

@@ -8,9 +8,9 @@ from convert.exports.ctranslate2_model import CTranslate2Model
 from convert.exports.ctranslate2_rules import ctranslate2_rules
 from convert.families.base import Family
 from convert.families.registry import FAMILIES
-from convert.foreign import Origin, export_rules
+from convert.foreign import Export, Origin, export_rules
 from convert.layouts import FLAX, ORBAX, TORCH, TWIN_RULES, Layout, training_rules
-from convert.rules import ASIDE, Rule, rename, reverse
+from convert.rules import ASIDE, rename, reverse
 from convert.tensors import Tensors
 from transformer_spec import TransformerConfig, UserError
 
@@ -78,13 +78,14 @@ def _number_format(options: argparse.Namespace) -> str | None:
 
 def target_rules(
     target: Target, config: TransformerConfig, canonical: Tensors, origin: Origin | None
-) -> list[Rule]:
+) -> Export:
     """Canonical names -> the target's: its import rules reversed."""
     if target.model is not None:
-        return ctranslate2_rules(config)
+        return Export(ctranslate2_rules(config))
     if target.family is not None:
         return export_rules(target.family, config, canonical, origin, target.wrapper)
     layout = target.layout
     rules = [rule.prefixed(layout.weights, "") for rule in TWIN_RULES[layout.twin](config, ())]
     rules += training_rules(layout, config, TORCH.has_moments(canonical), TORCH.has_raw(canonical))
-    return reverse(rules) + [rename(name, name) for name in canonical if name.startswith(ASIDE)]
+    kept = [rename(name, name) for name in canonical if name.startswith(ASIDE)]
+    return Export(reverse(rules) + kept)

@@ -22,8 +22,8 @@ from convert.formats.content import Placed
 from convert.formats.msgpack import write_msgpack
 from convert.formats.orbax import write_orbax
 from convert.formats.safetensors import write_safetensors, write_sharded
-from convert.formats.torch_pickle import write_torch_pickle
-from convert.layouts import COUNT, FIRST, SECOND
+from convert.formats.torch_file.writer import write_torch_pickle
+from convert.layouts import COUNT, FIRST, ORBAX, SECOND
 from convert.optimizer_states import Group, state_dict
 from convert.rules import ASIDE
 from convert.targets import Target
@@ -82,7 +82,7 @@ def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
 
 def _write_orbax(folder: Path, tensors: Tensors, count: int | None) -> None:
     if count is not None:
-        tensors = Joined(tensors.label, [tensors, Held({COUNT: np.array(count)})])
+        tensors = Joined(tensors.label, [tensors, Held({ORBAX.count: np.array(count, np.int32)})])
     write_orbax(folder / ORBAX_FOLDER, tensors)
 
 

@@ -23,8 +23,7 @@ from flax_transformer.layers import (
 )
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from training_recipe.attention import PLACES, layer_count
-from training_recipe.backend import AttentionWeights
+from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 
 PROJECTIONS = ("fcQ", "fcK")
 

@@ -24,8 +24,9 @@ from flax_transformer.decoding_state import (
 )
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.search import (
+from training_recipe.searching.search import (
+    Hypothesis,
+    Search,
     check_search,
     hypotheses,
     longest_output,

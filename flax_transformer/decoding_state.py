@@ -20,7 +20,7 @@ from flax_transformer.cpu.attention import transposed
 from flax_transformer.layers import KeyValueCache, never_empty, padding_mask
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from training_recipe.search import check_room
+from training_recipe.searching.search import check_room
 from transformer_spec import check_length
 
 Kept = tuple[Float[Array, "B H A K"], Float[Array, "B H K A"]]

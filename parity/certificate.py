@@ -21,7 +21,7 @@ from convert.formats.atomic import written_aside
 from convert.parallel import CORES
 from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
-from training_recipe.run_folder import json_text
+from training_recipe.files.json_files import json_text
 from transformer_spec import Faults, UserError
 
 CERTIFICATE = "certificate.json"

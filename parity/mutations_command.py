@@ -13,7 +13,7 @@ from typing import Any
 
 from parity.certificate import report_json
 from parity.needed import both_frameworks, exact_numbers
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import exit_status
 

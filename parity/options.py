@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from convert.options import size
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec import Faults
 
 DESCRIPTION = """Compare two models on this machine: every sub-step, the loss and every gradient in

@@ -8,8 +8,8 @@ from pathlib import Path
 from convert.folders import locate
 from parity.given import local_path
 from parity.inputs import Ids, Pair, batches_of, check_pair
-from training_recipe.text_files import read_lines
-from training_recipe.translation import load_vocabularies
+from training_recipe.corpora.text_files import read_lines
+from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import Faults, TransformerConfig, UserError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "source.spm", "vocab.json")

@@ -18,7 +18,7 @@ from typing import Any
 
 from parity.certificate import report_json
 from parity.tpu_report import text_of, verdict
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import exit_status
 
@@ -154,7 +154,7 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
 def config_of(source: Path | None) -> TransformerConfig:
     """The config of a run, a converted folder or a file; without one the base size."""
     if source is None:
-        from training_recipe.presets import PRESETS
+        from training_recipe.options.presets import PRESETS
 
         words = dict.fromkeys(("source_vocab_size", "target_vocab_size"), BASE_VOCABULARY)
         return TransformerConfig.from_dict(PRESETS["base"]["model"] | words)

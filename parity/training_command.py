@@ -13,8 +13,8 @@ from parity.certificate import report_json
 from parity.needed import both_frameworks
 from parity.options import check_picture
 from parity.training_task import Task, check_comparable, find_task, separate
-from training_recipe.arguments import Parser
-from training_recipe.run_record import library_versions
+from training_recipe.options.parser import Parser
+from training_recipe.runs.record import library_versions
 from transformer_spec import UserError
 from transformer_spec.errors import Faults, exit_status
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from parity.training import Curves, Step
-from training_recipe.run_folder import replace_file
+from training_recipe.files.writing import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

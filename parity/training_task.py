@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def find_task(given: str | None, rest: list[str]) -> Task:
 
 
 def _of_recipe(recipe: str | None, flags: list[str]) -> Task:
-    from training_recipe.command_line import parse
+    from training_recipe.options.flags import parse
     from training_recipe.preparation import prepare_new
 
     request = parse([*flags, *(("--recipe", recipe) if recipe else ())])
@@ -82,8 +82,8 @@ def _of_recipe(recipe: str | None, flags: list[str]) -> Task:
 
 def _of_run(path: Path) -> Task:
     from training_recipe.preparation import prepare_again
-    from training_recipe.run_folder import RunFolder
-    from training_recipe.run_record import RunRecord
+    from training_recipe.runs.folder import RunFolder
+    from training_recipe.runs.record import RunRecord
 
     folder = RunFolder.open(path)
     config = TransformerConfig.load(folder.config)
@@ -112,7 +112,7 @@ def check_comparable(settings: TrainingSettings, rates: Iterable[float]) -> None
 
 def separate(rest: list[str]) -> tuple[str | None, list[str]]:
     """The one word among train.py's flags that is no flag's value, and the flags."""
-    from training_recipe.command_line import parser
+    from training_recipe.options.flags import parser
 
     unknown = parser().parse_known_args(rest)[1]
     before = [None, *unknown]

@@ -3,7 +3,7 @@
 import argparse
 
 from parity.needed import both_frameworks
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec.errors import exit_status
 
 

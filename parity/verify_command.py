@@ -24,7 +24,7 @@ from parity.fingerprints import read_files, shown
 from parity.given import HUGGING_FACE, exists, local_path, path_and_flags
 from parity.needed import both_frameworks, progress
 from parity.plot import is_step
-from training_recipe.arguments import Parser
+from training_recipe.options.parser import Parser
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 

@@ -79,10 +79,18 @@ def _follow(said: str, texts: list[str]) -> list[str]:
     return printed.getvalue().splitlines()
 
 
-def quantized(source: str, home: str, texts: list[str], names: list[str]) -> dict[str, list[str]]:
-    """The lines that the exports of several quantizations give for some texts."""
-    options = {name: [source, f"{home}/{name}", "--quantization", name] for name in names}
-    return {name: _follow(_export(*given), texts) for name, given in options.items()}
+def quantized(
+    source: str, home: str, texts: list[str], names: list[str], options: dict[str, Any]
+) -> dict[str, list[Any]]:
+    """For the exports of several quantizations: what is said, the lines that the code in it gives
+    for some texts, and the outputs computed in float32 from what is stored.
+    """
+    answers = {}
+    for name in names:
+        said = _export(source, f"{home}/{name}", "--quantization", name)
+        outputs = translate(f"{home}/{name}", [list(text) for text in texts], **options)
+        answers[name] = [said, _follow(said, texts), outputs]
+    return answers
 
 
 def export_and_answer(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

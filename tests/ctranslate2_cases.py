@@ -11,7 +11,7 @@ import torch
 import torch_transformer
 from convert.formats.safetensors import write_safetensors
 from convert.tensors import Held
-from training_recipe.search import never_produced
+from training_recipe.searching.search import never_produced
 from transformer_spec import TransformerConfig, initial_weights
 
 Found = list[tuple[list[str], float]]

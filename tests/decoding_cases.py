@@ -12,7 +12,7 @@ import flax_transformer
 import torch_transformer
 from flax_transformer import decoding as flax_decoding
 from torch_transformer import decoding as torch_decoding
-from training_recipe.backend import Search
+from training_recipe.searching.search import Search
 from transformer_spec import TransformerConfig, to_flax, weight_shapes
 
 PLAIN = TransformerConfig(

@@ -11,8 +11,7 @@ from parity.cases import inputs, pairwise_configs
 from parity.inputs import Ids
 from parity.twins import Twins
 from torch_transformer import attention_weights as torch_weights
-from training_recipe.attention import PLACES, layer_count
-from training_recipe.backend import AttentionWeights
+from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 from transformer_spec import TransformerConfig, UserError
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -14,7 +14,7 @@ from benchmarks.translate import equal_share
 from benchmarks.translation_contenders import in_batches
 from benchmarks.translation_model import base_config, random_weights, sentences
 from benchmarks.turns import Contender, contenders, installed, ratios, take_turns
-from training_recipe.batches import BatchPlan
+from training_recipe.batching.batches import BatchPlan
 
 COUNTING = """
 def make(name, task):

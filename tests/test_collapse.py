@@ -8,7 +8,7 @@ from small_training import MAKERS, SETTINGS
 from training_cases import SMALL, metrics, run
 
 from parity.cases import config_of, inputs
-from training_recipe.collapse import collapse_notes, token_spread
+from twinformer.training.evaluation.collapse import collapse_notes, token_spread
 
 place, quick = training_fixtures.place, training_fixtures.quick
 REAL = np.array([[1, 1, 0], [1, 1, 1]], bool)

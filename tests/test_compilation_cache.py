@@ -7,7 +7,6 @@ import jax
 import pytest
 from translate_cases import python
 
-import train
 from flax_transformer import compilation_cache
 from flax_transformer.compilation_cache import (
     MOST_BYTES,
@@ -16,6 +15,7 @@ from flax_transformer.compilation_cache import (
     keep_compiled_programs,
     remove_old,
 )
+from twinformer import frameworks
 
 KNOWN = set(jax.config.values)
 OWN_SETTINGS = (
@@ -74,9 +74,9 @@ def test_the_second_process_compiles_nothing(home, tmp_path):
 def test_both_commands_keep_programs(monkeypatch):
     asked = []
     monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: asked.append(1))
-    train.import_backend("torch")
+    frameworks.prepare_process("torch", "cpu")
     assert asked == []
-    train.import_backend("jax")
+    frameworks.prepare_process("jax", "cpu")
     assert asked == [1]
 
 

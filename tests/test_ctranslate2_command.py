@@ -23,7 +23,7 @@ from convert.exports.ctranslate2_tokens import read_tokens, usage  # noqa: E402
 from convert.formats.safetensors import write_safetensors  # noqa: E402
 from convert.pipeline import Converted  # noqa: E402
 from convert.tensors import Held  # noqa: E402
-from training_recipe.vocabulary import build_vocabulary  # noqa: E402
+from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights, sinusoid_table  # noqa: E402
 
 runs = translate_cases.runs

@@ -25,7 +25,7 @@ from ctranslate2_cases import (  # noqa: E402
 from parity.cases import pairwise_configs  # noqa: E402
 from torch_transformer import Transformer  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
-from training_recipe.backend import Hypothesis, Search  # noqa: E402
+from training_recipe.searching.search import Hypothesis, Search  # noqa: E402
 
 CONFIGS = pairwise_configs()
 BEAM, PATIENCE = 3, 2

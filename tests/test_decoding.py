@@ -27,8 +27,7 @@ from flax_transformer import decoding as flax_decoding
 from flax_transformer import decoding_state as flax_state
 from torch_transformer import decoding as torch_decoding
 from torch_transformer import decoding_state as torch_state
-from training_recipe.backend import Search
-from training_recipe.search import longest_output, never_produced
+from training_recipe.searching.search import Search, longest_output, never_produced
 from transformer_spec import UserError, weight_shapes
 
 pytestmark = pytest.mark.usefixtures("float64", "quick")

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.decoding_batches import batches, within
-from training_recipe.translation import translate as translate_ids
+from training_recipe.searching.batches import batches, within
+from training_recipe.searching.search import Hypothesis, Search
 from transformer_spec import TransformerConfig
+from twinformer.translating.texts import translate as translate_ids
 
 
 def rows_32(length: int) -> int:

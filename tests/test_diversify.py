@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import diversify
-from training_recipe import diversification
-from training_recipe.diversification import (
+from training_recipe.options.settings import TrainingSettings
+from transformer_spec import UserError
+from twinformer.translating import diversification
+from twinformer.translating.diversification import (
     Kept,
     directions,
     new_pairs,
@@ -14,8 +16,6 @@ from training_recipe.diversification import (
     training_pairs,
     write_pairs,
 )
-from training_recipe.settings import TrainingSettings
-from transformer_spec import UserError
 
 REAL = [("a b", "A B"), ("c", "C"), ("c", "D"), ("e e", "E")]
 MODEL = {"hidden_dim": 8, "inner_dim": 8, "num_heads": 2, "max_length": 16}

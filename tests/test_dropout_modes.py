@@ -13,7 +13,7 @@ from flax_transformer.decoding import decode as flax_decode
 from parity.cases import config_of
 from parity.twins import Twins
 from torch_transformer.decoding import decode as torch_decode
-from training_recipe.backend import Search
+from training_recipe.searching.search import Search
 from transformer_spec import TransformerConfig, UserError
 
 RATES = {"dropout": 0.3, "attention_dropout": 0.2, "activation_dropout": 0.1}

@@ -27,7 +27,6 @@ from convert.families.m2m100 import M2M100
 from transformer_spec import sinusoid_table
 
 FAMILY = M2M100()
-TABLE = "model.encoder.embed_positions.weights"
 CASES = {
     "tied": {},
     "untied": {"tie_word_embeddings": False, "activation_function": "gelu"},
@@ -94,10 +93,6 @@ def test_older_files_hold_every_alias_and_the_positions(usual):
     }
     old = with_tensors(source, **state, **tables)
     assert_imported(FAMILY, model, old)
-    (rule,) = [r for r in FAMILY.rules(FAMILY.read_config(old).config, old) if TABLE in r.sources]
-    header = old.tensors[TABLE]
-    made = rule.operation.stand_in(header.shape, header.dtype).forward()[0]
-    assert np.abs(made - old.tensors.read(TABLE)).max() < 1e-7 and made.dtype == header.dtype
     shifted = {name: np.roll(table, 1, 0) for name, table in tables.items()}
     assert "not the sinusoids" in fault_of(import_source, FAMILY, with_tensors(old, **shifted))
 

@@ -22,7 +22,7 @@ import torch_transformer  # noqa: E402
 from convert.families.base import ASIDE, Source  # noqa: E402
 from convert.families.opennmt import OpenNMT  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
-from training_recipe.backend import Search  # noqa: E402
+from training_recipe.searching.search import Search  # noqa: E402
 from transformer_spec import TransformerConfig, UserError  # noqa: E402
 
 FAMILY = OpenNMT()

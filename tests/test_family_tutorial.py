@@ -13,7 +13,8 @@ from convert.__main__ import main
 from convert.checkpoints import load_weights_of
 from convert.families.tutorial import UNUSED
 from convert.formats.safetensors import write_safetensors
-from convert.formats.torch_pickle import open_torch_pickle, write_torch_pickle
+from convert.formats.torch_file.reader import open_torch_pickle
+from convert.formats.torch_file.writer import write_torch_pickle
 from convert.tensors import Held
 
 FORMS = ["first", "shared", "second"]

@@ -18,7 +18,7 @@ for module in {modules!r}:
 """
 
 TORCH, JAX = {"torch"}, {"jax", "jaxlib", "flax", "optax", "orbax"}
-ABOVE = {"torch_transformer", "flax_transformer", "parity", "train", "translate"}
+ABOVE = {"torch_transformer", "flax_transformer", "parity", "twinformer", "train", "translate"}
 
 CASES = {
     "transformer_spec": (
@@ -26,17 +26,21 @@ CASES = {
         TORCH | JAX | ABOVE | {"convert", "training_recipe"},
     ),
     "training_recipe": (
-        ["training_recipe.loop", "training_recipe.command_line", "training_recipe.scores"],
+        ["training_recipe.options.flags", "training_recipe.preparation", "training_recipe.backend"],
         TORCH | JAX | ABOVE | {"convert"},
     ),
     "convert": (["convert", "convert.__main__", "convert.checkpoints"], TORCH | JAX | ABOVE),
     "torch_transformer": (
-        ["torch_transformer", "torch_transformer.training"],
-        JAX | {"flax_transformer", "parity", "train", "translate"},
+        ["torch_transformer", "torch_transformer.step"],
+        JAX | {"flax_transformer", "parity", "twinformer", "train", "translate"},
     ),
     "flax_transformer": (
-        ["flax_transformer", "flax_transformer.training"],
-        TORCH | {"torch_transformer", "parity", "train", "translate"},
+        ["flax_transformer", "flax_transformer.step"],
+        TORCH | {"torch_transformer", "parity", "twinformer", "train", "translate"},
+    ),
+    "twinformer": (
+        ["twinformer", "twinformer.training.loop", "twinformer.translating.texts"],
+        TORCH | JAX | {"torch_transformer", "flax_transformer", "parity", "train", "translate"},
     ),
     "train": (["train"], TORCH | JAX | {"torch_transformer", "flax_transformer", "parity"}),
     "translate": (["translate"], TORCH | JAX | {"torch_transformer", "flax_transformer", "parity"}),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import training_fixtures
@@ -9,6 +10,7 @@ from numpy_backend import NumpyBackend
 from training_cases import SMALL, metrics, run
 
 from training_recipe.backend import StepResult
+from twinformer.training import loop
 
 place, whole = training_fixtures.place, training_fixtures.whole
 quick = training_fixtures.quick
@@ -47,6 +49,18 @@ class TestRunFolder:
         kept = [int(p.name.removeprefix("step_")) for p in (place / "runs/a/checkpoints").iterdir()]
         assert sorted(kept) == sorted({best, 12})
 
+    @pytest.mark.parametrize("minutes", [0, 0.5, 60])
+    def test_saves_by_the_clock_too(self, place, quick, monkeypatch, minutes):
+        """A step takes 20 seconds, so that half a minute is over with every second one."""
+        done = [0]
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: 20.0 * done[-1]))
+        rare = ["--save-every", "100", "--evaluate-every", "100", "--keep", "100"]
+        given = [*SMALL, *rare, "--save-minutes", str(minutes), "--name", "a"]
+        assert run("numpy", given, after_step=done.append) == 0
+        kept = sorted(path.name for path in (place / "runs/a/checkpoints").iterdir())
+        steps = [int(name.removeprefix("step_")) for name in kept]
+        assert steps == ([2, 4, 6, 8, 10, 12] if minutes == 0.5 else [12])
+
     def test_it_learns(self, place, quick, capsys):
         longer = ["--steps", "60", "--log-every", "60", "--evaluate-every", "60"]
         assert run("numpy", [*SMALL, *longer, "--name", "a"]) == 0
@@ -82,9 +96,9 @@ def test_results_are_read_only_at_log_steps(place, quick, monkeypatch):
 
     train_step = NumpyBackend.train_step
 
-    def lazy(self, batch, step, learning_rate, *more):
+    def lazy(self, batches, step, learning_rate):
         now[0] = step
-        result = train_step(self, batch, step, learning_rate, *more)
+        result = train_step(self, batches, step, learning_rate)
         return StepResult(OnDevice(result.loss_sum), result.tokens, OnDevice(result.gradient_norm))
 
     monkeypatch.setattr(NumpyBackend, "train_step", lazy)

@@ -16,7 +16,7 @@ from test_parity_compare import failed, write  # noqa: E402
 from parity.__main__ import main  # noqa: E402
 from parity.opening import open_side  # noqa: E402
 from parity.texts import read_texts  # noqa: E402
-from training_recipe.translation import load_vocabularies  # noqa: E402
+from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from tpu_cases import needs_libtpu
 
-from flax_transformer.training import JaxBackend
+from flax_transformer.step import JaxBackend
 from parity import tpu_command as tpu
 from parity.cases import config_of
 from parity.tpu_compile import asked, asked_faults, memory_of, too_large
 from parity.tpu_programs import OutlineBackend, Task, programs
 from parity.tpu_report import text_of, verdict
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, weight_shapes
 
 TINY = config_of({"num_heads": 3, "num_encoder_layers": 1, "num_decoder_layers": 1})

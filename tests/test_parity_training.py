@@ -10,8 +10,8 @@ from training_cases import SMALL, run, write_words
 import parity.training as training
 from parity.cases import config_of, inputs
 from parity.training_command import main
-from training_recipe.batches import Batch
-from training_recipe.settings import TrainingSettings
+from training_recipe.batching.batches import Batch
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import UserError
 
 ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}

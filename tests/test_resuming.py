@@ -22,7 +22,7 @@ from training_cases import (
     write_words,
 )
 
-from training_recipe import batches
+from training_recipe.batching import batches
 
 RESUMABLE = ("numpy", "torch", "jax")
 MOMENTS = {"numpy": range(1, 13), "torch": (1, 5, 8, 11), "jax": (5, 7)}
@@ -167,6 +167,24 @@ class TestResuming:
         write_words(place, count=61)
         assert run("numpy", ["--resume", "runs/a"]) == 2
         assert "not what runs/a began with" in capsys.readouterr().err
+
+    def test_from_another_folder(self, place, whole, quick, monkeypatch):
+        assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130
+        (place / "elsewhere").mkdir()
+        monkeypatch.chdir(place / "elsewhere")
+        assert run("numpy", ["--resume", "../runs/a"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+
+    def test_data_that_was_moved(self, place, whole, quick, capsys):
+        assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130
+        (place / "words.tsv").rename(place / "moved.tsv")
+        assert run("numpy", ["--resume", "runs/a"]) == 2
+        said = capsys.readouterr().err
+        assert str(place / "words.tsv") in said and "--data" in said
+        assert run("numpy", ["--resume", "runs/a", "--data", "moved.tsv"]) == 0
+        assert_same_run(place / "runs/a", whole("numpy"))
+        settings = json.loads((place / "runs/a/settings.json").read_text())["settings"]
+        assert settings["data"] == str(place / "moved.tsv")
 
     def test_other_batches_are_said_once(self, place, quick, capsys, monkeypatch):
         """As another version of the program may plan them; ``shapes`` are one fewer."""

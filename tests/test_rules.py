@@ -11,7 +11,6 @@ from convert.rules import (
     AddAxis,
     Constant,
     Copy,
-    Cut,
     Duplicate,
     Rule,
     RuleError,
@@ -82,12 +81,6 @@ def test_split(array, parts):
 
 
 @settings(deadline=None)
-@given(arrays(min_rank=1), st.data())
-def test_cut(array, data):
-    assert_invertible(Cut(data.draw(st.integers(0, len(array)))), array)
-
-
-@settings(deadline=None)
 @given(arrays(), st.integers(1, 4))
 def test_duplicate(array, copies):
     assert_invertible(Duplicate(copies), array)
@@ -112,15 +105,10 @@ class TestWorkedByHand:
         (fused,) = Split(3).reversed.forward(first, second, third)
         assert fused.tolist() == self.x.tolist()
 
-    def test_cut(self):
-        head, tail = Cut(1).forward(self.x)
-        assert (head.tolist(), tail.tolist()) == ([[0, 1]], [[2, 3], [4, 5]])
-
     def test_labels_of_both_directions(self):
-        labels = [(x.label, x.reversed.label) for x in (Split(2), Cut(1), Duplicate(2), AddAxis())]
+        labels = [(x.label, x.reversed.label) for x in (Split(2), Duplicate(2), AddAxis())]
         assert labels == [
             ("split", "fused"),
-            ("cut", "joined"),
             ("duplicated", "tied"),
             ("axis added", "axis removed"),
         ]
@@ -134,9 +122,6 @@ class TestRefusals:
             (Split(2).reversed, [np.zeros(2), np.zeros(2, np.float32)]),
             (Split(2), [np.zeros(3)]),
             (Split(2), [np.zeros(())]),
-            (Cut(4), [np.zeros(3)]),
-            (Cut(1).reversed, [np.zeros((1, 2)), np.zeros((1, 3))]),
-            (Cut(1).reversed, [np.zeros(()), np.zeros(())]),
             (Duplicate(2).reversed, [np.zeros(2), np.ones(2)]),
             (Duplicate(2).reversed, [np.zeros(2), -np.zeros(2)]),
             (AddAxis(0).reversed, [np.zeros((2, 1))]),

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from training_recipe.corpora import Example
-from training_recipe.scores import Scores, score
+from training_recipe.corpora.corpus import Example
 from transformer_spec.errors import UserError
+from twinformer.training.evaluation.scores import Scores, score
 
 
 def pronounce(*cases):

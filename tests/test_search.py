@@ -21,8 +21,13 @@ from decoding_cases import (
 
 from flax_transformer import decoding as flax_decoding
 from torch_transformer import decoding as torch_decoding
-from training_recipe.backend import Search
-from training_recipe.search import hypotheses, longest_output, never_produced, row_limits
+from training_recipe.searching.search import (
+    Search,
+    hypotheses,
+    longest_output,
+    never_produced,
+    row_limits,
+)
 from transformer_spec import UserError, weight_shapes
 
 pytestmark = pytest.mark.usefixtures("float64", "quick")

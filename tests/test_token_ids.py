@@ -9,13 +9,13 @@ import torch
 import flax_transformer
 import flax_transformer.decoding as flax_decoding
 import flax_transformer.model as flax_model
-import flax_transformer.training as flax_training
+import flax_transformer.step as flax_training
 import torch_transformer
 import torch_transformer.decoding as torch_decoding
 import torch_transformer.model as torch_model
-import torch_transformer.training as torch_training
+import torch_transformer.step as torch_training
 from parity.cases import config_of
-from training_recipe.backend import Search
+from training_recipe.searching.search import Search
 from transformer_spec import UserError
 
 CONFIG = config_of({"source_vocab_size": 11, "target_vocab_size": 13})

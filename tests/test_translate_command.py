@@ -11,9 +11,9 @@ import pytest
 import translate_cases
 from translate_cases import WORDS, WRITERS, make_run
 
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.translation import encode_texts
-from training_recipe.vocabulary import build_vocabulary
+from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.text.vocabulary import build_vocabulary
+from twinformer.translating.texts import encode_texts
 
 runs = translate_cases.runs
 run = translate_cases.run
@@ -84,13 +84,13 @@ class TestTexts:
         assert best[2] == "2\t0.0000\t" and best[6] == "5\t0.0000\t"
         _, sampled, _ = call(runs["torch"], "--file", tmp_path / "words", "--sample")
         assert len(sampled) == 5 and sampled[1:3] == ["", ""] and sampled[4] == ""
-        monkeypatch.setattr("torch_transformer.training.decode", None)
+        monkeypatch.setattr("torch_transformer.decoding.decode", None)
         assert call(runs["torch"], "", " ")[:2] == (0, ["", ""])
 
     def test_settings_reach_the_search(self, runs, call, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            "torch_transformer.training.decode",
+            "torch_transformer.decoding.decode",
             lambda model, source, search: [seen.append(search)] and [[Hypothesis([4], -1, -1)]],
         )
         beam = ("--beam", 3, "--length-penalty", -0.5, "--nbest", 2, "--max-length", 7)
@@ -189,7 +189,7 @@ class TestModels:
         shutil.copy(run / "checkpoints/step_00000010/model.safetensors", folder)
         assert call(folder, *WORDS) == call(run, *WORDS)
         status, _, said = call(folder, "a", "--checkpoint", 10)
-        assert status == 2 and "--checkpoint 10 needs a run folder" in said
+        assert status == 2 and "checkpoint 10 needs a run folder" in said
         shutil.rmtree(folder / "vocabulary")
         status, _, said = call(folder, "a")
         assert status == 2 and "without vocabularies a model reads no text" in said

@@ -9,9 +9,8 @@ import pytest
 import translate_cases
 from translate_cases import WRITERS, python
 
-import train
-import translate
 from transformer_spec import UserError
+from twinformer import frameworks
 
 runs = translate_cases.runs
 run = translate_cases.run
@@ -27,36 +26,34 @@ class TestBackends:
         def install(*names):
             used = []
 
-            def import_backend(name):
+            def twin(name, part=""):
                 if name not in names:
                     raise UserError(f"the backend {name} needs more")
                 used.append(name)
-                return name
 
-            monkeypatch.setattr(train, "import_backend", import_backend)
+            monkeypatch.setattr(frameworks, "twin", twin)
             return used
 
         return install
 
-    def test_the_writer_is_preferred(self, runs, installed, capsys):
+    def test_the_writer_is_preferred(self, runs, installed):
         used = installed("torch", "jax")
         for name in WRITERS:
-            translate.choose_backend(None, runs[name])
-        translate.choose_backend("jax", runs["torch"])
-        assert used == ["torch", "jax", "jax"] and capsys.readouterr().err == ""
+            assert frameworks.choose(None, runs[name]) == (name, [])
+        assert frameworks.choose("jax", runs["torch"]) == ("jax", [])
+        assert used == ["torch", "jax", "jax"]
 
-    def test_the_other_steps_in(self, runs, installed, capsys):
+    def test_the_other_steps_in(self, runs, installed):
         assert installed("torch") == []
-        assert translate.choose_backend(None, runs["jax"]) == "torch"
-        said = capsys.readouterr().err
-        assert said == "jax, which wrote the run, is not installed; using torch\n"
+        note = "jax, which wrote the run, is not installed; using torch"
+        assert frameworks.choose(None, runs["jax"]) == ("torch", [note])
         with pytest.raises(UserError, match="the backend jax needs more"):
-            translate.choose_backend("jax", runs["torch"])
+            frameworks.choose("jax", runs["torch"])
 
     def test_neither(self, runs, installed):
         installed()
         with pytest.raises(UserError, match=r"pip install 'twinformer\[torch\]' or pip install"):
-            translate.choose_backend(None, runs["jax"])
+            frameworks.choose(None, runs["jax"])
 
     def test_missing_framework_names_the_extra(self, runs, tmp_path):
         code = (
@@ -72,7 +69,7 @@ class TestBackends:
         assert finished.returncode == 2
         assert finished.stderr == (
             "error: the backend jax needs jax, which is not installed: "
-            "pip install 'twinformer[jax]', or choose the other --backend\n"
+            "pip install 'twinformer[jax]', or choose the other backend\n"
         )
 
 
@@ -80,7 +77,8 @@ class TestAttention:
     def test_both_backends_draw_what_the_model_looked_at(self, runs, call, tmp_path, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            "training_recipe.attention_plot.draw_map", lambda *given: seen.append(given) or set()
+            "twinformer.translating.attention_plot.draw_map",
+            lambda *given: seen.append(given) or set(),
         )
         for name in WRITERS:
             for kind in ("cross", "encoder", "decoder"):
@@ -108,7 +106,8 @@ class TestAttention:
     def test_an_output_cut_off_has_no_end(self, runs, call, tmp_path, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            "training_recipe.attention_plot.draw_map", lambda *given: seen.append(given) or set()
+            "twinformer.translating.attention_plot.draw_map",
+            lambda *given: seen.append(given) or set(),
         )
         arguments = "--attention", tmp_path / "x.png", "--max-length", 1, "--beam", 1
         lines = call(runs["torch"], "abc", *arguments)[1]
@@ -207,7 +206,7 @@ class TestCommandLine:
         def interrupted(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(translate, "load_backend", interrupted)
+        monkeypatch.setattr("torch_transformer.decoding.decode", interrupted)
         assert call(runs["torch"], "a")[0] == 130
 
     def test_standard_output_that_is_full_or_gone(self, runs, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from training_cases import SMALL, run, write_words
 
-from training_recipe import loop
+from twinformer.training import loop
 
 MADE: dict[str, Path] = {}
 

@@ -11,10 +11,10 @@ import pytest
 
 import translate
 from convert.checkpoints import Checkpoint, write_flax_checkpoint, write_torch_checkpoint
-from training_recipe.run_folder import RunFolder
-from training_recipe.run_record import RunRecord
-from training_recipe.settings import TrainingSettings
-from training_recipe.vocabulary import build_vocabulary
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.record import RunRecord
+from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, weight_shapes
 
 ROOT = Path(translate.__file__).parent

@@ -20,8 +20,7 @@ from torch_transformer.layers import (
     probabilities,
 )
 from torch_transformer.model import Transformer
-from training_recipe.attention import PLACES, layer_count
-from training_recipe.backend import AttentionWeights
+from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 
 PROJECTIONS = ("fcQ", "fcK")
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from torch_transformer.decoding_state import DecodingState, next_logits, reorder, start
 from torch_transformer.model import Transformer
-from training_recipe.backend import Hypothesis, Search
-from training_recipe.search import (
+from training_recipe.searching.search import (
+    Hypothesis,
+    Search,
     check_search,
     hypotheses,
     never_produced,

@@ -23,7 +23,7 @@ from torch_transformer.layers import (
     padding_mask,
 )
 from torch_transformer.model import Transformer
-from training_recipe.search import check_room
+from training_recipe.searching.search import check_room
 from transformer_spec import check_length
 
 

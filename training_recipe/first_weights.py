@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training_recipe.settings import TrainingSettings
+from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, initial_weights
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training_recipe.batches import (
+from training_recipe.batching.batches import (
     BatchPlan,
     IdPair,
     TextPair,
@@ -16,13 +16,13 @@ from training_recipe.batches import (
     encode_pairs,
     text_pairs,
 )
-from training_recipe.corpora import Corpus, Example, load_corpus
-from training_recipe.decoding_batches import ROOM
-from training_recipe.run_folder import RunFolder
-from training_recipe.settings import TrainingSettings
-from training_recipe.subwords import Recut
-from training_recipe.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
-from transformer_spec import TransformerConfig
+from training_recipe.batching.recutting import Recut
+from training_recipe.corpora.corpus import Corpus, Example, load_corpus
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.runs.folder import RunFolder
+from training_recipe.searching.batches import ROOM
+from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
+from transformer_spec import TransformerConfig, UserError
 
 EVALUATION_SHAPES = 3
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -68,7 +68,12 @@ def prepare_again(settings: TrainingSettings, run: RunFolder) -> Prepared:
     source = load_vocabulary(run.vocabulary, "source")
     target = load_vocabulary(run.vocabulary, "target")
     config = TransformerConfig.load(run.config)
-    return _prepare(settings, _read(settings), (source, target), config)
+    try:
+        corpus = _read(settings)
+    except UserError as error:
+        moved = f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
+        raise UserError(f"{error}; {moved}", error.faults) from None
+    return _prepare(settings, corpus, (source, target), config)
 
 
 def _read(settings: TrainingSettings) -> Corpus:
@@ -120,7 +125,7 @@ def _prepare(
             *notes,
             *valid_notes,
             *describe(corpus, both, plan),
-            *_accumulation(plan, settings.accumulate),
+            _epochs(plan, settings),
         ],
     )
 
@@ -146,7 +151,7 @@ def _plan(
         settings.batch_shapes,
         settings.seed,
         pad_id=config.pad_id,
-        decoder_start_id=config.decoder_start_id or 0,
+        decoder_start_id=config.decoder_start_id,
         eos_id=config.eos_id,
         vary=vary,
     )
@@ -179,9 +184,11 @@ def describe(corpus: Corpus, both: Vocabularies, plan: BatchPlan) -> list[str]:
     ]
 
 
-def _accumulation(plan: BatchPlan, batches: int) -> list[str]:
-    steps = plan.batches_per_epoch / batches
-    return [f"a step takes {batches} batches: {steps:,.1f} steps an epoch"] if batches > 1 else []
+def _epochs(plan: BatchPlan, settings: TrainingSettings) -> str:
+    batches, steps = settings.accumulate, settings.steps
+    an_epoch = plan.batches_per_epoch / batches
+    taken = f" of {batches} batches" if batches > 1 else ""
+    return f"{steps:,} steps{taken}, {an_epoch:,.1f} an epoch: {steps / an_epoch:,.1f} epochs"
 
 
 def default_run_path(settings: TrainingSettings, backend: str) -> Path:

@@ -1,12 +1,20 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
+import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(ValueError):
-    """A user's mistake; the message says what was given, what is allowed and what to do."""
+    """A user's mistake; the message says what was given, what is allowed and what to do.
+
+    ``faults`` lists what is wrong, an entry for each mistake; the message holds them all.
+    """
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = list(faults) or [message]
 
 
 class ConfigError(UserError):
@@ -28,10 +36,20 @@ class Faults:
 
     def raise_if_any(self, heading: str, error: type[UserError] = UserError) -> None:
         """Raise one ``error`` that lists every fault; do nothing where there is none."""
-        if len(self.messages) == 1:
-            raise error(f"{heading}: {self.messages[0]}")
-        if self.messages:
-            raise error(f"{heading}: {len(self.messages)} faults\n  " + "\n  ".join(self.messages))
+        if not self.messages:
+            return
+        count = f" {len(self.messages)} faults\n  " if len(self.messages) > 1 else " "
+        raise error(f"{heading}:{count}" + "\n  ".join(self.messages), self.messages)
+
+
+def closest(given: str, allowed: Iterable[str]) -> str:
+    """``; did you mean X?`` for the nearest allowed name, or nothing.
+
+    Dashes at the front bring nothing nearer.
+    """
+    names = {name.lstrip("-"): name for name in allowed}
+    near = difflib.get_close_matches(given.lstrip("-"), names, n=1, cutoff=0.65)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:

@@ -17,6 +17,16 @@ QUANTIZATIONS = (
     "float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16",
     "int8_bfloat16",
 )  # fmt: skip
+# What a translator does with such weights depends on the processor that it runs on.
+EXACT = 'Translator(..., compute_type="float32") computes with what is stored on every processor'
+ELSEWHERE = {
+    "int16": "CTranslate2 has products of int16 only in Intel's library MKL, which it uses on "
+    "Intel's processors; on others it makes these weights int8 when it loads them, with a warning, "
+    f"and translates as an int8 model does. {EXACT}",
+    "int8": "on processors without VNNI instructions, where CTranslate2 does not use Intel's "
+    "library MKL, sums inside products of int8 are cut off at 16 bits, and translations differ "
+    f"more than by rounding. {EXACT}",
+}
 # Our activation -> the member of ctranslate2.specs.Activation; identity is a gate of relu.
 ACTIVATIONS = {
     "relu": "RELU",
@@ -35,6 +45,12 @@ class CTranslate2Model:
     config: TransformerConfig
     tokens: Tokens
     quantization: str
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the stored numbers before they are used elsewhere."""
+        kind = self.quantization.partition("_")[0]
+        return [f"{self.quantization}: {ELSEWHERE[kind]}"] if kind in ELSEWHERE else []
 
     def usage(self, folder: Path) -> str:
         return usage(self.config, self.tokens, folder)

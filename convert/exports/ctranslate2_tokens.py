@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training_recipe.search import never_produced
-from training_recipe.translation import load_vocabularies, small_letters
-from training_recipe.vocabulary import CharacterVocabulary, SentencePieceVocabulary
-from training_recipe.vocabulary_kinds import SPECIAL_PIECES
+from training_recipe.searching.search import never_produced
+from training_recipe.text.model_vocabularies import load_vocabularies, small_letters
+from training_recipe.text.vocabulary import CharacterVocabulary, SentencePieceVocabulary
+from training_recipe.text.vocabulary_kinds import SPECIAL_PIECES
 from transformer_spec import TransformerConfig
 
 VOCABULARY = "vocabulary"

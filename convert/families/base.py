@@ -46,13 +46,15 @@ class Family(ABC):
 
     ``restores_names`` says whether imported weights leave under the names they came with; else
     they leave under those of ``written``. ``wrapped`` families lie inside a module of the user's,
-    whose names ``Source.wrapper`` gives.
+    whose names ``Source.wrapper`` gives. Tensors in ``never_read`` are in the family's files and
+    change nothing that its code computes: any numbers will do.
     """
 
     name: str
     containers: tuple[str, ...] = ()
     restores_names = True
     wrapped = False
+    never_read: frozenset[str] = frozenset()
 
     @abstractmethod
     def recognizes(self, source: Source) -> bool:

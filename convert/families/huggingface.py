@@ -101,20 +101,7 @@ class SinusoidCheck(Copy):
             raise RuleError(f"not the sinusoids of this model; they differ by up to {worst:.3g}")
         return arrays
 
-    def stand_in(self, shape: tuple[int, ...], dtype: np.dtype) -> Constant:
-        """What is written where no table was kept: the library uses one that it finds."""
-        return Sinusoids(self.config, shape, dtype)
-
-
-class Sinusoids(Constant):
-    """No array in, the table that the config stands for out."""
-
-    def __init__(self, config: TransformerConfig, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        super().__init__(shape, dtype)
-        self.config = config
-
-    def forward(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        return (stored_sinusoids(self.config, self.shape[0]).astype(self.dtype),)
+    inverse = forward
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Tutorial(Family):
     name = "tutorial"
     containers = ("pt", "safetensors")
     restores_names = False
+    never_read = frozenset({UNUSED})
 
     def recognizes(self, source: Source) -> bool:
         """Never by itself: the later form has the names of our own PyTorch twin."""

@@ -36,8 +36,8 @@ def check_shape(shape: Any, dtype: np.dtype) -> tuple[int, ...]:
 
 
 def shown(value: Any, limit: int = 120) -> str:
-    """A value of a file for a message, cut short."""
-    text = repr(value)
+    """A value of a file, or an error about one, for a message, cut short."""
+    text = str(value) if isinstance(value, Exception) and str(value) else repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
 
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from training_recipe.run_folder import partial_path, sync, sync_tree
+from training_recipe.files.writing import partial_path, sync, sync_tree
 from transformer_spec import UserError
 
 

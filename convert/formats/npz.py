@@ -4,31 +4,27 @@ Pickled Python objects inside are never read. A .npy file knows NumPy's own type
 and float8 would come back as nameless bytes, so they are refused both ways.
 """
 
-import ast
-import re
-import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 
-from convert.formats.arrays import check_shape, dtype_faults, file_size, shown, write_array
+from convert.formats.arrays import blocks, check_shape, dtype_faults, file_size, shown, write_array
 from convert.formats.atomic import written_aside
-from convert.formats.zip_entries import Entry, beginning, fill_from, read_entries
+from convert.formats.zip_entries import Entry, open_archive, read_entries
 from convert.tensors import Header, Tensors
-from transformer_spec import Faults
+from transformer_spec import Faults, UserError
 
-MAGIC = b"\x93NUMPY"
-MAX_HEADER = 10_000
-PLAIN_NUMBERS = re.compile(r"[<>|]?(b1|[iu][1248]|f[248]|c8|c16)")
-PLAIN_KINDS = "biufc"
+PLAIN = {np.dtype(code) for code in "?bhiqBHIQefdFD"}
+READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class Member(NamedTuple):
     """One array of an archive, its numbers from ``start`` of the entry to its end."""
 
-    entry: Entry
     start: int
     header: Header
     stored_dtype: np.dtype
@@ -41,22 +37,31 @@ class NpzFile(Tensors):
     def __init__(self, path: Path) -> None:
         file_size(path)
         self.path = path
+        self.archive = open_archive(path, ".npz file")
         self.members: dict[str, Member] = {}
         faults = Faults()
-        for name, entry in read_entries(path, ".npz file").items():
+        for name, entry in read_entries(path, self.archive).items():
             try:
-                self.members[_array_name(name)] = _member(path, entry)
-            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-                faults.add(f"{name!r}: {error}")
+                self.members[_array_name(name)] = _member(self.archive, entry)
+            except Exception as error:  # NumPy and zipfile raise nearly anything on damaged files
+                faults.add(f"{name!r}: {shown(error)}")
         faults.raise_if_any(f"cannot read {path}")
         super().__init__(str(path), {name: m.header for name, m in self.members.items()})
 
     def read(self, name: str) -> np.ndarray:
-        member = self.members[name]
-        flat = np.empty(member.header.size // member.stored_dtype.itemsize, member.stored_dtype)
-        fill_from(self.path, member.entry, member.start, flat)
-        array = flat.reshape(member.header.shape, order="F" if member.fortran else "C")
-        return np.ascontiguousarray(array, member.header.dtype).reshape(member.header.shape)
+        """The array, checked against the entry's CRC-32."""
+        member, header = self.members[name], self[name]
+        flat = np.empty(header.size // header.dtype.itemsize, member.stored_dtype)
+        try:
+            with self.archive.open(f"{name}.npy") as file:
+                file.read(member.start)
+                for block in blocks(flat.view(np.uint8)):
+                    block[:] = np.frombuffer(file.read(block.size), np.uint8)
+                file.read()
+        except Exception as error:
+            raise UserError(f"{self.path}: cannot read {name}.npy: {shown(error)}") from error
+        array = flat.reshape(header.shape, order="F" if member.fortran else "C")
+        return np.ascontiguousarray(array, header.dtype).reshape(header.shape)
 
 
 def open_npz(path: Path) -> Tensors:
@@ -70,49 +75,29 @@ def _array_name(entry: str) -> str:
     return entry.removesuffix(".npy")
 
 
-def _member(path: Path, entry: Entry) -> Member:
+def _member(archive: zipfile.ZipFile, entry: Entry) -> Member:
     """What a .npy file says of itself, checked against its size before anything is read."""
-    start = beginning(path, entry, MAX_HEADER + 12)
-    if start[:6] != MAGIC or start[6:7] not in (b"\x01", b"\x02", b"\x03"):
-        raise ValueError("it does not begin as a .npy file of version 1, 2 or 3 does")
-    wide = start[6] > 1
-    (length,) = struct.unpack_from("<I" if wide else "<H", start.ljust(12), 8)
-    begin = 12 if wide else 10
-    text = start[begin : begin + length]
-    if len(text) != length:
-        raise ValueError(f"its header should have {length} bytes; at most {MAX_HEADER} are read")
-    dtype, fortran, shape = _parsed(text.decode("utf-8" if start[6] == 3 else "latin-1"))
+    with archive.open(entry.name) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that Python 2 wrote it
+        version = npy.read_magic(file)
+        if version not in READ_HEADER:
+            raise ValueError(f"it is of version {version}, which is for records")
+        shape, fortran, dtype = READ_HEADER[version](file)
+        start = file.tell()
     header = Header(check_shape(shape, dtype), dtype.newbyteorder("="))
-    if begin + length + header.size != entry.size:
-        raise ValueError(
-            f"{header} needs {header.size} bytes; it has {entry.size - begin - length}"
-        )
-    return Member(entry, begin + length, header, dtype, fortran)
-
-
-def _parsed(text: str) -> tuple[np.dtype, bool, Any]:
-    """The header's dict; Python 2 wrote lengths as 10L."""
-    content = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())
-    if not isinstance(content, dict) or content.keys() != {"descr", "fortran_order", "shape"}:
-        raise ValueError("its header does not say descr, fortran_order and shape")
-    dtype, fortran = content["descr"], content["fortran_order"]
-    if not isinstance(dtype, str) or not PLAIN_NUMBERS.fullmatch(dtype):
+    if header.dtype not in PLAIN:
         raise ValueError(
             f"its type is {shown(dtype)}; only plain numbers are read, no Python objects, text, "
             "records or nameless bytes"
         )
-    if type(fortran) is not bool:
-        raise ValueError(f"its fortran_order is {shown(fortran)}")
-    return np.dtype(dtype), fortran, content["shape"]
-
-
-def _is_plain(dtype: np.dtype) -> bool:
-    return dtype.kind in PLAIN_KINDS and dtype.isbuiltin == 1
+    if header.size != entry.size - start:
+        raise ValueError(f"{header} needs {header.size} bytes; it has {entry.size - start}")
+    return Member(start, header, dtype, fortran)
 
 
 def write_npz(path: Path, tensors: Tensors) -> None:
     """Write a file that numpy.load reads, not packed; one array at a time is in memory."""
-    faults = dtype_faults(tensors, _is_plain, "NumPy's own numbers")
+    faults = dtype_faults(tensors, PLAIN.__contains__, "NumPy's own numbers")
     faults.raise_if_any("a .npz file cannot hold every array")
     with (
         written_aside(path) as aside,
@@ -120,10 +105,10 @@ def write_npz(path: Path, tensors: Tensors) -> None:
     ):
         for name in tensors:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array_header_1_0(file, _npy_header(tensors[name]))
+                npy.write_array_header_1_0(file, _npy_header(tensors[name]))
                 write_array(file, tensors, name)
 
 
 def _npy_header(header: Header) -> dict[str, Any]:
-    descr = np.lib.format.dtype_to_descr(header.dtype)
+    descr = npy.dtype_to_descr(header.dtype)
     return {"descr": descr, "fortran_order": False, "shape": header.shape}

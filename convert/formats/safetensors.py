@@ -1,36 +1,94 @@
 """The safetensors container: one file, or shards with an index.
 
-Reading and writing need no library. A file is the same, byte for byte, as the one the
-``safetensors`` library writes, except that the metadata's keys are sorted and not in random order.
+The ``safetensors`` library reads and checks headers; numbers are read from their places, since the
+pages that the library maps would stay in memory. Files are the same, byte for byte, as the library
+writes them (with several keys of metadata: sorted), but few arrays are in memory at a time.
 """
 
+import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import safetensors
 
-from convert.formats.arrays import read_array
+from convert.formats.arrays import check_shape, dtype_faults, file_size, read_array, read_bytes
 from convert.formats.atomic import all_or_nothing, written_aside
 from convert.formats.placing import place_arrays
-from convert.formats.safetensors_header import FileHeader, header_bytes
 from convert.formats.shards import INDEX_SUFFIX, index_text, open_shards, plan_shards, shard_name
-from convert.tensors import Subset, Tensors
+from convert.tensors import Header, Subset, Tensors
+from transformer_spec import Faults, UserError
 
 SHARD_SIZE = 5 * 10**9
+
+
+# In the order in which the library ranks them: a file holds the highest first.
+DTYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "F8_E4M3FNUZ": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "F8_E5M2FNUZ": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "I16": np.dtype(np.int16),
+    "U16": np.dtype(np.uint16),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I32": np.dtype(np.int32),
+    "U32": np.dtype(np.uint32),
+    "F32": np.dtype(np.float32),
+    "C64": np.dtype(np.complex64),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+RANKS = {name: rank for rank, name in enumerate(DTYPES)}
+METADATA = "__metadata__"
 
 
 class SafetensorsFile(Tensors):
     """One safetensors file, read with positioned reads so that no page of it stays mapped."""
 
     def __init__(self, path: Path) -> None:
-        header = FileHeader(path)
-        super().__init__(str(path), header.headers, header.metadata)
+        file_size(path)
+        try:
+            with safetensors.safe_open(path, "numpy") as file:
+                metadata = file.metadata()
+                slices = {name: file.get_slice(name) for name in file.offset_keys()}
+                said = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+        except (OSError, safetensors.SafetensorError) as error:
+            message = f"{path} is truncated, damaged or no safetensors file: {error}"
+            raise UserError(message) from error
+        super().__init__(str(path), _headers(path, said), metadata)
         self.path = path
-        self.start = header.start
-        self.offsets = header.offsets
+        (length,) = struct.unpack("<Q", read_bytes(path, 0, 8))
+        self.places: dict[str, int] = {}
+        end = 8 + length
+        for name, header in self.items():  # in the order of the file, which has no gaps
+            self.places[name], end = end, end + header.size
 
     def read(self, name: str) -> np.ndarray:
-        return read_array(self.path, self.start + self.offsets[name], self[name])
+        return read_array(self.path, self.places[name], self[name])
+
+
+def _headers(path: Path, said: Mapping[str, tuple[list[int], str]]) -> dict[str, Header]:
+    headers: dict[str, Header] = {}
+    faults = Faults()
+    for name, (shape, kind) in said.items():
+        if kind not in DTYPES:
+            faults.add(f"{name!r}: it is {kind}; readable: {', '.join(DTYPES)}")
+            continue
+        try:
+            headers[name] = Header(check_shape(shape, DTYPES[kind]), DTYPES[kind])
+        except ValueError as error:
+            faults.add(f"{name!r}: {error}")
+    faults.raise_if_any(f"cannot read {path}")
+    return headers
 
 
 def open_safetensors(path: Path) -> Tensors:
@@ -55,6 +113,26 @@ def _write_file(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None
         file.write(header)
         places = {name: len(header) + offsets[name] for name in tensors}
         place_arrays(file, tensors, places)
+
+
+def header_bytes(
+    headers: Mapping[str, Header], metadata: Mapping[str, str] | None
+) -> tuple[bytes, dict[str, int]]:
+    """The length, the JSON padded to 8 bytes, and where each array's bytes begin, in file order."""
+    faults = dtype_faults(headers, NAMES.__contains__, ", ".join(DTYPES))
+    faults.require(METADATA not in headers, f"{METADATA!r} is no possible name")
+    faults.raise_if_any("safetensors cannot hold every array")
+    ordered = sorted(headers, key=lambda name: (-RANKS[NAMES[headers[name].dtype]], name))
+    content: dict[str, Any] = {METADATA: dict(sorted(metadata.items()))} if metadata else {}
+    offsets, end = {}, 0
+    for name in ordered:
+        shape, dtype = headers[name]
+        offsets[name], end = end, end + headers[name].size
+        place = [offsets[name], end]
+        content[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": place}
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, offsets
 
 
 def write_sharded(

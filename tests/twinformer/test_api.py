@@ -1,0 +1,122 @@
+"""The library's front door: what is public, and that it does what the commands do."""
+
+import subprocess
+import sys
+
+import pytest
+from translate_cases import make_run
+
+import twinformer
+
+FRAMEWORKS = ("torch", "jax")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same weights as a run of each framework."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: make_run(folder / name, name) for name in FRAMEWORKS}
+
+
+def test_every_public_name_is_there():
+    for name in twinformer.__all__:
+        assert getattr(twinformer, name), name
+    assert set(twinformer.__all__) <= set(dir(twinformer))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        twinformer.trian  # noqa: B018
+
+
+def test_importing_it_imports_no_framework():
+    code = (
+        "import sys, twinformer; twinformer.Translator, twinformer.train, twinformer.UserError;"
+        "print([n for n in ('torch', 'jax', 'flax', 'matplotlib') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("backend", FRAMEWORKS)
+def test_load_gives_the_frameworks_own_model(runs, backend):
+    model = twinformer.load(runs["torch"], backend=backend)
+    assert type(model).__module__.partition("_")[0] == {"torch": "torch", "jax": "flax"}[backend]
+    assert twinformer.load(runs["jax"]).config == model.config
+    with pytest.raises(twinformer.UserError, match="choose torch or jax"):
+        twinformer.load(runs["jax"], backend="tensorflow")  # pyright: ignore
+
+
+class TestTranslator:
+    @pytest.mark.parametrize("backend", FRAMEWORKS)
+    def test_it_says_what_the_command_says(self, runs, backend, capsys):
+        from twinformer.commands.translate import main
+
+        texts = ["abcab", "ba", "", "cabbage"]
+        flags = ["--backend", backend, "--beam", "3", "--nbest", "3", "--scores"]
+        assert main([str(runs["torch"]), *texts, *flags]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        translate = twinformer.Translator(runs["torch"], backend=backend)
+        found = translate(texts, beam=3, nbest=3)
+        said = [
+            f"{number}\t{one.score:.4f}\t{one.text}"
+            for number, best in enumerate(found, 1)
+            for one in (best, *best.others)
+        ]
+        assert said == lines
+
+    def test_both_frameworks_say_the_same(self, runs):
+        one, other = (
+            twinformer.Translator(runs["torch"], backend=backend)(["abcab", "gag"], nbest=2)
+            for backend in FRAMEWORKS
+        )
+        for a, b in zip(one, other, strict=True):
+            assert (a.text, a.ended) == (b.text, b.ended)
+            assert a.score == pytest.approx(b.score, abs=1e-5)
+            assert [c.text for c in a.others] == [c.text for c in b.others]
+
+    def test_one_text_is_a_list_of_one(self, runs):
+        translate = twinformer.Translator(runs["torch"])
+        assert translate("abc") == translate(["abc"])
+        assert translate([]) == []
+
+    def test_samples_follow_the_seed(self, runs):
+        translate = twinformer.Translator(runs["torch"], backend="torch")
+        first, again, other = (translate("abcab", sample=True, seed=s) for s in (1, 1, 2))
+        assert first == again and first != other
+
+    def test_faults_are_named(self, runs):
+        translate = twinformer.Translator(runs["torch"])
+        with pytest.raises(twinformer.UserError, match="beam is 0") as raised:
+            translate("abc", beam=0, temperature=0.0)
+        assert len(raised.value.faults) == 2
+        with pytest.raises(twinformer.UserError, match="longer"):
+            translate("abc" * 10)
+        assert translate("abc" * 10, skip_long=True)[0].text == ""
+        with pytest.raises(twinformer.UserError, match="no checkpoint of step 7"):
+            twinformer.Translator(runs["torch"], checkpoint=7)
+        with pytest.raises(twinformer.UserError, match="does not exist"):
+            twinformer.Translator(runs["torch"] / "nowhere")
+
+
+class TestTrain:
+    SMALL = {
+        "hidden_dim": 8, "inner_dim": 8, "num_heads": 2, "num_encoder_layers": 1,
+        "num_decoder_layers": 1, "steps": 3, "batch_tokens": 64, "valid_examples": 2,
+        "test_examples": 2, "source_vocabulary": "characters", "target_vocabulary": "whitespace",
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("backend", FRAMEWORKS)
+    def test_a_table_becomes_a_run(self, backend, tmp_path, capsys):
+        table = tmp_path / "pairs.csv"
+        rows = [f"{a}{b},{a.upper()} {b.upper()}" for a in "abcdefg" for b in "abcdefg"]
+        table.write_text("Q,A\n" + "\n".join(rows) + "\n", encoding="utf-8")
+        run = twinformer.train(
+            data=table, columns=("Q", "A"), backend=backend, out=tmp_path / "run", **self.SMALL
+        )
+        assert run.folder == tmp_path / "run" and run.steps == 3
+        assert set(run.scores) == {"BLEU", "chrF"}
+        assert twinformer.Translator(run.folder)("ab")[0].text is not None
+
+    def test_every_fault_is_named(self):
+        with pytest.raises(twinformer.UserError) as raised:
+            twinformer.train(stepz=3, seed="x", beam=0)
+        assert len(raised.value.faults) == 3
+        assert "stepz" in str(raised.value) and "steps" in str(raised.value)

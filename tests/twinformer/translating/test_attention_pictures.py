@@ -1,0 +1,268 @@
+"""Attention as pictures: what the rows and columns are, what is drawn, in which script."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from training_recipe.searching.attention import AttentionWeights
+from training_recipe.searching.search import Hypothesis
+from training_recipe.text.vocabulary import build_vocabulary
+from transformer_spec import TransformerConfig, UserError
+from twinformer.translating import attention_plot, fonts
+from twinformer.translating.attention import Map, Pictures, attention_map, shown
+from twinformer.translating.attention_plot import axis_of, draw_map
+
+CONFIG = TransformerConfig(
+    source_vocab_size=9, target_vocab_size=9, hidden_dim=4, inner_dim=4, num_heads=2,
+    num_encoder_layers=1, num_decoder_layers=3, max_length=10,
+)  # fmt: skip
+LETTERS = build_vocabulary("characters", ["abc d"])
+WORDS = build_vocabulary("whitespace", ["AA BB CC DD EE"])
+BOTH = LETTERS, WORDS
+HANGUL = "한국어"
+KINDS = AttentionWeights._fields
+
+
+class Attending:
+    """A model's attention that is known: key K of query Q has the weight (Q + 1) / (K + 1)."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, source, target):
+        self.seen.append((source, target))
+        S, T = source.shape[1], target.shape[1]
+
+        def weights(layers, rows, columns):
+            share = np.arange(1, rows + 1)[:, None] / np.arange(1, columns + 1)
+            return np.broadcast_to(share, (layers, 1, 2, rows, columns))
+
+        return AttentionWeights(weights(3, T, S), weights(1, S, S), weights(3, T, T))
+
+
+def output(ids: list[int], ended: bool = True) -> Hypothesis:
+    return Hypothesis(ids, -1.0, -1.0, ended)
+
+
+class TestMaps:
+    @pytest.mark.parametrize(
+        ("kind", "layers", "rows", "columns"),
+        [
+            ("cross", 3, ["CC", "AA", "</s>"], ["a", "b", "\u2423", "</s>"]),
+            ("encoder", 1, ["a", "b", "\u2423", "</s>"], ["a", "b", "\u2423", "</s>"]),
+            ("decoder", 3, ["CC", "AA", "</s>"], ["<s>", "CC", "AA"]),
+        ],
+    )
+    def test_rows_and_columns(self, kind, layers, rows, columns):
+        attend, ids = Attending(), (LETTERS.encode("ab "), WORDS.encode("CC AA"))
+        found = attention_map(attend, kind, ids[0], output(ids[1]), BOTH, CONFIG)
+        assert (found.rows, found.columns) == (rows, columns)
+        assert found.weights.shape == (layers, 2, len(rows), len(columns))
+        assert found.weights[-1, 1, 2, 1] == 3 / 2
+        (source, target), pad = attend.seen[0], [0] * 5
+        assert source.tolist() == [[*ids[0], 3, 0, 0, 0, 0]]
+        assert target.tolist() == [[2, *ids[1], *pad]]
+
+    def test_the_longest_texts_fit(self):
+        source, written = LETTERS.encode("abcabcabc"), output(WORDS.encode("AA " * 10), False)
+        attend = Attending()
+        found = attention_map(attend, "cross", source, written, BOTH, CONFIG)
+        assert [array.shape for array in attend.seen[0]] == [(1, 10), (1, 10)]
+        assert found.rows == ["AA"] * 10 and len(found.columns) == 10
+
+    def test_an_empty_output_has_a_row(self):
+        found = attention_map(Attending(), "cross", [4], output([]), BOTH, CONFIG)
+        assert found.rows == ["</s>"]
+
+    def test_an_output_that_did_not_end_has_no_row_for_its_end(self):
+        written = output(WORDS.encode("CC AA"), ended=False)
+        found = attention_map(Attending(), "decoder", [4], written, BOTH, CONFIG)
+        assert (found.rows, found.columns) == (["CC", "AA"], ["<s>", "CC"])
+
+    def test_tokens_are_shown_as_they_are(self, tmp_path):
+        assert [shown(token) for token in ("a", " ", "\t", "\u200b")] == [
+            "a", "\u2423", "\\t", "\\u200b"
+        ]  # fmt: skip
+        assert [WORDS.token(index) for index in range(5)] == ["<pad>", "<unk>", "<s>", "</s>", "AA"]
+        pieces = build_vocabulary("sentencepiece", ["low lower lowest " * 20], 15)
+        assert [pieces.token(n) for n in range(4)] == ["<pad>", "<unk>", "<s>", "</s>"]
+        assert "".join(map(pieces.token, pieces.encode("low lower"))) == "\u2581low\u2581lower"
+
+
+def pictures(path, **changed):
+    given = {"kind": "cross", "attend": Attending(), "several": False} | changed
+    return Pictures(path, vocabularies=BOTH, config=CONFIG, **given)
+
+
+class TestPictures:
+    def test_one_file_or_one_for_each_text(self, tmp_path):
+        pictures(tmp_path / "one.png").draw(1, [4], output([4]))
+        several = pictures(tmp_path / "more.svg", several=True)
+        for number, ids in enumerate([[4], [], [5, 6]], 1):
+            several.draw(number, ids, output([4]))
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["more-1.svg", "more-3.svg", "one.png"]
+        assert several.notes() == ["no picture of line 2: the model was given no token"]
+
+    def test_a_file_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "out.png").mkdir()
+        with pytest.raises(UserError, match=r"cannot write .*out.png: "):
+            pictures(tmp_path / "out.png").draw(1, [4], output([4]))
+
+    @pytest.mark.parametrize(
+        ("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("PDF", b"%PDF")]
+    )
+    def test_formats(self, tmp_path, ending, start):
+        path = tmp_path / f"out.{ending}"
+        pictures(path).draw(1, [4, 5], output([4]))
+        assert path.read_bytes().startswith(start) and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """A function: the figure of a map, without writing it, and the characters no font has."""
+
+    def draw(found, title="a \u2192 A"):
+        seen = []
+        monkeypatch.setattr(
+            attention_plot, "replace_file", lambda path, write: seen.append(write.__closure__)
+        )
+        missing = draw_map(found, "cross", title, tmp_path / "out.png")
+        figures = [cell.cell_contents for cell in seen[0] if hasattr(cell.cell_contents, "axes")]
+        return figures[0], missing
+
+    return draw
+
+
+def random_map(layers, heads, rows, columns):
+    draw = np.random.default_rng(0)
+    return Map(draw.random((layers, heads, len(rows), len(columns))), rows, columns)
+
+
+class TestDrawing:
+    def test_a_panel_for_each_layer_and_head(self, drawn):
+        found = random_map(2, 3, ["$x$", "longer", "</s>"], ["a", "b"])
+        figure, missing = drawn(found, title="cost $5 and $6 \\alpha")
+        *panels, bar = sorted(figure.axes, key=lambda axes: "layer" not in axes.get_title())
+        assert missing == set() and bar.get_title() == ""
+        assert [axes.get_title() for axes in panels] == [
+            f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2, 3)
+        ]
+        for number, axes in enumerate(panels):
+            (image,) = axes.images
+            assert (image.get_array() == found.weights[number // 3, number % 3]).all()
+            assert image.get_clim() == (0, 1)
+            texts = {text.get_text(): text for text in axes.texts}
+            assert list(texts) == ["$x$", "longer", "</s>", "a", "b"]
+            assert not texts["$x$"].get_parse_math() and texts["longer"].get_rotation() == 0
+        first, last = panels[0].get_position(), panels[-1].get_position()
+        assert first.y0 > last.y1 and first.x1 < last.x0
+
+    def test_labels_stay_inside_and_apart(self, drawn):
+        tokens = [f"token{number}" for number in range(30)]
+        figure, _ = drawn(random_map(1, 2, tokens, tokens))
+        whole, renderer = figure.bbox, figure.canvas.get_renderer()
+        columns = []
+        for axes in figure.axes:
+            for text in axes.texts:
+                box = text.get_window_extent(renderer)
+                assert whole.x0 <= box.x0 and whole.y0 <= box.y0 and box.x1 <= whole.x1
+                columns += [box] if text.get_rotation() == 90 else []
+        assert len(columns) == 60 and not columns[0].overlaps(columns[1])
+
+    def test_many_tokens_and_panels_stay_within_bounds(self):
+        side = axis_of(["tokens"] * 512, panels=16)
+        assert side.inches * 16 <= attention_plot.LARGEST + 1e-9
+        assert side.font == attention_plot.SMALLEST_LABEL
+        assert side.font <= side.step * side.inches / 512 * attention_plot.INCH
+        assert len(side.shown) == -(-512 // side.step) and side.shown[1] == (side.step, "tokens")
+        small = axis_of(["a" * 40], panels=1)
+        assert small.labels == ["a" * 15 + "\u2026"] and small.step == 1
+
+
+@pytest.fixture
+def hangul(tmp_path_factory):
+    """A font file whose only glyphs, squares, are those of three syllables."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    for number, point in enumerate([(100, 0), (100, 800), (900, 800), (900, 0)]):
+        (pen.lineTo if number else pen.moveTo)(point)
+    pen.closePath()
+    names = [".notdef", *(f"uni{ord(letter):04X}" for letter in HANGUL)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(letter): f"uni{ord(letter):04X}" for letter in HANGUL})
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 100)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Three Syllables", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    path = tmp_path_factory.mktemp("fonts") / "three.ttf"
+    builder.save(path)
+    return str(path)
+
+
+class TestFonts:
+    @pytest.fixture(autouse=True)
+    def nothing_remembered(self):
+        for remembered in (fonts.installed, fonts.characters_of):
+            remembered.cache_clear()
+        yield
+        for remembered in (fonts.installed, fonts.characters_of):
+            remembered.cache_clear()
+
+    def test_fonts_are_looked_for_once(self, monkeypatch, hangul):
+        from matplotlib import font_manager
+
+        searches, known = [], font_manager.fontManager.ttflist
+        found = lambda: searches.append(1) or [hangul]  # noqa: E731
+        monkeypatch.setattr(font_manager, "findSystemFonts", found)
+        counts = []
+        for _ in range(3):
+            assert fonts.families_for([HANGUL])[1] == set()
+            counts.append(sum(entry.fname == hangul for entry in known))
+        assert searches == [1] and counts == [1, 1, 1]
+
+    def test_what_is_missing_is_named_and_never_warned_of(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(fonts, "installed", lambda: [])
+        found = random_map(1, 1, list(HANGUL), ["a"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            missing = draw_map(found, "cross", "a", tmp_path / "out.png")
+        assert missing == set(HANGUL) and (tmp_path / "out.png").exists()
+        said = pictures(tmp_path / "x.png")
+        said.missing |= missing
+        (note,) = said.notes()
+        assert note.startswith(f"no font here has {' '.join(sorted(HANGUL))}, which are drawn as")
+
+    def test_a_font_that_has_them_is_found_and_drawn_with(self, monkeypatch, hangul, drawn):
+        from matplotlib import font_manager
+
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [hangul])
+        figure, missing = drawn(random_map(1, 1, list(HANGUL), ["a"]), title=HANGUL)
+        assert missing == set()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            figure.canvas.draw()
+
+    def test_plain_fonts_that_have_most_are_taken(self, monkeypatch):
+        held = {"A-Bold.ttf": "xyz", "B.ttf": "x", "C.ttf": "xy", "D.ttf": "zy", "none": ""}
+        monkeypatch.setattr(fonts, "characters_of", lambda path: set(held[path]))
+        monkeypatch.setattr(fonts, "installed", lambda: ["B.ttf", "C.ttf", "D.ttf", "none"])
+        assert list(fonts.chosen(set("xyz"))) == ["C.ttf", "D.ttf"]
+        assert list(fonts.chosen(set("xyzw"))) == ["C.ttf", "D.ttf"]
+        assert list(fonts.chosen(set())) == []
+
+    def test_the_order_of_fonts_and_files_that_are_none(self, monkeypatch, tmp_path, hangul):
+        from matplotlib import font_manager
+
+        names = ["a-Bold.ttf", "z-Regular.ttf", "b-Italic.otf"]
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: names)
+        assert fonts.installed() == ["z-Regular.ttf", "a-Bold.ttf", "b-Italic.otf"]
+        (tmp_path / "broken.ttf").write_bytes(b"no font")
+        assert fonts.characters_of(str(tmp_path / "broken.ttf")) == set()
+        assert fonts.characters_of(hangul) == set(HANGUL)

@@ -1,0 +1,1 @@
+"""Pairs of token ids into batches of few shapes."""

@@ -1,0 +1,1 @@
+"""Pairs of texts: files, tables, named corpora and the pronouncing dictionary."""

@@ -1,0 +1,1 @@
+"""What a user may ask of training: settings declared once, presets, recipe files, flags."""

@@ -1,0 +1,40 @@
+"""Command lines of which a mistake is one message, and which name the flag that was meant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from training_recipe.options.usual_names import meant
+from transformer_spec import UserError
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help of 100 columns, texts beside their flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is a UserError instead of the end of the process."""
+
+    given: tuple[str, ...] = ()
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse does; the words are kept for what ``error`` says."""
+        self.given = tuple(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a UserError; of unknown flags it says what they are called here."""
+        hints = ""
+        if message.startswith(("unrecognized arguments", "the following arguments are required")):
+            hints = "".join(map(self._hint, dict.fromkeys(self.given)))
+        raise UserError(message + hints if hints else f"{message}; see --help")
+
+    def _hint(self, word: str) -> str:
+        flag, known = word.split("=")[0], self._option_string_actions
+        near = meant(flag, known) if flag[:1] == "-" and flag not in known else ""
+        return near.replace("; ", f"; for {flag} ", 1)

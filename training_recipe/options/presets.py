@@ -1,0 +1,73 @@
+"""Settings that go well together, as plain data in the form of a recipe: table, setting, value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training_recipe.corpora.named import CMUDICT
+
+DICTIONARY_PRESET, DATA_PRESET = "tiny", "small"
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Sized for the built-in dictionary on two CPU cores: a few minutes, short words, no dropout
+    # because so few passes over the data do not overfit.
+    "tiny": {
+        "model": {
+            "hidden_dim": 128,
+            "inner_dim": 256,
+            "num_heads": 4,
+            "num_encoder_layers": 2,
+            "num_decoder_layers": 2,
+            "max_length": 64,
+            "norm_position": "pre",
+            "tied_embeddings": "target_output",
+            "dropout": 0.0,
+        },
+        "optimisation": {
+            "steps": 2600,
+            "batch_tokens": 1024,
+            "batch_shapes": 5,
+            "peak_lr": 3e-3,
+            "warmup_steps": 260,
+            "schedule": "linear",
+        },
+        "evaluation": {"evaluate_every": 1300, "valid_examples": 300, "beam": 5},
+        "run": {"save_every": 1300},
+    },
+    "small": {
+        "model": {
+            "hidden_dim": 256,
+            "inner_dim": 1024,
+            "num_heads": 4,
+            "num_encoder_layers": 3,
+            "num_decoder_layers": 3,
+            "max_length": 128,
+            "norm_position": "pre",
+            "tied_embeddings": "target_output",
+        },
+        "optimisation": {
+            "steps": 20000,
+            "batch_tokens": 2048,
+            "peak_lr": 1e-3,
+            "warmup_steps": 1000,
+            "schedule": "cosine",
+        },
+    },
+    # The base model of Vaswani et al. 2017, table 3.
+    "base": {
+        "model": {
+            "hidden_dim": 512,
+            "inner_dim": 2048,
+            "num_heads": 8,
+            "num_encoder_layers": 6,
+            "num_decoder_layers": 6,
+            "max_length": 512,
+        },
+        "optimisation": {"peak_lr": 7e-4, "warmup_steps": 4000},
+    },
+}
+
+
+def preset_for(data: str) -> str:
+    """The preset of a data set where none is named: only the dictionary has one tuned to it."""
+    return DICTIONARY_PRESET if data == CMUDICT else DATA_PRESET

@@ -1,0 +1,227 @@
+"""What a user asks of ``train.py``: settings gathered from flags, recipe, preset and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from training_recipe.options.presets import DATA_PRESET, DICTIONARY_PRESET, PRESETS, preset_for
+from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
+from training_recipe.options.usual_names import meant
+from transformer_spec import ConfigError, TransformerConfig
+from transformer_spec.declarations import (
+    REQUIRED,
+    Declaration,
+    declarations,
+    in_group,
+    range_fault,
+    read_value,
+)
+from transformer_spec.errors import Faults
+
+BACKENDS = ("jax", "torch")
+RECIPES = Path(__file__).parents[1] / "recipes"
+in_run, in_model = in_group("run"), in_group("model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Invocation:
+    """What belongs to one command and not to the run it makes or continues."""
+
+    backend: str = in_run(
+        "framework; a resumed run keeps its own unless told", "jax", choices=BACKENDS
+    )
+    recipe: str | None = in_run(
+        "a recipe by name, or a TOML file of settings, its tables named as these groups; flags win",
+        None,
+    )
+    preset: str | None = in_model(
+        f"settings that go well together; none: {DICTIONARY_PRESET} for cmudict, {DATA_PRESET} for "
+        "other data",
+        None,
+        choices=tuple(PRESETS),
+    )
+    name: str | None = in_run("the run is written to runs/NAME", None)
+    out: str | None = in_run("run folder, instead of runs/NAME", None)
+    resume: str | None = in_run("run folder to go on with", None)
+    from_step: int | None = in_run(
+        "with --resume: the checkpoint to go on from; none: the newest", None, least=0
+    )
+
+
+INVOCATION = declarations(Invocation)
+# Vocabulary sizes come from the vocabularies, token numbers are the vocabularies' own.
+FIXED_FIELDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
+MODEL: dict[str, Declaration] = {
+    name: declaration
+    for name, declaration in declarations(TransformerConfig).items()
+    if name not in (*FIXED_FIELDS, "source_vocab_size", "target_vocab_size")
+}
+ALL: dict[str, Declaration] = {**INVOCATION, **SETTINGS, **MODEL}
+IN_RECIPES = {name: d for name, d in ALL.items() if name not in INVOCATION or name == "preset"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Everything asked for, checked; ``given`` holds only what flags and recipe said."""
+
+    invocation: Invocation
+    settings: TrainingSettings
+    model: dict[str, Any]
+    given: dict[str, Any]
+
+
+def recipe_file(given: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the program."""
+    path = Path(given)
+    own = RECIPES / f"{path.name.removesuffix('.toml')}.toml"
+    named = path.parent in (Path(), Path("recipes")) and own.is_file()
+    return own if named and not path.is_file() else path
+
+
+def read_recipe(path: Path, faults: Faults) -> dict[str, Any]:
+    """The settings of a TOML file by name; what is wrong with it is added to ``faults``."""
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        faults.add(f"--recipe {path}: no such file; recipes that come with the program: {known}")
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        faults.add(f"--recipe {path} cannot be read: {error}")
+        return {}
+    return flatten(tables, f"{path}: ", faults)
+
+
+def flatten(tables: dict[str, Any], where: str, faults: Faults) -> dict[str, Any]:
+    """{table: {setting: value}} as {setting: value}, each in its own table and of its type."""
+    groups = {declaration.group for declaration in IN_RECIPES.values()}
+    values = {}
+    for table, content in tables.items():
+        if not isinstance(content, dict):
+            faults.add(f"{where}{_misplaced(table)}")
+        elif table not in groups:
+            faults.add(f"{where}unknown table [{table}]{meant(table, groups)}")
+        else:
+            for name, value in content.items():
+                _take(table, name, value, values, where, faults)
+    return values
+
+
+def _misplaced(name: str) -> str:
+    if name in IN_RECIPES:
+        return f"{name} stands in no table; put it below [{IN_RECIPES[name].group}]"
+    return f"unknown key {name}{meant(name, IN_RECIPES)}"
+
+
+def _take(
+    table: str, name: str, value: Any, values: dict[str, Any], where: str, faults: Faults
+) -> None:
+    declaration = IN_RECIPES.get(name)
+    if declaration is None and name in INVOCATION:
+        faults.add(f"{where}{name} belongs on the command line, not in a recipe")
+    elif declaration is None:
+        faults.add(f"{where}unknown key {name} in [{table}]{meant(name, IN_RECIPES)}")
+    elif declaration.group != table:
+        faults.add(f"{where}{name} belongs in [{declaration.group}], not in [{table}]")
+    else:
+        try:
+            values[name] = read_value(declaration, value)
+        except ValueError as error:
+            faults.add(f"{where}{name}: {error}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """What one place says of settings: defaults, a preset, a recipe or flags."""
+
+    place: str
+    values: dict[str, Any]
+
+
+def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
+    """What is said of every setting, flags last, which win over the recipe, that over the preset.
+
+    What is wrong with a value is added to ``faults``.
+    """
+    recipe = read_recipe(recipe_file(flags["recipe"]), faults) if flags.get("recipe") else {}
+    given = recipe | flags
+    for name, value in given.items():
+        fault = range_fault(ALL[name], value)
+        spelling = ALL[name].flag if name in flags else f"{flags['recipe']}: {name}"
+        faults.require(fault is None, f"{spelling}: {fault}")
+    preset = given.get("preset") or preset_for(given.get("data", ALL["data"].default))
+    sizes = flatten(PRESETS.get(preset, PRESETS[DATA_PRESET]), "preset: ", faults)
+    defaults = {name: d.default for name, d in ALL.items() if d.default is not REQUIRED}
+    return [
+        Layer("default", defaults),
+        Layer(f"preset {preset}", sizes),
+        Layer(flags.get("recipe") or "recipe", recipe),
+        Layer("given", flags | {"preset": preset}),
+    ]
+
+
+def make_request(flags: dict[str, Any], faults: Faults) -> Request:
+    """The settings and the model of what was asked for.
+
+    Raises one UserError that names every fault, those already in ``faults`` included.
+    """
+    found = layers(flags, faults)
+    merged = {name: value for layer in found for name, value in layer.values.items()}
+    for fault in _combined(merged, flags):
+        faults.add(fault)
+    faults.raise_if_any("cannot start")
+    # What is given to a resumed run must go with settings of its own: starting.py sees to that.
+    own = {} if merged["resume"] is not None else {name: merged[name] for name in SETTINGS}
+    return Request(
+        Invocation(**{name: merged[name] for name in INVOCATION}),
+        TrainingSettings(**own),
+        {name: merged[name] for name in MODEL if name in merged},
+        found[2].values | flags,
+    )
+
+
+def request_of(settings: dict[str, Any]) -> Request:
+    """The request of settings by name, as Python values; one UserError names every fault."""
+    faults, values = Faults(), {}
+    for name, value in settings.items():
+        if name not in ALL:
+            faults.add(f"there is no setting {name!r}{meant(name, ALL)}")
+            continue
+        try:
+            values[name] = read_value(ALL[name], value)
+        except ValueError as error:
+            faults.add(f"{name}: {error}")
+    return make_request(values, faults)
+
+
+def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
+    if merged["resume"] is not None:
+        fresh = [n for n in ("name", "out", "recipe", "preset") if n in flags]
+        return [f"{ALL[name].flag} starts a run; it cannot go with --resume" for name in fresh]
+    faults = combination_faults(merged)
+    name = merged["name"]
+    if name is not None and merged["out"] is not None:
+        faults.append("--name and --out both say where the run goes; give one")
+    if name is not None and (Path(name).name != name or name.startswith(".")):
+        faults.append(f"--name {name} is not a plain name; --out takes a path")
+    if merged["from_step"] is not None:
+        faults.append("--from-step chooses a checkpoint of --resume RUN, which is not given")
+    if merged["tied_embeddings"] == "all" and not merged["shared_vocabulary"]:
+        faults.append("--tied-embeddings all ties both languages; it needs --shared-vocabulary")
+    return faults + _model_faults({name: merged[name] for name in MODEL if name in merged})
+
+
+def _model_faults(model: dict[str, Any]) -> list[str]:
+    """The faults of the model's config, its vocabulary sizes not known yet."""
+    wrong = {name for name, value in model.items() if range_fault(MODEL[name], value)}
+    if any(MODEL[name].default is REQUIRED for name in wrong):
+        return []  # named already, with the flag
+    right = {name: value for name, value in model.items() if name not in wrong}
+    try:
+        TransformerConfig(source_vocab_size=4, target_vocab_size=4, **right)
+    except ConfigError as error:
+        return error.faults
+    return []

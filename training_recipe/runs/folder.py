@@ -1,0 +1,111 @@
+"""The layout of a run folder.
+
+A folder holds config.json, settings.json, vocabulary/, metrics.jsonl, tensorboard/, curves.png,
+checkpoints/step_00001000/ and the link best to one of them, or to the mean of some of them,
+checkpoints/average_00001000_of_10/.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from training_recipe.files.writing import written_aside
+from transformer_spec.errors import UserError
+
+STEP_FOLDER = re.compile(r"step_(\d{8,})")
+AVERAGE_FOLDER = re.compile(r"average_\d{8,}_of_\d+")
+
+
+class RunFolder:
+    """Where everything of one run lies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.settings = self.path / "settings.json"
+        self.vocabulary = self.path / "vocabulary"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.curves = self.path / "curves.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.best = self.path / "best"
+
+    @classmethod
+    def create(cls, path: Path, fill: Callable[[RunFolder], None]) -> RunFolder:
+        """A new run folder, filled aside and then renamed; an existing one is a UserError."""
+        run = cls(path)
+        if os.path.lexists(run.path):
+            raise already_there(run.path)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with written_aside(run.path) as partial:
+                aside = cls(partial)
+                aside.checkpoints.mkdir()
+                fill(aside)
+                aside.metrics.touch()
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise already_there(run.path) from None
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder; a UserError names what is missing from it."""
+        run = cls(path)
+        if not run.path.is_dir():
+            raise UserError(f"{path} is not a run folder: no such folder")
+        needed = (run.config, run.settings, run.vocabulary)
+        missing = [part.name for part in needed if not part.exists()]
+        if missing:
+            raise UserError(f"{path} is not a run folder: it has no {', '.join(missing)}")
+        return run
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint of ``step``."""
+        return self.checkpoints / f"step_{step:08d}"
+
+    def average(self, step: int, count: int) -> Path:
+        """The folder of the mean of ``count`` checkpoints, the newest of which is ``step``'s."""
+        return self.checkpoints / f"average_{step:08d}_of_{count}"
+
+    def averages(self) -> list[Path]:
+        """The folders of all means that were written."""
+        found = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        return sorted(part for part in found if AVERAGE_FOLDER.fullmatch(part.name))
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        names = [STEP_FOLDER.fullmatch(part.name) for part in self.checkpoints.iterdir()]
+        return sorted(int(match.group(1)) for match in names if match)
+
+    def best_or_newest(self) -> Path:
+        """The checkpoint to use a run by: the best, or the newest where none is marked best."""
+        if self.best.is_dir():
+            return self.best.resolve()
+        if not self.steps():
+            raise UserError(f"{self.path} has no checkpoint yet; go on with --resume {self.path}")
+        return self.checkpoint(self.steps()[-1])
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove what a killed process left half-written; the names removed."""
+        places = [self.path, *(p for p in (self.checkpoints,) if p.is_dir())]
+        leftovers = [part for place in places for part in place.glob(".*.partial-*")]
+        for part in leftovers:
+            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
+        return sorted(part.name for part in leftovers)
+
+
+def already_there(path: Path) -> UserError:
+    """The error for a run folder that would be overwritten."""
+    return UserError(
+        f"{path} exists already and is never overwritten; go on with it by --resume {path}, "
+        "or choose another --name"
+    )

@@ -1,0 +1,1 @@
+"""What searching for outputs means in both frameworks."""

@@ -1,0 +1,82 @@
+"""Many sources through a backend's ``decode``, in batches of few shapes, as XLA compiles each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from training_recipe.batching.batches import encode_sources
+from training_recipe.searching.search import Hypothesis, Search
+from transformer_spec import TransformerConfig
+
+Decode = Callable[[np.ndarray, Search], list[list[Hypothesis]]]
+RowsOf = Callable[[int], int]
+
+SHORTEST_WIDTH = 8
+# Without gradients nothing is kept from layer to layer: a batch may be larger than in training.
+ROOM = 8
+
+
+def decode_all(
+    decode: Decode,
+    sources: Sequence[list[int]],
+    search: Search,
+    rows_of: RowsOf,
+    config: TransformerConfig,
+    advance: Callable[[int], object] = lambda count: None,
+) -> list[list[Hypothesis]]:
+    """The n best outputs of each source (ids without eos), in the order of the sources.
+
+    ``rows_of`` says how many rows a batch of a source length may have; ``advance`` hears how many
+    sources were done and may raise. A source without tokens has the empty output.
+    """
+    found = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
+    advance(sum(not ids for ids in sources))
+    lengths = [len(ids) + 1 for ids in sources]
+    ids_of_config = {"pad_id": config.pad_id, "eos_id": config.eos_id}
+    for members, (rows, length) in batches(lengths, rows_of, config.max_length):
+        part = [sources[number] for number in members]
+        batch = encode_sources(part, rows=rows, length=length, **ids_of_config)
+        for number, outputs in zip(members, decode(batch, search), strict=False):
+            found[number] = outputs
+        advance(len(members))
+    return found
+
+
+def within(budget: int, beam: int) -> RowsOf:
+    """As many rows, a power of two, as keep rows x beam x length within ``ROOM * budget``."""
+
+    def rows(length: int) -> int:
+        most = max(1, ROOM * budget // (length * beam))
+        return 1 << (most.bit_length() - 1)
+
+    return rows
+
+
+def batches(
+    lengths: Sequence[int], rows_of: RowsOf, longest: int
+) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """(members, (B, S)) of each batch, the longest sources first; length 1 means no tokens.
+
+    S is a power of two or ``longest``; B is ``rows_of(S)`` or, if all sources are fewer than that,
+    a power of two.
+    """
+    order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 1]
+    most = _power_of_two(len(order))
+    while order:
+        width = width_of(lengths[order[-1]], longest)
+        rows = min(rows_of(width), most)
+        members = [int(number) for number in order[-rows:]]
+        del order[-rows:]
+        yield members, (rows, width)
+
+
+def width_of(length: int, longest: int) -> int:
+    """The S of sources of a length: a power of two, or ``longest`` where that is less."""
+    return min(longest, max(SHORTEST_WIDTH, _power_of_two(length)))
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is at least ``number``."""
+    return 1 << max(number - 1, 0).bit_length()

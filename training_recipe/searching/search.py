@@ -1,0 +1,139 @@
+"""What searching for outputs means in both frameworks: limits, randomness, results; NumPy only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from transformer_spec import TransformerConfig
+from transformer_spec.errors import Faults
+
+STEEPEST = 10  # beyond this exponent, length ** length_penalty leaves the range of float32
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look for an output: greedy (beam 1), beam, or sampling; ``max_length`` counts eos."""
+
+    beam: int = 1
+    length_penalty: float = 1.0
+    max_length: int | None = None
+    nbest: int = 1
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One output, without eos.
+
+    ``score`` is the sum of log probabilities / length ** length_penalty, where the length and
+    the sum count eos; ``log_probability`` is the sum alone. ``ended`` says whether there was eos.
+    """
+
+    ids: list[int]
+    score: float
+    log_probability: float
+    ended: bool = True
+
+
+def check_search(search: Search) -> None:
+    """Raise one UserError that names every setting that no search can follow."""
+    faults = Faults()
+    for name in ("beam", "nbest", "max_length"):
+        value = getattr(search, name)
+        faults.require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")
+    for name in ("top_k", "seed"):
+        value = getattr(search, name)
+        faults.require(value >= 0, f"{name} is {value}; it must be at least 0")
+    penalty, temperature = search.length_penalty, search.temperature
+    message = f"length_penalty is {penalty}; it must lie between -{STEEPEST} and {STEEPEST}"
+    faults.require(abs(penalty) <= STEEPEST, message)
+    positive = math.isfinite(temperature) and temperature > 0
+    faults.require(positive, f"temperature is {temperature}; it must be positive and finite")
+    if search.sample:
+        faults.require(search.beam == 1, f"beam is {search.beam}; sampling has none, leave it at 1")
+    else:
+        enough = search.nbest <= max(search.beam, 1)
+        message = f"nbest is {search.nbest}; a beam of {search.beam} holds no more than that"
+        faults.require(enough, message)
+    faults.raise_if_any("cannot search")
+
+
+def longest_output(source_tokens: int, config: TransformerConfig, search: Search) -> int:
+    """Most tokens of an output, eos counted, for a source of some tokens, eos counted."""
+    wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
+    return min(config.max_length, wanted)
+
+
+def row_limits(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:
+    """``longest_output`` of each row (B,) by its own tokens; 0 for a row of padding alone."""
+    tokens = (source != config.pad_id).sum(1)
+    limits = [longest_output(int(count), config, search) if count else 0 for count in tokens]
+    return np.array(limits, np.int32)
+
+
+def never_produced(config: TransformerConfig) -> np.ndarray:
+    """True (V,) for the tokens that begin or fill a sequence and are no part of an output."""
+    never = np.zeros(config.target_vocab_size, bool)
+    never[[config.pad_id, config.bos_id, config.decoder_start_id]] = True
+    never[config.eos_id] = False
+    return never
+
+
+def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:
+    """Numbers in [0, 1), (B, nbest, length) float32: one for each token of each sample.
+
+    They are drawn from the seed and the row's tokens, so that neither the other rows nor the
+    padding change a sample.
+    """
+    length = longest_output(source.shape[1], config, search)
+    numbers = np.zeros((len(source), length, search.nbest), np.float32)
+    for row, tokens in zip(numbers, source, strict=True):
+        # One is added because a seed sequence ignores zeros at its end.
+        real = tokens[tokens != config.pad_id].astype(int) + 1
+        row[:] = np.random.default_rng([search.seed, *real]).random(row.shape, np.float32)
+    return numbers.swapaxes(1, 2).copy()
+
+
+def check_room(columns: object, new: int, length: int) -> None:
+    """Raise ValueError where a cache has no room for more columns; one being traced is trusted."""
+    if isinstance(columns, int) and columns + new > length:
+        raise ValueError(f"a cache of {length} columns, {columns} in use, has no room for {new}")
+
+
+def hypotheses(
+    tokens: np.ndarray,
+    sums: np.ndarray,
+    lengths: np.ndarray,
+    config: TransformerConfig,
+    search: Search,
+) -> list[list[Hypothesis]]:
+    """The n best of each row of tokens (B, N, L), sums of log probabilities and lengths (B, N).
+
+    A sum of -inf holds no output; a row without any has the empty one, whose score is -inf.
+    """
+    found = []
+    for row in zip(tokens, sums, lengths, strict=True):
+        held = [
+            hypothesis(ids[:length], float(total), config, search)
+            for ids, total, length in zip(*row, strict=True)
+            if total > -np.inf
+        ]
+        held.sort(key=lambda one: -one.score)
+        found.append(held[: search.nbest] or [Hypothesis([], -np.inf, -np.inf)])
+    return found
+
+
+def hypothesis(
+    tokens: np.ndarray, log_probability: float, config: TransformerConfig, search: Search
+) -> Hypothesis:
+    """One output of its tokens, eos included where it ended."""
+    score = log_probability / max(len(tokens), 1) ** search.length_penalty
+    ids = [int(token) for token in tokens if token != config.eos_id]
+    ended = len(tokens) > 0 and tokens[-1] == config.eos_id
+    return Hypothesis(ids, score, log_probability, bool(ended))

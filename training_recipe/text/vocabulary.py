@@ -1,0 +1,136 @@
+"""Vocabularies: text to ids and back; how one is built from text and read from a run folder."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from training_recipe.text.vocabulary_kinds import (
+    BOS_ID,
+    EOS_ID,
+    FORMAT_VERSION,
+    PAD_ID,
+    SPECIAL_PIECES,
+    UNK_ID,
+    CharacterVocabulary,
+    SentencePieceVocabulary,
+    Side,
+    Vocabulary,
+    WhitespaceVocabulary,
+)
+from transformer_spec.errors import UserError
+
+__all__ = [
+    "BOS_ID",
+    "EOS_ID",
+    "PAD_ID",
+    "UNK_ID",
+    "CharacterVocabulary",
+    "SentencePieceVocabulary",
+    "Vocabulary",
+    "WhitespaceVocabulary",
+    "build_vocabulary",
+    "load_vocabulary",
+]
+
+DEFAULT_SENTENCEPIECE_SIZE = 8000
+SENTENCEPIECE_ALGORITHMS = ("unigram", "bpe")
+VOCABULARY_KINDS = ("characters", "whitespace", "sentencepiece")
+
+
+def build_vocabulary(
+    kind: str,
+    texts: Iterable[str],
+    size: int | None = None,
+    side: str = "source",
+    algorithm: str = "unigram",
+) -> Vocabulary:
+    """Build the vocabulary of some texts; for a shared one, pass the texts of both sides.
+
+    ``size`` counts the four special ids. It is an upper limit for characters and words (None: no
+    limit) and the exact size for sentencepiece (None: 8000, or what a small corpus supports).
+    ``side`` only names the vocabulary in error messages. Raises UserError for an unknown kind, no
+    text, or a size that does not fit.
+    """
+    if kind not in VOCABULARY_KINDS:
+        allowed = ", ".join(VOCABULARY_KINDS)
+        raise UserError(f"the {side} vocabulary cannot be {kind!r}; choose one of {allowed}")
+    if size is not None and size <= len(SPECIAL_PIECES):
+        raise UserError(
+            f"the {side} vocabulary cannot have size {size}: {len(SPECIAL_PIECES)} ids are special "
+            f"({' '.join(SPECIAL_PIECES)}); give a larger size"
+        )
+    if kind == "sentencepiece":
+        return _train_sentencepiece(texts, size, side, algorithm)
+    listed = CharacterVocabulary if kind == "characters" else WhitespaceVocabulary
+    vocabulary = listed.build(texts, size)
+    if not vocabulary.pieces:
+        raise UserError(f"there is no text to build the {side} vocabulary from")
+    return vocabulary
+
+
+def _train_sentencepiece(
+    texts: Iterable[str], size: int | None, side: str, algorithm: str
+) -> SentencePieceVocabulary:
+    if algorithm not in SENTENCEPIECE_ALGORITHMS:
+        allowed = ", ".join(SENTENCEPIECE_ALGORITHMS)
+        raise UserError(f"sentencepiece has no algorithm {algorithm!r}; choose one of {allowed}")
+    kept = [text for text in texts if text.strip()]
+    if not kept:
+        raise UserError(f"there is no text to build the {side} vocabulary from")
+    try:
+        return SentencePieceVocabulary.build(kept, size or DEFAULT_SENTENCEPIECE_SIZE, algorithm)
+    except RuntimeError as error:
+        message = str(error)
+    most = _number(r"set it to a value <= (\d+)", message)
+    if most is not None and size is None:
+        return _train_sentencepiece(kept, most, side, algorithm)
+    raise UserError(_sentencepiece_fault(message, most, size or DEFAULT_SENTENCEPIECE_SIZE, side))
+
+
+def _number(pattern: str, message: str) -> int | None:
+    found = re.search(pattern, message)
+    return int(found[1]) if found else None
+
+
+def _sentencepiece_fault(message: str, most: int | None, size: int, side: str) -> str:
+    prefix = f"a {side} vocabulary of {size:,} sentencepiece pieces"
+    least = _number(r"smaller than required_chars\. \d+ vs (\d+)", message)
+    if most is not None:
+        return f"{prefix} is too large for the data, which supports at most {most:,}; give that"
+    if least is not None:
+        return (
+            f"{prefix} is too small: the special ids and the characters of the text alone take "
+            f"{least:,}; give more than that"
+        )
+    return f"{prefix} cannot be trained: {message}"
+
+
+def load_vocabulary(folder: Path, side: Side) -> Vocabulary:
+    """Read what ``save`` wrote; raises UserError for a missing or damaged file."""
+    path = Path(folder) / f"{side}.json"
+    try:
+        return _read_vocabulary(path)
+    except OSError as error:
+        reason = f"{error.filename or path}: {error.strerror or error}"
+    except json.JSONDecodeError as error:
+        reason = f"it is cut short or damaged at line {error.lineno} ({error.msg})"
+    except ValueError as error:
+        reason = str(error)
+    raise UserError(f"cannot read the {side} vocabulary {path}: {reason}")
+
+
+def _read_vocabulary(path: Path) -> Vocabulary:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it is not a vocabulary file")
+    if content.get("format_version") != FORMAT_VERSION:
+        found = content.get("format_version")
+        raise ValueError(f"its format version is {found}; this program reads {FORMAT_VERSION}")
+    if content.get("kind") == SentencePieceVocabulary.kind:
+        return SentencePieceVocabulary.read(content, path.parent)
+    for listed in (CharacterVocabulary, WhitespaceVocabulary):
+        if content.get("kind") == listed.kind:
+            return listed.read(content)
+    allowed = ", ".join(VOCABULARY_KINDS)
+    raise ValueError(f"its kind is {content.get('kind')!r}, which is none of {allowed}")

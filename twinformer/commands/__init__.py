@@ -1,0 +1,1 @@
+"""One file a command: flags into a request, one call, what is printed."""

@@ -1,0 +1,302 @@
+"""Translate texts with a model of either framework: ``twinformer translate --help``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from training_recipe.options.extras import require
+from training_recipe.options.invocation import words
+from training_recipe.options.parser import Formatter, Parser
+from training_recipe.searching.attention import AttentionWeights
+from training_recipe.searching.search import Search, check_search
+from transformer_spec.errors import Faults, UserError, close_standard_output, exit_status
+
+if TYPE_CHECKING:
+    from training_recipe.searching.search import Hypothesis
+    from twinformer.translating.attention import Pictures
+    from twinformer.translating.translator import Translator
+
+BEST = "best"
+STANDARD_INPUT = "-"
+SEARCH = ("beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed")
+ONLY_SAMPLING = {"temperature": "--temperature", "top_k": "--top-k", "seed": "--seed"}
+DEFAULT_BEAM = 5
+PICTURES = (".png", ".svg", ".pdf")
+
+EPILOG = f"""\
+Each text or line gives one output line, an empty one an empty line. With --nbest N > 1 it gives up
+to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
+stand before the output: sum of the log probabilities / length ** length penalty.
+
+--attention draws what the model looked at, given the best output: a panel for each layer and head,
+rows add up to 1. For several texts the files are FILE-1, FILE-2 ..., with the numbers of the texts.
+
+Where the model knows single characters and lacks a capital letter whose small letter it has, the
+small letter is read; how often is said on stderr, as is how much of the input is unknown.
+
+examples:
+  {words("translate")} runs/cmudict-jax-1 hello world
+  {words("translate")} runs/cmudict-jax-1 --file words.txt --output sounds.txt
+  echo hello | {words("translate")} runs/cmudict-jax-1 --backend torch --nbest 3 --scores
+  {words("translate")} runs/cmudict-jax-1 hello --sample --temperature 0.8 --seed 7
+  {words("translate")} runs/cmudict-jax-1 hello --attention hello.png
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call of the command asks for; ``file`` is None where texts are arguments."""
+
+    run: Path
+    texts: list[str]
+    file: str | None
+    output: Path | None
+    search: Search
+    scores: bool
+    truncate: bool
+    skip_long: bool
+    attention: Path | None
+    attention_kind: str
+    backend: str | None
+    checkpoint: str
+    device: str
+    batch_size: int
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Translate as the arguments say; the exit status."""
+    piped = sys.stdin is not None and not sys.stdin.isatty()
+    return exit_status(
+        lambda: run(parse(arguments, piped)), "stopped before every text was translated"
+    )
+
+
+def run(request: Request) -> None:
+    """Read, translate, write."""
+    # Reading vocabularies and checkpoints takes imports that --help must not wait for.
+    from twinformer.frameworks import prepare_process
+    from twinformer.translating.texts import read_texts
+    from twinformer.translating.translator import Translator
+
+    translator = Translator(
+        request.run,
+        backend=request.backend,
+        device=request.device,
+        checkpoint=request.checkpoint,
+        batch_size=request.batch_size,
+    )
+    texts = read_texts(request.texts, request.file)
+    sources = translator.encode(texts, request.truncate, request.skip_long)
+    for note in [*sources.notes, *translator.notes]:
+        print(note, file=sys.stderr)
+    prepare_process(translator.backend, request.device)
+    write_outputs(sources.ids, translator, request)
+
+
+def write_outputs(ids: list[list[int]], translator: Translator, request: Request) -> None:
+    """Decode, write and draw, block by block."""
+    pictures = make_pictures(ids, translator, request)
+    done = 0
+    with progress(len(ids), request) as bar, opened(request.output) as stream:
+        for block in translator.decode(ids, request.search, bar.update):
+            for number, found in enumerate(block, done + 1):
+                stream.write(output_lines(number, found, translator, request))
+                if pictures is not None:
+                    pictures.draw(number, ids[number - 1], found[0])
+            stream.flush()
+            done += len(block)
+    for note in pictures.notes() if pictures is not None else ():
+        print(note, file=sys.stderr)
+
+
+def output_lines(
+    number: int, outputs: list[Hypothesis], translator: Translator, request: Request
+) -> str:
+    """What is written for the text of a number: a line for each output, columns between tabs."""
+    lines = []
+    for output in outputs:
+        columns = [str(number)] if request.search.nbest > 1 else []
+        columns += [f"{output.score:.4f}"] if request.scores else []
+        lines.append("\t".join([*columns, translator.target.decode(output.ids)]) + "\n")
+    return "".join(lines)
+
+
+def make_pictures(
+    ids: list[list[int]], translator: Translator, request: Request
+) -> Pictures | None:
+    """What draws the attention of each text, if that is asked for."""
+    if request.attention is None:
+        return None
+    from training_recipe.searching.attention import layer_count
+    from twinformer.translating.attention import Pictures
+
+    require("train", "--attention", "matplotlib")
+    config, kind = translator.config, request.attention_kind
+    if layer_count(kind, config) == 0:
+        raise UserError(f"--attention-kind {kind}: the model has no layer with such attention")
+    both = translator.source, translator.target
+    return Pictures(request.attention, kind, translator.attention, both, config, len(ids) > 1)
+
+
+def progress(count: int, request: Request):
+    """A progress bar on a terminal that the outputs do not go to."""
+    from tqdm import tqdm
+
+    shown = sys.stderr.isatty() and (request.output is not None or not sys.stdout.isatty())
+    return tqdm(total=count, unit="text", disable=not shown or count < 2)
+
+
+@contextlib.contextmanager
+def opened(path: Path | None) -> Iterator[TextIO]:
+    """The output file or standard output, in UTF-8 whatever the system's language."""
+    try:
+        if path is None:
+            sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
+            yield sys.stdout
+        else:
+            with path.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if path is None:
+            close_standard_output()
+        where = "to standard output" if path is None else f"--output {path}"
+        raise UserError(f"cannot write {where}: {error.strerror or error}") from None
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every flag once, in its group."""
+    made = Parser(
+        prog=words("translate"),
+        usage="%(prog)s RUN [TEXT ...] [--file FILE] [--output FILE] [--SETTING VALUE ...]",
+        description="Translate texts with a trained or converted model of either framework.",
+        epilog=EPILOG,
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("run", metavar="RUN", type=Path, help="run folder or converted folder")
+    made.add_argument("texts", metavar="TEXT", nargs="*", help="texts to translate")
+    _add_files(made.add_argument_group("input and output"))
+    _add_attention(made.add_argument_group("attention"))
+    _add_search(made.add_argument_group("search"))
+    _add_model(made.add_argument_group("model"))
+    return made
+
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--file", help="one text a line, UTF-8, also .gz; - (or piped input): standard input")
+    add("--output", type=Path, metavar="FILE", help="written instead of standard output")
+    add("--scores", action="store_true", help="the score before each output")
+    truncate = "cut texts that are longer than the model's max_length; else they are an error"
+    add("--truncate", action="store_true", help=truncate)
+    skip = "give an empty output for texts that are longer than the model's max_length"
+    add("--skip-long", action="store_true", help=skip)
+
+
+def _add_attention(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    file = f"draw heat maps of the attention; {', '.join(PICTURES)}"
+    add("--attention", type=Path, metavar="FILE", help=file)
+    kind = "the decoder's over the source, the encoder's or the decoder's over itself [cross]"
+    add("--attention-kind", choices=AttentionWeights._fields, help=kind)
+
+
+def _add_search(group: argparse._ArgumentGroup) -> None:
+    def add(flag: str, kind: type, metavar: str, text: str) -> None:
+        default = argparse.SUPPRESS
+        group.add_argument(flag, type=kind, metavar=metavar, help=text, default=default)
+
+    add("--beam", int, "N", f"width of the beam search; 1: greedy [{DEFAULT_BEAM}]")
+    add("--length-penalty", float, "X", "larger prefers longer outputs, 0 does nothing [1.0]")
+    add("--nbest", int, "N", "outputs for each text, best first [1]")
+    longest = "most tokens of an output, at most the model's max_length [2 x source + 10]"
+    add("--max-length", int, "N", longest)
+    sample = "draw the outputs at random instead of searching"
+    group.add_argument("--sample", action="store_true", help=sample, default=argparse.SUPPRESS)
+    add("--temperature", float, "X", "below 1 samples likely tokens more often [1.0]")
+    add("--top-k", int, "N", "sample from the N likeliest tokens alone; 0: from all [0]")
+    add("--seed", int, "N", "the same seed and text give the same sample [0]")
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    backend = "framework [the one that wrote the run if it is installed, else the other]"
+    add("--backend", choices=("jax", "torch"), help=backend)
+    step = "the best checkpoint, the newest where none is marked best, or that of a step [best]"
+    add("--checkpoint", metavar="best|STEP", default=BEST, help=step)
+    device = "where to compute; auto: an accelerator if there is one [auto]"
+    add("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help=device)
+    add("--batch-size", type=int, metavar="N", default=32, help="texts at once [32]")
+
+
+def parse(arguments: list[str] | None, piped: bool) -> Request:
+    """The request of a command line, all its faults in one UserError.
+
+    ``piped`` says whether standard input is something else than a keyboard.
+    """
+    given = vars(parser().parse_intermixed_args(arguments))
+    searched = {name: given.pop(name) for name in SEARCH if name in given}
+    faults = Faults()
+    _check_input(given, piped, faults)
+    _check_attention(given, faults)
+    _check_numbers(given, faults)
+    search = _search(searched, faults)
+    faults.raise_if_any("cannot translate")
+    return Request(search=search, **given)
+
+
+def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:
+    """Settle where the texts come from."""
+    texts, file = given["texts"], given["file"]
+    faults.require(not (texts and file), "texts and --file are both given; give one of them")
+    if not texts and file is None:
+        faults.require(piped, "there is nothing to translate; give a text, --file or piped input")
+        given["file"] = STANDARD_INPUT
+    if given["output"] and file and given["output"].exists() and Path(file).exists():
+        same = given["output"].samefile(file)
+        faults.require(not same, f"--output {file} is the input and would be overwritten")
+    both = given["truncate"] and given["skip_long"]
+    faults.require(not both, "--truncate and --skip-long are both given; give one of them")
+
+
+def _check_attention(given: dict[str, Any], faults: Faults) -> None:
+    """Refuse pictures that could not be written, before anything is computed."""
+    picture, kind = given["attention"], given["attention_kind"]
+    given["attention_kind"] = kind or AttentionWeights._fields[0]
+    if picture is None:
+        faults.require(kind is None, "--attention-kind needs --attention FILE")
+        return
+    known = picture.suffix.lower() in PICTURES
+    faults.require(known, f"--attention is {picture}; it must end with {' or '.join(PICTURES)}")
+    exists = picture.parent.is_dir()
+    faults.require(exists, f"--attention is {picture}; there is no folder {picture.parent}")
+    free = picture != given["output"]
+    faults.require(free, f"--attention and --output are both {picture}")
+
+
+def _check_numbers(given: dict[str, Any], faults: Faults) -> None:
+    size, checkpoint = given["batch_size"], given["checkpoint"]
+    faults.require(size >= 1, f"--batch-size is {size}; it must be at least 1")
+    known = checkpoint == BEST or (checkpoint.isascii() and checkpoint.isdecimal())
+    faults.require(known, f"--checkpoint is {checkpoint!r}; it must be {BEST} or a step's number")
+
+
+def _search(given: dict[str, Any], faults: Faults) -> Search:
+    if not given.get("sample"):
+        for name, flag in ONLY_SAMPLING.items():
+            faults.require(name not in given, f"{flag} needs --sample")
+        given.setdefault("beam", max(DEFAULT_BEAM, given.get("nbest", 1)))
+    search = Search(**given)
+    try:
+        check_search(search)
+    except UserError as error:
+        faults.add(str(error))
+    return search

@@ -1,0 +1,83 @@
+"""The two frameworks, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from training_recipe.backend import Backend, Checkpoint, MakeBackend
+from training_recipe.files.json_files import read_json
+from training_recipe.options.settings import TrainingSettings
+from transformer_spec import TransformerConfig, UserError
+
+TWINS = {"torch": "torch_transformer", "jax": "flax_transformer"}
+OURS = ("twinformer", "parity", *TWINS.values(), "convert", "training_recipe", "transformer_spec")
+
+
+def twin(name: str, part: str = "") -> ModuleType:
+    """The package of a framework, ``torch`` or ``jax``, or a module of it.
+
+    Raises UserError where there is no such framework or it is not installed.
+    """
+    if name not in TWINS:
+        raise UserError(f"there is no backend {name!r}; choose {' or '.join(TWINS)}")
+    try:
+        return importlib.import_module(".".join(filter(None, (TWINS[name], part))))
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OURS:
+            raise
+        raise UserError(
+            f"the backend {name} needs {missing}, which is not installed: "
+            f"pip install 'twinformer[{name}]', or choose the other backend"
+        ) from None
+
+
+def training_backend(name: str) -> MakeBackend:
+    """What makes a framework's training backend, in this process, which is prepared for it."""
+    make_backend = twin(name, "step").make_backend
+
+    def make(config: TransformerConfig, settings: TrainingSettings, state: Checkpoint) -> Backend:
+        prepare_process(name, settings.device)
+        return make_backend(config, settings, state)
+
+    return make
+
+
+def prepare_process(name: str, device: str) -> None:
+    """Set what is global in a process, once: for commands and training, never for a model.
+
+    What a framework frees is kept, and what JAX compiles is, for the next process.
+    """
+    twin(name, "process").prepare_process(device)
+
+
+def choose(wanted: str | None, home: Path | None = None) -> tuple[str, list[str]]:
+    """The framework to use, and what there is to say about the choice.
+
+    It is the ``wanted`` one, else the one that wrote the run of the folder ``home``, else one that
+    is installed. Raises UserError where none is.
+    """
+    if wanted is not None:
+        twin(wanted)
+        return wanted, []
+    wrote = writer_of(home)
+    for name in sorted(TWINS, key=lambda name: name != wrote):
+        with contextlib.suppress(UserError):
+            twin(name)
+            if wrote in (None, name):
+                return name, []
+            return name, [f"{wrote}, which wrote the run, is not installed; using {name}"]
+    names = " or ".join(f"pip install 'twinformer[{name}]'" for name in TWINS)
+    raise UserError(f"neither backend is installed: {names}")
+
+
+def writer_of(home: Path | None) -> str | None:
+    """The framework that a run's folder names as its own, if it is one."""
+    settings = home / "settings.json" if home else None
+    wrote: Any = read_json(settings).get("backend") if settings and settings.exists() else None
+    return wrote if wrote in TWINS else None

@@ -1,0 +1,39 @@
+"""What can be asked for, beside training: one frozen dataclass for each call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training_recipe.searching.search import Search, check_search
+from transformer_spec import Faults, UserError
+
+DEFAULT_BEAM = 5
+
+
+@dataclass(frozen=True)
+class DiversificationRequest:
+    """Pairs made by the models of ``runs``, written to ``out``.SOURCE and ``out``.TARGET or .tsv.
+
+    ``backend`` None is the framework that wrote each run; ``device`` is auto, cpu, gpu or tpu.
+    """
+
+    runs: tuple[Path, ...]
+    out: Path
+    search: Search = field(default_factory=lambda: Search(beam=DEFAULT_BEAM))
+    backend: str | None = None
+    device: str = "auto"
+
+    def check(self) -> None:
+        """Raise one UserError that names every fault."""
+        faults = Faults()
+        for path in self.runs:
+            settings = path / "settings.json"
+            faults.require(settings.is_file(), f"{path} is no run folder: it has no settings.json")
+        parent = self.out.parent
+        faults.require(parent.is_dir(), f"--out is {self.out}; there is no folder {parent}")
+        try:
+            check_search(self.search)
+        except UserError as error:
+            faults.add(str(error))
+        faults.raise_if_any("cannot make training pairs")

@@ -1,0 +1,1 @@
+"""The only training loop: start, step, log, evaluate, save, resume, average, test."""

@@ -1,0 +1,87 @@
+"""What a person sees of a run: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from training_recipe.runs.metrics import Record
+
+SMALL_SCREEN = (80, 24)
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class Display:
+    """Shows steps, log records and messages; the bar goes to stderr, everything else to stdout."""
+
+    def __init__(self, steps: int, done: int) -> None:
+        self.steps = steps
+        self._started = time.monotonic()
+        self._first = done
+        self._bar: Any = _bar(steps, done) if sys.stderr.isatty() else None
+
+    def step(self) -> None:
+        """Count one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def log(self, record: Record) -> None:
+        """Show the numbers of a log step."""
+        loss, rate = f"loss {record['loss']:.4f}", f"{record['learning_rate']:.2e}"
+        tokens = record["speed"].get("tokens_per_second")
+        speed = "not trained" if tokens is None else f"{tokens:,.0f} tokens/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{loss}, {speed}, lr {rate}")
+        else:
+            left = clock(self._seconds_left(record["step"]))
+            numbers = f"{loss}  {speed}  learning rate {rate}"
+            self.line(f"step {record['step']}/{self.steps}  {numbers}  {left} left")
+
+    def _seconds_left(self, step: int) -> float:
+        per_step = (time.monotonic() - self._started) / max(step - self._first, 1)
+        return per_step * (self.steps - step)
+
+    def line(self, text: str) -> None:
+        """Print one message, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _bar(steps: int, done: int) -> Any:
+    from tqdm import tqdm
+
+    # A terminal may say that it has no rows or columns, which tqdm would take at its word.
+    known = all(os.get_terminal_size(sys.stderr.fileno()))
+    return tqdm(
+        total=steps,
+        initial=done,
+        bar_format=BAR,
+        dynamic_ncols=known,
+        ncols=None if known else SMALL_SCREEN[0],
+        nrows=None if known else SMALL_SCREEN[1],
+    )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def table(rows: list[tuple[str, ...]], indent: str = "  ") -> list[str]:
+    """Rows as lines of left-aligned columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        indent + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,123 @@
+"""Judging a model: loss on held-out batches, and scores of what it says to held-out sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from training_recipe.backend import Backend
+from training_recipe.batching.batches import Batch, BatchPlan
+from training_recipe.corpora.corpus import Example
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.preparation import Prepared
+from training_recipe.searching.batches import decode_all, within
+from training_recipe.searching.search import Search
+from twinformer.training.evaluation.collapse import token_spread
+from twinformer.training.evaluation.scores import Scores, score
+
+Check = Callable[[], None]
+
+
+def held_out_loss(backend: Backend, plan: BatchPlan, check: Check) -> float:
+    """Cross-entropy per target token in nats over one epoch; ``check`` may raise in between."""
+    loss, tokens = 0.0, 0
+    for number in range(1, plan.batches_per_epoch + 1):
+        check()
+        batch_loss, batch_tokens = backend.evaluate(plan.batch(number))
+        loss += float(batch_loss)
+        tokens += int(batch_tokens)
+    return loss / tokens
+
+
+def spread(examples: Sequence[Example], count: int | None) -> list[Example]:
+    """``count`` examples evenly spread over all, always the same ones; all where count is None."""
+    if count is None or count >= len(examples):
+        return list(examples)
+    return [examples[number * len(examples) // count] for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the model said to ``examples``, how good that is, and the loss where it was taken."""
+
+    loss: float | None
+    scores: Scores | None
+    examples: list[Example]
+    outputs: list[str]
+    too_long: int = 0
+    token_spread: float | None = None
+
+    @property
+    def main(self) -> tuple[str, float]:
+        """Name and value of what checkpoints are compared by: the main score, else the loss."""
+        if self.scores is None:
+            return "loss", self.loss or 0.0
+        return self.scores.best[0], self.scores.main
+
+    def record(self) -> dict[str, Any]:
+        """Loss and token spread, where they were taken, and scores, as metrics.jsonl has them."""
+        taken = {"loss": self.loss, "token_spread": self.token_spread}
+        taken = {name: value for name, value in taken.items() if value is not None}
+        return taken | {"scores": self.scores.values if self.scores else {}}
+
+    def is_better_than(self, other: float) -> bool:
+        """Whether ``main`` beats another value of the same name."""
+        return self.scores.is_better_than(other) if self.scores else self.main[1] < other
+
+
+class Judge:
+    """Validates and tests a backend's model; ``check`` may raise between batches."""
+
+    def __init__(
+        self, backend: Backend, prepared: Prepared, settings: TrainingSettings, check: Check
+    ) -> None:
+        self.backend, self.prepared, self.settings = backend, prepared, settings
+        self.check = check
+
+    def validate(self) -> Judgement:
+        """Loss on all validation pairs, scores of greedy outputs for some examples."""
+        loss = held_out_loss(self.backend, self.prepared.valid_plan, self.check)
+        examples = spread(self.prepared.corpus.valid, self.settings.valid_examples)
+        judged = self._judge(loss, examples, Search())
+        return replace(judged, token_spread=self._token_spread(self.prepared.valid_plan.batch(1)))
+
+    def _token_spread(self, batch: Batch) -> float:
+        real = batch.source != self.prepared.config.pad_id
+        return token_spread(self.backend.encode(batch.source), real)
+
+    def test(self) -> Judgement:
+        """Scores of the outputs for the test examples."""
+        search = Search(beam=self.settings.beam, length_penalty=self.settings.length_penalty)
+        examples = spread(self.prepared.corpus.test, self.settings.test_examples)
+        return self._judge(None, examples, search)
+
+    def _judge(self, loss: float | None, examples: list[Example], search: Search) -> Judgement:
+        if not examples:
+            return Judgement(loss, None, [], [])
+        outputs, too_long = self._outputs(examples, search)
+        task, tokenize = self.prepared.corpus.task, self.settings.bleu_tokenize
+        scores = score(task, outputs, examples, tokenize)
+        return Judgement(loss, scores, examples, outputs, too_long)
+
+    def _outputs(self, examples: list[Example], search: Search) -> tuple[list[str], int]:
+        """The best output for each example, and how many sources were too long to be read.
+
+        A source longer than the model's max_length has the empty text as its output.
+        """
+        prepared, longest = self.prepared, self.prepared.config.max_length
+        search = replace(search, max_length=min(longest, prepared.longest_target))
+        sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
+        fitting = [number for number, ids in enumerate(sources) if len(ids) < longest]
+        found = decode_all(
+            self.backend.decode,
+            [sources[number] for number in fitting],
+            search,
+            within(self.settings.batch_tokens, search.beam),
+            prepared.config,
+            lambda count: self.check(),
+        )
+        outputs = [""] * len(examples)
+        for number, hypotheses in zip(fitting, found, strict=True):
+            outputs[number] = prepared.target_vocabulary.decode(hypotheses[0].ids)
+        return outputs, len(examples) - len(fitting)

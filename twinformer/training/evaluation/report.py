@@ -1,0 +1,66 @@
+"""What the log says of a validation and of the final test: scores, and outputs to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training_recipe.corpora.corpus import Example
+from training_recipe.options.invocation import words
+from training_recipe.preparation import Prepared
+from training_recipe.runs.folder import RunFolder
+from twinformer.training.display import table
+from twinformer.training.evaluation.collapse import collapse_notes
+from twinformer.training.evaluation.judge import Judgement
+
+WORDS_SHOWN = 10
+WIDEST_CELL = 60  # characters; longer texts stand below each other
+
+
+def validation_lines(what: str, found: Judgement, improved: bool, samples: int) -> list[str]:
+    """Loss, scores and a few outputs of one validation; ``what`` was validated."""
+    said = f"  {found.scores.line()}" if found.scores else ""
+    best = "  (best so far)" if improved else ""
+    heading = f"validation {what}: loss {found.loss:.4f}{said}{best}"
+    shown = output_lines(found.examples, found.outputs, samples)
+    return [heading, *shown, *collapse_notes(found.token_spread)]
+
+
+def final_lines(
+    run: RunFolder, prepared: Prepared, found: Judgement, what: str, samples: int
+) -> list[str]:
+    """The table of ``what``'s test scores, outputs for unseen sources, and what to do next."""
+    lines = ["", f"test {what}, {len(found.examples):,} examples:"]
+    if found.scores is not None:
+        lines += table([(name, f"{value:.2f}") for name, value in found.scores.values.items()])
+        lines += [f"  {signature}" for signature in found.scores.signatures.values()]
+    if found.too_long:
+        longest = prepared.config.max_length
+        lines.append(f"  {found.too_long:,} sources exceed max_length {longest}: counted as wrong")
+    words = prepared.corpus.task == "pronunciation"
+    shown = WORDS_SHOWN if words and samples else samples
+    if shown and found.examples:
+        lines += ["", f"{'words' if words else 'sentences'} the model never saw:"]
+        lines += output_lines(found.examples, found.outputs, shown)
+    return [*lines, "", f"run: {run.path}   curves: {run.curves}", *_next(run, found.examples)]
+
+
+def _next(run: RunFolder, examples: Sequence[Example]) -> list[str]:
+    text = examples[0].source if examples else "text"
+    command = words("translate")
+    return [f'try: {command} {run.path} "{text}"']
+
+
+def output_lines(examples: Sequence[Example], outputs: Sequence[str], count: int) -> list[str]:
+    """``count`` outputs, evenly spread, beside their references."""
+    count = min(count, len(examples))
+    chosen = [number * len(examples) // count for number in range(count)]
+    if not chosen:
+        return []
+    rows = [
+        (examples[n].source, outputs[n] or "(nothing)", " | ".join(examples[n].targets))
+        for n in chosen
+    ]
+    if max(len(cell) for row in rows for cell in row) <= WIDEST_CELL:
+        return table([("source", "output", "reference"), *rows])
+    names = ("source", "output", "reference")
+    return [line for row in rows for line in table(list(zip(names, row, strict=True)))]

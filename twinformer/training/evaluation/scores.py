@@ -1,0 +1,108 @@
+"""Scores of outputs against references: error rates for pronunciations, BLEU and chrF for text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from training_recipe.corpora.corpus import Example
+from transformer_spec.errors import UserError
+
+Direction = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores by name, in percent; ``best`` names the main one and whether lower or higher wins."""
+
+    values: dict[str, float]
+    best: tuple[str, Direction]
+    signatures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def main(self) -> float:
+        """The value of the main score."""
+        return self.values[self.best[0]]
+
+    def is_better_than(self, other: float) -> bool:
+        """Whether the main score beats another value of it."""
+        return self.main < other if self.best[1] == "lower" else self.main > other
+
+    def line(self) -> str:
+        """One line for people: ``WER 34.21  PER 8.05``."""
+        return "  ".join(f"{name} {value:.2f}" for name, value in self.values.items())
+
+
+def score(
+    task: str, hypotheses: Sequence[str], examples: Sequence[Example], tokenize: str = "13a"
+) -> Scores:
+    """Score one output for each example; ``tokenize`` is sacrebleu's, used for BLEU alone.
+
+    Raises UserError for an unknown tokenization, ValueError for an unknown task or unequal numbers.
+    """
+    if not examples or len(hypotheses) != len(examples):
+        raise ValueError(f"{len(hypotheses)} outputs cannot be scored by {len(examples)} examples")
+    if task == "pronunciation":
+        return error_rates(hypotheses, examples)
+    if task == "translation":
+        return translation_scores(hypotheses, examples, tokenize)
+    raise ValueError(f"there is no task {task!r}; choose pronunciation or translation")
+
+
+def error_rates(hypotheses: Sequence[str], examples: Sequence[Example]) -> Scores:
+    """WER: share of outputs that equal no alternative; PER: phoneme errors per reference phoneme.
+
+    Each output is counted against its closest alternative, the first of equally close ones.
+    """
+    distances, lengths = [], []
+    for hypothesis, example in zip(hypotheses, examples, strict=True):
+        distance, length = _closest(hypothesis.split(), example.targets)
+        distances.append(distance)
+        lengths.append(length)
+    wrong = sum(distance > 0 for distance in distances)
+    values = {
+        "WER": 100.0 * wrong / len(distances),
+        "PER": 100.0 * sum(distances) / max(1, sum(lengths)),
+    }
+    return Scores(values, ("WER", "lower"))
+
+
+def _closest(phonemes: list[str], alternatives: Sequence[str]) -> tuple[int, int]:
+    """(edit distance to the closest alternative, that alternative's length), in phonemes."""
+    from rapidfuzz.distance import Levenshtein
+
+    references = [alternative.split() for alternative in alternatives]
+    distances = [Levenshtein.distance(phonemes, reference) for reference in references]
+    closest = distances.index(min(distances))
+    return distances[closest], len(references[closest])
+
+
+def translation_scores(
+    hypotheses: Sequence[str], examples: Sequence[Example], tokenize: str = "13a"
+) -> Scores:
+    """Corpus BLEU and chrF by sacrebleu against all targets, with its signatures."""
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    if tokenize not in BLEU.TOKENIZERS:
+        allowed = ", ".join(BLEU.TOKENIZERS)
+        raise UserError(f"sacrebleu has no tokenization {tokenize!r}; choose one of {allowed}")
+    try:
+        # force: text that is already tokenized is no reason for a warning on every evaluation.
+        metrics = {"BLEU": BLEU(tokenize=tokenize, force=True), "chrF": CHRF()}
+    except RuntimeError as error:
+        raise UserError(f"the tokenization {tokenize!r} cannot be used: {error}") from None
+    streams = _reference_streams(examples)
+    values, signatures = {}, {}
+    for name, metric in metrics.items():
+        values[name] = float(metric.corpus_score(list(hypotheses), streams).score)
+        signatures[name] = metric.get_signature().format()
+    return Scores(values, ("BLEU", "higher"), signatures)
+
+
+def _reference_streams(examples: Sequence[Example]) -> list[list[str | None]]:
+    """sacrebleu's form: the n-th references of all examples together, None where there is none."""
+    most = max(len(example.targets) for example in examples)
+    return [
+        [example.targets[n] if n < len(example.targets) else None for example in examples]
+        for n in range(most)
+    ]

@@ -1,0 +1,151 @@
+"""The two ways into training: a new run, or an existing one continued from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from training_recipe.backend import Backend, MakeBackend
+from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
+from training_recipe.options.settings import SETTINGS, TrainingSettings
+from training_recipe.preparation import (
+    Prepared,
+    default_run_path,
+    prepare_again,
+    prepare_new,
+)
+from training_recipe.runs.folder import RunFolder, already_there
+from training_recipe.runs.progress import PROGRESS, Progress
+from training_recipe.runs.record import RunRecord
+from transformer_spec import TransformerConfig, UserError, weight_shapes
+from transformer_spec.declarations import as_text
+from transformer_spec.errors import Faults
+from twinformer.training.checkpoints import (
+    choose_checkpoint,
+    disk_full_is_clear,
+    repair_best,
+    set_aside_after,
+)
+from twinformer.training.states import first_state, read_state
+
+OTHER_BATCHES = (
+    "note: the pairs are put into other batches than before, as another version of this program "
+    "does; the run goes on with these, and not as it would have without the interruption"
+)
+UNKNOWN_BATCHES = (
+    "note: this run was begun by an older version, which did not record how pairs are put into "
+    "batches; if that has changed, it does not go on as it would have without the interruption"
+)
+
+
+@dataclasses.dataclass
+class Started:
+    """Everything the loop needs; ``notes`` are shown first."""
+
+    run: RunFolder
+    record: RunRecord
+    prepared: Prepared
+    backend: Backend
+    progress: Progress
+    notes: list[str]
+
+
+def backend_name(request: Request) -> str:
+    """The backend that was asked for, or, on resuming, the one that wrote the newest checkpoint."""
+    invocation = request.invocation
+    if invocation.resume is None or "backend" in request.given:
+        return invocation.backend
+    return RunRecord.load(RunFolder.open(Path(invocation.resume)).settings).backend
+
+
+def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
+    """A new run folder with initial weights; an existing folder is a UserError."""
+    settings, asked = request.settings.anchored(), request.invocation
+    path = Path(asked.out or Path("runs", asked.name or ""))
+    if asked.out is None and asked.name is None:
+        path = default_run_path(settings, name)
+    elif os.path.lexists(path):
+        raise already_there(path)
+    prepared = prepare_new(settings, request.model)
+    backend = make_backend(prepared.config, settings, first_state(prepared.config, settings))
+    fingerprints = prepared.fingerprint, prepared.plan.fingerprint
+    record = RunRecord(settings, name, fingerprints[0], plan_fingerprint=fingerprints[1])
+
+    def fill(run: RunFolder) -> None:
+        prepared.save(run)
+        record.save(run.settings)
+
+    with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
+        run = RunFolder.create(path, fill)
+    heading = f"run {path}: backend {name}, {settings.dtype}, preset {asked.preset}"
+    notes = [heading, *about(prepared)]
+    return Started(run, record, prepared, backend, Progress(), notes)
+
+
+def about(prepared: Prepared) -> list[str]:
+    """What the log says of data and model."""
+    parameters = sum(math.prod(shape) for shape in weight_shapes(prepared.config).values())
+    return [*prepared.notes, f"model: {parameters:,} parameters"]
+
+
+def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
+    """The run of ``--resume`` as it was after the chosen checkpoint."""
+    run = RunFolder.open(Path(request.invocation.resume or ""))
+    record = RunRecord.load(run.settings)
+    settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
+    step = choose_checkpoint(run, record.newest_checkpoint, request.invocation.from_step)
+    progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)
+    if progress.step > settings.steps:
+        raise UserError(f"{run.path} has done {progress.step} steps; --steps cannot be fewer")
+    prepared = prepare_again(settings, run)
+    if prepared.fingerprint != record.data_fingerprint:
+        raise UserError(
+            f"the training data of {settings.data} is not what {run.path} began with; put the data "
+            "back as it was, or start a new run"
+        )
+    if step is None:
+        state = first_state(prepared.config, settings)
+    else:
+        state = read_state(run.checkpoint(step))
+    backend = make_backend(prepared.config, settings, state)
+    notes = _settle_folder(run, progress, request.invocation.from_step)
+    plan = prepared.plan.fingerprint
+    if plan != record.plan_fingerprint:
+        notes.append(OTHER_BATCHES if record.plan_fingerprint else UNKNOWN_BATCHES)
+    record = dataclasses.replace(
+        record, settings=settings, newest_checkpoint=step, plan_fingerprint=plan
+    )
+    heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
+    return Started(run, record, prepared, backend, progress, [heading, *about(prepared), *notes])
+
+
+def _settle_folder(run: RunFolder, progress: Progress, from_step: int | None) -> list[str]:
+    """Clear away what an interruption left, once the checkpoint is known to be good."""
+    leftovers = run.remove_leftovers()
+    later = set_aside_after(run, progress.step) if from_step is not None else []
+    repair_best(run, progress)
+    notes = [f"removed {name}, left by an interrupted save" for name in leftovers]
+    return notes + [f"kept a later checkpoint as {name}" for name in later]
+
+
+def resumed_settings(
+    request: Request, stored: TrainingSettings, config: TransformerConfig
+) -> TrainingSettings:
+    """The run's settings with what may change; anything else that differs is named in an error."""
+    faults, changed = Faults(), {}
+    before: dict[str, Any] = {**dataclasses.asdict(config), **dataclasses.asdict(stored)}
+    for name in [n for n in request.given if n in SETTINGS or n in MODEL]:
+        value = request.given[name]
+        if SETTINGS.get(name) is not None and SETTINGS[name].resumable:
+            changed[name] = value
+        elif value != before[name]:
+            was, wanted = as_text(before[name]), as_text(value)
+            faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
+    allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
+    faults.raise_if_any(f"a resumed run may change only --backend, {', '.join(allowed)}")
+    given = dataclasses.replace(stored, **changed).anchored()
+    # What was not given stays as it was, relative to this folder where an older version wrote it.
+    return dataclasses.replace(stored, **{name: getattr(given, name) for name in changed})

@@ -1,0 +1,1 @@
+"""Texts in, texts out, and pictures of attention."""

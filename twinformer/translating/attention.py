@@ -1,0 +1,134 @@
+"""What a model looked at while it wrote an output: weights, tokens, one picture for each text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from training_recipe.batching.batches import encode_sources
+from training_recipe.searching.attention import AttentionWeights
+from training_recipe.searching.batches import width_of
+from training_recipe.searching.search import Hypothesis
+from training_recipe.text.vocabulary import Vocabulary
+from transformer_spec import TransformerConfig, UserError
+
+Attend = Callable[[np.ndarray, np.ndarray], AttentionWeights]
+
+
+class Map(NamedTuple):
+    """The weights (L, H, Q, K) of one text and what its rows and columns are."""
+
+    weights: np.ndarray
+    rows: list[str]
+    columns: list[str]
+
+
+def attention_map(
+    attend: Attend,
+    kind: str,
+    source: Sequence[int],
+    output: Hypothesis,
+    vocabularies: tuple[Vocabulary, Vocabulary],
+    config: TransformerConfig,
+) -> Map:
+    """The weights of a kind for the ids of a source, without eos, and for its output.
+
+    The decoder is given the output, as in training: its row t is what it looked at to write the
+    row's token, eos last where the output ended. Lengths are padded as in decoding, so that XLA
+    compiles few.
+    """
+    written = [*output.ids, config.eos_id] if output.ended else output.ids
+    given = [config.decoder_start_id, *output.ids][: len(written)]
+    found = attend(_padded(list(source), config), _padded_target(given, config))
+    read = [vocabularies[0].token(index) for index in [*source, config.eos_id]]
+    rows, columns = {
+        "cross": ([vocabularies[1].token(index) for index in written], read),
+        "encoder": (read, read),
+        "decoder": (
+            [vocabularies[1].token(index) for index in written],
+            [vocabularies[1].token(index) for index in given],
+        ),
+    }[kind]
+    weights = getattr(found, kind)[:, 0, :, : len(rows), : len(columns)]
+    return Map(weights, [shown(token) for token in rows], [shown(token) for token in columns])
+
+
+def _padded(source: list[int], config: TransformerConfig) -> np.ndarray:
+    length = width_of(len(source) + 1, config.max_length)
+    return encode_sources([source], length=length, pad_id=config.pad_id, eos_id=config.eos_id)
+
+
+def _padded_target(given: list[int], config: TransformerConfig) -> np.ndarray:
+    padded = np.full((1, width_of(len(given), config.max_length)), config.pad_id, np.int32)
+    padded[0, : len(given)] = given
+    return padded
+
+
+def shown(token: str) -> str:
+    """A token as a label: what cannot be seen is written out."""
+    if token == " ":
+        return "\N{OPEN BOX}"
+    return token if token.isprintable() else token.encode("unicode_escape").decode("ascii")
+
+
+@dataclass
+class Pictures:
+    """Draws the attention of texts into FILE, or FILE-1, FILE-2 ... where there are ``several``.
+
+    ``attend(source, target)`` gives a model's AttentionWeights. ``undrawn`` and ``missing`` collect
+    the numbers of the texts without tokens and the characters that no font here has.
+    """
+
+    path: Path
+    kind: str
+    attend: Attend
+    vocabularies: tuple[Vocabulary, Vocabulary]
+    config: TransformerConfig
+    several: bool
+    undrawn: list[int] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+
+    def draw(self, number: int, source: Sequence[int], output: Hypothesis) -> None:
+        """Draw the text of a number, given its ids without eos and its output.
+
+        A file that cannot be written is a UserError.
+        """
+        from twinformer.translating.attention_plot import draw_map
+
+        if not source:
+            self.undrawn.append(number)
+            return
+        both, config = self.vocabularies, self.config
+        found = attention_map(self.attend, self.kind, source, output, both, config)
+        texts = (v.decode(part) for v, part in zip(both, (source, output.ids), strict=True))
+        title = " \N{RIGHTWARDS ARROW} ".join(texts)
+        file = self.file_of(number)
+        try:
+            self.missing |= draw_map(found, self.kind, title, file)
+        except OSError as error:
+            raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+
+    def file_of(self, number: int) -> Path:
+        """Where the picture of a text goes."""
+        if not self.several:
+            return self.path
+        return self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
+
+    def notes(self) -> list[str]:
+        """What there is to say once every text was drawn."""
+        notes = []
+        if self.undrawn:
+            noun = "line" if len(self.undrawn) == 1 else "lines"
+            numbers = ", ".join(f"{number:,}" for number in self.undrawn)
+            notes.append(f"no picture of {noun} {numbers}: the model was given no token")
+        if self.missing:
+            characters = " ".join(sorted(self.missing))
+            notes.append(
+                f"no font here has {characters}, which are drawn as boxes; install one that has "
+                "them, such as the Noto Sans of that script"
+            )
+        return notes

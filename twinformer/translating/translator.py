@@ -1,0 +1,176 @@
+"""Texts in, texts out: a trained or converted model with its vocabularies, in either framework."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoints import load_weights_of
+from convert.folders import locate
+from training_recipe.runs.folder import RunFolder
+from training_recipe.searching.attention import AttentionWeights
+from training_recipe.searching.search import Hypothesis, Search, check_search
+from training_recipe.text.model_vocabularies import load_vocabularies
+from transformer_spec import TransformerConfig, UserError
+from twinformer.frameworks import choose, twin
+from twinformer.translating.texts import Sources, encode_texts, translate
+
+BEST = "best"
+DEFAULT_BEAM = 5
+DEFAULT_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One output of a text.
+
+    ``score`` is the sum of the log probabilities of its tokens divided by their number to the power
+    of the length penalty (Wu et al. 2016, section 7, with our simpler divisor); eos counts.
+    ``ended`` says whether the output ended by itself. ``others`` are the next best outputs, best
+    first, where ``nbest`` asked for them.
+    """
+
+    text: str
+    score: float
+    log_probability: float
+    ended: bool
+    others: tuple[Translation, ...] = ()
+
+
+class Translator:
+    """Translates by the model of a folder: a run, one of its checkpoints, or a converted folder.
+
+    ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is installed, else
+    the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best" or the step of
+    a run's checkpoint. Calculates in float64 where the weights are, and in float32 otherwise.
+    Raises UserError where the folder holds no model that reads and writes text.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        backend: str | None = None,
+        device: str = "auto",
+        checkpoint: str | int = BEST,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        self.folder, self.batch_size = checkpoint_folder(Path(folder), checkpoint), batch_size
+        home = locate(self.folder).home
+        if home is None:
+            raise UserError(f"{folder} has no config.json; give a run or a converted folder")
+        self.config = TransformerConfig.load(home / "config.json")
+        self.source, self.target = load_vocabularies(home / "vocabulary", self.config)
+        self.backend, self.notes = choose(backend, home)
+        self.device = device
+        self._dtype = "float32"
+
+    @functools.cached_property
+    def model(self) -> Any:
+        """The framework's own model, read when it is first needed."""
+        _, weights = load_weights_of(self.folder)
+        exact = any(array.dtype == np.float64 for array in weights.values())
+        self._dtype = "float64" if exact else "float32"
+        cast = {name: array.astype(self._dtype, copy=False) for name, array in weights.items()}
+        with self._numbers():
+            return twin(self.backend, "device").model_on(self.config, cast, self.device)
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        *,
+        beam: int | None = None,
+        length_penalty: float = 1.0,
+        nbest: int = 1,
+        max_length: int | None = None,
+        sample: bool = False,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        truncate: bool = False,
+        skip_long: bool = False,
+    ) -> list[Translation]:
+        """The best output of each text, in order; one text alone is a list of one.
+
+        ``beam`` is the width of the search (5 unless told; 1 is greedy), ``max_length`` the most
+        tokens of an output, eos counted (2 x source + 10 unless told). ``sample`` draws ``nbest``
+        outputs from ``seed`` instead of searching. A text that is longer than the model is a
+        UserError, unless ``truncate`` cuts it or ``skip_long`` gives it an empty output; so is a
+        setting that no search can follow.
+        """
+        usual = 1 if sample else max(DEFAULT_BEAM, nbest)
+        search = Search(
+            usual if beam is None else beam,
+            length_penalty,
+            max_length,
+            nbest,
+            sample,
+            temperature,
+            top_k,
+            seed,
+        )
+        check_search(search)
+        given = [texts] if isinstance(texts, str) else list(texts)
+        sources = self.encode([text.strip() for text in given], truncate, skip_long)
+        blocks = self.decode(sources.ids, search)
+        return [self.translation(found) for block in blocks for found in block]
+
+    def encode(
+        self, texts: Sequence[str], truncate: bool = False, skip_long: bool = False
+    ) -> Sources:
+        """The token ids of texts, and notes on what the vocabulary does not know."""
+        return encode_texts(texts, self.source, self.config.max_length, truncate, skip_long)
+
+    def decode(
+        self,
+        ids: Sequence[list[int]],
+        search: Search,
+        advance: Callable[[int], object] = lambda count: None,
+    ) -> Iterator[list[list[Hypothesis]]]:
+        """The outputs of sources of token ids, in order, a block of sources at a time."""
+        return translate(ids, self.decode_batch, search, self.batch_size, self.config, advance)
+
+    def decode_batch(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
+        """The n best outputs of each row of ``source`` (B, S) int32: ids, eos, padding."""
+        model = self.model
+        with self._numbers():
+            return twin(self.backend, "decoding").decode(model, source, search)
+
+    def translation(self, found: Sequence[Hypothesis]) -> Translation:
+        """The outputs of one text as text."""
+        best, *others = [
+            Translation(self.target.decode(one.ids), one.score, one.log_probability, one.ended)
+            for one in found
+        ]
+        return Translation(best.text, best.score, best.log_probability, best.ended, tuple(others))
+
+    def attention(self, source: np.ndarray, target: np.ndarray) -> AttentionWeights:
+        """The attention weights of every layer for ids (B, S) and what was written (B, T)."""
+        model = self.model
+        with self._numbers():
+            return twin(self.backend, "attention_maps").attention_weights(model, source, target)
+
+    def _numbers(self) -> AbstractContextManager[None]:
+        """A block in which the framework has the numbers of the model's format."""
+        return twin(self.backend, "device").numbers_of(self._dtype)
+
+
+def checkpoint_folder(run: Path, checkpoint: str | int = BEST) -> Path:
+    """What to load: a folder, which stands for its best checkpoint, or the one of a step."""
+    if checkpoint == BEST:
+        return run
+    folder = RunFolder(run)
+    if not folder.checkpoints.is_dir():
+        raise UserError(f"checkpoint {checkpoint} needs a run folder, which {run} is not")
+    if int(checkpoint) not in folder.steps():
+        steps = ", ".join(map(str, folder.steps())) or "none"
+        raise UserError(f"{run} has no checkpoint of step {checkpoint}; it has: {steps}")
+    return folder.checkpoint(int(checkpoint))

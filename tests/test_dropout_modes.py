@@ -19,7 +19,8 @@ from transformer_spec import TransformerConfig, UserError
 RATES = {"dropout": 0.3, "attention_dropout": 0.2, "activation_dropout": 0.1}
 CONFIG = config_of({"norm_position": "pre"} | RATES)
 DRY = config_of({"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0})
-SOURCE, TARGET = np.array([[5, 6, 7, 0], [8, 9, 5, 6]]), np.array([[2, 5, 6], [2, 7, 0]])
+SOURCE = np.array([[5, 6, 7, 0], [8, 9, 5, 6]], np.int32)
+TARGET = np.array([[2, 5, 6], [2, 7, 0]], np.int32)
 
 
 def flax_model(config: TransformerConfig = CONFIG) -> flax_transformer.Transformer:
@@ -150,8 +151,7 @@ def test_searching_drops_out_nothing() -> None:
     plain = torch_decode(ours, SOURCE, search), flax_decode(theirs, SOURCE, search)
     ours.train(), theirs.train()
     assert plain == (torch_decode(ours, SOURCE, search), flax_decode(theirs, SOURCE, search))
-    given = SOURCE.astype(np.int32), TARGET.astype(np.int32)
     for twin, model in ((torch_transformer, ours), (flax_transformer, theirs)):
-        found = twin.attention_weights(model, *given)
+        found = twin.attention_weights(model, SOURCE, TARGET)
         model.eval()
-        assert (found.cross == twin.attention_weights(model, *given).cross).all()
+        assert (found.cross == twin.attention_weights(model, SOURCE, TARGET).cross).all()

@@ -63,5 +63,5 @@ def test_training_and_searching_look_at_no_ids(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(AssertionError, match="ids were looked at"):
             model.encode(ids)
         training, decoding = SIDES[twin]
-        assert float(training.objective(model, ids, ids, ids, 0.1)) > 0
+        assert training.objective(model, ids, ids, ids, 0.1) > 0
         assert decoding.decode(model, np.array([[5, 6, 7]]), Search(beam=2))

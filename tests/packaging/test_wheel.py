@@ -77,7 +77,7 @@ def installed(wheel, tmp_path_factory) -> Path:
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
     command = "-m pip -q --python".split()
-    there = [*command, str(folder / "bin/python"), "install", "--no-deps", "--no-index"]
+    there = [*command, str(folder / "bin/python"), "install", "--no-deps", "--no-index", "-I"]
     done = subprocess.run([sys.executable, *there, wheel], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "bin"

@@ -18,15 +18,19 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from flax_transformer.training import make_backend as make_jax  # noqa: E402
-from torch_transformer.training import make_backend as make_torch  # noqa: E402
+from flax_transformer.process import prepare_process as prepare_jax  # noqa: E402
+from flax_transformer.step import make_backend as make_jax  # noqa: E402
+from torch_transformer.process import prepare_process as prepare_torch  # noqa: E402
+from torch_transformer.step import make_backend as make_torch  # noqa: E402
 from training_recipe.backend import Backend  # noqa: E402
 from training_recipe.batching.batches import Batch  # noqa: E402
 from training_recipe.options.presets import DICTIONARY_PRESET, PRESETS  # noqa: E402
 from training_recipe.options.settings import TrainingSettings  # noqa: E402
 from transformer_spec import TransformerConfig  # noqa: E402
+from twinformer.training.states import first_state  # noqa: E402
 
 MAKERS = {"torch": make_torch, "jax": make_jax}
+PREPARE = {"torch": prepare_torch, "jax": prepare_jax}
 KINDS = {"portable": ("portable", 0.1), "native": ("native", 0.1), "none": ("portable", 0.0)}
 WIDE = {"hidden_dim": 256, "inner_dim": 1024, "num_heads": 4, "norm_position": "pre"} | {
     "num_encoder_layers": 2,
@@ -56,7 +60,9 @@ def backends(framework: str, size: str, device: str) -> dict[str, Backend]:
     for kind, (rng, rate) in KINDS.items():
         model = fields | {"dropout": rate, "source_vocab_size": source, "target_vocab_size": target}
         settings = TrainingSettings(device=device, dropout_rng=rng)
-        made[kind] = MAKERS[framework](TransformerConfig(**model), settings, None)
+        config = TransformerConfig(**model)
+        PREPARE[framework](settings.device)
+        made[kind] = MAKERS[framework](config, settings, first_state(config, settings))
     return made
 
 
@@ -74,7 +80,7 @@ def measure(framework: str, size: str, device: str, rounds: int) -> dict[str, li
 def seconds(backend: Backend, batch: Batch, step: int) -> float:
     """One step, waited for: the norm comes with the new weights."""
     began = time.perf_counter()
-    result = backend.train_step(batch, step, 1e-4)
+    result = backend.train_step([batch], step, 1e-4)
     _ = float(result.loss_sum), float(result.gradient_norm)
     return time.perf_counter() - began
 

@@ -46,11 +46,13 @@ def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
 
 
 def ours(make_backend: Callable, settings: Any, config: TransformerConfig) -> Step:
-    backend, count = make_backend(config, settings, None), [0]
+    from twinformer.training.states import first_state
+
+    backend, count = make_backend(config, settings, first_state(config, settings)), [0]
 
     def step(batch: Batch) -> object:
         count[0] += 1
-        result = backend.train_step(batch, count[0], LEARNING_RATE)
+        result = backend.train_step([batch], count[0], LEARNING_RATE)
         return result.loss_sum / batch.tokens + 0 * result.gradient_norm
 
     return step
@@ -62,10 +64,12 @@ def ours_jax(
     use_cores(threads)
     import jax
 
-    from flax_transformer.training import make_backend
+    from flax_transformer.process import prepare_process
+    from flax_transformer.step import make_backend
     from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
+    prepare_process(settings.device)
     return f"jax {jax.__version__}", ours(make_backend, settings, config)
 
 
@@ -73,10 +77,12 @@ def ours_torch(
     config: TransformerConfig, dropout_rng: str, threads: int, dtype: str = "float32"
 ) -> tuple[str, Step]:
     version = torch_threads(threads)
-    from torch_transformer.training import make_backend
+    from torch_transformer.process import prepare_process
+    from torch_transformer.step import make_backend
     from training_recipe.options.settings import TrainingSettings
 
     settings = TrainingSettings(dropout_rng=dropout_rng, device="cpu", dtype=dtype)
+    prepare_process(settings.device)
     return version, ours(make_backend, settings, config)
 
 

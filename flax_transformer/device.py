@@ -7,18 +7,9 @@ import jax
 import numpy as np
 
 from flax_transformer.model import Transformer
+from flax_transformer.process import find_device
 from flax_transformer.weights import load_weights
-from transformer_spec import TransformerConfig, UserError, to_flax
-
-
-def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
-    try:
-        return jax.devices(None if name == "auto" else name)[0]
-    except RuntimeError:
-        present = sorted({device.platform for device in jax.devices()})
-        message = f"--device {name}: JAX sees only {', '.join(present)} on this machine"
-        raise UserError(message) from None
+from transformer_spec import TransformerConfig, to_flax
 
 
 @contextlib.contextmanager
@@ -33,6 +24,6 @@ def model_on(
 ) -> Transformer:
     """The model of a config around {canonical name: NumPy array}, on a device."""
     with jax.default_device(find_device(device)):
-        model = Transformer(config, dtype=next(iter(weights.values())).dtype.type)
+        model = Transformer.skeleton(config, next(iter(weights.values())).dtype)
         load_weights(model, dict(to_flax(*item) for item in weights.items()))
     return model

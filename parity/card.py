@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convert.formats.atomic import written_aside
 from parity.certificate import CARD, Certificate
 from parity.given import local_path
 from parity.plot import is_step
 from parity.substeps import LOGITS, in_words
+from training_recipe.files.writing import written_aside
 
 GRADIENT = "gradient"
 

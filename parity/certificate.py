@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from convert.formats.atomic import written_aside
-from convert.parallel import CORES
+from convert.core.parallel import CORES
 from parity.files_of_a import files_of_a
 from parity.fingerprints import read_files, shown
 from training_recipe.files.json_files import json_text
+from training_recipe.files.writing import written_aside
 from transformer_spec import Faults, UserError
 
 CERTIFICATE = "certificate.json"

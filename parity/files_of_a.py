@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convert.folders import CONFIG, locate
+from convert.checkpoints.folders import CONFIG, locate
 from convert.formats.shards import INDEX_SUFFIX
 from parity.fingerprints import Files, read_files, read_named
 from parity.given import HUGGING_FACE, MODULE, exists, local_path

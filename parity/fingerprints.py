@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from convert.parallel import CORES
+from convert.core.parallel import CORES
 
 BLOCK = 1 << 20
 

@@ -11,9 +11,9 @@ import torch
 
 import flax_transformer
 import torch_transformer
-from flax_transformer.training import objective as flax_objective
+from flax_transformer.step import objective as flax_objective
 from flax_transformer.weights import fill, skeleton, variables
-from torch_transformer.training import objective as torch_objective
+from torch_transformer.step import objective as torch_objective
 from torch_transformer.weights import tensors
 from transformer_spec import to_torch, trained_names
 

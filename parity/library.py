@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from convert.core.operations import Copy
+from convert.core.pipeline import Converted, check_source
+from convert.core.rules import ASIDE, Rule
+from convert.core.tensors import Held
 from convert.families.base import Family, Source
 from convert.families.registry import recognize
-from convert.pipeline import Converted, check_source
-from convert.rules import ASIDE, Copy, Rule
-from convert.tensors import Held
 from parity.functions import check_logits, from_function
 from parity.inputs import Ids
 from parity.number_formats import in_format, in_precision

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from convert.importing import Import, read_import
-from convert.layouts import BESIDE
-from convert.options import inspect_parser
-from convert.pipeline import Converted
+from convert.checkpoints.layouts import BESIDE
+from convert.commands.inspection import source_request
+from convert.conversion.source import Import, read_import
+from convert.core.pipeline import Converted
 from parity.given import HUGGING_FACE, MODULE, path_and_flags, words
 from parity.sides import TWINS, Side
 from transformer_spec import Faults, TransformerConfig, UserError
@@ -39,7 +39,7 @@ def open_side(given: str, framework: str | None = None) -> Side:
 def checkpoint_side(given: str, framework: str | None) -> Side:
     """A run, a folder or a file, with the flags of ``python -m convert inspect`` after it."""
     path, flags = path_and_flags(given)
-    found = read_import(inspect_parser().parse_args([path, *words(flags)]))
+    found = read_import(source_request([path, *words(flags)]))
     framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
     what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
     return TWINS[framework](given, what, framework, found.config, Stored(found))

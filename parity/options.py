@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from convert.options import size
+from convert.commands.source import size
 from training_recipe.options.parser import Parser
 from transformer_spec import Faults
 

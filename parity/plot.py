@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convert.formats.atomic import written_aside
+from training_recipe.files.writing import written_aside
 from transformer_spec import UserError
 
 LOGITS = ("logits", "decoder.finalFc")

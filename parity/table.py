@@ -15,15 +15,17 @@ import flax_transformer.decoding_state as flax_decoding
 import torch_transformer.decoding_state as torch_decoding
 from convert import flax_to_torch, torch_to_flax
 from convert.checkpoints import read_checkpoint, write_flax_checkpoint, write_torch_checkpoint
-from flax_transformer.training import make_backend as make_jax
+from flax_transformer.step import make_backend as make_jax
 from parity.cases import config_of, inputs, pairwise_configs
 from parity.certificate import report_json
 from parity.measures import largest, worst
 from parity.needed import check_devices, exact_numbers
 from parity.sides import as_float64
 from parity.twins import Twins, bottom_up, float32_errors, loss_and_gradients
-from torch_transformer.training import make_backend as make_torch
+from torch_transformer.step import make_backend as make_torch
+from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import Batch
+from training_recipe.first_weights import first_weights
 from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, initial_weights
@@ -83,13 +85,14 @@ def hundred_steps(device: str) -> np.ndarray:
     """Differences of the mean loss of 100 optimizer steps from the same weights and batches."""
     config = config_of({"norm_position": "pre", "dropout": 0.0})
     settings = TrainingSettings(dtype="float64", device=device, warmup_steps=10)
-    backends = make_torch(config, settings), make_jax(config, settings)
+    state = Checkpoint(first_weights(config, settings))
+    backends = make_torch(config, settings, state), make_jax(config, settings, state)
     found = []
     for step in range(1, 101):
         source, target = inputs(config, step % 5)
         batch = Batch(source, target[:, :-1].copy(), target[:, 1:].copy())
         rate = learning_rate(step, settings)
-        ours, theirs = (b.train_step(batch, step, rate).loss_sum for b in backends)
+        ours, theirs = (b.train_step([batch], step, rate).loss_sum for b in backends)
         found.append((float(ours) - float(theirs)) / batch.tokens)
     return np.array(found)
 
@@ -148,12 +151,13 @@ def changed_bytes(configs: list[TransformerConfig]) -> float:
 
 def changed_file_bytes() -> int:
     config = config_of({"norm_position": "pre"})
-    backend = make_torch(config, TrainingSettings(device="cpu"))
+    settings = TrainingSettings(device="cpu")
+    backend = make_torch(config, settings, Checkpoint(first_weights(config, settings)))
     with tempfile.TemporaryDirectory() as folder:
         first, middle, last = (Path(folder) / name for name in ("torch", "flax", "again"))
         for path in (first, middle, last):
             path.mkdir()
-        write_torch_checkpoint(first, backend.checkpoint())
+        write_torch_checkpoint(first, backend.state())
         write_flax_checkpoint(middle, read_checkpoint(first))
         write_torch_checkpoint(last, read_checkpoint(middle))
         files = sorted(path.name for path in first.iterdir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from convert.folders import locate
+from convert.checkpoints.folders import locate
 from parity.given import local_path
 from parity.inputs import Ids, Pair, batches_of, check_pair
 from training_recipe.corpora.text_files import read_lines

@@ -160,7 +160,7 @@ def config_of(source: Path | None) -> TransformerConfig:
         return TransformerConfig.from_dict(PRESETS["base"]["model"] | words)
     if source.suffix == ".json":
         return TransformerConfig.load(source)
-    from convert.folders import locate
+    from convert.checkpoints.folders import locate
 
     home = locate(source).home
     if home is None:

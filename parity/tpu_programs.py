@@ -13,9 +13,10 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from flax_transformer import decoding
+from flax_transformer.adamw import adamw
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from flax_transformer.training import JaxBackend
+from flax_transformer.step import JaxBackend
 from flax_transformer.weights import fill, variables
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search, longest_output
@@ -41,7 +42,8 @@ class OutlineBackend(JaxBackend):
         self.outline = Transformer.skeleton(config)
         self.skeleton = nnx.split(self.outline)
         self.compiled_gradients = jax.jit(self.pure_gradients)
-        self.compiled_update = jax.jit(self.pure_update, donate_argnums=0)
+        self.optimizer = adamw(settings)
+        self.compiled_update = jax.jit(self.pure_update, donate_argnums=(0, 1))
 
     def shapes(self, sharding: Sharding) -> tuple[Shapes, Shapes]:
         """The shapes of the trained and of the frozen weights, every chip holding all of them."""
@@ -98,10 +100,10 @@ def programs(task: Task) -> Iterator[Program]:
     arguments = trained, frozen, (ids, ids, ids), np.uint32(1), 1
     gradients = backend.compiled_gradients
     yield Program("gradients", lambda: gradients.trace(*arguments), moments)
-    state = trained, trained, trained
-    update = backend.compiled_update
-    numbers = 1e-3, 0.1, 0.02
-    yield Program("optimizer", lambda: update.trace(state, trained, numbers), byte_count(frozen))
+    update, state = backend.compiled_update, backend.optimizer.init
+    state = jax.tree.map(lambda a: placed(a, everywhere), jax.eval_shape(state, trained))
+    optimizer = trained, state, trained, 1e-3
+    yield Program("optimizer", lambda: update.trace(*optimizer), byte_count(frozen))
     yield Program("decoding", lambda: decoding_loop(backend, task, everywhere, divided), 0)
 
 

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from flax_transformer.training import JaxBackend
-from flax_transformer.training import make_backend as make_jax
+from flax_transformer.step import JaxBackend
+from flax_transformer.step import make_backend as make_jax
 from parity.training_task import check_comparable, rates
-from torch_transformer.training import TorchBackend
-from torch_transformer.training import make_backend as make_torch
+from torch_transformer.step import TorchBackend
+from torch_transformer.step import make_backend as make_torch
+from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import Batch
 from training_recipe.first_weights import first_weights
 from training_recipe.options.schedule import learning_rate
@@ -102,8 +103,8 @@ def train_both(
     """
     check_comparable(settings, rates(config).values())
     with number_format(settings.dtype):
-        weights = first_weights(config, settings)
-        ours, theirs = make_torch(config, settings, weights), make_jax(config, settings, weights)
+        state = Checkpoint(first_weights(config, settings))
+        ours, theirs = make_torch(config, settings, state), make_jax(config, settings, state)
         for step in range(1, steps + 1):
             found = one_step(ours, theirs, batches(step), step)
             if not any(map(math.isfinite, found.loss + found.gradient_norm)):
@@ -122,11 +123,11 @@ def diverged(step: int) -> UserError:
 
 def one_step(ours: TorchBackend, theirs: JaxBackend, batches: Sequence[Batch], step: int) -> Step:
     """Train both by one step's batches and compare; waits for both."""
-    (first, *more), rate = batches, learning_rate(step, ours.settings)
+    rate = learning_rate(step, ours.settings)
     tokens = sum(batch.tokens for batch in batches)
     # JAX first: it returns before it is done and PyTorch works meanwhile.
-    right = theirs.train_step(first, step, rate, *more)
-    left = ours.train_step(first, step, rate, *more)
+    right = theirs.train_step(batches, step, rate)
+    left = ours.train_step(batches, step, rate)
     return Step(
         step,
         Both(float(left.loss_sum) / tokens, float(right.loss_sum) / tokens),
@@ -153,7 +154,7 @@ def weights_apart(ours: TorchBackend, theirs: JaxBackend) -> tuple[float, float,
 
 def averages_apart(ours: TorchBackend, theirs: JaxBackend) -> float:
     """Largest absolute difference of the weights that are saved for use."""
-    left, right = ours.checkpoint().weights, theirs.checkpoint().weights
+    left, right = ours.state().weights, theirs.state().weights
     return float(np.max([np.max(np.abs(left[name] - right[name])) for name in ours.trained]))
 
 

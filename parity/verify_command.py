@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.options import size
+from convert.commands.source import size
 from parity.certificate import (
     CERTIFICATE,
     NOT_COVERED,

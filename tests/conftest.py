@@ -1,12 +1,18 @@
 """The strict test world: warnings are errors, shapes are checked, one device is asked for.
 
-JAX keeps what it compiles for as long as the tests run: many of them train the same small model.
+JAX keeps what it compiles for the next tests, as many of them train the same small model, and on
+disk for those after a process had grown too large and dropped it.
 """
 
+import gc
 import os
+import sys
 import tempfile
+from pathlib import Path
 
 import pytest
+
+from training_recipe.freed_memory import give_back_freed_memory
 
 # Threads of tiny models only wait for each other, the more so where tests run side by side.
 THREADS = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
@@ -14,6 +20,7 @@ COMPILED = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+MOST_RESIDENT = 1 << 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +56,22 @@ def pytest_configure(config: pytest.Config) -> None:
     twins = ("torch_transformer", "flax_transformer")
     modules = [f"{twin}.{part}" for twin in twins for part in parts]
     install_import_hook(modules, "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory():
+    """Programs of the tests of a file go after them where the process has grown large."""
+    yield
+    if "jax" in sys.modules and resident() > MOST_RESIDENT:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+        give_back_freed_memory()
+
+
+def resident() -> int:
+    """Bytes of this process in memory, where Linux says so."""
+    place = Path("/proc/self/statm")
+    return int(place.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if place.exists() else 0
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import torch_transformer
+from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from convert.tensors import Held
 from training_recipe.searching.search import never_produced
 from transformer_spec import TransformerConfig, initial_weights
 

@@ -26,9 +26,9 @@ from transformers import (
     MBartForConditionalGeneration,
 )
 
+from convert.checkpoints.folders import open_content
 from convert.families.registry import FAMILIES
 from convert.families.tutorial import SEMANTICS
-from convert.folders import open_content
 from transformer_spec import TransformerConfig
 
 Ids = tuple[np.ndarray, np.ndarray]

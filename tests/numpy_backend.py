@@ -1,39 +1,41 @@
 """A small honest backend in NumPy, so that the loop is tested without a framework.
 
-Logits of target position t: a row for the token before, a row for the source token at t, and the
-mean row of all source tokens (with dropout). Trained by Adam, it learns letter-by-letter spelling.
+Of the model it has the embeddings alone: logits of target position t are the mix of the token
+before, of the source token at t, and of the mean of all source tokens (with dropout), seen through
+a fixed table. Trained by Adam, it learns letter-by-letter spelling; its other weights stay put.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
-from training_recipe.backend import StepResult
+from convert.checkpoints import check_checkpoint
+from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
-from training_recipe.runs.averages import record_mean
 from training_recipe.searching.search import Hypothesis, Search
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import TransformerConfig, trained_names
 
 DROPOUT = 0.1
+SOURCE, TARGET = "encoder.embedding.weight", "decoder.embedding.weight"
+Tables = dict[str, np.ndarray]
 
 
 class NumpyBackend:
-    name = "torch"  # a name that settings.json may hold
+    name = "torch"  # a name that settings.json may hold, and whose files are written
 
-    def __init__(self, config: TransformerConfig, settings: TrainingSettings) -> None:
+    def __init__(
+        self, config: TransformerConfig, settings: TrainingSettings, state: Checkpoint
+    ) -> None:
         self.config, self.settings = config, settings
-        V, W = config.source_vocab_size, config.target_vocab_size
-        rng = np.random.default_rng(settings.seed)
-        shapes = {"before": (W, W), "aligned": (V, W), "bag": (V, W)}
-        self.weights = {name: 0.01 * rng.normal(size=shape) for name, shape in shapes.items()}
-        self.moments = {
-            f"{order}/{name}": np.zeros(shape)
-            for order in ("first", "second")
-            for name, shape in shapes.items()
-        }
+        shape = config.target_vocab_size, config.hidden_dim
+        self.table = np.random.default_rng(settings.seed).normal(size=shape)
+        self.restore(state)
+        if not state.count:  # knows nothing: the loss is the logarithm of the vocabulary's size
+            for name in self.weights.keys() & {SOURCE, TARGET}:
+                self.weights[name] *= np.float32(0.01)
 
     def _inputs(self, source: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """(B, T) source tokens beside each target position, (B, V) shares of each token."""
@@ -46,20 +48,21 @@ class NumpyBackend:
     def _log_probabilities(
         self, before: np.ndarray, aligned: np.ndarray, bag: np.ndarray
     ) -> np.ndarray:
-        w = self.weights
-        logits = w["before"][before] + w["aligned"][aligned] + (bag @ w["bag"])[:, None]
+        source, target = self.weights[SOURCE], self.weights[TARGET]
+        states = target[before] + source[aligned] + (bag @ source)[:, None]
+        logits = states @ self.table.T
         logits -= logits.max(axis=-1, keepdims=True)
         return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
-        total = sum(part.tokens for part in (batch, *more))
-        sums = {name: np.zeros_like(w) for name, w in self.weights.items()}
-        loss = sum(self._add_gradients(part, step, total, sums) for part in (batch, *more))
-        self._adam(sums, step, learning_rate)
+    def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
+        total = sum(part.tokens for part in batches)
+        sums = {name: np.zeros(self.weights[name].shape) for name in (SOURCE, TARGET)}
+        loss = sum(self._add_gradients(part, step, total, sums) for part in batches)
+        self._adam(sums, learning_rate)
         norm = np.sqrt(sum(np.square(g).sum() for g in sums.values()))
         return StepResult(loss, total, norm)
 
-    def _add_gradients(self, batch: Batch, step: int, total: int, sums: dict) -> float:
+    def _add_gradients(self, batch: Batch, step: int, total: int, sums: Tables) -> float:
         aligned, bag = self._inputs(batch.source, batch.target_in.shape[1])
         bag *= np.random.default_rng((self.settings.seed, step)).random(bag.shape) > DROPOUT
         logs = self._log_probabilities(batch.target_in, aligned, bag)
@@ -67,20 +70,21 @@ class NumpyBackend:
         chosen = np.take_along_axis(logs, batch.target_out[..., None].astype(np.int64), -1)[..., 0]
         picked = np.zeros_like(logs)
         np.put_along_axis(picked, batch.target_out[..., None].astype(np.int64), 1.0, -1)
-        error = (np.exp(logs) - picked) * real[..., None] / total
-        np.add.at(sums["before"], batch.target_in, error)
-        np.add.at(sums["aligned"], aligned, error)
-        sums["bag"] += bag.T @ error.sum(axis=1)
+        error = ((np.exp(logs) - picked) * real[..., None] / total) @ self.table
+        np.add.at(sums[TARGET], batch.target_in, error)
+        np.add.at(sums[SOURCE], aligned, error)
+        sums[SOURCE] += bag.T @ error.sum(axis=1)
         return -(chosen * real).sum()
 
-    def _adam(self, gradients: dict[str, np.ndarray], step: int, learning_rate: float) -> None:
-        s = self.settings
+    def _adam(self, gradients: Tables, learning_rate: float) -> None:
+        s, self.count = self.settings, self.count + 1
         for name, gradient in gradients.items():
-            first, second = self.moments[f"first/{name}"], self.moments[f"second/{name}"]
+            first, second = self.first[name], self.second[name]
             first += (1 - s.adam_beta1) * (gradient - first)
             second += (1 - s.adam_beta2) * (np.square(gradient) - second)
-            scale = np.sqrt(second / (1 - s.adam_beta2**step)) + s.adam_eps
-            self.weights[name] -= learning_rate * first / (1 - s.adam_beta1**step) / scale
+            scale = np.sqrt(second / (1 - s.adam_beta2**self.count)) + s.adam_eps
+            move = learning_rate * first / (1 - s.adam_beta1**self.count) / scale
+            self.weights[name] -= move.astype(self.weights[name].dtype)
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         aligned, bag = self._inputs(batch.source, batch.target_in.shape[1])
@@ -90,7 +94,7 @@ class NumpyBackend:
         return float(-(chosen * real).sum()), int(real.sum())
 
     def encode(self, source: np.ndarray) -> np.ndarray:
-        return self.weights["aligned"][source]
+        return self.weights[SOURCE][source]
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         length = search.max_length or self.config.max_length
@@ -107,32 +111,18 @@ class NumpyBackend:
         ends = np.flatnonzero(ids == self.config.eos_id)
         return ids[: ends[0] if len(ends) else len(ids)].tolist()
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return self.weights | self.moments
+    def state(self) -> Checkpoint:
+        parts = (self.weights, self.first, self.second)
+        weights, first, second = ({n: a.copy() for n, a in part.items()} for part in parts)
+        return Checkpoint(weights, first, second, self.count)
 
-    def save(self, folder: Path) -> None:
-        np.savez(folder / "arrays.npz", **self.arrays())
-
-    def restore(self, folder: Path) -> None:
-        with np.load(folder / "arrays.npz") as saved:
-            for name, array in self.arrays().items():
-                if saved[name].shape != array.shape:
-                    raise UserError(
-                        f"{folder}: {name} has shape {saved[name].shape}, not {array.shape}"
-                    )
-                array[...] = saved[name]
-
-    def use(self, folder: Path) -> None:
-        self.restore(folder)
-
-    def average(self, folders: list[Path], destination: Path) -> None:
-        parts = [dict(np.load(folder / "arrays.npz")) for folder in folders]
-        means = {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
-        np.savez(destination / "arrays.npz", **means)
-        record_mean(folders, destination)
+    def restore(self, checkpoint: Checkpoint) -> None:
+        check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
+        self.weights, self.count = {n: a.copy() for n, a in checkpoint.weights.items()}, 0
+        zeros = {name: np.zeros_like(self.weights[name]) for name in trained_names(self.config)}
+        given = (checkpoint.first_moments or zeros, checkpoint.second_moments or zeros)
+        self.first, self.second = ({n: a.copy() for n, a in part.items()} for part in given)
+        self.count = checkpoint.count
 
 
-def make_backend(
-    config: TransformerConfig, settings: TrainingSettings, weights: dict | None
-) -> NumpyBackend:
-    return NumpyBackend(config, settings)
+make_backend = NumpyBackend

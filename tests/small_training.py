@@ -5,14 +5,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flax_transformer.training import make_backend as make_jax
+from convert.checkpoints import Checkpoint
+from flax_transformer.step import make_backend as make_jax
 from parity.cases import config_of
-from torch_transformer.training import make_backend as make_torch
+from torch_transformer.step import make_backend as make_torch
 from training_recipe.batching.batches import Batch
 from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
+from twinformer.training.states import first_state
 
-MAKERS = {"torch": make_torch, "jax": make_jax}
+
+def from_weights(make: Callable) -> Callable:
+    """``make_backend`` of weights alone; without any, of those that the settings begin with."""
+
+    def made(config, settings, weights=None):
+        state = first_state(config, settings) if weights is None else Checkpoint(weights)
+        return make(config, settings, state)
+
+    return made
+
+
+MAKERS = {"torch": from_weights(make_torch), "jax": from_weights(make_jax)}
 CONFIG = config_of(
     {"num_encoder_layers": 1, "num_decoder_layers": 1, "norm_position": "pre", "dropout": 0.0}
     | {"tied_embeddings": "target_output", "output_bias": "frozen"}
@@ -57,7 +70,7 @@ def train(
     for step in range(first, last + 1):
         parts = [choose(count * step + part) for part in range(count)]
         rate = learning_rate(step, settings)
-        result = backend.train_step(parts[0], step, rate, *parts[1:])
+        result = backend.train_step(parts, step, rate)
         losses.append(float(result.loss_sum) / result.tokens)
     return losses
 

@@ -10,6 +10,8 @@ import pytest
 import training_fixtures
 from training_cases import SMALL, assert_same_run, run, signal_after
 
+from convert.checkpoints import read_checkpoint, write_torch_checkpoint
+
 place, whole = training_fixtures.place, training_fixtures.whole
 quick = training_fixtures.quick
 
@@ -71,7 +73,7 @@ class TestDamagedCheckpoints:
         assert run("numpy", ["--resume", "runs/a", *more]) == 2
         return capsys.readouterr().err
 
-    @pytest.mark.parametrize("name", ["arrays.npz", "progress.json"])
+    @pytest.mark.parametrize("name", ["model.safetensors", "progress.json"])
     def test_truncated(self, name, place, whole, quick, capsys):
         folder = self.stopped(place)
         path = folder / "step_00000009" / name
@@ -85,15 +87,15 @@ class TestDamagedCheckpoints:
         assert_same_run_but_set_aside(place / "runs/a", whole("numpy"))
 
     def test_same_size_other_bytes(self, place, quick, capsys):
-        path = self.stopped(place) / "step_00000009/arrays.npz"
+        path = self.stopped(place) / "step_00000009/model.safetensors"
         content = bytearray(path.read_bytes())
         content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
         path.write_bytes(content)
-        assert "arrays.npz is damaged" in self.resume_fails(capsys)
+        assert "model.safetensors is damaged" in self.resume_fails(capsys)
 
     def test_file_missing(self, place, quick, capsys):
-        (self.stopped(place) / "step_00000009/arrays.npz").unlink()
-        assert "step_00000009/arrays.npz is missing" in self.resume_fails(capsys)
+        (self.stopped(place) / "step_00000009/model.safetensors").unlink()
+        assert "step_00000009/model.safetensors is missing" in self.resume_fails(capsys)
 
     def test_newest_missing(self, place, quick, capsys):
         folder = self.stopped(place)
@@ -108,13 +110,15 @@ class TestDamagedCheckpoints:
 
     def test_does_not_fit_the_config(self, place, quick, capsys):
         folder = self.stopped(place) / "step_00000009"
-        with np.load(folder / "arrays.npz") as saved:
-            content = dict(saved)
-        np.savez(folder / "arrays.npz", **content | {"before": np.zeros((2, 2))})
+        held = read_checkpoint(folder)
+        held.weights["encoder.embedding.weight"] = np.zeros((2, 2), np.float32)
+        write_torch_checkpoint(folder, held)
         progress = json.loads((folder / "progress.json").read_text())
         del progress["files"]  # as a conversion leaves it
         (folder / "progress.json").write_text(json.dumps(progress))
-        assert "before has shape (2, 2), not" in self.resume_fails(capsys)
+        message = self.resume_fails(capsys)
+        assert "runs/a/checkpoints/step_00000009 does not fit the config" in message
+        assert "wrong shape of 'encoder.embedding.weight': float32 [2, 2]" in message
 
 
 def assert_same_run_but_set_aside(folder, expected):

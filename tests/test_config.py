@@ -14,19 +14,19 @@ def test_all_faults_are_named_in_one_message() -> None:
         TransformerConfig(7, 3, 100, 13, 8, 2, 2, 17, dropout=2.0, activation="swish")
     message = str(caught.value)
     assert "hidden_dim 100 is not divisible by num_heads 8" in message
-    assert "dropout is 2.0" in message
-    assert "activation is 'swish'; choose one of relu, gelu" in message
+    assert "dropout: 2.0 is too large" in message
+    assert "activation: 'swish' is not one of relu, gelu" in message
     assert "eos_id 3 is outside the target vocabulary of 3 tokens" in message
 
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("hidden_dim", "15", "hidden_dim is '15'; it must be int"),
-        ("max_length", True, "max_length is True; it must be int"),
-        ("num_heads", 0, "num_heads is 0; it must be at least 1"),
-        ("norm_epsilon", 0.0, "norm_epsilon is 0.0; it must be positive"),
-        ("attention_scale", float("nan"), "attention_scale is nan"),
+        ("hidden_dim", "15", "hidden_dim: '15' is not a whole number"),
+        ("max_length", True, "max_length: True is not a whole number"),
+        ("num_heads", 0, "num_heads: 0 is too small; it must be at least 1"),
+        ("norm_epsilon", 0.0, "norm_epsilon: 0.0 is too small; it must be above 0"),
+        ("attention_scale", float("nan"), "attention_scale: nan"),
         ("pad_id", 3, "pad_id and eos_id are both 3"),
         ("bos_id", 99, "bos_id 99 is outside the target vocabulary"),
         ("tied_embeddings", "all", "source_vocab_size 23 differs from target_vocab_size 19"),

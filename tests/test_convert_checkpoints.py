@@ -2,17 +2,25 @@
 
 import dataclasses
 
+import jax
 import numpy as np
+import optax
+import orbax.checkpoint
 import pytest
 from convert_cases import CONFIG, WRITERS, assert_same_arrays, checkpoint, write_run
 
+from convert import torch_to_flax
 from convert.checkpoints import (
     Checkpoint,
     check_checkpoint,
     load_weights_of,
     read_checkpoint,
+    write_flax_checkpoint,
     write_torch_checkpoint,
 )
+from convert.checkpoints.layouts import COUNT
+from convert.core.tensors import Held
+from convert.formats.orbax import nested, write_orbax
 from transformer_spec import ConfigError, UserError, initial_weights
 
 
@@ -97,9 +105,9 @@ class TestCheck:
         name = "encoder.enc_layers.0.ffn.fc1.bias"
         broken.second_moments[name] = broken.second_moments[name].astype(np.float64)
         with pytest.raises(UserError) as caught:
-            check_checkpoint(broken, CONFIG, np.float32, "that checkpoint")
+            check_checkpoint(broken, CONFIG, np.float32)
         assert str(caught.value).split("\n  ") == [
-            "that checkpoint does not fit the config: 4 faults",
+            "the checkpoint does not fit the config: 4 faults",
             "wrong shape of 'encoder.embedding.weight': float32 [2, 6], expected float32 [11, 6]",
             "missing 'exp_avg/decoder.embedding.weight': expected float32 [11, 6]",
             f"wrong dtype of 'exp_avg_sq/{name}': float64 [7], expected float32 [7]",
@@ -163,3 +171,38 @@ class TestLoadWeights:
     def test_nothing_there(self, tmp_path):
         with pytest.raises(UserError, match="does not exist"):
             load_weights_of(tmp_path / "x")
+
+
+class TestOptax:
+    def test_a_loop_of_ones_own_restores_it(self, tmp_path):
+        """Orbax hands over weights and the state of ``optax.adamw`` as that loop has them."""
+        write_flax_checkpoint(tmp_path, checkpoint())
+        params, trained = (
+            nested(torch_to_flax(part))
+            for part in (checkpoint().weights, checkpoint().first_moments)  # without a frozen bias
+        )
+        target = {"params": params, "opt_state": optax.adamw(1e-3).init(trained)}
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            found = checkpointer.restore(tmp_path / "orbax", target)
+        adam = found["opt_state"][0]
+        assert isinstance(adam, optax.ScaleByAdamState) and adam.count == checkpoint().count
+        for part, expected in (
+            (found["params"], checkpoint().weights),
+            (adam.mu, checkpoint().first_moments),
+            (adam.nu, checkpoint().second_moments),
+        ):
+            jax.tree.map(np.testing.assert_array_equal, part, nested(torch_to_flax(expected)))
+
+    def test_earlier_checkpoints_are_read(self, tmp_path):
+        """Moments beside the weights, not in an ``opt_state``."""
+        held, arrays = checkpoint(), {COUNT: np.array(checkpoint().count)}
+        parts = {"params.": held.weights, "mu.": held.first_moments, "nu.": held.second_moments}
+        for prefix, part in parts.items():
+            arrays |= {prefix + name: array for name, array in torch_to_flax(part).items()}
+        write_orbax(tmp_path / "orbax", Held(arrays))
+        found = read_checkpoint(tmp_path)
+        assert found.count == held.count
+        for part in ("weights", "first_moments", "second_moments"):
+            one, other = getattr(found, part), getattr(held, part)
+            assert one.keys() == other.keys()
+            assert all(np.array_equal(one[name], other[name]) for name in one)

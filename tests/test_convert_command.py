@@ -20,9 +20,9 @@ from convert_cases import (
 )
 
 from convert.checkpoints import load_weights_of, read_checkpoint
-from convert.folders import open_content
+from convert.checkpoints.folders import open_content
+from convert.core.tensors import Held
 from convert.formats.safetensors import open_safetensors, write_safetensors
-from convert.tensors import Held
 from transformer_spec import TransformerConfig, initial_weights, tied_weights
 
 pytest.importorskip("orbax.checkpoint")

@@ -14,12 +14,13 @@ from test_convert_foreign import CONFIG, marian_weights, write_marian
 from torch_nn_cases import FLAGS, NAMES, Case, moved
 
 from convert.checkpoints import load_weights_of
-from convert.families.base import ASIDE, Source
-from convert.families.fairseq import Fairseq
-from convert.families.marian_npz import MarianNpz
-from convert.families.opennmt import OpenNMT
+from convert.core.rules import ASIDE
+from convert.core.tensors import Held
+from convert.families.base import Source
+from convert.families.fairseq.family import Fairseq
+from convert.families.marian_npz.family import MarianNpz
+from convert.families.opennmt.family import OpenNMT
 from convert.formats.safetensors import write_safetensors
-from convert.tensors import Held
 from transformer_spec import TransformerConfig, initial_weights
 
 pytestmark = [

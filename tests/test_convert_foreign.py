@@ -9,9 +9,9 @@ import pytest
 from convert_cases import assert_same_arrays, convert, fail, snapshot
 
 from convert.__main__ import main
-from convert.families.marian import Marian
+from convert.core.tensors import Held
+from convert.families.huggingface.marian import Marian
 from convert.formats.safetensors import open_safetensors, write_safetensors
-from convert.tensors import Held
 from transformer_spec import TransformerConfig, trained_names
 
 CONFIG = TransformerConfig(

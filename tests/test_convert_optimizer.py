@@ -9,8 +9,8 @@ from convert_cases import convert, fail
 from torch_nn_cases import CASES, PAD
 
 from convert.checkpoints import load_weights_of, read_checkpoint
+from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from convert.tensors import Held
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 
@@ -71,12 +71,11 @@ def flags_of(case) -> list[str]:
     return [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
 
 
-def further(backend, folder) -> list[float]:
+def further(backend) -> list[float]:
     """The same steps in one of our backends, from a converted folder."""
-    backend.load(read_checkpoint(folder))
     held, losses = batches(), []
     for step in range(BEFORE + 1, BEFORE + AFTER + 1):
-        result = backend.train_step(held[step % 3], step, RATE)
+        result = backend.train_step([held[step % 3]], step, RATE)
         losses.append(float(result.loss_sum) / float(result.tokens))
     return losses
 
@@ -95,16 +94,16 @@ def user(request, tmp_path):
 
 
 def test_both_twins_go_on_as_the_user_would(user, tmp_path):
-    from flax_transformer.training import make_backend as make_jax
-    from torch_transformer.training import make_backend as make_torch
+    from flax_transformer.step import make_backend as make_jax
+    from torch_transformer.step import make_backend as make_torch
 
     case, module, optimizer, _ = user
     source = ["--from", "torch-nn", *flags_of(case)]
     expected = learn(module, optimizer, BEFORE + 1, BEFORE + AFTER)
     for to, make in (("torch", make_torch), ("flax", make_jax)):
         convert(tmp_path / "user.pt", tmp_path / to, "--to", to, *source)
-        config, weights = load_weights_of(tmp_path / to)
-        losses = further(make(config, EXACT, weights), tmp_path / to)
+        config, _ = load_weights_of(tmp_path / to)
+        losses = further(make(config, EXACT, read_checkpoint(tmp_path / to)))
         assert np.abs(np.subtract(losses, expected)).max() <= 1e-9, to
     assert expected[-1] < 0.9 * expected[0]
 

@@ -11,8 +11,8 @@ import pytest
 from convert_cases import CONFIG, config_flags, convert, fail, snapshot, write_run
 
 from convert.__main__ import main
+from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from convert.tensors import Held
 from transformer_spec import TransformerConfig, initial_weights
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,11 +18,11 @@ from ctranslate2_apart import ask  # noqa: E402
 from opennmt_reference import EMBEDDING, Checkpoint  # noqa: E402
 
 from convert.__main__ import main  # noqa: E402
+from convert.core.pipeline import Converted  # noqa: E402
+from convert.core.tensors import Held  # noqa: E402
 from convert.exports.ctranslate2_rules import ctranslate2_rules  # noqa: E402
 from convert.exports.ctranslate2_tokens import read_tokens, usage  # noqa: E402
 from convert.formats.safetensors import write_safetensors  # noqa: E402
-from convert.pipeline import Converted  # noqa: E402
-from convert.tensors import Held  # noqa: E402
 from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights, sinusoid_table  # noqa: E402
 

@@ -27,7 +27,7 @@ from transformers import (
     MBartForConditionalGeneration,
 )
 
-from convert.families.bart import Bart, MBart
+from convert.families.huggingface.bart import Bart, MBart
 
 CLASSES = {
     "bart": (Bart(), BartConfig, BartForConditionalGeneration),

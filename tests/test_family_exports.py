@@ -25,10 +25,10 @@ from tutorial_reference import Sizes, random_state
 
 import torch_transformer
 from convert.__main__ import main
+from convert.conversion.target import FOREIGN
+from convert.core.tensors import Held
 from convert.formats.msgpack import write_msgpack
 from convert.formats.safetensors import open_safetensors, write_safetensors
-from convert.targets import FOREIGN
-from convert.tensors import Held
 from parity.cases import FIELDS
 from transformer_spec import TransformerConfig, UserError
 

@@ -19,8 +19,8 @@ from family_checks import (  # noqa: E402
     source_of,
 )
 
-from convert.families.base import ASIDE  # noqa: E402
-from convert.families.fairseq import Fairseq  # noqa: E402
+from convert.core.rules import ASIDE  # noqa: E402
+from convert.families.fairseq.family import Fairseq  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 
 FAMILY = Fairseq()

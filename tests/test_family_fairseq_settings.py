@@ -12,9 +12,9 @@ pytest.importorskip("transformers")
 import fairseq_cases as cases  # noqa: E402
 from family_checks import assert_round_trip, export_source, import_source, source_of  # noqa: E402
 
-from convert.families.base import ASIDE  # noqa: E402
-from convert.families.fairseq import Fairseq  # noqa: E402
-from convert.tensors import Announced  # noqa: E402
+from convert.core.rules import ASIDE  # noqa: E402
+from convert.core.tensors import Announced  # noqa: E402
+from convert.families.fairseq.family import Fairseq  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 
 FAMILY = Fairseq()

@@ -34,9 +34,9 @@ from transformers import (
     MBartForConditionalGeneration,
 )
 
+from convert.core.tensors import Held
 from convert.families.base import Source
-from convert.families.huggingface_flax import BartFlax, MarianFlax, MBartFlax
-from convert.tensors import Held
+from convert.families.huggingface.flax import BartFlax, MarianFlax, MBartFlax
 
 CLASSES = {
     "marian": (MarianFlax(), MarianConfig, MarianMTModel),

@@ -23,7 +23,7 @@ from huggingface_configs import EVERY_V4_CONFIG, NLLB
 from transformers import M2M100Config, M2M100ForConditionalGeneration
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding
 
-from convert.families.m2m100 import M2M100
+from convert.families.huggingface.m2m100 import M2M100
 from transformer_spec import sinusoid_table
 
 FAMILY = M2M100()

@@ -24,8 +24,8 @@ from huggingface_configs import EVERY_V4_CONFIG, MARIAN
 from transformers import MarianConfig, MarianMTModel
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
-from convert.families.huggingface_keys import ACTIVATIONS
-from convert.families.marian import Marian
+from convert.families.huggingface.keys import ACTIVATIONS
+from convert.families.huggingface.marian import Marian
 from transformer_spec import sinusoid_table
 
 FAMILY = Marian()
@@ -199,7 +199,7 @@ def test_all_faults_in_one_error():
     [
         ({"pad_token_id": None}, "pad_token_id is missing"),
         ({"d_model": "512"}, "hidden_dim is '512'"),
-        ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"dropout": 1.5}, "dropout: 1.5"),
         ({"decoder_start_token_id": None}, "decoder_start_token_id is missing"),
         ({"encoder_attention_heads": 3, "decoder_attention_heads": 3}, "not divisible"),
         ({"eos_token_id": []}, "eos_token_id is []"),

@@ -26,8 +26,8 @@ from marian_judges import (  # noqa: E402
 )
 
 import torch_transformer  # noqa: E402
-from convert.families.base import ASIDE  # noqa: E402
-from convert.families.marian_npz import MarianNpz  # noqa: E402
+from convert.core.rules import ASIDE  # noqa: E402
+from convert.families.marian_npz.family import MarianNpz  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 
 FAMILY = MarianNpz()

@@ -11,7 +11,7 @@ pytest.importorskip("jax")
 from family_checks import source_of  # noqa: E402
 from marian_cases import HUGGING_FACE, OPTIONS, TOP, Case, as_text, source  # noqa: E402
 
-from convert.families.marian_npz import MarianNpz  # noqa: E402
+from convert.families.marian_npz.family import MarianNpz  # noqa: E402
 from convert.formats.flat_yaml import read_flat_yaml  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 

@@ -19,8 +19,9 @@ from family_checks import (  # noqa: E402
 from opennmt_reference import EMBEDDING, Checkpoint, Reference  # noqa: E402
 
 import torch_transformer  # noqa: E402
-from convert.families.base import ASIDE, Source  # noqa: E402
-from convert.families.opennmt import OpenNMT  # noqa: E402
+from convert.core.rules import ASIDE  # noqa: E402
+from convert.families.base import Source  # noqa: E402
+from convert.families.opennmt.family import OpenNMT  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
 from training_recipe.searching.search import Search  # noqa: E402
 from transformer_spec import TransformerConfig, UserError  # noqa: E402

@@ -10,14 +10,8 @@ torch = pytest.importorskip("torch")
 from family_checks import import_source, source_of  # noqa: E402
 from opennmt_reference import EMBEDDING, Checkpoint  # noqa: E402
 
-from convert.families.opennmt import OpenNMT  # noqa: E402
-from convert.families.opennmt_options import (  # noqa: E402
-    ABSENT,
-    CHECKED,
-    ELSEWHERE,
-    TEXT,
-    TRAINING,
-)
+from convert.families.opennmt.family import OpenNMT  # noqa: E402
+from convert.families.opennmt.options import ABSENT, CHECKED, ELSEWHERE, TEXT, TRAINING  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 
 FAMILY = OpenNMT()

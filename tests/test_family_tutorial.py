@@ -11,11 +11,11 @@ from tutorial_reference import Sizes, random_state
 
 from convert.__main__ import main
 from convert.checkpoints import load_weights_of
+from convert.core.tensors import Held
 from convert.families.tutorial import UNUSED
 from convert.formats.safetensors import write_safetensors
 from convert.formats.torch_file.reader import open_torch_pickle
 from convert.formats.torch_file.writer import write_torch_pickle
-from convert.tensors import Held
 
 FORMS = ["first", "shared", "second"]
 SIZES = [Sizes(), Sizes(hidden_dim=6, num_heads=3, num_encoder_layers=1, inner_dim=11)]

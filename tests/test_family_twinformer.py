@@ -15,8 +15,8 @@ from family_table import assert_measured  # noqa: E402
 import flax_transformer  # noqa: E402
 import torch_transformer  # noqa: E402
 from convert import torch_to_flax  # noqa: E402
+from convert.core.tensors import Held  # noqa: E402
 from convert.formats.safetensors import write_safetensors  # noqa: E402
-from convert.tensors import Held  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -31,11 +31,11 @@ CASES = {
     ),
     "convert": (["convert", "convert.__main__", "convert.checkpoints"], TORCH | JAX | ABOVE),
     "torch_transformer": (
-        ["torch_transformer", "torch_transformer.training"],
+        ["torch_transformer", "torch_transformer.step"],
         JAX | {"flax_transformer", "parity", "twinformer", "train", "translate"},
     ),
     "flax_transformer": (
-        ["flax_transformer", "flax_transformer.training"],
+        ["flax_transformer", "flax_transformer.step"],
         TORCH | {"torch_transformer", "parity", "twinformer", "train", "translate"},
     ),
     "twinformer": (

@@ -13,7 +13,7 @@ from parity.twins import Twins, loss_and_gradients
 from torch_transformer import model as torch_model
 from torch_transformer.decoding_state import next_logits as torch_next
 from torch_transformer.decoding_state import start as torch_start
-from torch_transformer.training import objective
+from torch_transformer.step import objective
 from transformer_spec import flax_name, to_torch, trained_names, weight_shapes
 
 pytestmark = pytest.mark.usefixtures("float64")

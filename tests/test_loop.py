@@ -66,7 +66,13 @@ class TestRunFolder:
         assert run("numpy", [*SMALL, *longer, "--name", "a"]) == 0
         assert metrics(place / "runs/a")[-1]["scores"]["BLEU"] == pytest.approx(100)
         printed = capsys.readouterr().out
-        for words in ("2 shapes", "% padding", "parameters", "never saw", "translate.py runs/a"):
+        for words in (
+            "2 shapes",
+            "% padding",
+            "parameters",
+            "never saw",
+            "twinformer translate runs/a",
+        ):
             assert words in printed
 
     def test_no_scores_without_examples_to_decode(self, place, quick):
@@ -96,9 +102,9 @@ def test_results_are_read_only_at_log_steps(place, quick, monkeypatch):
 
     train_step = NumpyBackend.train_step
 
-    def lazy(self, batch, step, learning_rate, *more):
+    def lazy(self, batches, step, learning_rate):
         now[0] = step
-        result = train_step(self, batch, step, learning_rate, *more)
+        result = train_step(self, batches, step, learning_rate)
         return StepResult(OnDevice(result.loss_sum), result.tokens, OnDevice(result.gradient_norm))
 
     monkeypatch.setattr(NumpyBackend, "train_step", lazy)

@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convert.numbers import as_dtype, count_not_finite
-from convert.tensors import Held
+from convert.core.numbers import as_dtype, count_not_finite
+from convert.core.tensors import Held
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = [np.dtype(np.float16), BFLOAT16, np.dtype(np.float32), np.dtype(np.float64)]

@@ -6,18 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rules import arrays, assert_invertible
 
-from convert.operations import Chain, ZeroRows
-from convert.pipeline import Converted
-from convert.rules import (
+from convert.core.operations import (
     TRANSPOSE,
     AddAxis,
+    Chain,
     Duplicate,
     RuleError,
     Split,
     Transpose,
-    rename,
+    ZeroRows,
 )
-from convert.tensors import Held
+from convert.core.pipeline import Converted
+from convert.core.rules import rename
+from convert.core.tensors import Held
 from transformer_spec import UserError
 
 

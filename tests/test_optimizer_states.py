@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from convert.optimizer_states import is_optimizer_state, name_state, state_dict
+from convert.checkpoints.torch_states import is_optimizer_state, name_state, state_dict
 from transformer_spec import UserError
 
 

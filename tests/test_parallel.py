@@ -7,12 +7,13 @@ import time
 import numpy as np
 import pytest
 
+from convert.core.ledger import Hashed
+from convert.core.operations import Split
+from convert.core.parallel import ROOM, THREADS, in_threads
+from convert.core.pipeline import Converted
+from convert.core.rules import Rule, rename
+from convert.core.tensors import Held, Tensors, pieces
 from convert.formats.placing import place_arrays
-from convert.ledger import Hashed
-from convert.parallel import ROOM, THREADS, in_threads
-from convert.pipeline import Converted
-from convert.rules import Rule, Split, rename
-from convert.tensors import Held, Tensors, pieces
 
 
 class Watched:

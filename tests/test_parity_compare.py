@@ -12,8 +12,8 @@ pytest.importorskip("jax")
 
 from parity_cases import TINY, flax_side, random_weights, torch_side  # noqa: E402
 
+from convert.core.tensors import Held  # noqa: E402
 from convert.formats.safetensors import write_safetensors  # noqa: E402
-from convert.tensors import Held  # noqa: E402
 from parity.__main__ import main  # noqa: E402
 from parity.compare import Settings, compare, compare_sides  # noqa: E402
 from parity.substeps import substeps  # noqa: E402

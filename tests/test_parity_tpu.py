@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tpu_cases import needs_libtpu
 
-from flax_transformer.training import JaxBackend
+from flax_transformer.step import JaxBackend
 from parity import tpu_command as tpu
 from parity.cases import config_of
 from parity.tpu_compile import asked, asked_faults, memory_of, too_large

@@ -6,20 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convert.pipeline import Converted, check_source
-from convert.rules import (
-    AddAxis,
-    Constant,
-    Copy,
-    Duplicate,
-    Rule,
-    RuleError,
-    Split,
-    Transpose,
-    rename,
-    reverse,
-)
-from convert.tensors import Held
+from convert.core.operations import AddAxis, Constant, Copy, Duplicate, RuleError, Split, Transpose
+from convert.core.pipeline import Converted, check_source
+from convert.core.rules import Rule, rename, reverse
+from convert.core.tensors import Held
 from transformer_spec import Faults, UserError
 
 DTYPES = ["float16", "float32", "float64", "int64", "bool", ml_dtypes.bfloat16]

@@ -8,6 +8,7 @@ from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_
 
 from training_recipe.batching.batches import BatchPlan
 from transformer_spec.dropout_keys import batch_key, batch_keys
+from twinformer.training.states import read_state, save_state
 
 quick, place = training_fixtures.quick, training_fixtures.place
 RATE = 1e-3
@@ -23,14 +24,14 @@ def test_the_step_of_one_batch_with_the_same_pairs(name: str) -> None:
         parts = [batch(0, 2), batch(2, 5, target=4), batch(7, 2)]
     assert len({part.tokens for part in parts}) > 1
     for step in (1, 2, 3):
-        one = whole.train_step(batch(0, 9), step, RATE)
-        several = split.train_step(parts[0], step, RATE, *parts[1:])
+        one = whole.train_step([batch(0, 9)], step, RATE)
+        several = split.train_step(parts, step, RATE)
         assert several.tokens == one.tokens == sum(part.tokens for part in parts)
         assert float(several.loss_sum) == pytest.approx(float(one.loss_sum), abs=1e-10)
         norms = float(several.gradient_norm), float(one.gradient_norm)
         assert norms[0] == pytest.approx(norms[1], abs=1e-10)
         assert norms[0] > SETTINGS.clip_norm
-    left, right = whole.checkpoint(), split.checkpoint()
+    left, right = whole.state(), split.state()
     assert largest_difference(left.weights, right.weights) <= 1e-10
     assert largest_difference(left.second_moments, right.second_moments) <= 1e-10
 
@@ -41,7 +42,7 @@ def test_what_is_compiled_does_not_grow_with_the_batches_of_a_step() -> None:
     compiled = backend.compiled_gradients.program, backend.compiled_sum, backend.compiled_update
     sizes = []
     for step, count in enumerate((2, 1, 4), 1):
-        backend.train_step(batch(0, 3), step, RATE, *[batch(part, 3) for part in range(1, count)])
+        backend.train_step([batch(part, 3) for part in range(count)], step, RATE)
         sizes.append([program._cache_size() for program in compiled])
     assert sizes[0] == sizes[1] == sizes[2] and sizes[0][0] == 1
 
@@ -101,11 +102,11 @@ def test_changing_the_framework_with_averages(tmp_path, writer: str, reader: str
     whole, half = MAKERS[writer](CONFIG, settings), MAKERS[writer](CONFIG, settings)
     expected = train(whole, settings, 1, 8)
     train(half, settings, 1, 4)
-    half.save(tmp_path)
+    save_state(half, tmp_path)
     other = MAKERS[reader](CONFIG, settings)
-    other.restore(tmp_path)
+    other.restore(read_state(tmp_path))
     assert np.abs(np.subtract(train(other, settings, 5, 8), expected[4:])).max() <= 1e-10
-    left, right = whole.checkpoint(), other.checkpoint()
+    left, right = whole.state(), other.state()
     assert largest_difference(left.raw, right.raw) <= 1e-9
     assert largest_difference(left.weights, right.weights) <= 1e-9
     assert largest_difference(left.raw, {n: left.weights[n] for n in left.raw}) > 1e-4

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_fixtures
-from numpy_backend import NumpyBackend
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
 import train
@@ -27,6 +26,7 @@ from training_recipe.runs.integrity import seal
 from training_recipe.runs.progress import Progress
 from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError, initial_weights
+from twinformer.training import averages
 from twinformer.training.averages import save_average
 
 quick, place = training_fixtures.quick, training_fixtures.place
@@ -56,7 +56,8 @@ class TestAtTheEnd:
         parts = [arrays(folder.checkpoint(step)) for step in (4, 8, 12)]
         found = arrays(folder.best_or_newest())
         for name, array in found.items():
-            assert np.array_equal(array, np.mean([part[name] for part in parts], axis=0))
+            mean = np.mean([part[f"w/{name}"] for part in parts], axis=0, dtype=np.float64)
+            assert np.array_equal(array, mean.astype(np.float32))
         average, test = metrics(place / "runs/a")[-2:]
         assert (average["kind"], test["kind"]) == ("average", "test")
         assert average["average_of"] == test["average_of"] == [4, 8, 12]
@@ -94,11 +95,11 @@ class TestAtTheEnd:
     def test_what_is_there_is_not_written_again(self, place, quick, monkeypatch) -> None:
         assert run("numpy", [*AVERAGING, "--name", "a"]) == 0
         with monkeypatch.context() as patched:
-            patched.setattr(NumpyBackend, "average", lambda *_: pytest.fail("written again"))
+            patched.setattr(averages, "write_average", lambda *_: pytest.fail("written again"))
             assert run("numpy", ["--resume", "runs/a"]) == 0
         mean = place / "runs/a/checkpoints" / FOLDER
         before = arrays(mean)
-        os.truncate(mean / "arrays.npz", 100)
+        os.truncate(mean / "model.safetensors", 100)
         assert run("numpy", ["--resume", "runs/a"]) == 0
         assert all(np.array_equal(array, before[name]) for name, array in arrays(mean).items())
 
@@ -119,19 +120,19 @@ class TestAtTheEnd:
         seal(folder.checkpoint(12), Progress(step=12, backend="jax"))
         parts = [folder.checkpoint(step) for step in (4, 8, 12)]
         assert not is_mean_of(folder.best.resolve(), parts)
-        backend = NumpyBackend.__new__(NumpyBackend)
+        config = TransformerConfig.load(folder.config)
 
-        def cut_off(folders: list[Path], destination: Path) -> None:
-            (destination / "arrays.npz").write_bytes(b"half")
+        def cut_off(folders: list[Path], config: object, destination: Path) -> None:
+            (destination / "model.safetensors").write_bytes(b"half")
             assert folder.best.resolve().is_dir()
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(backend, "average", cut_off, raising=False)
-            save_average(folder, backend, [4, 8, 12])
+            patched.setattr(averages, "write_average", cut_off)
+            save_average(folder, config, [4, 8, 12])
         found = arrays(folder.best_or_newest())
         assert all(np.array_equal(found[name], before[name]) for name in before)
-        save_average(folder, backend, [4, 8, 12])
+        save_average(folder, config, [4, 8, 12])
         assert is_mean_of(folder.best.resolve(), parts)
         assert not list(place.rglob("*.partial-*"))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 import small_training
@@ -10,7 +11,9 @@ from small_training import MAKERS
 from parity.cases import config_of, inputs
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
+from training_recipe.searching.search import Search
 from transformer_spec import UserError, initial_weights
+from twinformer.training.states import read_state, save_state
 
 EXACT = dataclasses.replace(small_training.SETTINGS, warmup_steps=10)
 CONFIG = config_of(
@@ -43,7 +46,7 @@ def test_hundred_steps_from_the_same_weights(config) -> None:
     ours, theirs = MAKERS["torch"](config, EXACT), MAKERS["jax"](config, EXACT)
     difference = np.subtract(train(ours, EXACT, 1, 100), train(theirs, EXACT, 1, 100))
     assert np.abs(difference).max() <= 1e-9
-    left, right = ours.checkpoint(), theirs.checkpoint()
+    left, right = ours.state(), theirs.state()
     for a, b in ((left.weights, right.weights), (left.second_moments, right.second_moments)):
         assert list(a) == list(b)
         assert max(np.abs(a[name] - b[name]).max() for name in a) <= 1e-9
@@ -57,7 +60,7 @@ def test_training_learns_and_leaves_the_frozen_bias_alone() -> None:
         backend = make(CONFIG, EXACT, first)
         losses = train(backend, EXACT, 1, 60)
         assert losses[-1] < 0.8 * losses[0]
-        after = backend.checkpoint()
+        after = backend.state()
         name = "decoder.finalFc.bias"
         assert np.array_equal(after.weights[name], first[name])
         assert name not in after.first_moments
@@ -71,9 +74,25 @@ def test_without_weights_it_begins_from_those_of_the_settings(name: str) -> None
     for gain in (1.0, 0.3):
         settings = dataclasses.replace(EXACT, init_gain=gain)
         expected = initial_weights(CONFIG, settings.seed, np.float64, gain)
-        found = MAKERS[name](CONFIG, settings).checkpoint().weights
+        found = MAKERS[name](CONFIG, settings).state().weights
         assert list(found) == list(expected)
         assert all(np.array_equal(found[weight], expected[weight]) for weight in expected)
+
+
+def test_the_jax_backend_has_numbers_of_its_own() -> None:
+    """64-bit ones in its calls, whatever the process has, which stays as it was."""
+    backend, theirs = MAKERS["jax"](CONFIG, EXACT), MAKERS["torch"](CONFIG, EXACT)
+    difference = np.subtract(train(backend, EXACT, 1, 3), train(theirs, EXACT, 1, 3))
+    assert np.abs(difference).max() <= 1e-12
+    assert backend.evaluate(BATCHES[0])[0] == pytest.approx(theirs.evaluate(BATCHES[0])[0], 1e-12)
+    found = backend.state()
+    backend.restore(found)
+    for part in (found.weights, found.second_moments, backend.state().first_moments):
+        assert {array.dtype.name for array in part.values()} == {"float64"}
+    source, search = BATCHES[0].source, Search(beam=2)
+    ids = [[best.ids for best in b.decode(source, search)[0]] for b in (backend, theirs)]
+    assert ids[0] == ids[1] and backend.encode(source).dtype == np.float64
+    assert not jax.config.read("jax_enable_x64")
 
 
 @pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])
@@ -82,9 +101,9 @@ def test_changing_the_framework_midway(tmp_path, writer: str, reader: str) -> No
     whole, half = MAKERS[writer](CONFIG, EXACT), MAKERS[writer](CONFIG, EXACT)
     expected = train(whole, EXACT, 1, 60)
     train(half, EXACT, 1, 30)
-    half.save(tmp_path)
+    save_state(half, tmp_path)
     other = MAKERS[reader](CONFIG, EXACT)
-    other.restore(tmp_path)
+    other.restore(read_state(tmp_path))
     assert np.abs(np.subtract(train(other, EXACT, 31, 60), expected[30:])).max() <= 1e-9
 
 
@@ -95,9 +114,9 @@ def test_no_bump_in_float32_with_dropout(tmp_path, writer: str, reader: str) -> 
     whole, half = MAKERS[writer](NOISY, settings), MAKERS[writer](NOISY, settings)
     expected = train(whole, settings, 1, 40)
     train(half, settings, 1, 20)
-    half.save(tmp_path)
+    save_state(half, tmp_path)
     other = MAKERS[reader](NOISY, settings)
-    other.restore(tmp_path)
+    other.restore(read_state(tmp_path))
     assert np.abs(np.subtract(train(other, settings, 21, 40), expected[20:])).max() <= 1e-3
 
 
@@ -106,9 +125,9 @@ def test_no_bump_in_float32_with_dropout(tmp_path, writer: str, reader: str) -> 
 def test_save_and_restore_is_bit_for_bit(tmp_path, name: str) -> None:
     backend = MAKERS[name](NOISY, EXACT)
     train(backend, EXACT, 1, 7)
-    backend.save(tmp_path)
+    save_state(backend, tmp_path)
     again = MAKERS[name](NOISY, EXACT)
-    again.restore(tmp_path)
+    again.restore(read_state(tmp_path))
     assert train(again, EXACT, 8, 12) == train(backend, EXACT, 8, 12)
 
 
@@ -125,10 +144,10 @@ def test_evaluation_is_plain_cross_entropy_without_dropout(name: str) -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path, name: str) -> None:
     settings = dataclasses.replace(EXACT, dtype="float32")
-    MAKERS[name](CONFIG, settings).save(tmp_path)
+    save_state(MAKERS[name](CONFIG, settings), tmp_path)
     other = MAKERS[name](config_of({"num_heads": 3, "norm_position": "pre"}), settings)
     with pytest.raises(UserError) as caught:
-        other.restore(tmp_path)
+        other.restore(read_state(tmp_path))
     assert "does not fit the config" in str(caught.value)
     assert "decoder.finalFc.weight" in str(caught.value)
 

@@ -53,7 +53,7 @@ class Products(TorchDispatchMode):
 @pytest.mark.parametrize("config", [CONFIG, EVERY], ids=["fused attention", "every product"])
 def test_products_of_torch(config) -> None:
     with Products() as found:
-        MAKERS["torch"](config, LOW).train_step(batch(0, 3), 1, 1e-3)
+        MAKERS["torch"](config, LOW).train_step([batch(0, 3)], 1, 1e-3)
     wide = {name: found.formats.pop(name) for name in Products.WIDE if name in found.formats}
     assert {"native_layer_norm", "exp", "log"} <= wide.keys()
     assert set().union(*wide.values()) == {torch.float32}
@@ -96,10 +96,10 @@ def test_losses_stay_near_those_of_float32_and_what_is_kept_is_float32(name: str
     apart = np.abs(np.divide(found, exact) - 1)
     assert 1e-7 < apart.max() <= RELATIVE_BOUND
     assert exact[-1] < 0.98 * exact[0]
-    held = low.checkpoint()
+    held = low.state()
     for part in (held.weights, held.first_moments, held.second_moments):
         assert {array.dtype.name for array in part.values()} == {"float32"}
-    full.load(held)  # and so judged in float32
+    full.restore(held)  # and so judged in float32
     assert low.evaluate(batch(0, 5)) == full.evaluate(batch(0, 5))
 
 

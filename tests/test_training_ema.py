@@ -19,6 +19,7 @@ from convert.checkpoints import (
 )
 from training_recipe.options.schedule import ema_decay
 from transformer_spec import UserError, initial_weights, trained_names
+from twinformer.training.states import read_state, save_state, use_weights
 
 WRITERS = {"torch": write_torch_checkpoint, "jax": write_flax_checkpoint}
 FROZEN = "decoder.finalFc.bias"
@@ -39,14 +40,14 @@ def test_averages_are_what_is_judged_and_training_does_not_see_them(name: str) -
     for step in range(1, 6):
         assert train(plain, settings, step, step) == train(backend, settings, step, step)
         decay = min(0.3, (1 + step) / (10 + step))
-        new = plain.checkpoint().weights
+        new = plain.state().weights
         expected = {n: decay * expected[n] + (1 - decay) * new[n] for n in expected}
-    found = backend.checkpoint()
+    found = backend.state()
     assert largest_difference(found.weights, expected) <= 1e-14
     assert list(found.raw) == [n for n in found.weights if n != FROZEN]
     assert largest_difference(found.raw, {n: new[n] for n in found.raw}) == 0
     assert backend.evaluate(batch(0, 3)) != plain.evaluate(batch(0, 3))
-    plain.load(Checkpoint(found.weights))
+    plain.restore(Checkpoint(found.weights))
     assert backend.evaluate(batch(0, 3)) == plain.evaluate(batch(0, 3))
 
 
@@ -131,7 +132,7 @@ def test_the_model_is_the_averaged_one(name: str) -> None:
     settings = changed(ema_decay=0.5)
     backend = MAKERS[name](CONFIG, settings)
     train(backend, settings, 1, 3)
-    found = backend.checkpoint()
+    found = backend.state()
     model = weights_of(backend)
     assert largest_difference(model, found.weights) == 0
     assert largest_difference({n: model[n] for n in found.raw}, found.raw) > 1e-4
@@ -146,27 +147,27 @@ def test_use_leaves_nothing_of_the_optimizer(tmp_path, name: str, decay: float) 
     backend = MAKERS[name](CONFIG, settings)
     train(backend, settings, 1, 3)
     write_torch_checkpoint(tmp_path, Checkpoint(initial_weights(CONFIG, 7, np.float64)))
-    backend.use(tmp_path)
-    found = backend.checkpoint()
+    use_weights(backend, tmp_path)
+    found = backend.state()
     assert found.count == 0 and found.first_moments == {} == found.second_moments
     fresh = MAKERS[name](CONFIG, settings, initial_weights(CONFIG, 7, np.float64))
     assert train(backend, settings, 1, 3) == train(fresh, settings, 1, 3)
     assert largest_difference(weights_of(backend), weights_of(fresh)) == 0
-    assert backend.checkpoint().count == 3
+    assert backend.state().count == 3
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_save_and_restore_is_bit_for_bit(tmp_path, name: str) -> None:
     settings = changed(ema_decay=0.5, dtype="float32")
     backend, again = MAKERS[name](CONFIG, settings), MAKERS[name](CONFIG, settings)
-    backend.load(held())
-    backend.save(tmp_path)
-    again.restore(tmp_path)
+    backend.restore(held())
+    save_state(backend, tmp_path)
+    again.restore(read_state(tmp_path))
     for part in ("weights", "raw", "first_moments", "second_moments"):
         expected = getattr(held(), part)
-        assert largest_difference(getattr(again.checkpoint(), part), expected) == 0
-    again.use(tmp_path)
-    assert largest_difference(again.checkpoint().weights, held().weights) == 0
-    assert largest_difference(again.checkpoint().raw, {
+        assert largest_difference(getattr(again.state(), part), expected) == 0
+    use_weights(again, tmp_path)
+    assert largest_difference(again.state().weights, held().weights) == 0
+    assert largest_difference(again.state().raw, {
         name: held().weights[name] for name in held().raw
     }) == 0  # fmt: skip

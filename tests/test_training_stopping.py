@@ -117,7 +117,7 @@ def explode(result: StepResult) -> StepResult:
 WRONG = {
     nan_loss: "the loss is nan",
     infinite_norm: "the norm of the gradient is inf",
-    explode: "the loss is 9 a token, more than 3 times the 2.4",
+    explode: "the loss is 9 a token, more than 3 times the 2.398",
 }
 
 
@@ -131,7 +131,7 @@ class TestDivergence:
         going_wrong(monkeypatch, at, change)
         assert run("numpy", [*SMALL, "--name", "a"]) == 2
         steps = RunFolder(place / "runs/a").steps()
-        assert steps[-1] == max(step for step in (5, 8) if step < at)
+        assert steps[-1] == max(step for step in (5, 8, 10) if step < at)
         message = capsys.readouterr().err
         epoch, index = divmod(at - 1, 4)
         assert message.startswith(

@@ -90,7 +90,7 @@ class TestTexts:
     def test_settings_reach_the_search(self, runs, call, monkeypatch):
         seen = []
         monkeypatch.setattr(
-            "torch_transformer.training.decode",
+            "torch_transformer.decoding.decode",
             lambda model, source, search: [seen.append(search)] and [[Hypothesis([4], -1, -1)]],
         )
         beam = ("--beam", 3, "--length-penalty", -0.5, "--nbest", 2, "--max-length", 7)

@@ -7,7 +7,7 @@ import torch
 from family_checks import assert_round_trip, assert_same_logits, batch, import_source, source_of
 from torch import nn
 
-from convert.families.torch_nn import TorchTransformer
+from convert.families.torch_nn.family import TorchTransformer
 from transformer_spec import TransformerConfig
 
 FAMILY = TorchTransformer()

@@ -12,13 +12,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 import train
+from convert.checkpoints import load_weights_of, read_checkpoint
 from training_recipe.backend import MakeBackend
 from twinformer.frameworks import training_backend
 from twinformer.training import checkpoints
+from twinformer.training.states import save_state
 
 TESTS = Path(__file__).parent
 SMALL = [
@@ -54,22 +57,18 @@ def flags(name: str) -> list[str]:
 
 
 class Hooked:
-    """A backend that calls ``after_step(step)`` and ``in_save(folder)``, the files half-written."""
+    """A backend that calls ``after_step(step)``."""
 
-    def __init__(self, backend, after_step, in_save) -> None:
-        self.backend, self.after_step, self.in_save = backend, after_step, in_save
-        self.name = backend.name
-        self.evaluate, self.encode, self.decode = backend.evaluate, backend.encode, backend.decode
-        self.restore, self.use, self.average = backend.restore, backend.use, backend.average
+    def __init__(self, backend, after_step) -> None:
+        self.backend, self.after_step = backend, after_step
 
-    def train_step(self, batch, step, learning_rate, *more):
-        result = self.backend.train_step(batch, step, learning_rate, *more)
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+    def train_step(self, batches, step, learning_rate):
+        result = self.backend.train_step(batches, step, learning_rate)
         self.after_step(step)
         return result
-
-    def save(self, folder):
-        self.backend.save(folder)
-        self.in_save(folder)
 
 
 def nothing(_) -> None:
@@ -77,12 +76,17 @@ def nothing(_) -> None:
 
 
 def run(name: str, arguments: list[str], after_step=nothing, in_save=nothing) -> int:
-    """train.py in this process, with hooks; the exit status."""
+    """train.py in this process; the exit status. ``in_save(folder)`` meets files half-written."""
 
-    def make_backend(config, settings, weights):
-        return Hooked(factory(name)(config, settings, weights), after_step, in_save)
+    def make_backend(config, settings, state):
+        return Hooked(factory(name)(config, settings, state), after_step)
 
-    return train.main([*arguments, *flags(name)], make_backend)
+    def save(backend, folder):
+        save_state(backend, folder)
+        in_save(folder)
+
+    with mock.patch.object(checkpoints, "save_state", save):
+        return train.main([*arguments, *flags(name)], make_backend)
 
 
 def signal_after(step: int, number: int = signal.SIGINT):
@@ -127,11 +131,8 @@ def _in_a_process(arguments: list[str], folder: Path) -> subprocess.CompletedPro
 
 def arrays(checkpoint: Path) -> dict[str, np.ndarray]:
     """Weights, moments and raw weights of a checkpoint of any backend."""
-    if (checkpoint / "arrays.npz").exists():
-        with np.load(checkpoint / "arrays.npz") as saved:
-            return dict(saved)
-    from convert.checkpoints import read_checkpoint
-
+    if not (checkpoint / "progress.json").exists():
+        return load_weights_of(checkpoint)[1]
     read = read_checkpoint(checkpoint)
     parts = {"w": read.weights, "m": read.first_moments, "v": read.second_moments, "raw": read.raw}
     return {f"{kind}/{n}": array for kind, part in parts.items() for n, array in part.items()}

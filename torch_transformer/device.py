@@ -7,19 +7,9 @@ import numpy as np
 import torch
 
 from torch_transformer.model import Transformer
+from torch_transformer.process import find_device
 from torch_transformer.weights import load_weights
-from transformer_spec import TransformerConfig, UserError
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "tpu":
-        raise UserError("the torch backend does not run on a TPU; use --backend jax")
-    if name == "gpu" and not torch.cuda.is_available():
-        raise UserError("--device gpu: PyTorch sees no GPU on this machine; use --device cpu")
-    return torch.device("cuda" if name == "gpu" else "cpu")
+from transformer_spec import TransformerConfig
 
 
 @contextlib.contextmanager
@@ -33,6 +23,6 @@ def model_on(
 ) -> Transformer:
     """The model of a config around {canonical name: NumPy array}, on a device."""
     dtype = getattr(torch, str(next(iter(weights.values())).dtype))
-    model = Transformer(config, dtype=dtype)
+    model = Transformer.skeleton(config, dtype)
     load_weights(model, weights)
     return model.to(find_device(device))

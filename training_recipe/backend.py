@@ -1,10 +1,9 @@
-"""What the training loop asks of a framework; each twin's ``training.py`` fills this Protocol."""
+"""What the training loop asks of a framework; each twin's ``step.py`` fills this Protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -14,6 +13,23 @@ if TYPE_CHECKING:
     from training_recipe.options.settings import TrainingSettings
     from training_recipe.searching.search import Hypothesis, Search
     from transformer_spec import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, both Adam moments and the optimizer's step count, under canonical names.
+
+    Without an optimizer the moments are empty and the count is 0. ``weights`` are what the model is
+    used by; ``raw`` are those that training goes on from, where they are others. ``label`` says
+    in messages where all this is from.
+    """
+
+    weights: dict[str, np.ndarray]
+    first_moments: dict[str, np.ndarray] = field(default_factory=dict)
+    second_moments: dict[str, np.ndarray] = field(default_factory=dict)
+    count: int = 0
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
+    label: str = "the checkpoint"
 
 
 @dataclass(frozen=True)
@@ -30,20 +46,21 @@ class StepResult:
 
 
 class Backend(Protocol):
-    """A model with its optimizer in one framework.
+    """A model with its optimizer in one framework; it knows no folder and no file.
 
     With ``ema_decay`` the model that is evaluated, decoded with and saved for use has the moving
-    average of the weights; the weights that training goes on from are saved beside it.
+    average of the weights; the weights that training goes on from are ``raw`` in its state.
     """
 
     name: str
+    config: TransformerConfig
 
     @property
     def model(self) -> Any:
         """The framework's own model, with the weights that are evaluated and decoded with."""
         ...
 
-    def train_step(self, batch: Batch, step: int, learning_rate: float, *more: Batch) -> StepResult:
+    def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         """Update the weights once, without waiting, by the mean gradient over all batches' tokens.
 
         Dropout depends on the seed and the batches' numbers alone.
@@ -62,26 +79,16 @@ class Backend(Protocol):
         """The n best outputs of each row of ``source`` (B, S) int32, best first."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer state into an existing empty folder."""
+    def state(self) -> Checkpoint:
+        """All that training goes on from, in NumPy."""
         ...
 
-    def restore(self, folder: Path) -> None:
-        """Read a checkpoint folder of either backend; one that does not fit is a UserError."""
-        ...
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over a state; one that does not fit is a UserError.
 
-    def use(self, folder: Path) -> None:
-        """Take the weights that a checkpoint folder is used by, to judge them.
-
-        The optimizer begins anew: no moments, and 0 steps.
+        Without moments in it the optimizer begins anew.
         """
         ...
 
-    def average(self, folders: list[Path], destination: Path) -> None:
-        """Write the mean of the weights of checkpoint folders into an existing empty folder."""
-        ...
 
-
-MakeBackend = Callable[
-    ["TransformerConfig", "TrainingSettings", "dict[str, np.ndarray] | None"], Backend
-]
+MakeBackend = Callable[["TransformerConfig", "TrainingSettings", Checkpoint], Backend]

@@ -7,10 +7,10 @@ arguments or training settings and never stand here.
 import dataclasses
 import json
 import math
-import typing
 from pathlib import Path
 from typing import Any
 
+from transformer_spec.declarations import declarations, setting, settle
 from transformer_spec.errors import ConfigError, Faults
 
 FORMAT_VERSION = 1
@@ -22,20 +22,6 @@ SINUSOID_LAYOUTS = ("interleaved", "concatenated")
 SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
 OUTPUT_BIASES = ("none", "trained", "frozen")
 TIED_EMBEDDINGS = ("none", "target_output", "all")
-
-
-def setting(
-    help: str, *default: Any, choices: tuple[str, ...] = (), least: float | None = None
-) -> Any:
-    """A dataclass field with its meaning; without a default the field must be given.
-
-    A default of None is derived from other fields when the config is made: of a config, no field
-    is None.
-    """
-    metadata = {"help": help, "choices": choices, "least": least}
-    if default:
-        return dataclasses.field(default=default[0], metadata=metadata)
-    return dataclasses.field(metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +49,7 @@ class TransformerConfig:
         "LayerNorm after the last layer of each half; default: only with pre", None
     )
     embedding_norm: bool = setting("LayerNorm on the sum of embedding and position", False)
-    norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5)
+    norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5, above=0)
     activation: str = setting("function inside the feed-forward", "relu", choices=ACTIVATIONS)
     encoder_positions: str = setting("encoder position kind", "sinusoidal", choices=POSITIONS)
     decoder_positions: str = setting("decoder position kind", "sinusoidal", choices=POSITIONS)
@@ -77,8 +63,10 @@ class TransformerConfig:
     )
     position_offset: int = setting("position of the first token", 0, least=0)
     positions_skip_padding: bool = setting("count positions over non-padding tokens only", False)
-    embedding_scale: float = setting("factor on embeddings; default: sqrt(D)", None)
-    attention_scale: float = setting("factor on attention scores; default: 1/sqrt(D/H)", None)
+    embedding_scale: float = setting("factor on embeddings; default: sqrt(D)", None, above=0)
+    attention_scale: float = setting(
+        "factor on attention scores; default: 1/sqrt(D/H)", None, above=0
+    )
     attention_bias: bool = setting("biases in fcQ, fcK, fcV, fcOut", True)
     ffn_bias: bool = setting("biases in fc1, fc2", True)
     output_bias: str = setting("bias of the output projection", "trained", choices=OUTPUT_BIASES)
@@ -87,9 +75,11 @@ class TransformerConfig:
         "none",
         choices=TIED_EMBEDDINGS,
     )
-    dropout: float = setting("dropout on embeddings and sub-layer outputs", 0.1)
-    attention_dropout: float = setting("dropout on attention probabilities", 0.0)
-    activation_dropout: float = setting("dropout after the feed-forward activation", 0.0)
+    dropout: float = setting("dropout on embeddings and sub-layer outputs", 0.1, least=0, below=1)
+    attention_dropout: float = setting("dropout on attention probabilities", 0.0, least=0, below=1)
+    activation_dropout: float = setting(
+        "dropout after the feed-forward activation", 0.0, least=0, below=1
+    )
     pad_id: int = setting("padding token", 0, least=0)
     unk_id: int = setting("unknown token", 1, least=0)
     bos_id: int = setting("begin-of-sentence token", 2, least=0)
@@ -100,10 +90,9 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         faults = Faults()
-        _check_types(self, faults)
-        if not faults.messages:
+        if settle(self, DECLARATIONS, faults):
             self._derive_defaults()
-            _check_values(self, faults)
+            _check_combinations(self, faults)
         faults.raise_if_any("invalid TransformerConfig", ConfigError)
 
     def _derive_defaults(self) -> None:
@@ -173,31 +162,14 @@ def _read_model_section(path: Path) -> dict[str, Any]:
     return content["model"]
 
 
-def allowed_types(field: dataclasses.Field, hint: type) -> tuple[type, ...]:
-    """The types that may be given: None too where it stands for a derived default."""
-    return (hint, type(None)) if field.default is None else (hint,)
+DECLARATIONS = declarations(TransformerConfig)
 
 
-def _check_types(config: TransformerConfig, faults: Faults) -> None:
-    hints = typing.get_type_hints(TransformerConfig)
-    for field in dataclasses.fields(config):
-        value, allowed = getattr(config, field.name), allowed_types(field, hints[field.name])
-        if float in allowed and type(value) is int:
-            object.__setattr__(config, field.name, float(value))
-        elif type(value) not in allowed:
-            names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-            faults.add(f"{field.name} is {value!r}; it must be {names}")
-
-
-def _check_values(config: TransformerConfig, faults: Faults) -> None:
-    for field in dataclasses.fields(config):
-        value, choices = getattr(config, field.name), field.metadata["choices"]
-        least = field.metadata["least"]
-        if choices and value not in choices:
-            faults.add(f"{field.name} is {value!r}; choose one of {', '.join(choices)}")
-        if least is not None and value < least:
-            faults.add(f"{field.name} is {value}; it must be at least {least}")
-    _check_numbers(config, faults)
+def _check_combinations(config: TransformerConfig, faults: Faults) -> None:
+    """Values that are fine alone and wrong together."""
+    D, H = config.hidden_dim, config.num_heads
+    if D > 0 and H > 0:
+        faults.require(D % H == 0, f"hidden_dim {D} is not divisible by num_heads {H}")
     _check_sinusoids(config, faults)
     _check_ids(config, faults)
     if config.tied_embeddings == "all":
@@ -205,20 +177,6 @@ def _check_values(config: TransformerConfig, faults: Faults) -> None:
             config.source_vocab_size == config.target_vocab_size,
             f"tied_embeddings is 'all' but source_vocab_size {config.source_vocab_size} differs "
             f"from target_vocab_size {config.target_vocab_size}",
-        )
-
-
-def _check_numbers(config: TransformerConfig, faults: Faults) -> None:
-    D, H = config.hidden_dim, config.num_heads
-    if D > 0 and H > 0:
-        faults.require(D % H == 0, f"hidden_dim {D} is not divisible by num_heads {H}")
-    for name in ("dropout", "attention_dropout", "activation_dropout"):
-        rate = getattr(config, name)
-        faults.require(0 <= rate < 1, f"{name} is {rate}; it must be at least 0 and below 1")
-    for name in ("norm_epsilon", "embedding_scale", "attention_scale"):
-        value = getattr(config, name)
-        faults.require(
-            math.isfinite(value) and value > 0, f"{name} is {value}; it must be positive and finite"
         )
 
 

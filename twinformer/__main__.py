@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from training_recipe.options.parser import closest
+from training_recipe.options.usual_names import meant
 from transformer_spec import UserError
 from transformer_spec.errors import exit_status
 
@@ -49,7 +49,7 @@ def overview() -> str:
 
 def _unknown(word: str) -> int:
     known = ", ".join(COMMANDS)
-    raise UserError(f"there is no command {word!r}; choose one of {known}{closest(word, COMMANDS)}")
+    raise UserError(f"there is no command {word!r}; choose one of {known}{meant(word, COMMANDS)}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from training_recipe.backend import MakeBackend
+from training_recipe.backend import Backend, Checkpoint, MakeBackend
 from training_recipe.files.json_files import read_json
-from transformer_spec import UserError
+from training_recipe.options.settings import TrainingSettings
+from transformer_spec import TransformerConfig, UserError
 
 TWINS = {"torch": "torch_transformer", "jax": "flax_transformer"}
 OURS = ("twinformer", "parity", *TWINS.values(), "convert", "training_recipe", "transformer_spec")
@@ -37,18 +38,22 @@ def twin(name: str, part: str = "") -> ModuleType:
 
 
 def training_backend(name: str) -> MakeBackend:
-    """What makes a framework's training backend."""
-    return twin(name, "training").make_backend
+    """What makes a framework's training backend, in this process, which is prepared for it."""
+    make_backend = twin(name, "step").make_backend
+
+    def make(config: TransformerConfig, settings: TrainingSettings, state: Checkpoint) -> Backend:
+        prepare_process(name, settings.device)
+        return make_backend(config, settings, state)
+
+    return make
 
 
-def prepare_process(name: str | None) -> None:
-    """Set once what is global in a process: for commands, never done by a library's call.
+def prepare_process(name: str, device: str) -> None:
+    """Set what is global in a process, once: for commands and training, never for a model.
 
-    JAX keeps what it compiles for the next process.
+    What a framework frees is kept, and what JAX compiles is, for the next process.
     """
-    if name != "torch":
-        with contextlib.suppress(UserError):
-            twin("jax", "compilation_cache").keep_compiled_programs()
+    twin(name, "process").prepare_process(device)
 
 
 def choose(wanted: str | None, home: Path | None = None) -> tuple[str, list[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.tensors import Header
+from convert.core.tensors import Header
 from transformer_spec import Faults, UserError
 
 MAX_DIMENSIONS = 64

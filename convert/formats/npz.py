@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
+from convert.core.tensors import Header, Tensors
 from convert.formats.arrays import blocks, check_shape, file_size, shown
 from convert.formats.zip_entries import Entry, open_archive, read_entries
-from convert.tensors import Header, Tensors
 from transformer_spec import Faults, UserError
 
 PLAIN = {np.dtype(code) for code in "?bhiqBHIQefdFD"}

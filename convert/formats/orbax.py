@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from convert.core.tensors import Header, Tensors
 from convert.formats.content import nest
-from convert.tensors import Header, Tensors
 from training_recipe.files.writing import sync_tree
 from transformer_spec import UserError
 
@@ -67,7 +67,7 @@ def _open_stores(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
     tensorstore = _import_tensorstore()
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     try:
-        names = [_name(entry) for entry in metadata["tree_metadata"].values()]
+        names = [_name(entry) for entry in metadata["tree_metadata"].values() if _is_array(entry)]
         pending = {}
         for name in names:
             if name in pending:
@@ -83,6 +83,11 @@ def _open_stores(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _name(entry: dict[str, Any]) -> str:
     return ".".join(str(key["key"]) for key in entry["key_metadata"])
+
+
+def _is_array(entry: dict[str, Any]) -> bool:
+    """Whether there is an array; a part of an optimizer's state may hold nothing."""
+    return entry.get("value_metadata", {}).get("value_type") != "None"
 
 
 def _place(path: Path, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -133,13 +138,20 @@ def write_orbax(path: Path, tensors: Tensors) -> None:
         ) from error
     if path.exists():
         raise UserError(f"{path} exists already")
-    tree = nested(tensors.read_all())
+    tree = with_optax_state(nested(tensors.read_all()))
     try:
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.resolve(), tree)
         sync_tree(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def with_optax_state(tree: dict[str, Any]) -> dict[str, Any]:
+    """``opt_state`` as what optax.adamw has: Adam's state, and two parts that hold nothing."""
+    if tree.get("opt_state", {}).keys() != {"0"}:
+        return tree
+    return tree | {"opt_state": (tree["opt_state"]["0"], None, None)}
 
 
 def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import sys
 import textwrap
 from typing import Any
 
-from training_recipe.options.declarations import Declaration, as_text, read_text
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.options.presets import PRESETS
 from training_recipe.options.request import ALL, Layer, Request, layers, make_request
 from training_recipe.options.usual_names import meant
+from transformer_spec.declarations import Declaration, as_text, read_text
 from transformer_spec.errors import Faults
 
 GROUPS = {

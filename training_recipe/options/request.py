@@ -7,45 +7,47 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from training_recipe.options.declarations import (
-    REQUIRED,
-    Declaration,
-    declarations,
-    declared,
-    range_fault,
-    read_value,
-)
 from training_recipe.options.presets import DATA_PRESET, DICTIONARY_PRESET, PRESETS, preset_for
 from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
 from training_recipe.options.usual_names import meant
 from transformer_spec import ConfigError, TransformerConfig
+from transformer_spec.declarations import (
+    REQUIRED,
+    Declaration,
+    declarations,
+    in_group,
+    range_fault,
+    read_value,
+)
 from transformer_spec.errors import Faults
 
 BACKENDS = ("jax", "torch")
+RECIPES = Path(__file__).parents[1] / "recipes"
+in_run, in_model = in_group("run"), in_group("model")
 
 
 @dataclasses.dataclass(frozen=True)
 class Invocation:
     """What belongs to one command and not to the run it makes or continues."""
 
-    backend: str = declared(
-        "framework; a resumed run keeps its own unless told", "run", "jax", choices=BACKENDS
+    backend: str = in_run(
+        "framework; a resumed run keeps its own unless told", "jax", choices=BACKENDS
     )
-    recipe: str | None = declared(
-        "TOML file of settings, its tables named as these groups; flags win", "run", None
+    recipe: str | None = in_run(
+        "a recipe by name, or a TOML file of settings, its tables named as these groups; flags win",
+        None,
     )
-    preset: str | None = declared(
+    preset: str | None = in_model(
         f"settings that go well together; none: {DICTIONARY_PRESET} for cmudict, {DATA_PRESET} for "
         "other data",
-        "model",
         None,
         choices=tuple(PRESETS),
     )
-    name: str | None = declared("the run is written to runs/NAME", "run", None)
-    out: str | None = declared("run folder, instead of runs/NAME", "run", None)
-    resume: str | None = declared("run folder to go on with", "run", None)
-    from_step: int | None = declared(
-        "with --resume: the checkpoint to go on from; none: the newest", "run", None, least=0
+    name: str | None = in_run("the run is written to runs/NAME", None)
+    out: str | None = in_run("run folder, instead of runs/NAME", None)
+    resume: str | None = in_run("run folder to go on with", None)
+    from_step: int | None = in_run(
+        "with --resume: the checkpoint to go on from; none: the newest", None, least=0
     )
 
 
@@ -54,7 +56,7 @@ INVOCATION = declarations(Invocation)
 FIXED_FIELDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
 MODEL: dict[str, Declaration] = {
     name: declaration
-    for name, declaration in declarations(TransformerConfig, group="model").items()
+    for name, declaration in declarations(TransformerConfig).items()
     if name not in (*FIXED_FIELDS, "source_vocab_size", "target_vocab_size")
 }
 ALL: dict[str, Declaration] = {**INVOCATION, **SETTINGS, **MODEL}
@@ -71,8 +73,20 @@ class Request:
     given: dict[str, Any]
 
 
+def recipe_file(given: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the program."""
+    path = Path(given)
+    own = RECIPES / f"{path.name.removesuffix('.toml')}.toml"
+    named = path.parent in (Path(), Path("recipes")) and own.is_file()
+    return own if named and not path.is_file() else path
+
+
 def read_recipe(path: Path, faults: Faults) -> dict[str, Any]:
     """The settings of a TOML file by name; what is wrong with it is added to ``faults``."""
+    if not path.exists():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        faults.add(f"--recipe {path}: no such file; recipes that come with the program: {known}")
+        return {}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -132,7 +146,7 @@ def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
 
     What is wrong with a value is added to ``faults``.
     """
-    recipe = read_recipe(Path(flags["recipe"]), faults) if flags.get("recipe") else {}
+    recipe = read_recipe(recipe_file(flags["recipe"]), faults) if flags.get("recipe") else {}
     given = recipe | flags
     for name, value in given.items():
         fault = range_fault(ALL[name], value)
@@ -174,7 +188,7 @@ def request_of(settings: dict[str, Any]) -> Request:
     faults, values = Faults(), {}
     for name, value in settings.items():
         if name not in ALL:
-            faults.add(f"there is no setting {name!r}{closest(name, ALL)}")
+            faults.add(f"there is no setting {name!r}{meant(name, ALL)}")
             continue
         try:
             values[name] = read_value(ALL[name], value)
@@ -202,10 +216,12 @@ def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
 
 def _model_faults(model: dict[str, Any]) -> list[str]:
     """The faults of the model's config, its vocabulary sizes not known yet."""
-    if any(range_fault(MODEL[name], value) for name, value in model.items()):
+    wrong = {name for name, value in model.items() if range_fault(MODEL[name], value)}
+    if any(MODEL[name].default is REQUIRED for name in wrong):
         return []  # named already, with the flag
+    right = {name: value for name, value in model.items() if name not in wrong}
     try:
-        TransformerConfig(source_vocab_size=4, target_vocab_size=4, **model)
+        TransformerConfig(source_vocab_size=4, target_vocab_size=4, **right)
     except ConfigError as error:
         return error.faults
     return []

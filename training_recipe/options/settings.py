@@ -7,13 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA
-from training_recipe.options.declarations import (
-    Declaration,
-    declarations,
-    declared,
-    range_fault,
-    read_value,
-)
 from training_recipe.options.schedule import SCHEDULES
 from training_recipe.options.usual_names import meant
 from training_recipe.text.vocabulary import (
@@ -21,200 +14,171 @@ from training_recipe.text.vocabulary import (
     SENTENCEPIECE_ALGORITHMS,
     VOCABULARY_KINDS,
 )
+from transformer_spec.declarations import Declaration, declarations, in_group, settle
 from transformer_spec.errors import Faults
 
 USUAL_SIZE = f"none: all, {DEFAULT_SENTENCEPIECE_SIZE} for sentencepiece"
+in_data, in_optimisation = in_group("data"), in_group("optimisation")
+in_evaluation, in_run = in_group("evaluation"), in_group("run")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
     """How a model is trained; a fault in any value is a UserError that names them all."""
 
-    data: str = declared(
+    data: str = in_data(
         f"cmudict (built in), {', '.join(NAMED_CORPORA)} (downloaded once), the PREFIX of "
         "parallel files, or a .tsv or .csv file",
-        "data",
         CMUDICT,
         resumable=True,
     )
-    source_lang: str | None = declared("source is read from PREFIX.SOURCE_LANG", "data", None)
-    target_lang: str | None = declared("target is read from PREFIX.TARGET_LANG", "data", None)
-    columns: tuple[str, ...] | None = declared(
-        "source and target column of a table, by name or number, as in Q,A", "data", None
+    source_lang: str | None = in_data("source is read from PREFIX.SOURCE_LANG", None)
+    target_lang: str | None = in_data("target is read from PREFIX.TARGET_LANG", None)
+    columns: tuple[str, ...] | None = in_data(
+        "source and target column of a table, by name or number, as in Q,A", None
     )
-    valid: str | None = declared(
-        "validation data, as --data; none: the data's own or a share", "data", None, resumable=True
+    valid: str | None = in_data(
+        "validation data, as --data; none: the data's own or a share", None, resumable=True
     )
-    test: str | None = declared(
-        "test data, as --data; none: the data's own or a share", "data", None, resumable=True
+    test: str | None = in_data(
+        "test data, as --data; none: the data's own or a share", None, resumable=True
     )
-    extra_data: tuple[str, ...] | None = declared(
+    extra_data: tuple[str, ...] | None = in_data(
         "more pairs to train on, as --data, between commas; diversify.py makes such",
-        "data",
         None,
         resumable=True,
     )
-    source_vocabulary: str | None = declared(
+    source_vocabulary: str | None = in_data(
         "what a source token is; none: characters for cmudict, sentencepiece for other data",
-        "data",
         None,
         choices=VOCABULARY_KINDS,
     )
-    target_vocabulary: str | None = declared(
+    target_vocabulary: str | None = in_data(
         "what a target token is; none: whitespace for cmudict, sentencepiece for other data",
-        "data",
         None,
         choices=VOCABULARY_KINDS,
     )
-    source_vocab_size: int | None = declared(
-        f"source tokens: most kept, exact for sentencepiece; {USUAL_SIZE}", "data", None, least=5
+    source_vocab_size: int | None = in_data(
+        f"source tokens: most kept, exact for sentencepiece; {USUAL_SIZE}", None, least=5
     )
-    target_vocab_size: int | None = declared(
-        f"target tokens: most kept, exact for sentencepiece; {USUAL_SIZE}", "data", None, least=5
+    target_vocab_size: int | None = in_data(
+        f"target tokens: most kept, exact for sentencepiece; {USUAL_SIZE}", None, least=5
     )
-    shared_vocabulary: bool = declared("one vocabulary for both sides", "data", False)
-    sentencepiece_algorithm: str = declared(
-        "how sentencepiece finds its pieces", "data", "unigram", choices=SENTENCEPIECE_ALGORITHMS
+    shared_vocabulary: bool = in_data("one vocabulary for both sides", False)
+    sentencepiece_algorithm: str = in_data(
+        "how sentencepiece finds its pieces", "unigram", choices=SENTENCEPIECE_ALGORITHMS
     )
 
-    bpe_dropout: float = declared(
+    bpe_dropout: float = in_data(
         "cut the words anew in every epoch, each merge left out with this probability; 0: never",
-        "data",
         0.0,
         least=0,
         below=1,
     )
 
-    steps: int = declared("optimizer steps in all", "optimisation", 3000, least=1, resumable=True)
-    batch_tokens: int = declared(
-        "most tokens of a batch on its longer side, padding counted", "optimisation", 4096, least=1
+    steps: int = in_optimisation("optimizer steps in all", 3000, least=1, resumable=True)
+    batch_tokens: int = in_optimisation(
+        "most tokens of a batch on its longer side, padding counted", 4096, least=1
     )
-    batch_shapes: int = declared(
-        "most different shapes of batches, each of which XLA compiles once",
-        "optimisation",
-        12,
-        least=1,
+    batch_shapes: int = in_optimisation(
+        "most different shapes of batches, each of which XLA compiles once", 12, least=1
     )
-    accumulate: int = declared(
-        "batches of an optimizer step; its gradient is the mean over all their tokens",
-        "optimisation",
-        1,
-        least=1,
+    accumulate: int = in_optimisation(
+        "batches of an optimizer step; its gradient is the mean over all their tokens", 1, least=1
     )
-    peak_lr: float = declared("highest learning rate", "optimisation", 2e-3, above=0)
-    warmup_steps: int = declared(
-        "steps until the highest learning rate", "optimisation", 400, least=0
+    peak_lr: float = in_optimisation("highest learning rate", 2e-3, above=0)
+    warmup_steps: int = in_optimisation("steps until the highest learning rate", 400, least=0)
+    schedule: str = in_optimisation(
+        "course of the learning rate after warm-up", "inverse_sqrt", choices=tuple(SCHEDULES)
     )
-    schedule: str = declared(
-        "course of the learning rate after warm-up",
-        "optimisation",
-        "inverse_sqrt",
-        choices=tuple(SCHEDULES),
-    )
-    init_gain: float = declared(
+    init_gain: float = in_optimisation(
         "factor on the first weights of fcV, fcOut and the feed-forward; 0.5 keeps the encoder's "
         "positions apart where post-norm meets high learning rates",
-        "optimisation",
         1.0,
         above=0,
     )
-    label_smoothing: float = declared(
-        "probability spread evenly over the vocabulary", "optimisation", 0.1, least=0, below=1
+    label_smoothing: float = in_optimisation(
+        "probability spread evenly over the vocabulary", 0.1, least=0, below=1
     )
-    clip_norm: float = declared(
-        "largest global norm of the gradient; 0: no clipping", "optimisation", 1.0, least=0
+    clip_norm: float = in_optimisation(
+        "largest global norm of the gradient; 0: no clipping", 1.0, least=0
     )
-    weight_decay: float = declared(
-        "decoupled weight decay of the matrices (AdamW)", "optimisation", 0.01, least=0
+    weight_decay: float = in_optimisation(
+        "decoupled weight decay of the matrices (AdamW)", 0.01, least=0
     )
-    adam_beta1: float = declared("decay of the first moment", "optimisation", 0.9, least=0, below=1)
-    adam_beta2: float = declared(
-        "decay of the second moment", "optimisation", 0.98, least=0, below=1
-    )
-    adam_eps: float = declared(
-        "added to the root of the second moment", "optimisation", 1e-9, above=0
-    )
-    ema_decay: float = declared(
+    adam_beta1: float = in_optimisation("decay of the first moment", 0.9, least=0, below=1)
+    adam_beta2: float = in_optimisation("decay of the second moment", 0.98, least=0, below=1)
+    adam_eps: float = in_optimisation("added to the root of the second moment", 1e-9, above=0)
+    ema_decay: float = in_optimisation(
         "decay of the moving average of the weights, by which the model is validated, tested and "
         "used; 0: the weights themselves",
-        "optimisation",
         0.0,
         least=0,
         below=1,
     )
-    dropout_rng: str = declared(
+    dropout_rng: str = in_optimisation(
         "masks of dropout; portable: the same in both frameworks, native: the framework's own",
-        "optimisation",
         "portable",
         choices=("portable", "native"),
     )
 
-    evaluate_every: int = declared(
-        "steps between validations", "evaluation", 500, least=1, resumable=True
-    )
-    valid_examples: int = declared(
+    evaluate_every: int = in_evaluation("steps between validations", 500, least=1, resumable=True)
+    valid_examples: int = in_evaluation(
         "validation examples that are decoded and scored; 0: judge by the loss alone",
-        "evaluation",
         500,
         least=0,
         resumable=True,
     )
-    patience: int = declared(
+    patience: int = in_evaluation(
         "validations in a row without improvement after which training stops; 0: never",
-        "evaluation",
         0,
         least=0,
         resumable=True,
     )
-    average: int = declared(
+    average: int = in_evaluation(
         "test and use the mean of this many last checkpoints; 0: the best checkpoint",
-        "evaluation",
         0,
         least=0,
         resumable=True,
     )
-    test_examples: int | None = declared(
-        "test examples scored at the end; none: all", "evaluation", None, least=0, resumable=True
+    test_examples: int | None = in_evaluation(
+        "test examples scored at the end; none: all", None, least=0, resumable=True
     )
-    bleu_tokenize: str = declared(
-        "tokenization for BLEU, a name that sacrebleu knows", "evaluation", "13a", resumable=True
+    bleu_tokenize: str = in_evaluation(
+        "tokenization for BLEU, a name that sacrebleu knows", "13a", resumable=True
     )
-    samples: int = declared(
-        "outputs shown beside their references", "evaluation", 3, least=0, resumable=True
+    samples: int = in_evaluation(
+        "outputs shown beside their references", 3, least=0, resumable=True
     )
-    beam: int = declared(
-        "beam of the final test; validation is greedy", "evaluation", 1, least=1, resumable=True
+    beam: int = in_evaluation(
+        "beam of the final test; validation is greedy", 1, least=1, resumable=True
     )
-    length_penalty: float = declared(
-        "exponent of the length that divides a beam's score", "evaluation", 1.0, resumable=True
+    length_penalty: float = in_evaluation(
+        "exponent of the length that divides a beam's score", 1.0, resumable=True
     )
 
-    seed: int = declared("of weights, batch order and dropout", "run", 1, least=0)
-    dtype: str = declared(
+    seed: int = in_run("of weights, batch order and dropout", 1, least=0)
+    dtype: str = in_run(
         "number format of weights and arithmetic; bfloat16: of matrix products in training alone",
-        "run",
         "float32",
         choices=("float32", "float64", "bfloat16"),
     )
-    device: str = declared(
+    device: str = in_run(
         "where to compute; auto: an accelerator if there is one",
-        "run",
         "auto",
         choices=("auto", "cpu", "gpu", "tpu"),
         resumable=True,
     )
-    log_every: int = declared("steps between log lines", "run", 50, least=1, resumable=True)
-    save_every: int = declared("steps between checkpoints", "run", 500, least=1, resumable=True)
-    save_minutes: float = declared(
+    log_every: int = in_run("steps between log lines", 50, least=1, resumable=True)
+    save_every: int = in_run("steps between checkpoints", 500, least=1, resumable=True)
+    save_minutes: float = in_run(
         "a checkpoint is saved as well where the last one is so many minutes old; 0: never",
-        "run",
         10.0,
         least=0,
         resumable=True,
     )
-    keep: int = declared(
+    keep: int = in_run(
         "newest checkpoints kept, beside the best and those of --average",
-        "run",
         2,
         least=1,
         resumable=True,
@@ -222,16 +186,9 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         faults = Faults()
-        for name, declaration in SETTINGS.items():
-            try:
-                value = read_value(declaration, getattr(self, name))
-                object.__setattr__(self, name, value)
-                fault = range_fault(declaration, value)
-            except ValueError as error:
-                fault = str(error)
-            faults.require(fault is None, f"{name}: {fault}")
-        for fault in combination_faults(dataclasses.asdict(self)):
-            faults.add(fault)
+        if settle(self, SETTINGS, faults):
+            for fault in combination_faults(dataclasses.asdict(self)):
+                faults.add(fault)
         faults.raise_if_any("invalid training settings")
 
     def to_dict(self) -> dict[str, Any]:
@@ -303,7 +260,7 @@ def combination_faults(values: dict[str, Any]) -> list[str]:
 
 
 def _averaging_faults(wanted: int, steps: int, every: int) -> list[str]:
-    if not all(isinstance(value, int) for value in (wanted, steps, every)) or every < 1:
+    if every < 1:
         return []  # named already
     made = -(-steps // every)
     if wanted <= made:

@@ -37,7 +37,7 @@ USUAL_NAMES = {
     "--inner-dim": "d-ff dff ff-dim ff-size ffn-dim ffn-size ffn-hidden-dim feedforward-dim "
     "dim-feedforward feed-forward-dim intermediate-size filter-size mlp-dim transformer-ff "
     "transformer-dim-ffn encoder-ffn-embed-dim ffn-embed-dim",
-    "--num-heads": "heads head n-head n-heads nhead nheads num-head num-attention-heads "
+    "--num-heads": "heads head n-head n-heads nhead nheads num-attention-heads "
     "attention-heads transformer-heads encoder-attention-heads encoder-heads",
     "--num-encoder-layers N --num-decoder-layers N": "layers layer n-layers n-layer num-layers "
     "num-hidden-layers depth",

@@ -37,10 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(request: Request) -> None:
     """Make the pairs and say where they are."""
-    from twinformer.frameworks import prepare_process, writer_of
+    from twinformer.frameworks import choose, prepare_process
     from twinformer.translating.diversification import diversify
 
-    prepare_process(request.backend or writer_of(request.runs[0]))
+    for name in {choose(request.backend, run)[0] for run in request.runs}:
+        prepare_process(name, request.device)
     made = diversify(request, show_progress=True)
     for note in made.notes:
         print(note)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from training_recipe.options.extras import require
 from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.attention import AttentionWeights
@@ -94,7 +95,7 @@ def run(request: Request) -> None:
     sources = translator.encode(texts, request.truncate, request.skip_long)
     for note in [*sources.notes, *translator.notes]:
         print(note, file=sys.stderr)
-    prepare_process(translator.backend)
+    prepare_process(translator.backend, request.device)
     write_outputs(sources.ids, translator, request)
 
 
@@ -135,6 +136,7 @@ def make_pictures(
     from training_recipe.searching.attention import layer_count
     from twinformer.translating.attention import Pictures
 
+    require("train", "--attention", "matplotlib")
     config, kind = translator.config, request.attention_kind
     if layer_count(kind, config) == 0:
         raise UserError(f"--attention-kind {kind}: the model has no layer with such attention")

@@ -7,14 +7,20 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from training_recipe.backend import Backend
-from training_recipe.files.writing import partial_path, point_link, sync_tree, written_aside
+from convert.checkpoints.averaging import write_average
+from training_recipe.files.writing import (
+    folder_aside,
+    partial_path,
+    point_link,
+    sync_tree,
+)
 from training_recipe.runs.averages import is_mean_of
 from training_recipe.runs.folder import RunFolder
+from transformer_spec import TransformerConfig
 from twinformer.training.checkpoints import disk_full_is_clear
 
 
-def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
+def save_average(run: RunFolder, config: TransformerConfig, steps: list[int]) -> Path:
     """Make the mean of the checkpoints of ``steps`` what the run is used by; its folder.
 
     It is written if it is not there already, whole. Means of other steps are removed.
@@ -23,7 +29,7 @@ def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
     with disk_full_is_clear(run, f"cannot save {folder.name}"):
         if not is_mean_of(folder, parts):
             with replaced(folder) as partial:
-                backend.average(parts, partial)
+                write_average(parts, config, partial)
         point_link(run.best, folder)
     for other in run.averages():
         if other != folder:
@@ -35,7 +41,7 @@ def save_average(run: RunFolder, backend: Backend, steps: list[int]) -> Path:
 def replaced(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``folder``, if there is one, once it is whole."""
     before = partial_path(folder)
-    with written_aside(folder) as partial:
+    with folder_aside(folder) as partial:
         yield partial
         sync_tree(partial)
         if folder.exists():

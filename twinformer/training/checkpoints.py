@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training_recipe.backend import Backend
 from training_recipe.files.json_files import read_json, write_json
-from training_recipe.files.writing import point_link, written_aside
+from training_recipe.files.writing import folder_aside, point_link
 from training_recipe.options.invocation import words
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.averages import averaged_steps
@@ -19,6 +19,7 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.integrity import damage, seal
 from training_recipe.runs.progress import PROGRESS, Progress
 from transformer_spec import UserError
+from twinformer.training.states import save_state
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write for a backend wrap the system's error in their own; its words remain.
@@ -44,8 +45,8 @@ def save_checkpoint(run: RunFolder, backend: Backend, progress: Progress) -> Pat
             write_json(folder / PROGRESS, progress.to_dict() | kept)
         else:
             progress.backend = backend.name
-            with written_aside(folder) as partial:
-                backend.save(partial)
+            with folder_aside(folder) as partial:
+                save_state(backend, partial)
                 seal(partial, progress)
         if progress.best_step is not None and run.checkpoint(progress.best_step).exists():
             point_link(run.best, run.checkpoint(progress.best_step))

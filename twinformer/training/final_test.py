@@ -12,6 +12,7 @@ from twinformer.training.evaluation.judge import Judge, Judgement
 from twinformer.training.evaluation.report import final_lines, validation_lines
 from twinformer.training.speed import seconds_since
 from twinformer.training.starting import Started
+from twinformer.training.states import use_weights
 
 
 class FinalTest:
@@ -54,7 +55,7 @@ class FinalTest:
         """Take the best checkpoint's weights; what they are, and its step."""
         best = self.progress.best_step
         if best is not None and best != self.progress.step:
-            self.backend.use(self.run_folder.checkpoint(best))
+            use_weights(self.backend, self.run_folder.checkpoint(best))
         step = self.progress.step if best is None else best
         return f"of the checkpoint after step {step}", step
 
@@ -62,7 +63,8 @@ class FinalTest:
         """Take the mean of the last checkpoints, which is validated too; their steps."""
         began, settings = time.monotonic(), self.settings
         steps = averaged_steps(self.run_folder.steps(), settings.average, settings.save_every)
-        self.backend.use(save_average(self.run_folder, self.backend, steps))
+        folder = save_average(self.run_folder, self.prepared.config, steps)
+        use_weights(self.backend, folder)
         found = self.judge.validate()
         record = {"kind": "average", "step": steps[-1], "average_of": steps, **found.record()}
         self.metrics.write(record | {"speed": {"seconds": seconds_since(began)}})

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training_recipe.backend import MakeBackend
+from training_recipe.options.extras import TRAINING, require
 from training_recipe.options.invocation import words
 from training_recipe.options.request import Request
 from training_recipe.options.schedule import learning_rate
@@ -44,6 +45,7 @@ class Trained:
 
 def train(request: Request, backend_name: str, make_backend: MakeBackend) -> Trained:
     """Do what was asked for, from data to final test."""
+    require("train", "training", *TRAINING)
     with contextlib.ExitStack() as held:
         if request.invocation.resume is not None:
             held.enter_context(locked(RunFolder.open(Path(request.invocation.resume))))
@@ -132,7 +134,7 @@ class Training:
         step = self.progress.step + 1
         batches = self.prepared.plan.batches(step, self.settings.accumulate)
         rate = learning_rate(step, self.settings)
-        result = self.backend.train_step(batches[0], step, rate, *batches[1:])
+        result = self.backend.train_step(batches, step, rate)
         self.progress.take(step, batches, result)
         self.progress.evaluated = not self._is_due(self.settings.evaluate_every)
         self.speed.add(sum(batch.tokens for batch in batches))

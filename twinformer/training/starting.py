@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from training_recipe.backend import Backend, MakeBackend
-from training_recipe.first_weights import first_weights
-from training_recipe.options.declarations import as_text
 from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
 from training_recipe.options.settings import SETTINGS, TrainingSettings
 from training_recipe.preparation import (
@@ -23,6 +21,7 @@ from training_recipe.runs.folder import RunFolder, already_there
 from training_recipe.runs.progress import PROGRESS, Progress
 from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError, weight_shapes
+from transformer_spec.declarations import as_text
 from transformer_spec.errors import Faults
 from twinformer.training.checkpoints import (
     choose_checkpoint,
@@ -30,6 +29,7 @@ from twinformer.training.checkpoints import (
     repair_best,
     set_aside_after,
 )
+from twinformer.training.states import first_state, read_state
 
 OTHER_BATCHES = (
     "note: the pairs are put into other batches than before, as another version of this program "
@@ -70,7 +70,7 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     elif os.path.lexists(path):
         raise already_there(path)
     prepared = prepare_new(settings, request.model)
-    backend = make_backend(prepared.config, settings, first_weights(prepared.config, settings))
+    backend = make_backend(prepared.config, settings, first_state(prepared.config, settings))
     fingerprints = prepared.fingerprint, prepared.plan.fingerprint
     record = RunRecord(settings, name, fingerprints[0], plan_fingerprint=fingerprints[1])
 
@@ -106,10 +106,11 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
             f"the training data of {settings.data} is not what {run.path} began with; put the data "
             "back as it was, or start a new run"
         )
-    weights = first_weights(prepared.config, settings) if step is None else None
-    backend = make_backend(prepared.config, settings, weights)
-    if step is not None:
-        backend.restore(run.checkpoint(step))
+    if step is None:
+        state = first_state(prepared.config, settings)
+    else:
+        state = read_state(run.checkpoint(step))
+    backend = make_backend(prepared.config, settings, state)
     notes = _settle_folder(run, progress, request.invocation.from_step)
     plan = prepared.plan.fingerprint
     if plan != record.plan_fingerprint:

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from convert.core.tensors import Subset, Tensors
 from convert.formats.arrays import dtype_faults
-from convert.formats.atomic import written_aside
 from convert.formats.content import Placed
 from convert.formats.placing import place_arrays
 from convert.formats.torch_file.pickler import DTYPE_NAMES, Pickler
-from convert.tensors import Subset, Tensors
+from training_recipe.files.writing import written_aside
 
 FOLDER = "archive"
 ALIGNMENT = 64

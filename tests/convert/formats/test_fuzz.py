@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convert.core.tensors import Held
 from convert.formats.msgpack import open_msgpack, write_msgpack
 from convert.formats.npz import open_npz
 from convert.formats.orbax import open_orbax, write_orbax
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
 from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from convert.formats.torch_file.writer import write_torch_pickle
-from convert.tensors import Held
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch")

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from training_recipe.options.declarations import as_text
 from training_recipe.options.flags import GROUPS, parse, parser
 from training_recipe.options.presets import PRESETS
 from training_recipe.options.request import ALL, INVOCATION
 from training_recipe.options.settings import SETTINGS
+from transformer_spec.declarations import as_text
 
 
 def help_of(capsys, *arguments: str) -> str:

@@ -2,16 +2,15 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
-from training_recipe.options.declarations import REQUIRED
 from training_recipe.options.flags import parse
 from training_recipe.options.presets import PRESETS
-from training_recipe.options.request import ALL, INVOCATION, MODEL
+from training_recipe.options.request import ALL, INVOCATION, MODEL, RECIPES
 from training_recipe.options.settings import SETTINGS, TrainingSettings
 from transformer_spec import TransformerConfig, UserError
+from transformer_spec.declarations import REQUIRED
 
 
 def faults(arguments):
@@ -85,7 +84,7 @@ class TestPrecedence:
         assert kinds == ("sentencepiece", "sentencepiece")
 
     def test_the_shipped_recipe(self):
-        recipe = Path(__file__).parents[3] / "recipes/cmudict.toml"
+        recipe = RECIPES / "cmudict.toml"
         assert parse(["--recipe", str(recipe)]).settings.data == "cmudict"
 
 
@@ -104,7 +103,7 @@ class TestFaults:
             "did you mean cosine?",
             "--steps: 0 is too small; it must be at least 1",
             "hidden_dim 100 is not divisible by num_heads 7",
-            "dropout is 1.5",
+            "--dropout: 1.5 is too large",
             "--backend: 'jaxx' is not one of jax, torch",
         ):
             assert words in message

@@ -1,0 +1,42 @@
+"""The state of a backend in the files of a checkpoint folder, and before any step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convert.checkpoints import (
+    load_weights_of,
+    read_checkpoint,
+    write_flax_checkpoint,
+    write_torch_checkpoint,
+)
+from training_recipe.backend import Backend, Checkpoint
+from training_recipe.first_weights import first_weights
+from training_recipe.options.settings import TrainingSettings
+from transformer_spec import TransformerConfig
+
+WRITERS = {"torch": write_torch_checkpoint, "jax": write_flax_checkpoint}
+
+
+def first_state(config: TransformerConfig, settings: TrainingSettings) -> Checkpoint:
+    """What a new run begins with, in either backend."""
+    return Checkpoint(first_weights(config, settings))
+
+
+def save_state(backend: Backend, folder: Path) -> None:
+    """Write weights and optimizer state into an existing empty folder, as its ecosystem does."""
+    WRITERS[backend.name](folder, backend.state())
+
+
+def read_state(folder: Path) -> Checkpoint:
+    """What a run goes on from, in either backend; a fault in the files is a UserError."""
+    return read_checkpoint(folder)
+
+
+def use_weights(backend: Backend, folder: Path) -> None:
+    """Take the weights that a checkpoint folder is used by, to judge them.
+
+    The optimizer begins anew: no moments, and 0 steps.
+    """
+    _, weights = load_weights_of(folder, backend.config)
+    backend.restore(Checkpoint(weights, label=str(folder)))

@@ -87,7 +87,7 @@ def _laid_out(name: str, size: int, at: int) -> tuple[zipfile.ZipInfo, int]:
     """An entry whose header is at ``at``, its bytes at the next multiple of 64, and their end."""
     info = zipfile.ZipInfo(f"{FOLDER}/{name}")
     info.file_size = info.compress_size = size
-    info.header_offset = at
+    info.header_offset, info.CRC = at, 0
     padding = -(_start(info) + 4) % ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
     return info, _start(info) + size

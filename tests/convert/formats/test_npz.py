@@ -194,6 +194,17 @@ class TestHostile:
         with pytest.raises(UserError, match="does not list what it counts"):
             open_npz(path)
 
+    def test_an_end_that_counts_nothing(self, tmp_path):
+        """Zeros in the end of an archive make zipfile see one without entries."""
+        path = write_members(tmp_path / "m.npz", {"x.npy": npy()})
+        content = path.read_bytes()
+        at = content.rindex(b"PK\x05\x06") + 10
+        path.write_bytes(content[:at] + bytes(8) + content[at + 1 :])
+        with zipfile.ZipFile(path) as archive:
+            assert archive.namelist() == []
+        with pytest.raises(UserError, match="its directory lists nothing"):
+            open_npz(path)
+
     def test_a_packed_array_that_is_shorter_or_longer_than_claimed(self, tmp_path):
         for claimed in (7999, 8001):
             head = npy(f"({claimed},)", "'|u1'", content=b"")

@@ -1,6 +1,7 @@
 """How far the twins are apart, bottom-up; the tests hold these numbers to their bounds."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -12,10 +13,13 @@ import torch_transformer
 from parity.cases import inputs
 from parity.gradients import flax_gradients, torch_gradients
 from parity.measures import largest
+from parity.recursive_sums import RecursiveSums
 from transformer_spec import TransformerConfig
 
 Pair = tuple[torch_transformer.Transformer, flax_transformer.Transformer]
 Numbers = dict[str, float]
+
+TIMES_RECURSIVE = 2
 
 
 class Twins:
@@ -113,15 +117,30 @@ def loss_and_gradients(
     return {"loss": abs(ours - theirs)} | differences, our_gradients
 
 
-def float32_errors(config: TransformerConfig, device: str = "cpu") -> Numbers:
-    """Largest error of each twin's float32 logits against its own float64 truth."""
+@dataclass(frozen=True)
+class Float32Errors:
+    """Largest error of float32 logits against their float64 truth; ``allowed`` bounds each."""
+
+    torch: float
+    jax: float
+    recursive: float
+
+    @property
+    def allowed(self) -> float:
+        """Twice what sums taken term after term err, on whatever processor."""
+        return TIMES_RECURSIVE * self.recursive
+
+
+def float32_errors(config: TransformerConfig, device: str = "cpu") -> Float32Errors:
+    """Each twin and the plain model in float32, beside the PyTorch twin in float64."""
     narrow, wide = Twins(config, "float32", device), Twins(config, "float64", "cpu")
-    exact = {
-        name: a.astype(np.float64) for name, a in torch_transformer.weights(narrow.torch).items()
-    }
+    held = torch_transformer.weights(narrow.torch)
+    exact = {name: array.astype(np.float64) for name, array in held.items()}
     torch_transformer.load_weights(wide.torch, exact)
+    ids = wide.source, wide.target
     with torch.no_grad():
-        truth = wide.torch(*map(wide.to_torch, (wide.source, wide.target))).numpy()
-        ours = narrow.torch(*map(narrow.to_torch, (wide.source, wide.target))).cpu().numpy()
-    theirs = np.asarray(narrow.flax(narrow.to_jax(wide.source), narrow.to_jax(wide.target)))
-    return {"torch": largest(ours - truth), "jax": largest(theirs - truth)}
+        truth = wide.torch(*map(wide.to_torch, ids)).numpy()
+        ours = narrow.torch(*map(narrow.to_torch, ids)).cpu().numpy()
+    theirs = np.asarray(narrow.flax(narrow.to_jax(ids[0]), narrow.to_jax(ids[1])))
+    plain = RecursiveSums(config, held)(*ids)
+    return Float32Errors(*(largest(logits - truth) for logits in (ours, theirs, plain)))

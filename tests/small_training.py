@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from flax_transformer.training import make_backend as make_jax
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from torch_transformer.training import make_backend as make_torch
 from training_recipe.batching.batches import Batch
 from training_recipe.options.schedule import learning_rate

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parity.__main__ import COMMANDS
-from parity.cases import pairwise_configs
+from parity.twins.cases import pairwise_configs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -66,15 +66,20 @@ def faults_of(equation: JaxprEqn) -> Iterator[str]:
         yield f"a call of {name}, which the traced program does not show: it may multiply"
     if name == "reduce_precision":
         yield "numbers are rounded (reduce_precision)"
-    if name in PRODUCTS and is_float(equation.outvars[0].aval.dtype):
+    if name in PRODUCTS and is_float(aval(equation.outvars[0]).dtype):
         if precision_of(equation) != FULL:
             yield f"a product at precision {precision_of(equation)}, not {FULL}"
-    for kind in dict.fromkeys(str(out.aval.dtype) for out in equation.outvars if narrow(out)):
+    for kind in dict.fromkeys(str(aval(out).dtype) for out in equation.outvars if narrow(out)):
         yield f"{name} makes numbers of type {kind}"
 
 
+def aval(variable: Any) -> Any:
+    """The abstract array of a variable: shape, size and dtype."""
+    return variable.aval
+
+
 def narrow(variable: Any) -> bool:
-    dtype = getattr(variable.aval, "dtype", None)
+    dtype = getattr(aval(variable), "dtype", None)
     return dtype is not None and is_float(dtype) and dtype.itemsize < 4
 
 
@@ -83,7 +88,7 @@ def is_float(dtype: Any) -> bool:
 
 
 def kind_of(equation: JaxprEqn) -> str:
-    kinds = (f"{v.aval.dtype}{list(v.aval.shape)}".replace(" ", "") for v in equation.invars[:2])
+    kinds = (f"{aval(v).dtype}{list(aval(v).shape)}".replace(" ", "") for v in equation.invars[:2])
     return f"{' x '.join(kinds)} {precision_of(equation)}"
 
 
@@ -98,5 +103,5 @@ def operations(equation: JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     terms = 1
     for axis in contracted:
-        terms *= equation.invars[0].aval.shape[axis]
-    return 2 * terms * equation.outvars[0].aval.size
+        terms *= aval(equation.invars[0]).shape[axis]
+    return 2 * terms * aval(equation.outvars[0]).size

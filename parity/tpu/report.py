@@ -58,7 +58,7 @@ class Compiled:
 
     def to_dict(self) -> dict[str, Any]:
         judged = {"passed": self.passed, "fits": self.memory is not None and self.memory.fits}
-        content = asdict(self) | judged
+        content: dict[str, Any] = asdict(self) | judged
         if self.memory is not None:
             content["memory"]["total"] = self.memory.total
         return content

@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # As a script this file's own folder comes first, where ``convert`` would be this very file.
 sys.path[0] = str(ROOT)
 
-from convert.families.marian import Marian  # noqa: E402
+from convert.core.tensors import Header, Tensors  # noqa: E402
+from convert.families.huggingface.marian import Marian  # noqa: E402
 from convert.formats.safetensors import write_sharded  # noqa: E402
-from convert.tensors import Header, Tensors  # noqa: E402
 from transformer_spec import TransformerConfig  # noqa: E402
 
 DESCRIPTION = "Time and memory of conversions of a large model, beside cp and beside torch."

@@ -1,5 +1,42 @@
 """Checkpoints from anything to anything. NumPy only: a framework is never imported from here."""
 
-from convert.twins import flax_to_torch, torch_to_flax
+from __future__ import annotations
 
-__all__ = ["flax_to_torch", "torch_to_flax"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from convert.families.twinformer import flax_to_torch, torch_to_flax
+
+if TYPE_CHECKING:
+    from convert.conversion import (
+        Average,
+        AverageRequest,
+        Conversion,
+        ConversionRequest,
+        Inspection,
+        SourceRequest,
+        average,
+        convert,
+        inspect,
+    )
+
+__all__ = [
+    "Average",
+    "AverageRequest",
+    "Conversion",
+    "ConversionRequest",
+    "Inspection",
+    "SourceRequest",
+    "average",
+    "convert",
+    "flax_to_torch",
+    "inspect",
+    "torch_to_flax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What converts files is imported when it is asked for: the twins need the two maps alone."""
+    if name in __all__:
+        return getattr(import_module("convert.conversion"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

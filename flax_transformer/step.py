@@ -12,7 +12,9 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from convert.checkpoints import check_checkpoint
+from convert.checkpoints import (
+    check_checkpoint,
+)
 from flax_transformer.adamw import adam_state, adamw
 from flax_transformer.cpu.programs import compiled
 from flax_transformer.decoding import decode

@@ -10,10 +10,10 @@ from family_table import assert_measured, max_difference
 import flax_transformer
 import torch_transformer
 from convert import torch_to_flax
-from convert.families.base import ASIDE, Family, Source
-from convert.pipeline import Converted, check_source
-from convert.rules import reverse
-from convert.tensors import Held
+from convert.core.pipeline import Converted, check_source
+from convert.core.rules import ASIDE, reverse
+from convert.core.tensors import Held
+from convert.families.base import Family, Source
 from transformer_spec import Faults, TransformerConfig, weight_shapes
 
 Weights = dict[str, np.ndarray]

@@ -24,9 +24,9 @@ from family_checks import (
 from family_table import LOGIT_BOUND
 from safetensors.numpy import save_file
 
+from convert.core.tensors import Held
 from convert.families.base import Source
 from convert.formats.safetensors import open_safetensors
-from convert.tensors import Held
 from transformer_spec import TransformerConfig, UserError, initial_weights, weight_shapes
 
 transformers.logging.set_verbosity_error()

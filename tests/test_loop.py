@@ -66,7 +66,13 @@ class TestRunFolder:
         assert run("numpy", [*SMALL, *longer, "--name", "a"]) == 0
         assert metrics(place / "runs/a")[-1]["scores"]["BLEU"] == pytest.approx(100)
         printed = capsys.readouterr().out
-        for words in ("2 shapes", "% padding", "parameters", "never saw", "translate.py runs/a"):
+        for words in (
+            "2 shapes",
+            "% padding",
+            "parameters",
+            "never saw",
+            "twinformer translate runs/a",
+        ):
             assert words in printed
 
     def test_no_scores_without_examples_to_decode(self, place, quick):

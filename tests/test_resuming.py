@@ -42,7 +42,7 @@ class TestInterruption:
     def test_after_any_step(self, name, step, place, whole, quick, capsys):
         status = run(name, [*SMALL, "--name", "a"], signal_after(step))
         assert status == 130
-        assert "python train.py --resume runs/a" in capsys.readouterr().out
+        assert "twinformer train --resume runs/a" in capsys.readouterr().out
         assert run(name, ["--resume", "runs/a"]) == 0
         assert_same_run(place / "runs/a", whole(name))
 

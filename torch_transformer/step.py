@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from convert.checkpoints import check_checkpoint
+from convert.checkpoints import (
+    check_checkpoint,
+)
 from torch_transformer.decoding import decode
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy

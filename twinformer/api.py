@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from training_recipe.options.usual_names import meant
+from transformer_spec import Faults
 from twinformer.frameworks import choose, training_backend, twin
 
 if TYPE_CHECKING:
+    from parity.comparison.report import Report
+
+    from convert.conversion import Conversion
     from twinformer.training.loop import Trained
 
 Backend = Literal["jax", "torch"]
@@ -24,6 +31,53 @@ def load(folder: str | os.PathLike[str], *, backend: Backend | None = None) -> A
     """
     name, _ = choose(backend, Path(folder))
     return twin(name).load(folder)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    to: str,
+    **options: Any,
+) -> Conversion:
+    """Convert a checkpoint into a new folder: what ``twinformer convert`` does.
+
+    ``to`` is whose names and layout to write: "flax", "torch", "marian" ... ``options`` are those
+    of ``convert.ConversionRequest``: family, key, config, fields, map, drop, parameter_names,
+    container, dtype, shard_size, quantization, dry_run. Returns what was done. Raises UserError,
+    and writes nothing, where a setting cannot be expressed or a tensor has no place.
+    """
+    from convert.conversion import ConversionRequest
+    from convert.conversion import convert as run_conversion
+
+    known = {field.name for field in dataclasses.fields(ConversionRequest)}
+    _check_names(options, known - {"source", "destination", "to"})
+    return run_conversion(ConversionRequest(Path(source), Path(destination), to=to, **options))
+
+
+def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any) -> Report:
+    """Whether two models are the same function: what ``twinformer parity A B`` does.
+
+    ``a`` and ``b`` are whatever ``convert`` reads, "hf:FOLDER" or "module:FILE.py:FUNCTION";
+    ``options`` are those of ``parity.comparison.settings.Settings``: precisions, gradients,
+    explain, longest, ids, text, seed, frameworks, devices, max_ram. The report has ``same``,
+    ``verdict`` and ``rows``. Needs both frameworks; JAX has 64-bit numbers from then on. Raises
+    UserError where the two cannot be compared.
+    """
+    for name in ("jax", "torch"):
+        twin(name)
+    from parity.comparison.comparison import compare as run_comparison
+    from parity.comparison.settings import Settings
+
+    _check_names(options, {field.name for field in dataclasses.fields(Settings)})
+    return run_comparison(os.fspath(a), os.fspath(b), Settings(**options))
+
+
+def _check_names(options: Mapping[str, Any], known: Collection[str]) -> None:
+    faults = Faults()
+    for name in options.keys() - set(known):
+        faults.add(f"there is no option {name!r}{meant(name, known)}")
+    faults.raise_if_any("cannot do this")
 
 
 def train(**settings: Any) -> Trained:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_rules import check_expressible, scalars
 from convert.exports.ctranslate2_tokens import Tokens, read_tokens, usage
-from convert.tensors import Tensors
 from transformer_spec import Faults, TransformerConfig, UserError
 
 LIBRARY = "ctranslate2"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from convert.exports.one_way import Given, RowsFrom
-from convert.rules import COPY, Duplicate, Operation, Rule, Split, rename
+from convert.core.operations import COPY, Duplicate, Given, Operation, RowsFrom, Split
+from convert.core.rules import Rule, rename
 from transformer_spec import Faults, TransformerConfig, sinusoid_table, tied_weights
 
 HALVES = ("encoder", "decoder")

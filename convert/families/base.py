@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from convert.rules import ASIDE, Rule, rename
-from convert.tensors import Announced, Header, Tensors
+from convert.core.rules import ASIDE, Rule, rename
+from convert.core.tensors import Announced, Header, Tensors
 from transformer_spec import Faults, TransformerConfig
 
 

@@ -1,14 +1,14 @@
 """Every foreign family by its name."""
 
-from convert.families.bart import Bart, MBart
 from convert.families.base import Family, Source
-from convert.families.fairseq import Fairseq
-from convert.families.huggingface_flax import BartFlax, MarianFlax, MBartFlax
-from convert.families.m2m100 import M2M100
-from convert.families.marian import Marian
-from convert.families.marian_npz import MarianNpz
-from convert.families.opennmt import OpenNMT
-from convert.families.torch_nn import TorchTransformer
+from convert.families.fairseq.family import Fairseq
+from convert.families.huggingface.bart import Bart, MBart
+from convert.families.huggingface.flax import BartFlax, MarianFlax, MBartFlax
+from convert.families.huggingface.m2m100 import M2M100
+from convert.families.huggingface.marian import Marian
+from convert.families.marian_npz.family import MarianNpz
+from convert.families.opennmt.family import OpenNMT
+from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
 from transformer_spec import UserError
 

@@ -11,8 +11,9 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from convert.core.operations import Duplicate
+from convert.core.rules import Rule, rename
 from convert.families.base import Family, Reading, Source, announced, kept_aside
-from convert.rules import Duplicate, Rule, rename
 from transformer_spec import Faults, TransformerConfig, weight_shapes
 
 UNUSED = "decoder.pos_embedding.weight"

@@ -4,11 +4,11 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from convert.tensors import Header, Tensors
+from convert.core.tensors import Header
 from transformer_spec import Faults, UserError
 
 MAX_DIMENSIONS = 64
@@ -96,12 +96,6 @@ def crc_of_file(path: Path, start: int, size: int) -> int:
         fill(path, start + at, part)
         value = zlib.crc32(part.data, value)
     return value
-
-
-def write_array(file: IO[bytes], tensors: Tensors, name: str) -> None:
-    """Write the bytes of one array in row order."""
-    for piece in tensors.pieces(name):
-        file.write(piece.data)
 
 
 def blocks(array: np.ndarray, size: int = BLOCK) -> Iterator[np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.tensors import Header, Tensors, header_of
+from convert.core.tensors import Header, Tensors, header_of
 from transformer_spec import Faults, UserError
 
 MAX_DEPTH = 100

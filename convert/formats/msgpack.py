@@ -17,12 +17,12 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
+from convert.core.tensors import Header, Tensors, as_bytes
 from convert.formats.arrays import check_lengths, check_shape, dtype_faults, file_size, fill, shown
-from convert.formats.atomic import written_aside
 from convert.formats.content import MAX_DEPTH, ContentFile, Leaf, Placed, nest
 from convert.formats.placing import place_arrays
 from convert.formats.shards import INDEX_SUFFIX, open_shards
-from convert.tensors import Header, Tensors, as_bytes
+from training_recipe.files.writing import written_aside
 from transformer_spec import UserError
 
 ARRAY, COMPLEX, NUMBER = 1, 2, 3

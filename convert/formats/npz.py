@@ -1,21 +1,20 @@
 """The container of ``numpy.savez``: a zip file with one .npy file per array, packed or not.
 
-Pickled Python objects inside are never read. A .npy file knows NumPy's own types alone: bfloat16
-and float8 would come back as nameless bytes, so they are refused both ways.
+NumPy reads the headers, and pickled Python objects are never read. A .npy file knows NumPy's own
+types alone: bfloat16 and float8 are nameless bytes there, and refused.
 """
 
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib import format as npy
 
-from convert.formats.arrays import blocks, check_shape, dtype_faults, file_size, shown, write_array
-from convert.formats.atomic import written_aside
+from convert.core.tensors import Header, Tensors
+from convert.formats.arrays import blocks, check_shape, file_size, shown
 from convert.formats.zip_entries import Entry, open_archive, read_entries
-from convert.tensors import Header, Tensors
 from transformer_spec import Faults, UserError
 
 PLAIN = {np.dtype(code) for code in "?bhiqBHIQefdFD"}
@@ -93,22 +92,3 @@ def _member(archive: zipfile.ZipFile, entry: Entry) -> Member:
     if header.size != entry.size - start:
         raise ValueError(f"{header} needs {header.size} bytes; it has {entry.size - start}")
     return Member(start, header, dtype, fortran)
-
-
-def write_npz(path: Path, tensors: Tensors) -> None:
-    """Write a file that numpy.load reads, not packed; one array at a time is in memory."""
-    faults = dtype_faults(tensors, PLAIN.__contains__, "NumPy's own numbers")
-    faults.raise_if_any("a .npz file cannot hold every array")
-    with (
-        written_aside(path) as aside,
-        zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
-    ):
-        for name in tensors:
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-                npy.write_array_header_1_0(file, _npy_header(tensors[name]))
-                write_array(file, tensors, name)
-
-
-def _npy_header(header: Header) -> dict[str, Any]:
-    descr = npy.dtype_to_descr(header.dtype)
-    return {"descr": descr, "fortran_order": False, "shape": header.shape}

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from convert.core.tensors import Header, Tensors
 from convert.formats.content import nest
-from convert.tensors import Header, Tensors
 from training_recipe.files.writing import sync_tree
 from transformer_spec import UserError
 

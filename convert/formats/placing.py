@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from convert.parallel import in_threads
-from convert.tensors import Tensors
+from convert.core.parallel import in_threads
+from convert.core.tensors import Tensors
 
 STEP = 64 * 2**20
 

@@ -9,16 +9,17 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
 
+from convert.core.tensors import Header, Subset, Tensors
 from convert.formats.arrays import check_shape, dtype_faults, file_size, read_array, read_bytes
-from convert.formats.atomic import all_or_nothing, written_aside
 from convert.formats.placing import place_arrays
 from convert.formats.shards import INDEX_SUFFIX, index_text, open_shards, plan_shards, shard_name
-from convert.tensors import Header, Subset, Tensors
+from training_recipe.files.writing import all_or_nothing, written_aside
 from transformer_spec import Faults, UserError
 
 SHARD_SIZE = 5 * 10**9

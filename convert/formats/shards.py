@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from convert.core.tensors import Header, Joined, Tensors
 from convert.formats.content import some_of
-from convert.tensors import Header, Joined, Tensors
 from training_recipe.files.json_files import json_text
 from transformer_spec import Faults, UserError
 

@@ -36,6 +36,8 @@ def open_archive(path: Path, kind: str) -> zipfile.ZipFile:
 def read_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
     """Every entry by its full name; what the archive claims is checked against the file."""
     infos, size = archive.infolist(), path.stat().st_size
+    if not infos:
+        raise UserError(f"{path} is empty or damaged: its directory lists nothing")
     if len(infos) != _count(path, size):
         raise UserError(f"{path} is damaged: its directory does not list what it counts")
     entries: dict[str, Entry] = {}

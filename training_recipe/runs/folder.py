@@ -7,14 +7,13 @@ checkpoints/average_00001000_of_10/.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from training_recipe.files.writing import written_aside
+from training_recipe.files.writing import folder_aside
 from transformer_spec.errors import UserError
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
@@ -43,13 +42,13 @@ class RunFolder:
             raise already_there(run.path)
         run.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with written_aside(run.path) as partial:
+            with folder_aside(run.path) as partial:
                 aside = cls(partial)
                 aside.checkpoints.mkdir()
                 fill(aside)
                 aside.metrics.touch()
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+        except UserError:
+            if os.path.lexists(run.path):  # another process was quicker
                 raise already_there(run.path) from None
             raise
         return run

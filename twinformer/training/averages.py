@@ -7,8 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from convert.averaging import write_average
-from training_recipe.files.writing import partial_path, point_link, sync_tree, written_aside
+from convert.checkpoints.averaging import write_average
+from training_recipe.files.writing import (
+    folder_aside,
+    partial_path,
+    point_link,
+    sync_tree,
+)
 from training_recipe.runs.averages import is_mean_of
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import TransformerConfig
@@ -36,7 +41,7 @@ def save_average(run: RunFolder, config: TransformerConfig, steps: list[int]) ->
 def replaced(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``folder``, if there is one, once it is whole."""
     before = partial_path(folder)
-    with written_aside(folder) as partial:
+    with folder_aside(folder) as partial:
         yield partial
         sync_tree(partial)
         if folder.exists():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training_recipe.backend import Backend
 from training_recipe.files.json_files import read_json, write_json
-from training_recipe.files.writing import point_link, written_aside
+from training_recipe.files.writing import folder_aside, point_link
 from training_recipe.options.invocation import words
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.averages import averaged_steps
@@ -45,7 +45,7 @@ def save_checkpoint(run: RunFolder, backend: Backend, progress: Progress) -> Pat
             write_json(folder / PROGRESS, progress.to_dict() | kept)
         else:
             progress.backend = backend.name
-            with written_aside(folder) as partial:
+            with folder_aside(folder) as partial:
                 save_state(backend, partial)
                 seal(partial, progress)
         if progress.best_step is not None and run.checkpoint(progress.best_step).exists():

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training_recipe.batching.batches import encode_sources
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.batches import width_of
 from training_recipe.searching.search import Hypothesis
 from training_recipe.text.vocabulary import Vocabulary
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import TransformerConfig
 
 Attend = Callable[[np.ndarray, np.ndarray], AttentionWeights]
 
@@ -43,28 +42,19 @@ def attention_map(
     """
     written = [*output.ids, config.eos_id] if output.ended else output.ids
     given = [config.decoder_start_id, *output.ids][: len(written)]
-    found = attend(_padded(list(source), config), _padded_target(given, config))
-    read = [vocabularies[0].token(index) for index in [*source, config.eos_id]]
-    rows, columns = {
-        "cross": ([vocabularies[1].token(index) for index in written], read),
-        "encoder": (read, read),
-        "decoder": (
-            [vocabularies[1].token(index) for index in written],
-            [vocabularies[1].token(index) for index in given],
-        ),
-    }[kind]
+    read = [*source, config.eos_id]
+    found = attend(_padded(read, config), _padded(given, config))
+    sides = {"cross": (1, written, 0, read), "encoder": (0, read, 0, read)}
+    first, rows, second, columns = (sides | {"decoder": (1, written, 1, given)})[kind]
     weights = getattr(found, kind)[:, 0, :, : len(rows), : len(columns)]
-    return Map(weights, [shown(token) for token in rows], [shown(token) for token in columns])
+    rows = [shown(vocabularies[first].token(index)) for index in rows]
+    return Map(weights, rows, [shown(vocabularies[second].token(index)) for index in columns])
 
 
-def _padded(source: list[int], config: TransformerConfig) -> np.ndarray:
-    length = width_of(len(source) + 1, config.max_length)
-    return encode_sources([source], length=length, pad_id=config.pad_id, eos_id=config.eos_id)
-
-
-def _padded_target(given: list[int], config: TransformerConfig) -> np.ndarray:
-    padded = np.full((1, width_of(len(given), config.max_length)), config.pad_id, np.int32)
-    padded[0, : len(given)] = given
+def _padded(ids: Sequence[int], config: TransformerConfig) -> np.ndarray:
+    """Ids as (1, length) int32."""
+    padded = np.full((1, width_of(len(ids), config.max_length)), config.pad_id, np.int32)
+    padded[0, : len(ids)] = ids
     return padded
 
 
@@ -106,11 +96,7 @@ class Pictures:
         found = attention_map(self.attend, self.kind, source, output, both, config)
         texts = (v.decode(part) for v, part in zip(both, (source, output.ids), strict=True))
         title = " \N{RIGHTWARDS ARROW} ".join(texts)
-        file = self.file_of(number)
-        try:
-            self.missing |= draw_map(found, self.kind, title, file)
-        except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+        self.missing |= draw_map(found, self.kind, title, self.file_of(number))
 
     def file_of(self, number: int) -> Path:
         """Where the picture of a text goes."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints import load_weights_of
-from convert.folders import locate
+from convert.checkpoints.folders import locate
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search

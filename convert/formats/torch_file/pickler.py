@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convert.core.tensors import Header
 from convert.formats.content import Namespace, Placed
 from convert.formats.torch_file.tensors import STORAGES, TORCH_DTYPES, UNTYPED
-from convert.tensors import Header
 
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 STORAGE_OF = {TORCH_DTYPES[name]: f"torch.{storage}" for storage, name in STORAGES.items()}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.core.tensors import Tensors, as_bytes
 from convert.formats.arrays import crc_of_file, file_size, read_bytes
 from convert.formats.content import ContentFile, Leaf, leaves
 from convert.formats.shards import INDEX_SUFFIX, open_shards
@@ -20,7 +21,6 @@ from convert.formats.torch_file.strided import is_dense, last_element, read_stri
 from convert.formats.torch_file.tensors import StoredTensor
 from convert.formats.torch_file.unpickler import BoundedFile
 from convert.formats.zip_entries import Entry, damaged, open_archive, read_entries
-from convert.tensors import Tensors, as_bytes
 from transformer_spec import Faults, UserError
 
 REPEATED = 4

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.core.tensors import Header
 from convert.formats.arrays import read_array
-from convert.tensors import Header
 
 SPAN = 32 << 20
 

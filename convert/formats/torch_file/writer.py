@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from convert.core.tensors import Subset, Tensors
 from convert.formats.arrays import dtype_faults
-from convert.formats.atomic import written_aside
 from convert.formats.content import Placed
 from convert.formats.placing import place_arrays
 from convert.formats.torch_file.pickler import DTYPE_NAMES, Pickler
-from convert.tensors import Subset, Tensors
+from training_recipe.files.writing import written_aside
 
 FOLDER = "archive"
 ALIGNMENT = 64
@@ -87,7 +87,7 @@ def _laid_out(name: str, size: int, at: int) -> tuple[zipfile.ZipInfo, int]:
     """An entry whose header is at ``at``, its bytes at the next multiple of 64, and their end."""
     info = zipfile.ZipInfo(f"{FOLDER}/{name}")
     info.file_size = info.compress_size = size
-    info.header_offset = at
+    info.header_offset, info.CRC = at, 0
     padding = -(_start(info) + 4) % ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + bytes(padding)
     return info, _start(info) + size

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convert.tensors import Held
+from convert.core.tensors import Held
 
 
 class Failing(Held):

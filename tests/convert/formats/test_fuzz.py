@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convert.core.tensors import Held
 from convert.formats.msgpack import open_msgpack, write_msgpack
-from convert.formats.npz import open_npz, write_npz
+from convert.formats.npz import open_npz
 from convert.formats.orbax import open_orbax, write_orbax
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
 from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from convert.formats.torch_file.writer import write_torch_pickle
-from convert.tensors import Held
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch")
@@ -40,6 +40,11 @@ def arrays():
 def write_old_torch(path, tensors):
     state = {name: torch.from_numpy(array) for name, array in tensors.arrays.items()}
     torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+def write_npz(path, tensors):
+    with open(path, "wb") as file:
+        np.savez(file, **tensors.arrays)
 
 
 def write_packed_npz(path, tensors):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held
 from convert.formats import msgpack as container
 from convert.formats.content import Placed, nest
 from convert.formats.msgpack import open_msgpack, open_msgpack_file, write_msgpack
-from convert.tensors import Held
 from transformer_spec import UserError
 
 serialization = pytest.importorskip("flax.serialization")
@@ -104,7 +104,7 @@ class TestRoundTrip:
             "from pathlib import Path\n"
             "import numpy as np\n"
             "from convert.formats.msgpack import open_msgpack, write_msgpack\n"
-            "from convert.tensors import Held\n"
+            "from convert.core.tensors import Held\n"
             f"path = Path({str(tmp_path / 'm')!r})\n"
             "write_msgpack(path, Held({'a.b': np.arange(3)}))\n"
             "print(open_msgpack(path).read('a.b').tolist())"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held
 from convert.formats.orbax import nested, open_orbax, write_orbax
-from convert.tensors import Held
 from transformer_spec import UserError
 
 

@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held, Joined
 from convert.formats.safetensors import DTYPES, open_safetensors, write_safetensors
-from convert.tensors import Held, Joined
 from transformer_spec import UserError
 
 

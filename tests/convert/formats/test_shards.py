@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
-from convert.formats import atomic
+from convert.core.tensors import Held, header_of
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
 from convert.formats.shards import plan_shards
-from convert.tensors import Held, header_of
+from training_recipe.files import writing
 from transformer_spec import UserError
 
 INDEX = "model.safetensors.index.json"
@@ -94,7 +94,7 @@ class TestWriting:
 
     def test_failure_while_moving_leaves_nothing(self, tmp_path, monkeypatch):
         (tmp_path / "mine").write_text("stays")
-        monkeypatch.setattr(atomic, "sync", lambda path: 1 / 0)
+        monkeypatch.setattr(writing, "sync", lambda path: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_sharded(tmp_path, Held(various()), shard_size=1)
         assert [path.name for path in tmp_path.iterdir()] == ["mine"]

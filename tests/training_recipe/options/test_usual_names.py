@@ -8,7 +8,7 @@ from training_recipe.options.request import ALL
 from training_recipe.options.usual_names import USUAL_NAMES, meant
 from transformer_spec import UserError
 from transformer_spec.errors import closest
-from twinformer.commands import translate_options
+from twinformer.commands import translate as translating
 
 FLAGS = [declaration.flag for declaration in ALL.values()]
 
@@ -79,7 +79,7 @@ def test_what_is_far_from_everything_is_not_guessed_at(given):
 
 
 def test_every_answer_is_possible_in_a_command():
-    actions = translate_options.parser()._option_string_actions
+    actions = translating.parser()._option_string_actions
     known = {*FLAGS, *actions}
     for here, names in USUAL_NAMES.items():
         assert f"; here it is {here}" in {meant(f"--{name}", known) for name in names.split()}

@@ -1,9 +1,11 @@
 """Attention as pictures: what the rows and columns are, what is drawn, in which script."""
 
+import itertools
 import warnings
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis
@@ -11,7 +13,7 @@ from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
 from twinformer.translating import attention_plot, fonts
 from twinformer.translating.attention import Map, Pictures, attention_map, shown
-from twinformer.translating.attention_plot import axis_of, draw_map
+from twinformer.translating.attention_plot import draw_map
 
 CONFIG = TransformerConfig(
     source_vocab_size=9, target_vocab_size=9, hidden_dim=4, inner_dim=4, num_heads=2,
@@ -119,33 +121,24 @@ class TestPictures:
         assert path.read_bytes().startswith(start) and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """A function: the figure of a map, without writing it, and the characters no font has."""
-
-    def draw(found, title="a \u2192 A"):
-        seen = []
-        monkeypatch.setattr(
-            attention_plot, "replace_file", lambda path, write: seen.append(write.__closure__)
-        )
-        missing = draw_map(found, "cross", title, tmp_path / "out.png")
-        figures = [cell.cell_contents for cell in seen[0] if hasattr(cell.cell_contents, "axes")]
-        return figures[0], missing
-
-    return draw
-
-
 def random_map(layers, heads, rows, columns):
     draw = np.random.default_rng(0)
     return Map(draw.random((layers, heads, len(rows), len(columns))), rows, columns)
 
 
+def figure_for(found, title="a \u2192 A", families=("DejaVu Sans",)):
+    return attention_plot.figure_of(found, "cross attention", title, list(families))
+
+
+def panels_of(figure):
+    return [axes for axes in figure.axes if axes.get_title()]
+
+
 class TestDrawing:
-    def test_a_panel_for_each_layer_and_head(self, drawn):
+    def test_a_panel_for_each_layer_and_head(self):
         found = random_map(2, 3, ["$x$", "longer", "</s>"], ["a", "b"])
-        figure, missing = drawn(found, title="cost $5 and $6 \\alpha")
-        *panels, bar = sorted(figure.axes, key=lambda axes: "layer" not in axes.get_title())
-        assert missing == set() and bar.get_title() == ""
+        figure = figure_for(found, title="cost $5 and $6 \\alpha")
+        panels = panels_of(figure)
         assert [axes.get_title() for axes in panels] == [
             f"layer {layer}, head {head}" for layer in (1, 2) for head in (1, 2, 3)
         ]
@@ -153,57 +146,67 @@ class TestDrawing:
             (image,) = axes.images
             assert (image.get_array() == found.weights[number // 3, number % 3]).all()
             assert image.get_clim() == (0, 1)
-            texts = {text.get_text(): text for text in axes.texts}
-            assert list(texts) == ["$x$", "longer", "</s>", "a", "b"]
-            assert not texts["$x$"].get_parse_math() and texts["longer"].get_rotation() == 0
+            rows, columns = axes.get_yticklabels(), axes.get_xticklabels()
+            assert [text.get_text() for text in rows] == (found.rows if number % 3 == 0 else [])
+            assert [text.get_text() for text in columns] == (found.columns if number > 2 else [])
+            assert not any(text.get_parse_math() for text in (*rows, *columns, *figure.texts))
         first, last = panels[0].get_position(), panels[-1].get_position()
         assert first.y0 > last.y1 and first.x1 < last.x0
+        assert "cost $5 and $6 \\alpha" in figure.texts[0].get_text()
 
-    def test_labels_stay_inside_and_apart(self, drawn):
-        tokens = [f"token{number}" for number in range(30)]
-        figure, _ = drawn(random_map(1, 2, tokens, tokens))
-        whole, renderer = figure.bbox, figure.canvas.get_renderer()
-        columns = []
-        for axes in figure.axes:
-            for text in axes.texts:
-                box = text.get_window_extent(renderer)
-                assert whole.x0 <= box.x0 and whole.y0 <= box.y0 and box.x1 <= whole.x1
-                columns += [box] if text.get_rotation() == 90 else []
-        assert len(columns) == 60 and not columns[0].overlaps(columns[1])
+    @pytest.mark.parametrize("letter", ["m", "W"])
+    def test_everything_stays_inside_and_apart(self, letter):
+        tokens = [letter * (1 + number) for number in range(30)]
+        figure = figure_for(random_map(2, 2, tokens, tokens), title="words " * 200)
+        whole, renderer = figure.bbox, FigureCanvasAgg(figure).get_renderer()
+        first = panels_of(figure)[0].get_tightbbox(renderer)
+        for axes in panels_of(figure):
+            box = axes.get_tightbbox(renderer)
+            assert whole.x0 <= box.x0 and whole.y0 <= box.y0 and box.x1 <= whole.x1
+            labels = [text.get_window_extent(renderer) for text in axes.get_xticklabels()]
+            assert not any(a.overlaps(b) for a, b in itertools.pairwise(labels))
+        heading = figure.texts[0].get_window_extent(renderer)
+        assert first.y1 <= heading.y0 and heading.y1 <= whole.y1 and heading.x1 <= whole.x1
 
     def test_many_tokens_and_panels_stay_within_bounds(self):
-        side = axis_of(["tokens"] * 512, panels=16)
-        assert side.inches * 16 <= attention_plot.LARGEST + 1e-9
-        assert side.font == attention_plot.SMALLEST_LABEL
-        assert side.font <= side.step * side.inches / 512 * attention_plot.INCH
-        assert len(side.shown) == -(-512 // side.step) and side.shown[1] == (side.step, "tokens")
-        small = axis_of(["a" * 40], panels=1)
-        assert small.labels == ["a" * 15 + "\u2026"] and small.step == 1
+        assert attention_plot.side(16, 512) == attention_plot.LARGEST
+        places, shown_labels = attention_plot.labels(["tokens"] * 512, 60 / 16)
+        assert places[1] > 1 and len(places) * attention_plot.LABEL <= 72 * 60 / 16
+        assert set(shown_labels) == {"tokens"}
+        assert attention_plot.labels(["a" * 40], 1.2) == ([0], ["a" * 15 + "\u2026"])
 
 
 @pytest.fixture
-def hangul(tmp_path_factory):
-    """A font file whose only glyphs, squares, are those of three syllables."""
+def font_of(tmp_path):
+    """A function: a font file of a family whose only glyphs, squares, are those of some letters."""
     from fontTools.fontBuilder import FontBuilder
     from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-    pen = TTGlyphPen(None)
-    for number, point in enumerate([(100, 0), (100, 800), (900, 800), (900, 0)]):
-        (pen.lineTo if number else pen.moveTo)(point)
-    pen.closePath()
-    names = [".notdef", *(f"uni{ord(letter):04X}" for letter in HANGUL)]
-    builder = FontBuilder(1000, isTTF=True)
-    builder.setupGlyphOrder(names)
-    builder.setupCharacterMap({ord(letter): f"uni{ord(letter):04X}" for letter in HANGUL})
-    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
-    builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 100)))
-    builder.setupHorizontalHeader(ascent=800, descent=-200)
-    builder.setupNameTable({"familyName": "Three Syllables", "styleName": "Regular"})
-    builder.setupOS2()
-    builder.setupPost()
-    path = tmp_path_factory.mktemp("fonts") / "three.ttf"
-    builder.save(path)
-    return str(path)
+    def make(letters: str, family: str) -> str:
+        pen = TTGlyphPen(None)
+        for number, point in enumerate([(100, 0), (100, 800), (900, 800), (900, 0)]):
+            (pen.lineTo if number else pen.moveTo)(point)
+        pen.closePath()
+        names = [".notdef", *(f"uni{ord(letter):04X}" for letter in letters)]
+        builder = FontBuilder(1000, isTTF=True)
+        builder.setupGlyphOrder(names)
+        builder.setupCharacterMap({ord(letter): f"uni{ord(letter):04X}" for letter in letters})
+        builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+        builder.setupHorizontalMetrics(dict.fromkeys(names, (1000, 100)))
+        builder.setupHorizontalHeader(ascent=800, descent=-200)
+        builder.setupNameTable({"familyName": family, "styleName": "Regular"})
+        builder.setupOS2()
+        builder.setupPost()
+        path = tmp_path / f"{family}.ttf"
+        builder.save(path)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def hangul(font_of):
+    return font_of(HANGUL, "Three Syllables")
 
 
 class TestFonts:
@@ -223,7 +226,7 @@ class TestFonts:
         monkeypatch.setattr(font_manager, "findSystemFonts", found)
         counts = []
         for _ in range(3):
-            assert fonts.families_for([HANGUL])[1] == set()
+            assert fonts.families_for(HANGUL)[1] == set()
             counts.append(sum(entry.fname == hangul for entry in known))
         assert searches == [1] and counts == [1, 1, 1]
 
@@ -239,30 +242,33 @@ class TestFonts:
         (note,) = said.notes()
         assert note.startswith(f"no font here has {' '.join(sorted(HANGUL))}, which are drawn as")
 
-    def test_a_font_that_has_them_is_found_and_drawn_with(self, monkeypatch, hangul, drawn):
+    def test_a_font_that_has_them_is_found_and_drawn_with(self, monkeypatch, hangul):
         from matplotlib import font_manager
 
         monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [hangul])
-        figure, missing = drawn(random_map(1, 1, list(HANGUL), ["a"]), title=HANGUL)
-        assert missing == set()
+        families, missing = fonts.families_for(HANGUL + "a")
+        assert families[-1] == "Three Syllables" and missing == set()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            figure.canvas.draw()
+            figure_for(random_map(1, 1, list(HANGUL), ["a"]), HANGUL, families).canvas.draw()
 
-    def test_plain_fonts_that_have_most_are_taken(self, monkeypatch):
-        held = {"A-Bold.ttf": "xyz", "B.ttf": "x", "C.ttf": "xy", "D.ttf": "zy", "none": ""}
-        monkeypatch.setattr(fonts, "characters_of", lambda path: set(held[path]))
-        monkeypatch.setattr(fonts, "installed", lambda: ["B.ttf", "C.ttf", "D.ttf", "none"])
-        assert list(fonts.chosen(set("xyz"))) == ["C.ttf", "D.ttf"]
-        assert list(fonts.chosen(set("xyzw"))) == ["C.ttf", "D.ttf"]
-        assert list(fonts.chosen(set())) == []
+    def test_those_that_have_most_are_taken(self, monkeypatch, font_of):
+        from matplotlib import font_manager
+
+        files = [font_of("국어", "Two"), font_of(HANGUL[:1], "One"), font_of(HANGUL, "All")]
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: files[:2])
+        assert fonts.families_for(HANGUL + "\uac00")[0][1:] == ["Two", "One"]
+        assert fonts.families_for(HANGUL + "\uac00")[1] == {"\uac00"}
+        fonts.installed.cache_clear()
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: files)
+        assert fonts.families_for(HANGUL)[0][1:] == ["All"]
 
     def test_the_order_of_fonts_and_files_that_are_none(self, monkeypatch, tmp_path, hangul):
         from matplotlib import font_manager
 
-        names = ["a-Bold.ttf", "z-Regular.ttf", "b-Italic.otf"]
+        names = ["a-Bold.ttf", "z-Regular.ttf", "a.otf"]
         monkeypatch.setattr(font_manager, "findSystemFonts", lambda: names)
-        assert fonts.installed() == ["z-Regular.ttf", "a-Bold.ttf", "b-Italic.otf"]
+        assert fonts.installed() == ["z-Regular.ttf", "a.otf", "a-Bold.ttf"]
         (tmp_path / "broken.ttf").write_bytes(b"no font")
         assert fonts.characters_of(str(tmp_path / "broken.ttf")) == set()
         assert fonts.characters_of(hangul) == set(HANGUL)

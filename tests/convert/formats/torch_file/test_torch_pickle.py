@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.tensors import Held
 from convert.formats.torch_file import strided
 from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from convert.formats.torch_file.writer import write_torch_pickle
-from convert.tensors import Held
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch", reason="torch writes the pickles these tests read")

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from array_cases import assert_holds, various
 
+from convert.core.parallel import THREADS
+from convert.core.tensors import Held
 from convert.formats.content import Namespace, Placed
 from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from convert.formats.torch_file.writer import DTYPE_NAMES, FOLDER, write_torch_pickle
-from convert.parallel import THREADS
-from convert.tensors import Held
 from transformer_spec import UserError
 
 torch = pytest.importorskip("torch", reason="torch reads what is written here")
@@ -125,7 +125,7 @@ def test_writes_without_torch(tmp_path):
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from convert.formats.torch_file.writer import write_torch_pickle\n"
-        "from convert.tensors import Held\n"
+        "from convert.core.tensors import Held\n"
         f"write_torch_pickle(Path({str(tmp_path / 'm.pt')!r}), Held({{'x': np.arange(3)}}))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

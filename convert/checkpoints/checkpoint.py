@@ -1,0 +1,206 @@
+"""What is in a checkpoint folder, whichever backend wrote it: read, written and checked here only.
+
+torch: model.safetensors, optimizer.safetensors (exp_avg/NAME, exp_avg_sq/NAME, metadata count);
+jax: orbax/ (params under Flax names, and the opt_state of optax.adamw: count, mu, nu). Where the
+model has moving averages of the weights, the weights that training goes on from are beside the
+moments (raw/NAME; raw).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from convert.checkpoints.folders import (
+    MODEL,
+    OPTIMIZER,
+    ORBAX_FOLDER,
+    Content,
+    locate,
+    open_content,
+)
+from convert.checkpoints.layouts import (
+    BESIDE,
+    COUNT,
+    FIRST,
+    ORBAX,
+    RAW,
+    SECOND,
+    TORCH,
+    Layout,
+    canonical_rules,
+    expected_shapes,
+)
+from convert.core.numbers import count_not_finite
+from convert.core.pipeline import Converted, check_source
+from convert.core.rules import ASIDE, Rule, rename
+from convert.core.tensors import Held, Subset, Tensors
+from convert.families.twinformer import Weights, torch_rule_of_flax, torch_to_flax
+from convert.formats.orbax import write_orbax
+from convert.formats.safetensors import write_safetensors
+from training_recipe.backend import Checkpoint
+from transformer_spec import Faults, TransformerConfig, UserError
+
+FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint of either backend; a missing, truncated or damaged file is a UserError."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no checkpoint folder")
+    content = open_content(folder)
+    if content.count is None:
+        missing = folder / (ORBAX_FOLDER if content.container == "orbax" else OPTIMIZER)
+        raise UserError(f"{folder} has no optimizer state: {missing} is missing or lacks it")
+    canonical = _by_name(content)
+    weights, first, second, raw = (_group(canonical, p) for p in ("", FIRST, SECOND, RAW))
+    return Checkpoint(weights, first, second, content.count, raw, str(folder))
+
+
+def _by_name(content: Content) -> Tensors:
+    """Canonical tensors with no config at hand: each name says by itself what it becomes."""
+    rules, faults = [], Faults()
+    for name in content.tensors:
+        try:
+            rules.append(_rule_by_name(name, content.layout))
+        except UserError as error:
+            faults.add(str(error))
+    faults.raise_if_any(f"cannot read {content.tensors.label}")
+    return Converted(content.tensors, rules)
+
+
+def _rule_by_name(name: str, layout: Layout) -> Rule:
+    if name.startswith(ASIDE):
+        return rename(name, name)
+    prefixes = {layout.first: FIRST, layout.second: SECOND, layout.raw: RAW, layout.weights: ""}
+    prefix = next((p for p in prefixes if name.startswith(p)), None)
+    if prefix is None:
+        raise UserError(f"{name!r} is in none of {', '.join(sorted(prefixes))}")
+    plain = name.removeprefix(prefix)
+    rule = torch_rule_of_flax(plain) if layout.twin == "flax" else rename(plain, plain)
+    return rule.prefixed(prefix, prefixes[prefix])
+
+
+def _group(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays under one prefix, without it; no prefix means the weights."""
+    if prefix:
+        chosen = [name for name in tensors if name.startswith(prefix)]
+    else:
+        chosen = [name for name in tensors if not name.startswith(BESIDE)]
+    return {name.removeprefix(prefix): tensors.read(name) for name in chosen}
+
+
+def check_checkpoint(
+    checkpoint: Checkpoint,
+    config: TransformerConfig,
+    dtype: type | np.dtype | None = None,
+) -> None:
+    """Raise one UserError that names every missing, extra, wrong-shape and wrong-dtype tensor.
+
+    Without ``dtype`` any floating type is right. Moments are checked where there are any.
+    """
+    tensors = Held(_canonical(checkpoint))
+    rules = canonical_rules_of(checkpoint, config)
+    check_tensors(tensors, rules, config, dtype, checkpoint.label)
+
+
+def check_tensors(
+    tensors: Tensors,
+    rules: list[Rule],
+    config: TransformerConfig,
+    dtype: type | np.dtype | None,
+    label: str,
+) -> None:
+    """The same for tensors under any names, given their rules to the canonical ones."""
+    faults = Faults()
+    exact = None if dtype is None else np.dtype(dtype)
+    check_source(tensors, rules, expected_shapes(config), faults, exact)
+    faults.raise_if_any(f"{label} does not fit the config")
+
+
+def canonical_rules_of(checkpoint: Checkpoint, config: TransformerConfig) -> list[Rule]:
+    names = list(_canonical(checkpoint))
+    return canonical_rules(TORCH, config, names)
+
+
+def _canonical(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    first = {FIRST + name: array for name, array in checkpoint.first_moments.items()}
+    second = {SECOND + name: array for name, array in checkpoint.second_moments.items()}
+    raw = {RAW + name: array for name, array in checkpoint.raw.items()}
+    return checkpoint.weights | first | second | raw
+
+
+def check_finite(checkpoint: Checkpoint) -> None:
+    """NaN or infinity in a weight or moment is a UserError that names every such tensor."""
+    faults = Faults()
+    for name, array in _canonical(checkpoint).items():
+        count = count_not_finite(array)
+        faults.require(count == 0, f"{name}: {count:,} of {array.size:,} numbers")
+    faults.raise_if_any("not saved, because these are not finite any more")
+
+
+def write_torch_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the torch backend's files into an existing folder, forced onto the disk.
+
+    Numbers that are not finite are a UserError, here and in ``write_flax_checkpoint``.
+    """
+    check_finite(checkpoint)
+    tensors = Held(_canonical(checkpoint))
+    write_safetensors(folder / MODEL, Subset(tensors, list(checkpoint.weights)), FORMATS["torch"])
+    moments = [name for name in tensors if name.startswith(BESIDE)]
+    count = {COUNT: str(checkpoint.count)}
+    write_safetensors(folder / OPTIMIZER, Subset(tensors, moments), count)
+
+
+def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the jax backend's ``orbax/`` into an existing folder, forced onto the disk."""
+    check_finite(checkpoint)
+    arrays = _under(ORBAX.weights, checkpoint.weights)
+    arrays |= _under(ORBAX.first, checkpoint.first_moments)
+    arrays |= _under(ORBAX.second, checkpoint.second_moments)
+    arrays |= _under(ORBAX.raw, checkpoint.raw)
+    count = {ORBAX.count: np.array(checkpoint.count, np.int32)}
+    write_orbax(folder / ORBAX_FOLDER, Held(arrays | count))
+
+
+def _under(prefix: str, weights: Weights) -> dict[str, np.ndarray]:
+    return {prefix + name: array for name, array in torch_to_flax(weights).items()}
+
+
+def load_weights_of(
+    path: Path, config: TransformerConfig | None = None
+) -> tuple[TransformerConfig, dict[str, np.ndarray]]:
+    """Config and canonical weights of a run, a checkpoint in it, or a converted folder.
+
+    A run gives its best checkpoint, or its newest where none is marked best. ``config`` is for
+    weights without a config.json. Weights that do not fit the config are a UserError.
+    """
+    config, tensors = open_weights_of(path, config)
+    return config, tensors.read_all()
+
+
+def open_weights_of(
+    path: Path, config: TransformerConfig | None = None
+) -> tuple[TransformerConfig, Tensors]:
+    """The same with no weight read yet."""
+    located = locate(Path(path))
+    config = config or _config_of(located.home, Path(path))
+    return config, open_weights(located.weights, config)
+
+
+def open_weights(folder: Path, config: TransformerConfig) -> Tensors:
+    """The weights that a checkpoint is used by, under canonical names, read one at a time.
+
+    What does not fit the config is a UserError.
+    """
+    content = open_content(folder)
+    rules = canonical_rules(content.layout, config, list(content.tensors))
+    check_tensors(content.tensors, rules, config, None, str(folder))
+    wanted = [rule for rule in rules if not rule.targets[0].startswith(BESIDE)]
+    return Converted(content.tensors, wanted)
+
+
+def _config_of(home: Path | None, path: Path) -> TransformerConfig:
+    if home is None:
+        raise UserError(f"{path} has no config.json; a config is never guessed from weights")
+    return TransformerConfig.load(home / "config.json")

@@ -1,0 +1,208 @@
+"""Finding the weights in a run folder, a checkpoint folder or a converted folder."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoints.layouts import BARE_ORBAX, COUNT, EARLIER_ORBAX, FLAX, ORBAX, TORCH, Layout
+from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
+from convert.core.tensors import Joined, Subset, Tensors
+from convert.families.twinformer import is_flax
+from convert.formats.msgpack import open_msgpack
+from convert.formats.npz import open_npz
+from convert.formats.orbax import is_orbax, open_orbax
+from convert.formats.safetensors import open_safetensors
+from convert.formats.shards import INDEX_SUFFIX
+from convert.formats.torch_file.reader import open_torch_pickle
+from training_recipe.runs.folder import RunFolder
+from transformer_spec import UserError
+
+MODEL = "model.safetensors"
+MODEL_INDEX = "model.safetensors.index.json"
+MODEL_PICKLE = "model.pt"
+MODEL_MSGPACK = "flax_model.msgpack"
+OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_PICKLE = "optimizer.pt"
+KEPT_ASIDE = "kept_aside.safetensors"
+ORBAX_FOLDER = "orbax"
+CONTAINER_OF = {
+    ".safetensors": "safetensors",
+    ".pt": "pt",
+    ".pth": "pt",
+    ".bin": "pt",
+    ".msgpack": "msgpack",
+    ".npz": "npz",
+}
+CONFIG = "config.json"
+FOREIGN_MARKS = {"model_type", "architectures", "d_model", "transformers_version"}
+HUB_FILES = (
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    MODEL_MSGPACK,
+    "flax_model.msgpack.index.json",
+)
+MODELS = (MODEL, MODEL_INDEX, MODEL_PICKLE, *HUB_FILES, ORBAX_FOLDER)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where the weights are, and the folder that holds config.json, or None."""
+
+    weights: Path
+    home: Path | None
+    kind: str
+
+
+def locate(path: Path) -> Located:
+    """Tell run, checkpoint, converted and Orbax folders and weight files apart.
+
+    A run is used by its best checkpoint, or by its newest where none is marked.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if path.is_file():
+        return Located(path, None, "weight file")
+    if (path / "checkpoints").is_dir():
+        return Located(RunFolder(path).best_or_newest(), path, "run")
+    above = path.resolve().parent
+    if _has_our_config(path):
+        return Located(path, path, "model folder")
+    if above.name == "checkpoints" and _has_our_config(above.parent):
+        return Located(path, above.parent, "checkpoint")
+    return Located(path, None, "weight folder")
+
+
+def _has_our_config(folder: Path) -> bool:
+    """Whether there is a config.json that is not another library's; a damaged one is ours."""
+    path = folder / CONFIG
+    return path.is_file() and not is_foreign(_settings_in(path))
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, or nothing where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def is_foreign(content: Mapping[str, Any]) -> bool:
+    """Whether a config has the marks of another library's; ours and bare fields have none."""
+    return "model" not in content and bool(FOREIGN_MARKS & content.keys())
+
+
+def foreign_settings(path: Path) -> dict[str, Any] | None:
+    """The config.json of another library in a folder, or beside a weight file."""
+    found = _settings_in((path if path.is_dir() else path.parent) / CONFIG)
+    return found if is_foreign(found) else None
+
+
+@dataclass(frozen=True)
+class Content:
+    """The tensors of one folder or file under its own names, and the optimizer's step count."""
+
+    tensors: Tensors
+    layout: Layout
+    count: int | None
+    container: str
+    settings: Mapping[str, Any] | None = None
+    optimizer: OptimizerPart | None = None
+
+
+def open_content(path: Path, key: str | None = None) -> Content:
+    """Open whatever holds weights, headers only; ``key`` picks a dict of a nested .pt file."""
+    if path.is_dir():
+        content = _open_orbax(path) if is_orbax(path) else _open_folder(path, key)
+    else:
+        content = _open_file(path, key)
+    return replace(content, settings=foreign_settings(path) or content.settings)
+
+
+def _open_folder(path: Path, key: str | None) -> Content:
+    present = [name for name in MODELS if (path / name).exists()]
+    if len(present) != 1:
+        found = f"it has {' and '.join(present)}" if present else "it has none of them"
+        hint = "; name one of these files" if present else ""
+        raise UserError(f"{path} should hold one of {', '.join(MODELS)}; {found}{hint}")
+    model = path / present[0]
+    content = _open_orbax(model) if present[0] == ORBAX_FOLDER else _open_file(model, key)
+    return _with_side_files(path, content)
+
+
+def _open_file(path: Path, key: str | None) -> Content:
+    name = path.name.removesuffix(INDEX_SUFFIX)
+    container = CONTAINER_OF.get(Path(name).suffix)
+    if container is None:
+        known = ", ".join(CONTAINER_OF)
+        raise UserError(f"{path} is no weight file; known: {known}, and folders")
+    if container == "pt" and name == path.name:
+        nested = open_nested(path, key)
+        layout = _layout_of(nested.tensors)
+        return Content(nested.tensors, layout, None, container, nested.settings, nested.optimizer)
+    if key is not None and container not in ("pt", "msgpack"):
+        raise UserError(f"--key picks a dict of a .pt or .msgpack file, and {path} is {container}")
+    tensors = _open_tensors(path, container, key)
+    # Flax names of other libraries have a family of their own; the layout is that of our twins.
+    layout = TORCH if container in ("msgpack", "npz") else _layout_of(tensors)
+    return Content(tensors, layout, None, container)
+
+
+def _open_tensors(path: Path, container: str, key: str | None) -> Tensors:
+    if container == "pt":
+        return open_torch_pickle(path, key)
+    if container == "msgpack":
+        return open_msgpack(path, key)
+    return open_npz(path) if container == "npz" else open_safetensors(path)
+
+
+def _layout_of(names: Tensors) -> Layout:
+    return FLAX if is_flax(names) else TORCH
+
+
+def _with_side_files(path: Path, content: Content) -> Content:
+    """The optimizer's moments and what was kept aside belong to the folder's tensors."""
+    parts, count, optimizer = [content.tensors], content.count, content.optimizer
+    if (path / OPTIMIZER).exists():
+        parts.append(open_safetensors(path / OPTIMIZER))
+        count = _count(parts[-1])
+    elif (path / OPTIMIZER_PICKLE).exists():
+        optimizer = open_optimizer(path / OPTIMIZER_PICKLE)
+    if (path / KEPT_ASIDE).exists():
+        parts.append(open_safetensors(path / KEPT_ASIDE))
+    tensors = Joined(str(path), parts) if len(parts) > 1 else content.tensors
+    return replace(content, tensors=tensors, count=count, optimizer=optimizer)
+
+
+def _count(tensors: Tensors) -> int:
+    text = tensors.metadata.get(COUNT, "")
+    if not text.isdecimal():
+        raise UserError(f"{tensors.label} has no optimizer step count in its metadata")
+    return int(text)
+
+
+def _open_orbax(path: Path) -> Content:
+    tensors = open_orbax(path)
+    layout, count = _layout_of_orbax(tensors), None
+    if layout.count in tensors and tensors[layout.count].shape == ():
+        count = _integer(tensors.read(layout.count), path)
+        tensors = Subset(tensors, [name for name in tensors if name != layout.count])
+    elif layout.has_moments(tensors) or layout.has_raw(tensors):
+        raise UserError(f"{path} has optimizer moments but no step count")
+    return Content(tensors, layout, count, "orbax")
+
+
+def _layout_of_orbax(tensors: Tensors) -> Layout:
+    if not any(name.startswith(ORBAX.weights) for name in tensors):
+        return BARE_ORBAX
+    return EARLIER_ORBAX if EARLIER_ORBAX.count in tensors else ORBAX
+
+
+def _integer(array: np.ndarray, path: Path) -> int:
+    if array.dtype.kind not in "iu" or array < 0:
+        raise UserError(f"{path}: the optimizer's step count is {array} ({array.dtype})")
+    return int(array)

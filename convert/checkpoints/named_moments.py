@@ -1,0 +1,149 @@
+"""The moments of a torch optimizer beside the weights they belong to, under the weights' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoints.folders import Content
+from convert.checkpoints.layouts import FIRST, SECOND
+from convert.checkpoints.nested import OptimizerPart
+from convert.checkpoints.torch_states import Group, name_state, names_in
+from convert.core.rules import Rule
+from convert.core.tensors import Joined, Tensors
+from convert.formats.content import ContentFile, FileTensors, is_array
+from training_recipe.files.json_files import read_json
+from transformer_spec import TransformerConfig, UserError, trained_names, weight_shapes
+
+BY_ORDER = (
+    "the optimizer's parameters have no names: they are taken in the order of the weights in the "
+    "file, which their shapes do not contradict; --parameter-names FILE says another order"
+)
+RUN_SETTINGS = "settings.json"
+# What torch.optim.AdamW has where nothing else is asked for.
+ADAMW: dict[str, Any] = {
+    "lr": 1e-3,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 1e-2,
+    "amsgrad": False,
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+    "decoupled_weight_decay": True,
+}
+RulesOf = Callable[[Tensors], list[Rule]]
+
+
+@dataclass(frozen=True)
+class Named:
+    """Content with its moments, the optimizer's groups, and what to say about them."""
+
+    content: Content
+    groups: list[Group] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def name_optimizer(
+    content: Content, config: TransformerConfig, rules_of: RulesOf, names: Path | None
+) -> Named:
+    """The content with moments as tensors, if it has a torch optimizer; faults are a UserError."""
+    part = content.optimizer
+    if part is None:
+        if names is not None:
+            raise UserError(f"--parameter-names: {content.tensors.label} has no torch optimizer")
+        return Named(content)
+    given = read_names(names) if names else None
+    has_names = names_in(part.state["param_groups"]) is not None
+    if content.container != "pt" and given is None and not has_names:
+        raise UserError(
+            f"{part.file.path}: its parameters have numbers only, and {content.container} files do "
+            "not keep the order that they count; give --parameter-names FILE, one name a line in "
+            "the order in which the optimizer got them"
+        )
+    known = given or names_in(part.state["param_groups"]) or []
+    parameters = _parameters(content.tensors, rules_of(content.tensors), config, known)
+    return _named(content, part, parameters, given, has_names)
+
+
+def _named(
+    content: Content,
+    part: OptimizerPart,
+    parameters: dict[str, tuple[int, ...]],
+    given: list[str] | None,
+    has_names: bool,
+) -> Named:
+    label = str(part.file.path)
+    state = name_state(part.state, parameters, lambda x: _step(x, part.file), given, label)
+    moments = {FIRST + name: leaf for name, leaf in state.first.items()}
+    moments |= {SECOND + name: leaf for name, leaf in state.second.items()}
+    notes = [] if given or has_names else [BY_ORDER]
+    groups = [_plain(group, part.file) for group in state.groups]
+    if not moments:
+        return Named(content, groups, notes)
+    both = Joined(content.tensors.label, [content.tensors, FileTensors(part.file, moments, False)])
+    return Named(replace(content, tensors=both, count=state.count), groups, notes)
+
+
+def _plain(group: Group, file: ContentFile) -> Group:
+    """A group whose settings are numbers even where torch keeps them as tensors."""
+    settings = {k: _step(v, file) if is_array(v) else v for k, v in group.settings.items()}
+    return Group(group.names, settings)
+
+
+def own_groups(config: TransformerConfig, home: Path | None) -> list[Group]:
+    """Matrices, and vectors without decay, in the order of our PyTorch twin's parameters."""
+    settings = dict(ADAMW)
+    if home is not None and (home / RUN_SETTINGS).is_file():
+        used = read_json(home / RUN_SETTINGS).get("settings", {})
+        betas = used.get("adam_beta1"), used.get("adam_beta2")
+        given = {"lr": used.get("peak_lr"), "eps": used.get("adam_eps"),
+                 "weight_decay": used.get("weight_decay")}  # fmt: skip
+        settings |= {name: value for name, value in given.items() if value is not None}
+        settings |= {"betas": betas} if None not in betas else {}
+    shapes, trained = weight_shapes(config), trained_names(config)
+    matrices = [name for name in trained if len(shapes[name]) > 1]
+    vectors = [name for name in trained if len(shapes[name]) == 1]
+    return [Group(matrices, settings), Group(vectors, settings | {"weight_decay": 0.0})]
+
+
+def _step(value: Any, file: ContentFile) -> float:
+    """A step count, which newer versions of torch keep as a tensor."""
+    array = value if isinstance(value, int | float | np.ndarray) else file.read(value)
+    return float(array)
+
+
+def _parameters(
+    tensors: Tensors, rules: list[Rule], config: TransformerConfig, known: list[str]
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what is trained, in the file's order.
+
+    Of tied names it is the one among the ``known`` ones, else the first.
+    """
+    trained, later, own = set(trained_names(config)), set[str](), set[str]()
+    place = {name: number for number, name in enumerate(tensors)}
+    place |= dict.fromkeys(known, -1)
+    for rule in rules:
+        if rule.targets and trained.issuperset(rule.targets):
+            own.update(rule.sources)
+            if len(rule.targets) == 1 and len(rule.sources) > 1:
+                first = min(rule.sources, key=lambda name: place.get(name, len(place)))
+                later.update(name for name in rule.sources if name != first)
+    return {name: h.shape for name, h in tensors.items() if name in own and name not in later}
+
+
+def read_names(path: Path) -> list[str]:
+    """One name a line; an unreadable or empty file is a UserError."""
+    try:
+        names = path.read_text(encoding="utf-8").split()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--parameter-names {path} cannot be read: {error}") from error
+    if not names:
+        raise UserError(f"--parameter-names {path} is empty")
+    return names

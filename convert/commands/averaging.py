@@ -1,0 +1,35 @@
+"""``python -m convert average``: the mean of a run's last checkpoints as a model of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from convert.conversion.averaging import AverageRequest, average
+from training_recipe.options.parser import Parser
+
+DESCRIPTION = """Write the mean of the weights of a run's last checkpoints as a model of its own,
+which translate.py, convert and parity read. Sums are in float64, and one weight is in memory at a
+time. Nothing of the run is changed."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    result = Parser(prog="python -m convert average", description=DESCRIPTION, allow_abbrev=False)
+    result.add_argument("source", type=Path, metavar="RUN", help="run folder, of either backend")
+    result.add_argument("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
+    result.add_argument(
+        "--last",
+        type=int,
+        default=10,
+        metavar="N",
+        help="how many checkpoints: the newest, and before it those of --save-every [10]",
+    )
+    return result
+
+
+def run(words: Sequence[str]) -> str:
+    """Do what the words say; the line to print."""
+    options = parser().parse_args(words)
+    return average(AverageRequest(options.source, options.dest, options.last)).text

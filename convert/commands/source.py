@@ -1,0 +1,96 @@
+"""The flags that say what a source is; those of the config come from the config's fields."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convert.conversion.request import SOURCES, size_in_bytes
+from transformer_spec import Faults, UserError
+from transformer_spec.config import DECLARATIONS
+from transformer_spec.declarations import Declaration
+
+
+def add_source_flags(result: argparse.ArgumentParser) -> None:
+    """The flags that a SourceRequest is made of, but for the source itself."""
+    _add_reading_flags(result)
+    _add_config_flags(result)
+
+
+def _add_reading_flags(result: argparse.ArgumentParser) -> None:
+    add = result.add_argument_group("source").add_argument
+    add(
+        "--from",
+        dest="family",
+        choices=SOURCES,
+        help="whose names the source has (default: found out from names and settings)",
+    )
+    add("--key", help="which dict of a nested .pt file holds the weights")
+    add(
+        "--map",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="torch-nn: where a module of ours is in yours, as in encoder.embedding=src_emb; of "
+        "the source, or of the target where the source is another; repeatable",
+    )
+    add(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave this tensor of the source out; repeatable",
+    )
+    add(
+        "--parameter-names",
+        type=Path,
+        metavar="FILE",
+        help="names of the optimizer's parameters, one a line, in its own order",
+    )
+
+
+def _add_config_flags(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group(
+        "model config", "for a source without config.json; a config is never guessed from weights"
+    )
+    group.add_argument("--config", type=Path, metavar="FILE.json", help="these settings in a file")
+    for declared in DECLARATIONS.values():
+        default, text = argparse.SUPPRESS, declared.help
+        group.add_argument(declared.flag, default=default, help=text, **_argument(declared))
+
+
+def _argument(declared: Declaration) -> dict[str, Any]:
+    """How argparse reads a field: a flag with its negation, a choice, or a number."""
+    if declared.type is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if declared.choices:
+        return {"choices": declared.choices}
+    return {"type": declared.type, "metavar": "N" if declared.type is int else "X"}
+
+
+def source_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a SourceRequest, from the flags above and ``source``."""
+    names = ("source", "family", "key", "config", "drop", "parameter_names")
+    given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
+    fields = {name: getattr(options, name) for name in names}
+    return fields | {"fields": given, "map": _pairs(options.map)}
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """--map as a mapping; what is no pair, or given twice, is a UserError."""
+    faults, wrapper = Faults(), {}
+    for pair in texts:
+        ours, equals, theirs = pair.partition("=")
+        faults.require(bool(ours and equals), f"{pair!r} is not of the form OURS=THEIRS")
+        faults.require(ours not in wrapper, f"{ours!r} is given twice")
+        wrapper[ours] = theirs
+    faults.raise_if_any("--map")
+    return wrapper
+
+
+def size(text: str) -> int:
+    """Bytes of a size such as 5GB, for argparse."""
+    try:
+        return size_in_bytes(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

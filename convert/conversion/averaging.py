@@ -1,0 +1,76 @@
+"""The mean of a run's last checkpoints as a model of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoints.averaging import write_average
+from convert.conversion.conversion import carry
+from convert.conversion.plan import check_destination
+from training_recipe.files.writing import written_aside
+from training_recipe.runs.averages import averaged_steps
+from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.record import RunRecord
+from transformer_spec import TransformerConfig, UserError
+
+
+@dataclass(frozen=True)
+class AverageRequest:
+    """A run of either backend, a new folder, and how many checkpoints: the newest, and before it
+    those that were saved at regular intervals.
+    """
+
+    run: Path
+    destination: Path
+    last: int = 10
+
+
+@dataclass(frozen=True)
+class Average:
+    """The folder that was written, and the steps of the checkpoints that it is the mean of."""
+
+    folder: Path
+    steps: list[int]
+
+    @property
+    def text(self) -> str:
+        listed = ", ".join(map(str, self.steps))
+        return f"wrote the mean of {len(self.steps)} checkpoints (steps {listed}) to {self.folder}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return dataclasses.asdict(self) | {"folder": str(self.folder)}
+
+
+def average(request: AverageRequest) -> Average:
+    """Write the mean of the weights; nothing of the run is changed.
+
+    Sums are in float64, and one weight is in memory at a time.
+    """
+    run, destination = RunFolder.open(Path(request.run)), Path(request.destination)
+    check_destination(run.path, destination)
+    config, steps = TransformerConfig.load(run.config), last_steps(run, request.last)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(destination) as folder:
+        folder.mkdir()
+        write_average([run.checkpoint(step) for step in steps], config, folder)
+        config.save(folder / run.config.name)
+        carry(run.path, folder)
+    return Average(destination, steps)
+
+
+def last_steps(run: RunFolder, count: int) -> list[int]:
+    """The steps of the checkpoints to average; a UserError where there are fewer than ``count``."""
+    every = RunRecord.load(run.settings).settings.save_every
+    steps = averaged_steps(run.steps(), count, every)
+    if count < 1 or len(steps) < count:
+        there = averaged_steps(run.steps(), len(run.steps()), every)
+        listed = ", ".join(map(str, there)) or "none"
+        raise UserError(
+            f"--last {count}: {run.path} has {len(there)} checkpoints to average (steps {listed}); "
+            "ask for at least 1 and no more than these; --keep and --average keep more"
+        )
+    return steps

@@ -1,0 +1,228 @@
+"""One conversion: the plan carried out, the target written aside and renamed, and what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
+import numpy as np
+from tqdm import tqdm
+
+from convert.conversion.origin import ORIGIN
+from convert.conversion.plan import Plan, make_plan
+from convert.conversion.request import ConversionRequest
+from convert.conversion.source import Moments
+from convert.conversion.target import SETTINGS, Target
+from convert.conversion.writing import write_target
+from convert.core.ledger import Hashed, plan_lines, write_ledger
+from convert.core.numbers import AsDtype, as_dtype
+from convert.core.operations import Duplicate, Reversed, RuleError
+from convert.core.pipeline import Converted
+from convert.core.tensors import Joined, Subset, Tensors
+from training_recipe.files.writing import written_aside
+from transformer_spec import Faults
+
+CARRIED = ("vocabulary", "settings.json")
+LEDGER = "conversion.json"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Whose names tensors have, and in which file format they are."""
+
+    names: str
+    container: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did; after a dry run, what it would do, ``folder`` None and ``plan`` told.
+
+    ``kind`` is what the source is (run, model folder ...), ``counts`` how many target tensors were
+    copied, transposed and so on, ``optimizer`` None where an optimizer starts fresh, and ``usage``
+    code that uses what was written for another library.
+    """
+
+    source: Path
+    kind: str
+    folder: Path | None
+    given: Names
+    written: Names
+    tensors: int
+    bytes: int
+    counts: Mapping[str, int]
+    optimizer: Moments | None
+    for_translation: bool
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    plan: list[str] = field(default_factory=list)
+    usage: str | None = None
+
+    @property
+    def ledger(self) -> Path | None:
+        """The file that accounts for every tensor."""
+        return self.folder / LEDGER if self.folder else None
+
+    @property
+    def summary(self) -> str:
+        """One line: what, from where, to what, and whether the optimizer came along."""
+        verb = "converted" if self.folder else "would convert"
+        line = (
+            f"{verb} {self.kind} {self.source} ({self.given.names} names, {self.given.container}) "
+            f"to {self.written.names} names in {self.written.container}: {self.tensors} tensors, "
+            f"{in_bytes(self.bytes)}; {self._counted()}; {self._moments()}"
+        )
+        return f"{line}; every tensor is in {self.ledger}" if self.ledger else line
+
+    @property
+    def text(self) -> str:
+        """All that is to be said, the plan first and the code last."""
+        lines = [*self.plan, *self.notes, *self.warnings, self.summary]
+        return "\n".join(lines + ([self.usage] if self.usage else []))
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        paths = {"source": str(self.source), "folder": str(self.folder) if self.folder else None}
+        ledger = {"ledger": str(self.ledger) if self.ledger else None}
+        return dataclasses.asdict(self) | paths | ledger | {"summary": self.summary}
+
+    def _counted(self) -> str:
+        return ", ".join(f"{number} {what}" for what, number in self.counts.items())
+
+    def _moments(self) -> str:
+        if self.for_translation:
+            return "no optimizer: it only translates"
+        if self.optimizer is None:
+            return "no optimizer moments: the optimizer starts fresh"
+        steps, size = self.optimizer.steps, in_bytes(self.optimizer.bytes)
+        return f"optimizer moments carried ({steps} steps, {size})"
+
+
+def convert(request: ConversionRequest) -> Conversion:
+    """Convert a checkpoint into a new folder, which appears whole or not at all.
+
+    Few tensors are in memory at a time where the containers allow it. What is wrong with source,
+    config, names or destination is a UserError, all faults of one kind at once.
+    """
+    plan = make_plan(request)
+    if request.dry_run:
+        target, _ = _converted(plan, plan.source.tensors)
+        lines = plan_lines(plan.ledger, plan.source.tensors, target)
+        return dataclasses.replace(_done(plan, None, []), plan=lines)
+    request.destination.parent.mkdir(parents=True, exist_ok=True)
+    tensors = plan.source.tensors
+    _check_ties(tensors, plan)
+    with (
+        written_aside(request.destination) as folder,
+        tqdm(total=tensors.size, unit="B", unit_scale=True, disable=None, leave=False) as bar,
+    ):
+        folder.mkdir()
+        warnings = _write(plan, folder, Hashed(tensors, bar.update))
+    return _done(plan, request.destination, warnings)
+
+
+def _done(plan: Plan, folder: Path | None, warnings: list[str]) -> Conversion:
+    source, target, tensors = plan.source, plan.target, plan.source.tensors
+    return Conversion(
+        source=source.located.weights,
+        kind=source.located.kind,
+        folder=folder,
+        given=Names(source.names, source.content.container),
+        written=Names(target.name, target.container),
+        tensors=len(tensors),
+        bytes=tensors.size,
+        counts=plan.ledger.counts(),
+        optimizer=Moments.of(source.content) if plan.count is not None else None,
+        for_translation=target.model is not None,
+        notes=plan.notes,
+        warnings=warnings,
+        usage=target.model.usage(folder) if target.model and folder else None,
+    )
+
+
+def _converted(plan: Plan, tensors: Tensors) -> tuple[Tensors, AsDtype | None]:
+    """The target's tensors as views of the source's; those in another number format."""
+    target = Converted(Converted(tensors, plan.source.rules), plan.exports)
+    layout, dtype = plan.target.layout, plan.target.dtype
+    if dtype is None:
+        return target, None
+    weights = [layout.weights + name for name in layout.weight_names(target)]
+    others = [name for name in target if name not in set(weights)]
+    cast = as_dtype(Subset(target, weights), np.dtype(dtype))
+    return Joined(target.label, [cast, Subset(target, others)]), cast
+
+
+def _check_ties(tensors: Tensors, plan: Plan) -> None:
+    """Tensors that should be one but differ in a byte are all named in one UserError."""
+    faults = Faults()
+    for rule in plan.source.rules:
+        operation = rule.operation
+        if isinstance(operation, Reversed) and isinstance(operation.operation, Duplicate):
+            try:
+                operation.forward(*(tensors.read(name) for name in rule.sources))
+            except RuleError as error:
+                faults.add(f"{', '.join(rule.sources)}: {error}")
+    faults.raise_if_any(f"{tensors.label} is not what its config says")
+
+
+def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
+    converted, cast = _converted(plan, source)
+    target = Hashed(converted, like=source)
+    write_target(folder, plan.target, target, plan.count, plan.groups)
+    source.read_rest()
+    _write_settings(plan, folder)
+    carry(plan.source.located.home, folder)
+    write_ledger(folder / LEDGER, _heading(plan), plan.ledger, source, target)
+    return source.warnings() + (cast.warnings() if cast else [])
+
+
+def _write_settings(plan: Plan, folder: Path) -> None:
+    """config.json in the target's own words; beside ours, where the weights came from."""
+    if plan.target.model is not None:
+        return  # CTranslate2 has written its own
+    if plan.settings is None:
+        plan.source.config.save(folder / SETTINGS)
+        if plan.source.origin is not None:
+            plan.source.origin.save(folder / ORIGIN)
+    elif plan.settings:
+        text = json.dumps(plan.settings, indent=2) + "\n"
+        (folder / SETTINGS).write_text(text, encoding="utf-8")
+    else:
+        plan.source.config.save(folder / SETTINGS)
+
+
+def carry(home: Path | None, folder: Path) -> None:
+    """Copy what makes the weights usable, so that a converted run still translates."""
+    for part in [home / name for name in CARRIED] if home else []:
+        if part.is_dir():
+            shutil.copytree(part, folder / part.name)
+        elif part.exists():
+            shutil.copyfile(part, folder / part.name)
+
+
+def _heading(plan: Plan) -> dict[str, object]:
+    source, target = plan.source, plan.target
+    return {
+        "source": str(source.path),
+        "weights": str(source.located.weights),
+        "from": {"names": source.names, "container": source.content.container},
+        "to": {"names": target.name, "container": target.container} | _stored(target),
+        "optimizer_steps": plan.count,
+        "notes": plan.notes,
+    }
+
+
+def _stored(target: Target) -> dict[str, str]:
+    """What became of the numbers after the ledger's fingerprints were taken."""
+    return {"quantization": target.model.quantization} if target.model else {}
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes with three digits and its unit."""
+    return tqdm.format_sizeof(size, "B")

@@ -1,0 +1,131 @@
+"""What a checkpoint is, from its headers alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoints.folders import locate, open_content
+from convert.conversion.conversion import in_bytes
+from convert.conversion.request import SourceRequest
+from convert.conversion.source import Import, Moments, choose_family, read_import, source_of
+from convert.core.operations import Duplicate, Reversed
+from convert.core.tensors import Header, Subset
+from transformer_spec import TransformerConfig, UserError
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number of tensors and of their bytes."""
+
+    tensors: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Weights(Amount):
+    """All weights, and those of each number format."""
+
+    dtypes: Mapping[str, Amount]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What there is, and as much of what it means as names and settings tell.
+
+    ``family`` and ``config`` are None where they are not known; ``fault`` says then why. ``ties``
+    are names in the source that are said to be one tensor.
+    """
+
+    path: Path
+    kind: str
+    container: str
+    family: str | None
+    weights: Weights
+    optimizer: Moments | None
+    ties: list[list[str]]
+    config: TransformerConfig | None
+    fault: str | None
+    notes: list[str]
+    tensors: Mapping[str, Header]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        plain = dataclasses.asdict(dataclasses.replace(self, tensors={}))
+        tensors = {name: header.to_json() for name, header in self.tensors.items()}
+        return plain | {"path": str(self.path), "tensors": tensors}
+
+    @property
+    def text(self) -> str:
+        """The report for people: what it is, then a line for each tensor."""
+        lines = [f"{name:<10} {value}" for name, value in self._heading()]
+        width = max(map(len, self.tensors), default=0)
+        lines += [""] if self.tensors else []
+        for name, header in self.tensors.items():
+            shape = "x".join(map(str, header.shape)) or "scalar"
+            lines.append(f"{name:<{width}}  {header.dtype!s:<9} {shape}")
+        return "\n".join(lines)
+
+    def _heading(self) -> list[tuple[str, str]]:
+        weights, optimizer = self.weights, self.optimizer
+        kinds = ", ".join(f"{amount.tensors} {kind}" for kind, amount in weights.dtypes.items())
+        lines = [
+            (self.kind, f"{self.path} ({self.container})"),
+            ("family", self.family or "not known"),
+            ("weights", f"{weights.tensors} tensors, {in_bytes(weights.bytes)} ({kinds})"),
+        ]
+        fresh = "none: an optimizer starts fresh"
+        told = optimizer and f"moments after {optimizer.steps} steps, {in_bytes(optimizer.bytes)}"
+        lines += [("optimizer", told or fresh)]
+        lines += [("tied", " = ".join(names)) for names in self.ties]
+        config = self.config.to_dict().items() if self.config else ()
+        fields = " ".join(f"{name}={value}" for name, value in config)
+        lines += [("config", fields or f"not known: {self.fault}")]
+        return lines + [("note", note) for note in self.notes]
+
+
+def inspect(request: SourceRequest) -> Inspection:
+    """Open and recognize; a file that cannot be opened is a UserError, an unknown one is not."""
+    located = locate(request.source)
+    content = open_content(located.weights, request.key)
+    family, found, fault = None, None, None
+    try:
+        chosen = choose_family(request.family, source_of(content, request))
+        family = chosen.name if chosen else f"twinformer {content.layout.twin}"
+        found = read_import(request)
+    except UserError as error:
+        fault = str(error)
+    names = [content.layout.weights + n for n in content.layout.weight_names(content.tensors)]
+    return Inspection(
+        path=located.weights,
+        kind=located.kind,
+        container=content.container,
+        family=family,
+        weights=_weights(Subset(content.tensors, names)),
+        optimizer=Moments.of(found.content if found else content),
+        ties=_ties(found),
+        config=found.config if found else None,
+        fault=fault,
+        notes=found.notes if found else [],
+        tensors=dict(content.tensors),
+    )
+
+
+def _ties(found: Import | None) -> list[list[str]]:
+    pairs = [(rule.operation, rule.sources) for rule in (found.rules if found else [])]
+    return [
+        list(names)
+        for operation, names in pairs
+        if isinstance(operation, Reversed) and isinstance(operation.operation, Duplicate)
+    ]
+
+
+def _weights(tensors: Mapping[str, Header]) -> Weights:
+    by_dtype: dict[str, list[int]] = {}
+    for header in tensors.values():
+        by_dtype.setdefault(str(header.dtype), []).append(header.size)
+    amounts = {dtype: Amount(len(sizes), sum(sizes)) for dtype, sizes in by_dtype.items()}
+    return Weights(len(tensors), sum(header.size for header in tensors.values()), amounts)

@@ -1,0 +1,168 @@
+"""Foreign checkpoints: rules of weights, moments and what is kept aside, and where they came from.
+
+A folder that was imported says in ``origin.json`` under which names and with which settings its
+weights came, so that the way back restores every tensor under its own name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert.checkpoints.layouts import FIRST, SECOND, TORCH
+from convert.checkpoints.torch_states import Group
+from convert.core.operations import Constant, Duplicate, Reversed
+from convert.core.rules import ASIDE, Rule, rename, reverse
+from convert.core.tensors import Announced, Header, Renamed, Tensors
+from convert.families.base import Family, Source
+from transformer_spec import TransformerConfig, UserError, trained_names
+
+ORIGIN = "origin.json"
+ORIGIN_VERSION = 1
+
+
+def import_rules(family: Family, config: TransformerConfig, source: Source) -> list[Rule]:
+    """Foreign names -> canonical ones: weights, then moments through the same table."""
+    plain = TORCH.weight_names(source.tensors)
+    rules = family.rules(config, replace(source, tensors=_chosen(source.tensors, plain)))
+    for prefix in TORCH.moments:
+        named = [n.removeprefix(prefix) for n in source.tensors if n.startswith(prefix)]
+        if named:
+            part = replace(source, tensors=_chosen(source.tensors, named, prefix))
+            rules += _of_trained(family.rules(config, part), config, prefix)
+    return rules
+
+
+def _chosen(tensors: Tensors, names: Collection[str], prefix: str = "") -> Tensors:
+    return Renamed(tensors, {name: prefix + name for name in names})
+
+
+def _of_trained(rules: list[Rule], config: TransformerConfig, prefix: str) -> list[Rule]:
+    """The rules of moments: what is tied has them once, under the name that comes first."""
+    trained = set(trained_names(config))
+    chosen = [rule for rule in rules if rule.targets and trained.issuperset(rule.targets)]
+    return [_once(rule).prefixed(prefix, prefix) for rule in chosen]
+
+
+def _once(rule: Rule) -> Rule:
+    tied = isinstance(rule.operation, Reversed) and isinstance(rule.operation.operation, Duplicate)
+    return rename(rule.sources[0], rule.targets[0]) if tied else rule
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an imported folder was: family, settings, and the tensors' names, shapes and types.
+
+    ``groups`` are those of its torch optimizer, which loads its state only if they are the same.
+    """
+
+    family: str
+    settings: Mapping[str, Any] | None
+    tensors: Mapping[str, Header]
+    wrapper: Mapping[str, str]
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source:
+        announced = Announced(self.family, dict(self.tensors))
+        return Source(announced, self.settings, wrapper=self.wrapper)
+
+    def save(self, path: Path) -> None:
+        tensors = {n: [str(h.dtype), list(h.shape)] for n, h in self.tensors.items()}
+        content = {
+            "format_version": ORIGIN_VERSION,
+            "family": self.family,
+            "wrapper": dict(self.wrapper),
+            "settings": self.settings,
+            "tensors": tensors,
+            "optimizer_groups": [[group.names, group.settings] for group in self.groups],
+        }
+        path.write_text(json.dumps(content, indent=2, default=repr) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Origin:
+        """Read origin.json; a damaged file is a UserError."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            tensors = {
+                name: Header(tuple(shape), np.dtype(dtype))
+                for name, (dtype, shape) in content["tensors"].items()
+            }
+            groups = [Group(*group) for group in content["optimizer_groups"]]
+            settings, wrapper = content["settings"], content["wrapper"]
+            return cls(content["family"], settings, tensors, wrapper, groups)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: {error!r}; delete it to write without") from error
+
+
+@dataclass(frozen=True)
+class Export:
+    """The rules from canonical names to a family's.
+
+    ``gone`` names what was to be put back and was not kept: the names are then the usual ones.
+    """
+
+    rules: list[Rule]
+    gone: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        if not self.gone:
+            return []
+        return [f"written under the usual names: nothing was kept aside of {', '.join(self.gone)}"]
+
+
+def export_rules(
+    family: Family,
+    config: TransformerConfig,
+    canonical: Tensors,
+    origin: Origin | None,
+    wrapper: Mapping[str, str] | None = None,
+) -> Export:
+    """Canonical -> foreign names: those of the origin if it is this family's, else the usual ones.
+
+    A ``wrapper`` says which names the user wants, whatever the origin's were. Where a tensor that
+    was kept aside is gone, the names are the usual ones too: what the family's own library writes
+    of the config is whole without it.
+    """
+    like, gone = family.written(config, wrapper), list[str]()
+    restored = family.restores_names and not wrapper
+    if restored and origin is not None and _fits(origin, family, canonical):
+        aside = _aside(family.rules(config, origin.source))
+        gone = [name.removeprefix(ASIDE) for name in aside if name not in canonical]
+        like = like if gone else origin.source
+    rules = reverse(family.rules(config, like))
+    rules = [_put_back(rule, canonical, like.tensors, family) for rule in rules]
+    for prefix in (FIRST, SECOND):
+        if any(name.startswith(prefix) for name in canonical):
+            rules += reverse(_of_trained(family.rules(config, like), config, prefix))
+    return Export(rules, gone)
+
+
+def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:
+    """Whether the weights came from this family, and what was kept aside is from there too."""
+    kept = {name.removeprefix(ASIDE) for name in canonical if name.startswith(ASIDE)}
+    return origin.family == family.name and kept <= origin.tensors.keys()
+
+
+def _aside(rules: list[Rule]) -> list[str]:
+    return [target for rule in rules for target in rule.targets if target.startswith(ASIDE)]
+
+
+def _put_back(rule: Rule, canonical: Tensors, like: Tensors, family: Family) -> Rule:
+    """A rule from ``aside/``; zeros where nothing was kept of what the family never reads."""
+    if not (rule.sources and rule.sources[0].startswith(ASIDE)):
+        return rule
+    if rule.sources[0] in canonical:
+        return replace(rule, reason=rule.reason.replace("kept aside", "put back", 1))
+    name = rule.targets[0]
+    if name not in family.never_read:
+        raise UserError(f"{name} was not kept aside, and {family.name} cannot be written without")
+    shape, dtype = like[name].shape, canonical[next(iter(canonical))].dtype
+    reason = rule.reason.replace("kept aside", "zeros", 1)
+    return Rule((), (name,), Constant(shape, dtype), reason)

@@ -1,0 +1,149 @@
+"""The plan of a conversion: everything that is decided and checked before a tensor is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoints.named_moments import own_groups
+from convert.checkpoints.torch_states import Group
+from convert.conversion.origin import Export
+from convert.conversion.request import ConversionRequest
+from convert.conversion.source import Import, read_import
+from convert.conversion.target import CTRANSLATE2, FOREIGN, LAYOUTS, Target, target_rules
+from convert.core.ledger import Ledger
+from convert.core.pipeline import Converted
+from convert.core.rules import ASIDE, Rule
+from convert.exports.ctranslate2_model import CTranslate2Model, prepare
+from convert.families.registry import FAMILIES
+from transformer_spec import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A source, a target, and what becomes of every tensor on the way.
+
+    ``settings`` is the target's own config file; None where it is ours, or the library's.
+    """
+
+    source: Import
+    target: Target
+    exports: list[Rule]
+    ledger: Ledger
+    settings: dict[str, Any] | None
+    notes: list[str]
+
+    @property
+    def count(self) -> int | None:
+        """Steps of the optimizer that is carried; None where there is none."""
+        carried = self.source.has_moments and self.target.model is None
+        return self.source.content.count if carried else None
+
+    @property
+    def groups(self) -> list[Group]:
+        """How torch numbers the target's parameters: known of our own, and of whence they came."""
+        source, target = self.source, self.target
+        if target.family is None and target.container == "pt":
+            return own_groups(source.config, source.located.home)
+        origin = source.origin
+        return origin.groups if origin and origin.family == target.name else []
+
+
+def make_plan(request: ConversionRequest) -> Plan:
+    """Check source, config, destination and every tensor's name, shape and type; read no tensor."""
+    target = _choose_target(request)
+    check_destination(request.source, request.destination)
+    source = read_import(request)
+    wrapper, model = _target_map(request, source, target), _model(request, source)
+    target = replace(target, wrapper=wrapper, model=model)
+    canonical = Converted(source.content.tensors, source.rules)
+    settings = _settings(target, source)
+    export = target_rules(target, source.config, canonical, source.origin)
+    settings = _with_usual(settings, export, target, source)
+    dropped = source.dropped | _without_place(source.rules, export.rules, target)
+    ledger = Ledger(source.rules, export.rules, dropped)
+    notes = [*source.notes, *export.notes, *(model.notes if model else [])]
+    return Plan(source, target, export.rules, ledger, settings, notes)
+
+
+def check_destination(source: Path, dest: Path) -> None:
+    """Never in place: a destination that exists or lies inside the source is a UserError."""
+    if dest.exists() or dest.is_symlink():
+        raise UserError(f"{dest} exists already; name a folder that does not")
+    if source.resolve() in dest.resolve().parents:
+        raise UserError(f"{dest} is inside {source}, which stays as it is; name a folder elsewhere")
+
+
+def _choose_target(request: ConversionRequest) -> Target:
+    """What is asked for: a family's own container unless another is named."""
+    name, container, cut = request.to, request.container, request.shard_size
+    possible = list(LAYOUTS[name]) if name in LAYOUTS else list(FOREIGN[name].containers)
+    if container is not None and container not in possible:
+        raise UserError(f"--to {name} is written as {' or '.join(possible)}, not {container}")
+    container = container or possible[0]
+    if cut and container != "safetensors":
+        raise UserError(f"--shard-size cuts safetensors, and {container} is written")
+    return Target(name, container, _number_format(request), int(cut) if cut else None)
+
+
+def _number_format(request: ConversionRequest) -> str | None:
+    """What weights are rounded to; CTranslate2 is given float32 and does the rest by itself."""
+    if request.to != CTRANSLATE2:
+        if request.quantization:
+            raise UserError(f"--quantization {request.quantization} needs --to {CTRANSLATE2}")
+        return request.dtype
+    if request.dtype:
+        raise UserError(f"--dtype {request.dtype} is for other targets; give --quantization")
+    return "float32"
+
+
+def _target_map(request: ConversionRequest, source: Import, target: Target) -> dict[str, str]:
+    """The map is about the source where that is a module of the user's, else about the target."""
+    if not request.map or (source.family and source.family.wrapped):
+        return {}
+    if target.family is None or not target.family.wrapped:
+        wrapped = ", ".join(name for name, family in FAMILIES.items() if family.wrapped)
+        raise UserError(
+            f"--map names modules around a {wrapped} model; {source.names} and {target.name} have "
+            "names of their own"
+        )
+    return dict(request.map)
+
+
+def _model(request: ConversionRequest, source: Import) -> CTranslate2Model | None:
+    """What CTranslate2 has to be told, where the target is that."""
+    if request.to != CTRANSLATE2:
+        return None
+    return prepare(source.config, source.located.home, request.quantization or "float32")
+
+
+def _settings(target: Target, source: Import) -> dict[str, Any] | None:
+    """The target's own config file; what it cannot express is a UserError."""
+    if target.family is None:
+        return None
+    origin = source.origin
+    original = origin.settings if origin and origin.family == target.name else None
+    return target.family.write_settings(source.config, original)
+
+
+def _with_usual(
+    settings: dict[str, Any] | None, export: Export, target: Target, source: Import
+) -> dict[str, Any] | None:
+    """Settings that say what is usual, where tensors have the usual names in place of their own."""
+    if not settings or not export.gone or target.family is None:
+        return settings
+    return settings | target.family.write_settings(source.config, None)
+
+
+def _without_place(imports: list[Rule], exports: list[Rule], target: Target) -> dict[str, str]:
+    """Source names that the target has no tensor for: another family's, or training's alone."""
+    used = {name for rule in exports for name in rule.sources}
+    left = [rule for rule in imports if rule.targets and used.isdisjoint(rule.targets)]
+    dropped = {}
+    for rule in left:
+        aside = rule.targets[0].startswith(ASIDE)
+        what = "kept aside" if aside else "for training alone"
+        reason = f"{what}, and {target.name} has no such tensor"
+        dropped |= dict.fromkeys(rule.sources, reason)
+    return dropped

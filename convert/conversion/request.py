@@ -1,0 +1,135 @@
+"""What is asked of the converter: which checkpoint, and what is to become of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoints.folders import is_foreign
+from convert.conversion.target import CONTAINERS, TARGETS
+from convert.exports.ctranslate2_model import QUANTIZATIONS
+from convert.families.registry import FAMILIES, OURS
+from transformer_spec import Faults, TransformerConfig, UserError
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+SOURCES = (OURS, *FAMILIES)
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """A checkpoint, and what its reader has to be told of it; what is not given is found out.
+
+    ``family`` says whose names it has, ``key`` which dict of a nested file holds the weights.
+    ``config`` is a file of settings, ours or another library's; ``fields`` are fields of a
+    TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in
+    a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
+    in which order a torch optimizer got its parameters.
+    """
+
+    source: Path
+    _: KW_ONLY
+    family: str | None = None
+    key: str | None = None
+    config: Path | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    map: Mapping[str, str] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    parameter_names: Path | None = None
+
+    def __post_init__(self) -> None:
+        self._as_paths("source", "config", "parameter_names")
+        faults = Faults()
+        _choose(faults, "family", self.family, SOURCES)
+        faults.raise_if_any("this source cannot be read")
+
+    def _as_paths(self, *names: str) -> None:
+        for name in names:
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
+
+    def given_fields(self) -> dict[str, Any]:
+        """The fields of our config that the file and the fields give, the fields winning."""
+        content = _read_json(self.config) if self.config else {}
+        if self.config and "model" in content:
+            content = TransformerConfig.load(self.config).to_dict()
+        return ({} if is_foreign(content) else content) | dict(self.fields)
+
+    def given_settings(self) -> dict[str, Any] | None:
+        """The content of the config file where it is another library's."""
+        content = _read_json(self.config) if self.config else {}
+        return content if is_foreign(content) else None
+
+    def our_config(self, home: Path | None) -> TransformerConfig:
+        """The config of the source's folder, or of file and fields; never both."""
+        given = self.given_fields()
+        if home is not None:
+            if given:
+                raise UserError(
+                    f"{home / 'config.json'} says what the model is; leave out --config and the "
+                    f"config flags ({', '.join(given)})"
+                )
+            return TransformerConfig.load(home / "config.json")
+        if not given:
+            raise UserError(
+                f"{self.source} comes without config.json; say what the model is with --config "
+                "FILE.json or flags such as --hidden-dim 512 (see --help)"
+            )
+        return TransformerConfig.from_dict(given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionRequest(SourceRequest):
+    """A checkpoint and the new folder that it is to be converted into, ``to`` whose names.
+
+    ``container`` is the file format (None: the family's usual one), ``dtype`` the number format of
+    weights (None: as they are), ``shard_size`` the most bytes of one safetensors file, also as text
+    such as "5GB", and ``quantization`` is CTranslate2's. A dry run reads headers, writes nothing.
+    """
+
+    destination: Path = field(kw_only=False)
+    to: str
+    container: str | None = None
+    dtype: str | None = None
+    shard_size: int | str | None = None
+    quantization: str | None = None
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._as_paths("destination")
+        if isinstance(self.shard_size, str):
+            object.__setattr__(self, "shard_size", size_in_bytes(self.shard_size))
+        faults = Faults()
+        _choose(faults, "to", self.to, TARGETS)
+        _choose(faults, "container", self.container, CONTAINERS)
+        _choose(faults, "dtype", self.dtype, DTYPES)
+        _choose(faults, "quantization", self.quantization, QUANTIZATIONS)
+        faults.raise_if_any("this conversion cannot be made")
+
+
+def _choose(faults: Faults, name: str, value: str | None, allowed: Sequence[str]) -> None:
+    known = value is None or value in allowed
+    faults.require(known, f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+
+
+def size_in_bytes(text: str) -> int:
+    """Bytes of a size such as 5GB, 300MiB or 1000000."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", text)
+    if not match or not float(match[1]):
+        raise UserError(f"{text!r} is no size such as 5GB, 300MiB or 1000000")
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " kMGT".index(match[2] or " "))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object of config fields")
+    return content

@@ -1,0 +1,172 @@
+"""The source of a conversion: what it holds, whose it is, its config, its way to our names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from convert.checkpoints.checkpoint import check_tensors
+from convert.checkpoints.folders import Content, Located, locate, open_content
+from convert.checkpoints.layouts import TORCH, canonical_rules
+from convert.checkpoints.named_moments import name_optimizer
+from convert.conversion.origin import ORIGIN, Origin, import_rules
+from convert.conversion.request import SourceRequest
+from convert.core.rules import Rule
+from convert.core.tensors import Joined, Renamed, Subset, Tensors
+from convert.families.base import Family, Source
+from convert.families.registry import FAMILIES, OURS, recognize
+from transformer_spec import Faults, TransformerConfig, UserError
+
+OWN_PARTS = ("encoder.enc_layers.", "decoder.dec_layers.", "encoder.embedding.")
+DROPPED = "left out by --drop"
+
+
+@dataclass(frozen=True)
+class Moments:
+    """An optimizer's state beside weights: its steps where they are known, and its bytes."""
+
+    steps: int | None
+    bytes: int
+
+    @classmethod
+    def of(cls, content: Content) -> Moments | None:
+        """That of some content; None where there is none."""
+        names = [name for name in content.tensors if name.startswith(content.layout.training)]
+        return cls(content.count, Subset(content.tensors, names).size) if names else None
+
+
+@dataclass(frozen=True)
+class Import:
+    """A source with everything decided that does not depend on the target.
+
+    ``family`` is None for checkpoints of ours; ``origin`` says where weights came from before
+    they became ours, or where they come from now.
+    """
+
+    path: Path
+    located: Located
+    content: Content
+    family: Family | None
+    config: TransformerConfig
+    rules: list[Rule]
+    origin: Origin | None
+    dropped: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    everything: Tensors | None = None
+
+    @property
+    def tensors(self) -> Tensors:
+        """All that lies in the source, dropped tensors included."""
+        return self.everything or self.content.tensors
+
+    @property
+    def names(self) -> str:
+        """Whose names the source has."""
+        return self.family.name if self.family else self.content.layout.twin
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether there is anything of an optimizer: moments, or weights that it goes on from."""
+        names = self.content.tensors
+        return self.content.layout.has_moments(names) or self.content.layout.has_raw(names)
+
+
+def read_import(request: SourceRequest) -> Import:
+    """Open, recognize and check a source from its headers; every fault is a UserError."""
+    located = locate(request.source)
+    opened = open_content(located.weights, request.key)
+    content, dropped = leave_out(opened, request.drop)
+    family = choose_family(request.family, source_of(content, request))
+    if family is None:
+        result = _read_ours(request, located, content, dropped)
+    else:
+        result = _read_foreign(request, located, content, family, dropped)
+    label = str(located.weights)
+    check_tensors(result.content.tensors, result.rules, result.config, None, label)
+    if not dropped:
+        return result
+    gone = Subset(opened.tensors, list(dropped))
+    return replace(result, everything=Joined(label, [result.content.tensors, gone]))
+
+
+def source_of(content: Content, request: SourceRequest) -> Source:
+    """The weights alone, as a family sees them."""
+    names = content.layout.weight_names(content.tensors)
+    weights = Renamed(content.tensors, {n: content.layout.weights + n for n in names})
+    settings = request.given_settings() or content.settings
+    return Source(weights, settings, request.given_fields(), request.map)
+
+
+def choose_family(wanted: str | None, source: Source) -> Family | None:
+    """The family that is asked for, or the one that names and settings show; None is ours."""
+    if wanted == OURS:
+        return None
+    if wanted is not None:
+        return FAMILIES[wanted]
+    ours = any(name.startswith(OWN_PARTS) for name in source.tensors)
+    return None if ours else recognize(source)
+
+
+def leave_out(content: Content, names: Sequence[str]) -> tuple[Content, dict[str, str]]:
+    """Content without the tensors that the user drops by name; unknown names are a UserError."""
+    faults = Faults()
+    for name in names:
+        faults.require(name in content.tensors, f"{name!r} is not in {content.tensors.label}")
+    faults.raise_if_any("--drop")
+    if not names:
+        return content, {}
+    kept = Subset(content.tensors, [name for name in content.tensors if name not in set(names)])
+    return replace(content, tensors=kept), dict.fromkeys(names, DROPPED)
+
+
+def _read_ours(
+    request: SourceRequest, located: Located, content: Content, dropped: dict[str, str]
+) -> Import:
+    config = request.our_config(located.home)
+
+    def rules_of(tensors: Tensors) -> list[Rule]:
+        return canonical_rules(content.layout, config, tensors)
+
+    found = name_optimizer(content, config, rules_of, request.parameter_names)
+    place = located.home / ORIGIN if located.home else None
+    origin = Origin.load(place) if place is not None and place.exists() else None
+    rules = rules_of(found.content.tensors)
+    return Import(
+        request.source, located, found.content, None, config, rules, origin, dropped, found.notes
+    )
+
+
+def _read_foreign(
+    request: SourceRequest,
+    located: Located,
+    content: Content,
+    family: Family,
+    dropped: dict[str, str],
+) -> Import:
+    if content.layout is not TORCH:
+        raise UserError(f"{content.tensors.label} has Flax names; {family.name} files have not")
+    source = source_of(content, request)
+    reading = family.read_config(source)
+    _check_flags(source, reading.config, family)
+
+    def rules_of(tensors: Tensors) -> list[Rule]:
+        return import_rules(family, reading.config, replace(source, tensors=tensors))
+
+    found = name_optimizer(content, reading.config, rules_of, request.parameter_names)
+    headers, groups = dict(source.tensors), found.groups
+    origin = Origin(family.name, source.settings, headers, source.wrapper, groups)
+    rules, notes = rules_of(found.content.tensors), [*reading.notes, *found.notes]
+    return Import(
+        request.source, located, found.content, family, reading.config, rules, origin, dropped,
+        notes,
+    )  # fmt: skip
+
+
+def _check_flags(source: Source, config: TransformerConfig, family: Family) -> None:
+    """A flag that the checkpoint's own settings contradict is not passed over."""
+    faults = Faults()
+    for name, value in source.flags.items():
+        found = getattr(config, name)
+        faults.require(found == value, f"{name} {value!r} was given; its settings say {found!r}")
+    faults.raise_if_any(f"{source.tensors.label} is a {family.name} checkpoint")

@@ -1,0 +1,95 @@
+"""The files of a converted folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+from convert.checkpoints.checkpoint import FORMATS
+from convert.checkpoints.folders import (
+    KEPT_ASIDE,
+    MODEL,
+    MODEL_MSGPACK,
+    MODEL_PICKLE,
+    OPTIMIZER,
+    OPTIMIZER_PICKLE,
+    ORBAX_FOLDER,
+)
+from convert.checkpoints.layouts import COUNT, FIRST, ORBAX, SECOND
+from convert.checkpoints.torch_states import Group, state_dict
+from convert.conversion.target import Target
+from convert.core.rules import ASIDE
+from convert.core.tensors import Held, Joined, Subset, Tensors
+from convert.exports.ctranslate2_model import write_model
+from convert.formats.content import Placed
+from convert.formats.msgpack import write_msgpack
+from convert.formats.orbax import write_orbax
+from convert.formats.safetensors import write_safetensors, write_sharded
+from convert.formats.torch_file.writer import write_torch_pickle
+
+
+def write_target(
+    folder: Path, target: Target, tensors: Tensors, count: int | None, groups: list[Group]
+) -> None:
+    """Write every tensor of a target into an existing folder.
+
+    Moments go into an ``optimizer.pt`` that torch loads where the groups of its parameters are
+    known, else, or with raw weights, into safetensors by name.
+    """
+    if target.model is not None:
+        write_model(folder, target.model, tensors)
+        return
+    aside = _starting(tensors, (ASIDE,))
+    if aside:
+        write_safetensors(folder / KEPT_ASIDE, Subset(tensors, aside))
+    moments = _starting(tensors, target.layout.training)
+    weights = Subset(tensors, _rest(tensors, [*aside, *moments]))
+    if target.container == "orbax":
+        _write_orbax(folder, Subset(tensors, _rest(tensors, aside)), count)
+        return
+    if moments and count is not None:
+        _write_moments(folder, target, Subset(tensors, moments), count, groups)
+    _write_weights(folder, target, weights)
+
+
+def _write_moments(
+    folder: Path, target: Target, moments: Tensors, count: int, groups: list[Group]
+) -> None:
+    named = {FIRST + name for group in groups for name in group.names}
+    raw = _starting(moments, (target.layout.raw,))
+    if raw or not groups or named != set(_starting(moments, (FIRST,))):
+        write_safetensors(folder / OPTIMIZER, moments, {COUNT: str(count)})
+        return
+    content = state_dict(
+        groups, lambda name: Placed(FIRST + name), lambda name: Placed(SECOND + name), count
+    )
+    write_torch_pickle(folder / OPTIMIZER_PICKLE, moments, content)
+
+
+def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
+    metadata = FORMATS[target.layout.twin]
+    if target.container == "pt":
+        write_torch_pickle(folder / MODEL_PICKLE, weights)
+    elif target.container == "msgpack":
+        write_msgpack(folder / MODEL_MSGPACK, weights)
+    elif target.shard_size:
+        write_sharded(folder, weights, metadata, target.shard_size)
+    else:
+        write_safetensors(folder / MODEL, weights, metadata)
+
+
+def _write_orbax(folder: Path, tensors: Tensors, count: int | None) -> None:
+    if count is not None:
+        tensors = Joined(tensors.label, [tensors, Held({ORBAX.count: np.array(count, np.int32)})])
+    write_orbax(folder / ORBAX_FOLDER, tensors)
+
+
+def _starting(names: Collection[str], prefixes: tuple[str, ...]) -> list[str]:
+    return [name for name in names if name.startswith(prefixes)]
+
+
+def _rest(names: Collection[str], others: list[str]) -> list[str]:
+    gone = set(others)
+    return [name for name in names if name not in gone]

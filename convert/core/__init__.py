@@ -1,0 +1,1 @@
+"""What everything in the converter is made of: named arrays, operations, rules, the ledger."""

@@ -1,0 +1,1 @@
+"""Marian, BART, mBART and M2M100 as Hugging Face transformers stores them, PyTorch and Flax."""

@@ -1,0 +1,1 @@
+"""Models of marian-nmt in its own files."""

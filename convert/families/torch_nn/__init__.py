@@ -1,0 +1,1 @@
+"""Modules that hold a torch.nn.Transformer."""

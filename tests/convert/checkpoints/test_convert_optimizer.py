@@ -1,0 +1,179 @@
+"""A user's torch.optim state goes along: training goes on in either twin, and back, unchanged."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from convert_cases import convert, fail
+from torch_nn_cases import CASES, PAD
+
+from convert.checkpoints import load_weights_of, read_checkpoint
+from convert.core.tensors import Held
+from convert.formats.safetensors import write_safetensors
+from training_recipe.batching.batches import Batch
+from training_recipe.options.settings import TrainingSettings
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
+]
+
+BEFORE, AFTER, RATE = 20, 200, 1e-3
+EXACT = TrainingSettings(
+    dtype="float64", device="cpu", weight_decay=0.0, clip_norm=0.0, label_smoothing=0.0,
+    adam_beta1=0.9, adam_beta2=0.999, adam_eps=1e-8,
+)  # fmt: skip
+
+
+def batches() -> list[Batch]:
+    found = []
+    for seed in range(3):
+        draw = np.random.default_rng(seed)
+        source, target = draw.integers(2, 11, (4, 7)), draw.integers(2, 13, (4, 6))
+        source[1, 5:], target[2, 4:] = PAD, PAD
+        parts = (source, target[:, :-1], target[:, 1:])
+        found.append(Batch(*(np.ascontiguousarray(p, np.int32) for p in parts), pad_id=PAD))
+    return found
+
+
+def learn(module, optimizer, first: int, last: int) -> list[float]:
+    """Steps of the user's own loop; the loss of each."""
+    held, losses = batches(), []
+    for step in range(first, last + 1):
+        batch = held[step % 3]
+        source, given, wanted = (
+            torch.from_numpy(array).long()
+            for array in (batch.source, batch.target_in, batch.target_out)
+        )
+        logits = type(module).forward.__wrapped__(module, source, given)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=PAD
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def optimizer_of(module, grouped: bool):
+    options = {"lr": RATE, "weight_decay": 0.0}
+    if not grouped:
+        return torch.optim.AdamW(module.parameters(), **options)
+    named = list(module.named_parameters())
+    groups = [[p for n, p in named if (p.ndim > 1) == matrices] for matrices in (True, False)]
+    return torch.optim.AdamW([{"params": group} for group in groups], **options)
+
+
+def flags_of(case) -> list[str]:
+    flags = case.flags() | {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    return [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+
+
+def further(backend) -> list[float]:
+    """The same steps in one of our backends, from a converted folder."""
+    held, losses = batches(), []
+    for step in range(BEFORE + 1, BEFORE + AFTER + 1):
+        result = backend.train_step([held[step % 3]], step, RATE)
+        losses.append(float(result.loss_sum) / float(result.tokens))
+    return losses
+
+
+@pytest.fixture(params=[("post relu", False), ("pre gelu", True)], ids=["one group", "two groups"])
+def user(request, tmp_path):
+    """(case, module, optimizer) after some steps, and what torch.save made of them."""
+    name, grouped = request.param
+    case = CASES[name]
+    module = case.module()
+    optimizer = optimizer_of(module, grouped)
+    learn(module, optimizer, 1, BEFORE)
+    state = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
+    torch.save(state, tmp_path / "user.pt")
+    return case, module, optimizer, grouped
+
+
+def test_both_twins_go_on_as_the_user_would(user, tmp_path):
+    from flax_transformer.step import make_backend as make_jax
+    from torch_transformer.step import make_backend as make_torch
+
+    case, module, optimizer, _ = user
+    source = ["--from", "torch-nn", *flags_of(case)]
+    expected = learn(module, optimizer, BEFORE + 1, BEFORE + AFTER)
+    for to, make in (("torch", make_torch), ("flax", make_jax)):
+        convert(tmp_path / "user.pt", tmp_path / to, "--to", to, *source)
+        config, _ = load_weights_of(tmp_path / to)
+        losses = further(make(config, EXACT, read_checkpoint(tmp_path / to)))
+        assert np.abs(np.subtract(losses, expected)).max() <= 1e-9, to
+    assert expected[-1] < 0.9 * expected[0]
+
+
+def test_the_user_goes_on_from_what_came_back(user, tmp_path):
+    case, module, optimizer, grouped = user
+    convert(tmp_path / "user.pt", tmp_path / "flax", "--to", "flax", *flags_of(case))
+    convert(tmp_path / "flax", tmp_path / "back", "--to", "torch-nn")
+    fresh = case.module()
+    fresh.load_state_dict(torch.load(tmp_path / "back" / "model.pt", weights_only=True))
+    again = optimizer_of(fresh, grouped)
+    again.load_state_dict(torch.load(tmp_path / "back" / "optimizer.pt", weights_only=True))
+    assert again.param_groups[0]["lr"] == RATE
+    ours = learn(fresh, again, BEFORE + 1, BEFORE + 20)
+    assert ours == learn(module, optimizer, BEFORE + 1, BEFORE + 20)
+
+
+def test_what_is_said(user, tmp_path, capsys):
+    case, module, *_ = user
+    convert(tmp_path / "user.pt", tmp_path / "torch", "--to", "torch", *flags_of(case))
+    said = capsys.readouterr().out
+    assert "optimizer moments carried (20 steps" in said
+    assert "the optimizer's parameters have no names" in said
+    torch.save(module.state_dict(), tmp_path / "bare.pt")
+    convert(tmp_path / "bare.pt", tmp_path / "bare", "--to", "torch", *flags_of(case))
+    assert "no optimizer moments: the optimizer starts fresh" in capsys.readouterr().out
+
+
+def test_numbers_without_an_order(user, tmp_path, capsys):
+    """Safetensors are sorted: the order of the parameters is not in them."""
+    case, module, optimizer, grouped = user
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    state = {name: value.numpy() for name, value in module.state_dict().items()}
+    write_safetensors(folder / "model.safetensors", Held(state))
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    error = fail(capsys, folder, tmp_path / "x", "--to", "torch", *flags_of(case))
+    assert "give --parameter-names FILE" in error
+    named = [n for n, _ in module.named_parameters()]
+    if grouped:
+        shapes = dict(module.named_parameters())
+        named = [n for m in (True, False) for n in named if (shapes[n].ndim > 1) == m]
+    (tmp_path / "names.txt").write_text("\n".join(named))
+    more = ["--parameter-names", tmp_path / "names.txt"]
+    convert(folder, tmp_path / "x", "--to", "torch", *flags_of(case), *more)
+    convert(tmp_path / "user.pt", tmp_path / "y", "--to", "torch", *flags_of(case))
+    one, other = read_checkpoint(tmp_path / "x"), read_checkpoint(tmp_path / "y")
+    assert one.count == other.count == BEFORE
+    for name, array in one.first_moments.items():
+        assert array.tobytes() == other.first_moments[name].tobytes()
+
+
+def test_our_own_run_as_torch_optim(tmp_path):
+    """--to torch --container pt: what torch.optim.AdamW loads, matrices first, then vectors."""
+    from convert_cases import CONFIG, write_run
+
+    import torch_transformer
+
+    run = write_run(tmp_path / "run", "flax")
+    convert(run, tmp_path / "pt", "--to", "torch", "--container", "pt")
+    model = torch_transformer.load(tmp_path / "pt")
+    content = torch.load(tmp_path / "pt" / "optimizer.pt", weights_only=True)
+    trained = [(n, p) for n, p in model.named_parameters() if n != "decoder.finalFc.bias"]
+    assert CONFIG.output_bias == "frozen"
+    groups = [[p for _, p in trained if (p.ndim > 1) == matrices] for matrices in (True, False)]
+    optimizer = torch.optim.AdamW([{"params": group} for group in groups])
+    optimizer.load_state_dict(content)
+    expected = read_checkpoint(run / "checkpoints" / "step_00000020")
+    for name, parameter in trained:
+        state = optimizer.state[parameter]
+        assert state["step"] == 20
+        assert np.array_equal(state["exp_avg"].numpy(), expected.first_moments[name])
+    assert json.loads((tmp_path / "pt" / "conversion.json").read_text())["optimizer_steps"] == 20

@@ -1,0 +1,194 @@
+"""python -m convert on foreign folders: there and back, inspect, and every tensor accounted for."""
+
+import dataclasses
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from convert_cases import assert_same_arrays, convert, fail, snapshot
+from marian_folders import ALIAS, CONFIG, SHARED, marian_weights, write_marian
+
+from convert.__main__ import main
+from convert.core.tensors import Held
+from convert.formats.safetensors import open_safetensors, write_safetensors
+from transformer_spec import TransformerConfig, trained_names
+
+
+@pytest.fixture
+def marian(tmp_path):
+    return write_marian(tmp_path / "marian", marian_weights())
+
+
+def weights_in(folder):
+    return open_safetensors(folder / "model.safetensors").read_all()
+
+
+def ledger_in(folder):
+    return json.loads((folder / "conversion.json").read_text())
+
+
+class TestThereAndBack:
+    @pytest.mark.parametrize("aliases", [(), (ALIAS, "model.encoder.embed_tokens.weight")])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+    def test_every_byte_under_its_own_name(self, tmp_path, dtype, aliases):
+        arrays = marian_weights(dtype, aliases=aliases)
+        source = write_marian(tmp_path / "marian", arrays)
+        before = snapshot(source)
+        convert(source, tmp_path / "flax", "--to", "flax", "--container", "safetensors")
+        convert(tmp_path / "flax", tmp_path / "torch", "--to", "torch")
+        convert(tmp_path / "torch", tmp_path / "back", "--to", "marian")
+        assert_same_arrays(weights_in(tmp_path / "back"), arrays)
+        ours, theirs = (json.loads((tmp_path / n / "config.json").read_text())
+                        for n in ("marian", "back"))  # fmt: skip
+        assert ours == theirs
+        assert snapshot(source) == before
+
+    def test_the_config_is_ours(self, marian, tmp_path):
+        convert(marian, tmp_path / "torch", "--to", "torch")
+        found = TransformerConfig.load(tmp_path / "torch" / "config.json")
+        assert found == dataclasses.replace(CONFIG, bos_id=found.bos_id)
+
+    def test_a_weight_file_beside_its_config(self, marian, tmp_path):
+        convert(marian / "model.safetensors", tmp_path / "a", "--to", "torch")
+        convert(marian, tmp_path / "b", "--to", "torch", "--from", "marian")
+        assert_same_arrays(weights_in(tmp_path / "a"), weights_in(tmp_path / "b"))
+
+    def test_a_config_elsewhere(self, marian, tmp_path):
+        (marian / "config.json").rename(tmp_path / "marian.json")
+        convert(marian, tmp_path / "a", "--to", "torch", "--config", tmp_path / "marian.json")
+        assert (tmp_path / "a" / "config.json").exists()
+
+    def test_moments_go_through_the_same_table(self, marian, tmp_path):
+        convert(marian, tmp_path / "torch", "--to", "torch")
+        weights = weights_in(tmp_path / "torch")
+        names = trained_names(CONFIG)
+        moments = {f"{kind}/{name}": weights[name] * factor for name in names
+                   for kind, factor in (("exp_avg", 2), ("exp_avg_sq", 3))}  # fmt: skip
+        write_safetensors(tmp_path / "torch" / "optimizer.safetensors", Held(moments),
+                          {"count": "7"})  # fmt: skip
+        convert(tmp_path / "torch", tmp_path / "back", "--to", "marian")
+        convert(tmp_path / "back", tmp_path / "again", "--to", "torch")
+        again = open_safetensors(tmp_path / "again" / "optimizer.safetensors")
+        assert_same_arrays(again.read_all(), moments)
+        assert again.metadata == {"count": "7"}
+
+
+class TestChoices:
+    def test_number_format(self, marian, tmp_path):
+        convert(marian, tmp_path / "half", "--to", "torch", "--dtype", "bfloat16")
+        convert(marian, tmp_path / "full", "--to", "torch")
+        full = weights_in(tmp_path / "full")
+        expected = {name: array.astype(ml_dtypes.bfloat16) for name, array in full.items()}
+        assert_same_arrays(weights_in(tmp_path / "half"), expected)
+
+    def test_numbers_too_large_for_it(self, tmp_path, capsys):
+        arrays = marian_weights()
+        arrays["model.encoder.layers.0.fc1.bias"][:2] = 1e5, -1e6
+        source = write_marian(tmp_path / "marian", arrays)
+        convert(source, tmp_path / "half", "--to", "torch", "--dtype", "float16")
+        said = capsys.readouterr().out
+        name = "encoder.enc_layers.0.ffn.fc1.bias"
+        assert f"warning: 2 numbers of {name} are too large for float16 and became inf" in said
+
+    def test_shards(self, marian, tmp_path):
+        convert(marian, tmp_path / "cut", "--to", "torch", "--shard-size", "1kB")
+        convert(marian, tmp_path / "whole", "--to", "torch")
+        index = tmp_path / "cut" / "model.safetensors.index.json"
+        assert_same_arrays(open_safetensors(index).read_all(), weights_in(tmp_path / "whole"))
+        assert len(list((tmp_path / "cut").glob("model-*.safetensors"))) > 2
+        convert(tmp_path / "cut", tmp_path / "back", "--to", "marian")
+        assert_same_arrays(weights_in(tmp_path / "back"), weights_in(marian))
+
+    @pytest.mark.parametrize("size", ["0", "5 apples", "-1GB"])
+    def test_sizes_that_are_none(self, marian, tmp_path, size, capsys):
+        error = fail(capsys, marian, tmp_path / "x", "--to", "torch", f"--shard-size={size}")
+        assert "is no size such as 5GB" in error
+
+    def test_shards_of_other_containers(self, marian, tmp_path, capsys):
+        error = fail(capsys, marian, tmp_path / "x", "--to", "flax", "--shard-size", "1GB")
+        assert "--shard-size cuts safetensors" in error
+
+    def test_leaving_out(self, tmp_path, capsys):
+        arrays = marian_weights() | {"extra.weight": np.ones(3, np.float32)}
+        source = write_marian(tmp_path / "marian", arrays)
+        error = fail(capsys, source, tmp_path / "x", "--to", "torch")
+        assert "extra 'extra.weight': float32 [3]" in error
+        convert(source, tmp_path / "x", "--to", "torch", "--drop", "extra.weight")
+        entry = ledger_in(tmp_path / "x")["sources"]["extra.weight"]
+        assert (entry["what"], entry["reason"]) == ("dropped", "left out by --drop")
+        capsys.readouterr()
+        error = fail(capsys, source, tmp_path / "y", "--to", "torch", "--drop", "a", "--drop", "b")
+        assert "'a' is not in" in error and "'b' is not in" in error
+
+
+class TestAccounts:
+    def test_ties_whose_bytes_differ(self, tmp_path, capsys):
+        arrays = marian_weights(aliases=(ALIAS,))
+        arrays[ALIAS] = arrays[ALIAS] + 1
+        source = write_marian(tmp_path / "marian", arrays)
+        error = fail(capsys, source, tmp_path / "x", "--to", "torch")
+        assert ALIAS in error and SHARED in error and "differ" in error
+        assert not (tmp_path / "x").exists()
+
+    def test_numbers_that_are_none(self, tmp_path, capsys):
+        arrays = marian_weights()
+        arrays[SHARED][3, :2] = np.nan, np.inf
+        source = write_marian(tmp_path / "marian", arrays)
+        convert(source, tmp_path / "x", "--to", "torch")
+        said = capsys.readouterr().out
+        assert f"warning: 2 of 66 numbers of {SHARED} are NaN or infinite" in said
+
+    def test_both_sides_are_in_the_ledger(self, marian, tmp_path):
+        convert(marian, tmp_path / "x", "--to", "flax", "--container", "safetensors")
+        ledger = ledger_in(tmp_path / "x")
+        assert ledger["sources"].keys() == weights_in(marian).keys()
+        assert ledger["targets"].keys() == weights_in(tmp_path / "x").keys()
+        name = "model.encoder.layers.0.fc1.weight"
+        assert ledger["sources"][name]["what"] == "transposed"
+        assert ledger["from"] == {"names": "marian", "container": "safetensors"}
+
+    def test_flags_against_its_own_settings(self, marian, tmp_path, capsys):
+        error = fail(capsys, marian, tmp_path / "x", "--to", "torch", "--num-heads", "3")
+        assert "num_heads was given as 3; the file says 2" in error
+
+
+class TestInspect:
+    def inspect(self, capsys, *arguments):
+        assert main(["inspect", *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    def test_text(self, marian, capsys):
+        said = self.inspect(capsys, marian)
+        assert "family     marian" in said
+        assert "optimizer  none: an optimizer starts fresh" in said
+        assert "num_encoder_layers=2" in said
+        assert any(line.split() == [SHARED, "float32", "11x6"] for line in said.splitlines())
+
+    def test_json(self, tmp_path, capsys):
+        source = write_marian(tmp_path / "marian", marian_weights(np.float16, aliases=(ALIAS,)))
+        report = json.loads(self.inspect(capsys, source, "--json"))
+        count = len(report["tensors"])
+        size = sum(entry["bytes"] for entry in report["tensors"].values())
+        dtypes = {"float16": {"tensors": count, "bytes": size}}
+        assert report["weights"] == {"tensors": count, "bytes": size, "dtypes": dtypes}
+        assert report["config"]["hidden_dim"] == 6 and report["fault"] is None
+        assert [sorted(names) for names in report["ties"]] == [sorted([SHARED, ALIAS])]
+
+    def test_no_tensor_is_read(self, marian, capsys, monkeypatch):
+        def refuse(self, name):
+            raise AssertionError(f"{name} was read")
+
+        kind = type(open_safetensors(marian / "model.safetensors"))
+        monkeypatch.setattr(kind, "read", refuse)
+        assert "marian" in self.inspect(capsys, marian)
+
+    def test_of_unknown_weights(self, tmp_path, capsys):
+        write_safetensors(tmp_path / "m.safetensors", Held({"a.b": np.zeros((2, 3), np.float32)}))
+        said = self.inspect(capsys, tmp_path / "m.safetensors")
+        assert "family     not known" in said and "a.b  float32   2x3" in said
+        assert "has names of no known family" in said
+
+    def test_what_is_no_checkpoint(self, tmp_path, capsys):
+        assert main(["inspect", str(tmp_path / "absent")]) == 2
+        assert "does not exist" in capsys.readouterr().err

@@ -1,0 +1,173 @@
+"""For each family that is written: a model that it holds, and code that is not ours to compute it.
+
+A judge reads nothing but the folder that was written: the tensors under their names, and the
+settings beside them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import tutorial_reference
+from flax_cases import torch_name
+from huggingface_cases import library_logits, loaded, our_config
+from torch import nn
+from transformers import (
+    BartForConditionalGeneration,
+    M2M100ForConditionalGeneration,
+    MarianMTModel,
+    MBartForConditionalGeneration,
+)
+
+from convert.checkpoints.folders import open_content
+from convert.families.registry import FAMILIES
+from convert.families.tutorial import SEMANTICS
+from transformer_spec import TransformerConfig
+
+Ids = tuple[np.ndarray, np.ndarray]
+CLASSES: dict[str, Any] = {
+    "marian": MarianMTModel,
+    "bart": BartForConditionalGeneration,
+    "mbart": MBartForConditionalGeneration,
+    "m2m100": M2M100ForConditionalGeneration,
+}
+
+
+class Judge(NamedTuple):
+    """A config that the family holds, and (folder, its config, ids) -> logits (B, T, V)."""
+
+    held: TransformerConfig
+    logits: Callable[[Path, TransformerConfig, Ids], np.ndarray]
+
+
+def written(folder: Path) -> dict[str, np.ndarray]:
+    return open_content(folder).tensors.read_all()
+
+
+def library(model_class: Any, folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
+    settings = json.loads((folder / "config.json").read_text())
+    return library_logits(_loaded(model_class, written(folder), settings, folder), *ids)
+
+
+def of_flax_names(model_class: Any, folder: Path, _: TransformerConfig, ids: Ids) -> np.ndarray:
+    """The PyTorch class with what Flax modules hold: one table for both halves."""
+    arrays = dict(torch_name(name, array) for name, array in written(folder).items())
+    for half in ("encoder", "decoder"):
+        arrays[f"model.{half}.embed_tokens.weight"] = arrays["model.shared.weight"].copy()
+    settings = json.loads((folder / "config.json").read_text())
+    if settings["tie_word_embeddings"]:
+        arrays = {name: array for name, array in arrays.items() if "embed_tokens" not in name}
+    return library_logits(_loaded(model_class, arrays, settings, folder), *ids)
+
+
+def _loaded(model_class: Any, arrays: dict, settings: dict, folder: Path) -> Any:
+    return loaded(model_class, arrays, settings, folder.parent / f"{folder.name}-library")
+
+
+def tutorial(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
+    names = tutorial_reference.Sizes.__dataclass_fields__
+    sizes = tutorial_reference.Sizes(**{name: getattr(config, name) for name in names})
+    return tutorial_reference.logits(written(folder), sizes, *ids)
+
+
+def torch_nn(folder: Path, _: TransformerConfig, ids: Ids) -> np.ndarray:
+    """nn.Transformer with the arguments that config.json gives, in the module it describes."""
+    settings = json.loads((folder / "config.json").read_text())
+    module = Described(settings["torch.nn.Transformer"], settings["wrapper"]).double().eval()
+    module.load_state_dict({n: torch.from_numpy(a) for n, a in written(folder).items()})
+    with torch.no_grad():
+        return module(*map(torch.from_numpy, ids)).numpy()
+
+
+class Described(nn.Module):
+    """What config.json of a written torch.nn.Transformer asks for, under the usual names."""
+
+    def __init__(self, arguments: dict[str, Any], around: dict[str, Any]) -> None:
+        super().__init__()
+        self.around, D = around, arguments["d_model"]
+        activation = arguments["activation"]
+        if activation not in ("relu", "gelu"):
+            arguments = arguments | {
+                "activation": eval(activation, {"torch": torch, "functools": functools})
+            }
+        self.transformer = nn.Transformer(**arguments)
+        if not around["final_norm"]:
+            self.transformer.encoder.norm = self.transformer.decoder.norm = None
+        self.src_emb = nn.Embedding(around["source_vocab_size"], D)
+        self.tgt_emb = nn.Embedding(around["target_vocab_size"], D)
+        bias = around["output_bias"] != "none"
+        self.generator = nn.Linear(D, around["target_vocab_size"], bias=bias)
+        rows = around["max_length"] + around["position_offset"]
+        for side, half in (("src", "encoder"), ("tgt", "decoder")):
+            if around[f"{half}_positions"] == "learned":
+                setattr(self, f"{side}_pos", nn.Embedding(rows, D))
+            if around["embedding_norm"]:
+                eps, biases = arguments["layer_norm_eps"], arguments["bias"]
+                setattr(self, f"{side}_norm", nn.LayerNorm(D, eps=eps, bias=biases))
+        if around["tied_embeddings"] == "all":
+            self.tgt_emb.weight = self.src_emb.weight
+        if around["tied_embeddings"] != "none":
+            self.generator.weight = self.tgt_emb.weight
+
+    def embed(self, tokens: torch.Tensor, side: str, half: str) -> torch.Tensor:
+        """(B, L) -> (B, L, D)"""
+        real = (tokens != self.around["pad_id"]).long()
+        places = torch.arange(tokens.shape[1]).expand(tokens.shape)
+        if self.around["positions_skip_padding"]:
+            places = (real.cumsum(1) - 1) * real
+        places = places + self.around["position_offset"]
+        x = getattr(self, f"{side}_emb")(tokens) * self.around["embedding_scale"]
+        if self.around[f"{half}_positions"] == "learned":
+            x = x + getattr(self, f"{side}_pos")(places)
+        elif self.around[f"{half}_positions"] == "sinusoidal":
+            x = x + self.sinusoids(places, x.shape[-1])
+        return getattr(self, f"{side}_norm")(x) if self.around["embedding_norm"] else x
+
+    def sinusoids(self, places: torch.Tensor, D: int) -> torch.Tensor:
+        """2i/d: an odd width has one sine more; i/(d/2-1): it has a column of zeros at the end."""
+        paper = self.around["sinusoid_frequency"] == "2i/d"
+        i = torch.arange(D - D // 2 if paper else D // 2, dtype=torch.float64)
+        angles = places[..., None] * 10000 ** -(2 * i / D if paper else i / (D // 2 - 1))
+        sines, cosines = angles.sin(), angles.cos()
+        if self.around["sinusoid_layout"] == "interleaved":
+            table = torch.stack([sines, cosines], -1).flatten(-2)
+        else:
+            table = torch.cat([sines, cosines[..., : D // 2]], -1)
+        return nn.functional.pad(table, (0, max(0, D - table.shape[-1])))[..., :D]
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """(B, S), (B, T) -> (B, T, V)"""
+        pad = self.around["pad_id"]
+        ahead = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool).triu(1)
+        states = self.transformer(
+            self.embed(source, "src", "encoder"),
+            self.embed(target, "tgt", "decoder"),
+            tgt_mask=ahead,
+            src_key_padding_mask=source == pad,
+            tgt_key_padding_mask=target == pad,
+            memory_key_padding_mask=source == pad,
+        )
+        return self.generator(states)
+
+
+def _judges() -> dict[str, Judge]:
+    judges = {}
+    for name, model_class in CLASSES.items():
+        held = our_config(FAMILIES[name], tied_embeddings="all", pad_id=1)
+        judges[name] = Judge(held, functools.partial(library, model_class))
+        if f"{name}-flax" in FAMILIES:
+            judges[f"{name}-flax"] = Judge(held, functools.partial(of_flax_names, model_class))
+    plain = our_config(FAMILIES["marian"], pad_id=0)
+    judges["tutorial"] = Judge(replace(plain, **SEMANTICS), tutorial)
+    judges["torch-nn"] = Judge(replace(plain, final_norm=True, output_bias="trained"), torch_nn)
+    return judges
+
+
+JUDGES = _judges()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from convert.checkpoints import open_weights_of
-from convert.saving import Vocabularies, save_model
-from convert.tensors import Held
+from convert.checkpoints.saving import Vocabularies, save_model
+from convert.core.tensors import Held
 from flax_transformer.model import Transformer
 from flax_transformer.weights import arrays, set_weights
 from transformer_spec import check_arrays, to_flax, weight_shapes

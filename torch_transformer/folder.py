@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from convert.checkpoints import open_weights_of
-from convert.saving import Vocabularies, save_model
-from convert.tensors import Held
+from convert.checkpoints.saving import Vocabularies, save_model
+from convert.core.tensors import Held
 from torch_transformer.model import Transformer
 from torch_transformer.weights import arrays, set_weights, torch_dtype
 from transformer_spec import check_arrays, weight_shapes

@@ -13,9 +13,8 @@ from transformer_spec import Faults
 from twinformer.frameworks import choose, training_backend, twin
 
 if TYPE_CHECKING:
-    from parity.comparison.report import Report
-
     from convert.conversion import Conversion
+    from parity.comparison.report import Report
     from twinformer.training.loop import Trained
 
 Backend = Literal["jax", "torch"]

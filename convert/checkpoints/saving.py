@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from convert.checkpoints import FORMATS
-from convert.folders import CONFIG, MODEL
-from convert.formats.atomic import written_aside
+from convert.checkpoints.checkpoint import FORMATS
+from convert.checkpoints.folders import CONFIG, MODEL
+from convert.core.tensors import Tensors
 from convert.formats.safetensors import write_safetensors
-from convert.tensors import Tensors
+from training_recipe.files.writing import folder_aside
 from training_recipe.text.model_vocabularies import load_vocabularies
 from training_recipe.text.vocabulary import Vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
@@ -33,8 +33,7 @@ def save_model(
         raise UserError(f"{folder} exists already; name a folder that does not")
     pair = _pair(vocabulary)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(folder) as aside:
-        aside.mkdir()
+    with folder_aside(folder) as aside:
         config.save(aside / CONFIG)
         write_safetensors(aside / MODEL, tensors, FORMATS[twin])
         if pair is not None:

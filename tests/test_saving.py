@@ -7,7 +7,7 @@ import pytest
 
 import flax_transformer
 import torch_transformer
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from training_recipe.text.model_vocabularies import load_vocabularies
 from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError

@@ -13,8 +13,9 @@ from transformer_spec import Faults
 from twinformer.frameworks import choose, training_backend, twin
 
 if TYPE_CHECKING:
-    from convert.conversion import Conversion
     from parity.comparison.report import Report
+
+    from convert.conversion import Conversion
     from twinformer.training.loop import Trained
 
 Backend = Literal["jax", "torch"]

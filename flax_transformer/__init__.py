@@ -2,7 +2,7 @@
 
 from flax_transformer.attention_maps import attention_weights
 from flax_transformer.dropout import Dropout
-from flax_transformer.folder import load
+from flax_transformer.folder import load, save
 from flax_transformer.model import Transformer
 from flax_transformer.weights import initialise, load_weights, weights
 
@@ -13,5 +13,6 @@ __all__ = [
     "initialise",
     "load",
     "load_weights",
+    "save",
     "weights",
 ]

@@ -193,19 +193,20 @@ class Transformer(nnx.Module):
         sees none after it: the masks are made here. What stands at padding means nothing, and is
         finite. The softmax of logits over V is the model's distribution.
 
-        ``dropout``: None drops out nothing, and is a UserError in
-        training mode; ``jax.random.key``, ``nnx.Rngs`` and ``Dropout(key)`` are sources of masks,
-        the last of which the PyTorch twin shares.
+        ``dropout``: None drops out nothing, and is a UserError in training mode. A
+        ``jax.random.key``, an ``nnx.Rngs`` or a ``Dropout(key)`` drops out in either mode; the
+        masks of the last are the PyTorch twin's too.
+
         An id outside its vocabulary or more than ``max_length`` tokens are a UserError.
         """
-        masks = self.masks(dropout)
-        return self.decode(target, self.encode(source, masks), source, masks)
+        dropout = self.dropout_source(dropout)
+        return self.decode(target, self.encode(source, dropout), source, dropout)
 
     @full_precision
     def encode(self, source: Int[Array, "B S"], dropout: Given = None) -> Float[Array, "B S D"]:
         """The encoder's output for each source token; arguments as those of the model itself."""
         check_tokens(source, self.config.source_vocab_size, "source")
-        return self.encoder_states(source, self.masks(dropout))
+        return self.encoder_states(source, self.dropout_source(dropout))
 
     @full_precision
     def decode(
@@ -220,9 +221,11 @@ class Transformer(nnx.Module):
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
         check_tokens(target, self.config.target_vocab_size, "target")
-        return self.project(self.decoder_states(target, memory, source, self.masks(dropout)))
+        return self.project(
+            self.decoder_states(target, memory, source, self.dropout_source(dropout))
+        )
 
-    def masks(self, dropout: Given) -> Dropout | None:
+    def dropout_source(self, dropout: Given) -> Dropout | None:
         """The given source of masks; in training mode there must be one."""
         if dropout is None and not self.deterministic and self.config.drops_out:
             raise UserError(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Skeleton = tuple[nnx.GraphDef, nnx.State]
 
 HEADING = "these weights do not fit the Flax model"
+NO_NUMBERS = "the model is a skeleton; initialise(model, seed) or load_weights give it its numbers"
 
 
 def variables(model: Transformer) -> dict[str, nnx.Variable]:
@@ -42,7 +43,15 @@ def _joined(path: tuple) -> str:
 
 def weights(model: Transformer) -> dict[str, np.ndarray]:
     """{Flax name: NumPy array} of every stored weight; tied weights appear once."""
-    return {name: np.array(variable[...]) for name, variable in variables(model).items()}
+    return {name: array.copy() for name, array in arrays(model).items()}
+
+
+def arrays(model: Transformer) -> dict[str, np.ndarray]:
+    """The same, in the model's own memory where that is the host's."""
+    held = {name: variable.get_value() for name, variable in variables(model).items()}
+    if any(isinstance(value, jax.ShapeDtypeStruct) for value in held.values()):
+        raise UserError(NO_NUMBERS)
+    return {name: np.asarray(value) for name, value in held.items()}
 
 
 def load_weights(model: Transformer, weights: Mapping[str, np.ndarray]) -> None:

@@ -2,7 +2,7 @@
 
 from torch_transformer.attention_maps import attention_weights
 from torch_transformer.dropout import Dropout
-from torch_transformer.folder import load
+from torch_transformer.folder import load, save
 from torch_transformer.model import Transformer
 from torch_transformer.weights import initialise, load_weights, weights
 
@@ -13,5 +13,6 @@ __all__ = [
     "initialise",
     "load",
     "load_weights",
+    "save",
     "weights",
 ]

@@ -3,9 +3,20 @@
 from pathlib import Path
 
 from convert.checkpoints import open_weights_of
+from convert.checkpoints.saving import Vocabularies, save_model
+from convert.core.tensors import Held
 from torch_transformer.model import Transformer
-from torch_transformer.weights import set_weights, torch_dtype
+from torch_transformer.weights import arrays, set_weights, torch_dtype
 from transformer_spec import check_arrays, weight_shapes
+
+
+def save(model: Transformer, folder: str | Path, vocabulary: Vocabularies = None) -> None:
+    """Write what ``load``, conversion and, with its vocabularies, translation read.
+
+    ``vocabulary`` is a (source, target) pair of vocabularies or a folder that holds one. A folder
+    that exists is a UserError, and what cannot be written whole is not there.
+    """
+    save_model(folder, model.config, Held(arrays(model)), "torch", vocabulary)
 
 
 def load(folder: str | Path) -> Transformer:

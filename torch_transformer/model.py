@@ -195,19 +195,20 @@ class Transformer(nn.Module):
         sees none after it: the masks are made here. What stands at padding means nothing, and is
         finite. The softmax of logits over V is the model's distribution.
 
-        ``dropout``: None drops out nothing or, in training mode,
-        what PyTorch's own generator says; a ``Dropout(key)`` has masks that the Flax twin shares.
+        ``dropout``: None drops out nothing or, in training mode, what PyTorch's own generator
+        says. A ``Dropout(key)`` drops out in either mode; its masks are the Flax twin's too.
+
         An id outside its vocabulary or more than ``max_length`` tokens are a UserError.
         """
-        masks = self.masks(dropout)
-        return self.decode(target, self.encode(source, masks), source, masks)
+        dropout = self.dropout_source(dropout)
+        return self.decode(target, self.encode(source, dropout), source, dropout)
 
     def encode(
         self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
     ) -> Float[Tensor, "B S D"]:
         """The encoder's output for each source token; arguments as those of the model itself."""
         check_tokens(source, self.config.source_vocab_size, "source")
-        return self.encoder_states(source, self.masks(dropout))
+        return self.encoder_states(source, self.dropout_source(dropout))
 
     def decode(
         self,
@@ -221,9 +222,11 @@ class Transformer(nn.Module):
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
         check_tokens(target, self.config.target_vocab_size, "target")
-        return self.project(self.decoder_states(target, memory, source, self.masks(dropout)))
+        return self.project(
+            self.decoder_states(target, memory, source, self.dropout_source(dropout))
+        )
 
-    def masks(self, dropout: Dropout | None) -> Dropout | None:
+    def dropout_source(self, dropout: Dropout | None) -> Dropout | None:
         """The given source of masks or, in training mode, PyTorch's own generator."""
         return NativeDropout() if dropout is None and self.training else dropout
 

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transformer_spec import check_arrays, initial_weight, weight_shapes
+from transformer_spec import UserError, check_arrays, initial_weight, weight_shapes
 
 if TYPE_CHECKING:
     from torch_transformer.model import Transformer
 
 HEADING = "these weights do not fit the PyTorch model"
+NO_NUMBERS = "the model is a skeleton; initialise(model, seed) or load_weights give it its numbers"
 
 
 def tensors(model: Transformer) -> dict[str, Tensor]:
@@ -25,7 +26,15 @@ def tensors(model: Transformer) -> dict[str, Tensor]:
 
 def weights(model: Transformer) -> dict[str, np.ndarray]:
     """{canonical name: NumPy array} of every stored weight; tied weights appear once."""
-    return {name: to_array(tensor).copy() for name, tensor in tensors(model).items()}
+    return {name: array.copy() for name, array in arrays(model).items()}
+
+
+def arrays(model: Transformer) -> dict[str, np.ndarray]:
+    """The same, in the model's own memory where that is the host's."""
+    held = tensors(model)
+    if any(tensor.is_meta for tensor in held.values()):
+        raise UserError(NO_NUMBERS)
+    return {name: to_array(tensor) for name, tensor in held.items()}
 
 
 def load_weights(model: Transformer, weights: Mapping[str, np.ndarray]) -> None:

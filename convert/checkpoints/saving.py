@@ -1,0 +1,51 @@
+"""A model with its config and vocabularies as a folder that is loaded, converted and translates."""
+
+from pathlib import Path
+
+from convert.checkpoints.checkpoint import FORMATS
+from convert.checkpoints.folders import CONFIG, MODEL
+from convert.core.tensors import Tensors
+from convert.formats.safetensors import write_safetensors
+from training_recipe.files.writing import folder_aside
+from training_recipe.text.model_vocabularies import load_vocabularies
+from training_recipe.text.vocabulary import Vocabulary, load_vocabulary
+from transformer_spec import TransformerConfig, UserError
+
+Vocabularies = tuple[Vocabulary, Vocabulary] | str | Path | None
+VOCABULARY = "vocabulary"
+
+
+def save_model(
+    folder: str | Path,
+    config: TransformerConfig,
+    tensors: Tensors,
+    twin: str,
+    vocabulary: Vocabularies = None,
+) -> None:
+    """Write ``folder``, which must not exist yet, whole or not at all.
+
+    ``tensors`` have the names of the ``twin``, "torch" or "flax". ``vocabulary`` is a (source,
+    target) pair or a folder that holds one: a run, a converted folder, or its ``vocabulary/``.
+    Vocabularies of another model are a UserError.
+    """
+    folder = Path(folder)
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} exists already; name a folder that does not")
+    pair = _pair(vocabulary)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder_aside(folder) as aside:
+        config.save(aside / CONFIG)
+        write_safetensors(aside / MODEL, tensors, FORMATS[twin])
+        if pair is not None:
+            (aside / VOCABULARY).mkdir()
+            pair[0].save(aside / VOCABULARY, "source")
+            pair[1].save(aside / VOCABULARY, "target")
+            load_vocabularies(aside / VOCABULARY, config)
+
+
+def _pair(vocabulary: Vocabularies) -> tuple[Vocabulary, Vocabulary] | None:
+    if vocabulary is None or isinstance(vocabulary, tuple):
+        return vocabulary
+    place = Path(vocabulary)
+    place = place / VOCABULARY if (place / VOCABULARY).is_dir() else place
+    return load_vocabulary(place, "source"), load_vocabulary(place, "target")

@@ -1,0 +1,70 @@
+"""save(model, folder): what load, convert and translate read, whole or absent."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flax_transformer
+import torch_transformer
+from parity.twins.cases import config_of
+from training_recipe.text.model_vocabularies import load_vocabularies
+from training_recipe.text.vocabulary import build_vocabulary
+from transformer_spec import TransformerConfig, UserError
+from twinformer.translating.translator import Translator
+
+TWINS = [torch_transformer, flax_transformer]
+VOCABULARY = tuple(build_vocabulary("characters", ["abcdefg"], 11, side) for side in ("a", "b"))
+CONFIG = config_of({"source_vocab_size": 11, "target_vocab_size": 11})
+
+
+def weights_of(folder: Path) -> list[dict[str, np.ndarray]]:
+    return [twin.weights(twin.load(folder)) for twin in TWINS]
+
+
+def assert_equal(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("config", [CONFIG, config_of({"tied_embeddings": "target_output"})])
+def test_what_is_saved_is_loaded_by_both(twin, config: TransformerConfig, tmp_path: Path) -> None:
+    twin.save(twin.Transformer(config, seed=3), tmp_path / "new" / "model")
+    assert sorted(p.name for p in (tmp_path / "new").rglob("*")) == [
+        "config.json",
+        "model",
+        "model.safetensors",
+    ]
+    for found, other in zip(weights_of(tmp_path / "new" / "model"), TWINS, strict=True):
+        assert_equal(found, other.weights(other.Transformer(config, seed=3)))
+    assert TransformerConfig.load(tmp_path / "new" / "model" / "config.json") == config
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_with_its_vocabularies_it_translates(twin, tmp_path: Path) -> None:
+    model = twin.Transformer(CONFIG, seed=3)
+    twin.save(model, tmp_path / "one", VOCABULARY)
+    twin.save(model, tmp_path / "two", tmp_path / "one")
+    twin.save(model, tmp_path / "three", tmp_path / "two" / "vocabulary")
+    assert [v.size for v in load_vocabularies(tmp_path / "three" / "vocabulary", CONFIG)] == [
+        11
+    ] * 2
+    found = [Translator(tmp_path / name, backend="torch")(["abc"]) for name in ("one", "three")]
+    assert found[0] == found[1] and len(found[0]) == 1
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_nothing_is_left_of_what_cannot_be_saved(twin, tmp_path: Path) -> None:
+    model = twin.Transformer(CONFIG)
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        twin.save(model, tmp_path / "taken")
+    with pytest.raises(UserError, match="the source vocabulary has 11 tokens, the model 23"):
+        twin.save(twin.Transformer(config_of({})), tmp_path / "other", VOCABULARY)
+    with pytest.raises(UserError, match="cannot read the source vocabulary"):
+        twin.save(model, tmp_path / "other", tmp_path / "taken")
+    with pytest.raises(UserError, match="skeleton"):
+        twin.save(twin.Transformer.skeleton(CONFIG), tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from unittest import mock
 
 import numpy as np
 import torch
-from torch import nn
 
 import torch_transformer
-import torch_transformer.model as torch_model
 from parity.forward.ids import Ids
 from parity.forward.number_formats import as_float64
 from parity.forward.recording import EndsAt, recorded_torch, twin_first_layers, twin_modules
@@ -41,11 +38,7 @@ def run(
 
 @functools.lru_cache(maxsize=4)
 def _skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
-    with contextlib.ExitStack() as stack:
-        for kind in (nn.Linear, nn.LayerNorm):
-            stack.enter_context(mock.patch.object(kind, "reset_parameters", lambda _: None))
-        stack.enter_context(mock.patch.object(torch_model, "initialise", lambda *_: None))
-        return torch_transformer.Transformer(config, dtype=dtype)
+    return torch_transformer.Transformer.skeleton(config, dtype)
 
 
 def model_of(

@@ -93,13 +93,13 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         content = report(task, config, curves) | {"bound": bound(config), "plot": str(plot)}
         print(json_of(content | {"passed": passed, "verdict": verdict}))
     else:
-        print("\n".join([*table(curves), *summary(curves), verdict]), flush=True)
+        print("\n".join([*table(curves), *summary(curves)]), flush=True)
     try:
         draw(curves, bound(config), f"{task.what}\n{verdict.partition(';')[0]}", plot)
     except OSError as error:
         raise UserError(f"{plot} cannot be written: {error}; --plot says where to") from None
     if not options.json:
-        print(f"plot written to {plot}")
+        print(f"plot written to {plot}\n{verdict}")
     return 0 if passed else 1
 
 

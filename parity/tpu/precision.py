@@ -7,6 +7,7 @@ one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,20 +67,20 @@ def faults_of(equation: JaxprEqn) -> Iterator[str]:
         yield f"a call of {name}, which the traced program does not show: it may multiply"
     if name == "reduce_precision":
         yield "numbers are rounded (reduce_precision)"
-    if name in PRODUCTS and is_float(aval(equation.outvars[0]).dtype):
+    if name in PRODUCTS and is_float(shape_of(equation.outvars[0]).dtype):
         if precision_of(equation) != FULL:
             yield f"a product at precision {precision_of(equation)}, not {FULL}"
-    for kind in dict.fromkeys(str(aval(out).dtype) for out in equation.outvars if narrow(out)):
+    for kind in dict.fromkeys(str(shape_of(x).dtype) for x in equation.outvars if narrow(x)):
         yield f"{name} makes numbers of type {kind}"
 
 
-def aval(variable: Any) -> Any:
-    """The abstract array of a variable: shape, size and dtype."""
+def shape_of(variable: Any) -> Any:
+    """Shape and number format of an equation's input or result."""
     return variable.aval
 
 
 def narrow(variable: Any) -> bool:
-    dtype = getattr(aval(variable), "dtype", None)
+    dtype = getattr(variable.aval, "dtype", None)
     return dtype is not None and is_float(dtype) and dtype.itemsize < 4
 
 
@@ -88,7 +89,8 @@ def is_float(dtype: Any) -> bool:
 
 
 def kind_of(equation: JaxprEqn) -> str:
-    kinds = (f"{aval(v).dtype}{list(aval(v).shape)}".replace(" ", "") for v in equation.invars[:2])
+    shapes = map(shape_of, equation.invars[:2])
+    kinds = (f"{one.dtype}{list(one.shape)}".replace(" ", "") for one in shapes)
     return f"{' x '.join(kinds)} {precision_of(equation)}"
 
 
@@ -101,7 +103,5 @@ def precision_of(equation: JaxprEqn) -> str:
 def operations(equation: JaxprEqn) -> int:
     """Multiplications and additions of a product: two for each term of each sum."""
     (contracted, _), _ = equation.params["dimension_numbers"]
-    terms = 1
-    for axis in contracted:
-        terms *= aval(equation.invars[0]).shape[axis]
-    return 2 * terms * aval(equation.outvars[0]).size
+    terms = math.prod(shape_of(equation.invars[0]).shape[axis] for axis in contracted)
+    return 2 * terms * shape_of(equation.outvars[0]).size

@@ -9,6 +9,7 @@ from typing import Any
 from parity.tpu.request import Request
 
 MOST_LINES = 5
+JUDGED = ("passed", "fits", "total")
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,14 @@ class Compiled:
 
     def to_dict(self) -> dict[str, Any]:
         judged = {"passed": self.passed, "fits": self.memory is not None and self.memory.fits}
-        content: dict[str, Any] = asdict(self) | judged
-        if self.memory is not None:
-            content["memory"]["total"] = self.memory.total
-        return content
+        total = {} if self.memory is None else {"total": self.memory.total}
+        return asdict(self) | judged | total
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Compiled:
-        kept: dict[str, Any] = {k: v for k, v in content.items() if k not in ("passed", "fits")}
+        kept: dict[str, Any] = {k: v for k, v in content.items() if k not in JUDGED}
         if kept["memory"] is not None:
-            sizes = {k: v for k, v in kept["memory"].items() if k != "total"}
-            kept["memory"] = Memory(**sizes)
+            kept["memory"] = Memory(**kept["memory"])
         kept["faults"] = tuple(kept["faults"])
         return cls(**kept)
 

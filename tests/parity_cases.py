@@ -1,13 +1,26 @@
-"""Models with every number random, as sides of a comparison."""
+"""Models with every number random, as sides of a comparison and as folders."""
+
+from dataclasses import replace
 
 import numpy as np
 
-from parity.sides import FlaxTwin, Side, TorchTwin, Trace
+from convert.core.tensors import Held
+from convert.formats.safetensors import write_safetensors
+from parity.__main__ import main
+from parity.comparison.comparison import compare
+from parity.comparison.report import Agreement, Report, Row, SideSummary
+from parity.comparison.settings import Settings
+from parity.sides.side import Side, Trace
+from parity.sides.twins import FlaxTwin, TorchTwin
 from transformer_spec import TransformerConfig, initial_weights
 
 TINY = TransformerConfig(
     source_vocab_size=17, target_vocab_size=19, hidden_dim=12, inner_dim=7, num_heads=3,
     num_encoder_layers=1, num_decoder_layers=2, max_length=9, pad_id=1, bos_id=0,
+)  # fmt: skip
+PRE = replace(
+    TINY, norm_position="pre", final_norm=True, embedding_norm=True, encoder_positions="learned",
+    decoder_positions="learned", activation="gelu",
 )  # fmt: skip
 
 
@@ -32,3 +45,39 @@ class Known(Side):
 
     def trace(self, ids, precision: str) -> Trace:
         return self.traces.pop(0)
+
+
+def write(folder, config, weights):
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", Held(weights))
+    config.save(folder / "config.json")
+    return folder
+
+
+def failed(capsys, *arguments) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err
+
+
+def assert_order_does_not_matter(a, b):
+    """Of the formats in which both compute: each finds the models as they were opened."""
+    orders = ("float32", "bfloat16"), ("bfloat16", "float32")
+    reports = [compare(a, b, Settings(order, gradients=False, longest=5)) for order in orders]
+    assert reports[0].budget == reports[1].budget
+    assert reports[0].budget["float32"].a.max_abs < 1e-4
+
+
+MEASURED = Agreement(5e-6, 1e-6, 1e-11, 1e-12, 1.0, 0.99)
+
+
+def report_with(rows: list[Row], **fields) -> Report:
+    """A report of these rows; ``fields`` replace the others."""
+    given = {
+        "a": SideSummary("a", "Marian", "torch", "cpu"),
+        "b": SideSummary("elsewhere/b", "twinformer", "jax", "cpu"),
+        "settings": Settings(seed=7), "batches": (((6, 5), (6, 2)),), "config": {"hidden_dim": 15},
+        "different_settings": {}, "notes": (), "agreement": MEASURED, "budget": {},
+    }  # fmt: skip
+    return Report(rows=tuple(rows), **given | fields)

@@ -7,7 +7,7 @@ import numpy as np
 
 from convert.checkpoints import Checkpoint
 from flax_transformer.step import make_backend as make_jax
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from torch_transformer.step import make_backend as make_torch
 from training_recipe.batching.batches import Batch
 from training_recipe.options.schedule import learning_rate

@@ -7,9 +7,9 @@ import pytest
 from parity_cases import TINY, random_weights, torch_side
 
 from flax_transformer import attention_weights as flax_weights
-from parity.cases import inputs, pairwise_configs
-from parity.inputs import Ids
-from parity.twins import Twins
+from parity.forward.ids import Ids
+from parity.twins.cases import inputs, pairwise_configs
+from parity.twins.pair import Twins
 from torch_transformer import attention_weights as torch_weights
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 from transformer_spec import TransformerConfig, UserError

@@ -7,7 +7,7 @@ from numpy_backend import NumpyBackend
 from small_training import MAKERS, SETTINGS
 from training_cases import SMALL, metrics, run
 
-from parity.cases import config_of, inputs
+from parity.twins.cases import config_of, inputs
 from twinformer.training.evaluation.collapse import collapse_notes, token_spread
 
 place, quick = training_fixtures.place, training_fixtures.quick

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from parity.cases import FIELDS, config_of, pairwise_configs
+from parity.twins.cases import FIELDS, config_of, pairwise_configs
 from transformer_spec import ConfigError, TransformerConfig
 
 

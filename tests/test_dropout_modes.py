@@ -10,8 +10,8 @@ from flax import nnx
 import flax_transformer
 import torch_transformer
 from flax_transformer.decoding import decode as flax_decode
-from parity.cases import config_of
-from parity.twins import Twins
+from parity.twins.cases import config_of
+from parity.twins.pair import Twins
 from torch_transformer.decoding import decode as torch_decode
 from training_recipe.searching.search import Search
 from transformer_spec import TransformerConfig, UserError

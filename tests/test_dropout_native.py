@@ -11,7 +11,7 @@ from small_training import MAKERS, SETTINGS, batch
 
 import flax_transformer.dropout as flax_side
 import torch_transformer.dropout as torch_side
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import UserError
 from twinformer.training.states import read_state, save_state

@@ -8,8 +8,8 @@ from flax import nnx
 
 import flax_transformer
 import torch_transformer
-from parity.cases import config_of, pairwise_configs
-from parity.twins import Twins, loss_and_gradients
+from parity.twins.cases import config_of, pairwise_configs
+from parity.twins.pair import Twins, loss_and_gradients
 from torch_transformer import model as torch_model
 from torch_transformer.decoding_state import next_logits as torch_next
 from torch_transformer.decoding_state import start as torch_start

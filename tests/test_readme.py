@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parity.__main__ import COMMANDS
-from parity.cases import pairwise_configs
+from parity.twins.cases import pairwise_configs
 from training_recipe.options.request import recipe_file
 
 ROOT = Path(__file__).parent.parent

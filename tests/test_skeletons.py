@@ -14,7 +14,7 @@ import torch_transformer
 import transformer_spec.inventory as inventory
 from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from transformer_spec import TransformerConfig, UserError, initial_weights, to_flax
 
 CONFIGS = [

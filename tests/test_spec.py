@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.cases import config_of, pairwise_configs
+from parity.twins.cases import config_of, pairwise_configs
 from transformer_spec import (
     UserError,
     canonical_name,

@@ -14,7 +14,7 @@ import torch_transformer
 import torch_transformer.decoding as torch_decoding
 import torch_transformer.model as torch_model
 import torch_transformer.step as torch_training
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from training_recipe.searching.search import Search
 from transformer_spec import UserError
 

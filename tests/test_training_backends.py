@@ -8,7 +8,7 @@ import pytest
 import small_training
 from small_training import MAKERS
 
-from parity.cases import config_of, inputs
+from parity.twins.cases import config_of, inputs
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import flax_transformer.loss as flax_loss
 import torch_transformer.loss as torch_loss
 from flax_transformer.precision import factors as flax_factors
-from parity.cases import config_of
+from parity.twins.cases import config_of
 from torch_transformer.precision import factors as torch_factors
 from torch_transformer.precision import products_in
 from training_recipe.options.settings import TrainingSettings

@@ -22,7 +22,7 @@ from ctranslate2_cases import (  # noqa: E402
     write_folder,
 )
 
-from parity.cases import pairwise_configs  # noqa: E402
+from parity.twins.cases import pairwise_configs  # noqa: E402
 from torch_transformer import Transformer  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
 from training_recipe.searching.search import Hypothesis, Search  # noqa: E402

@@ -29,7 +29,7 @@ from convert.conversion.target import FOREIGN
 from convert.core.tensors import Held
 from convert.formats.msgpack import write_msgpack
 from convert.formats.safetensors import open_safetensors, write_safetensors
-from parity.cases import FIELDS
+from parity.twins.cases import FIELDS
 from transformer_spec import TransformerConfig, UserError
 
 pytestmark = [

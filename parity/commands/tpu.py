@@ -1,0 +1,113 @@
+"""``python -m parity tpu``: the JAX programs, compiled for TPU chips that are not there."""
+
+import argparse
+import contextlib
+from pathlib import Path
+
+from parity.comparison.report import json_of
+from parity.tpu.report import Compiled, text_of, verdict
+from parity.tpu.request import (
+    BASE_LENGTH,
+    BASE_VOCABULARY,
+    CHIPS,
+    PROGRAMS,
+    Request,
+    check_compiler,
+    compile_apart,
+    config_of,
+)
+from training_recipe.options.parser import Parser
+from transformer_spec.errors import exit_status
+
+EXAMPLES = """\
+examples:
+  python -m parity tpu                         the base size, two to five minutes on two cores
+  python -m parity tpu runs/NAME --batch 32    the model of a run or of a converted folder
+  python -m parity tpu --precision bfloat16    a fast mode; the check of precision must fail
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile and report; 0 where every program fits and multiplies in full float32, 1 where one
+    does not, 2 for a user's mistake.
+    """
+    return exit_status(
+        lambda: run(parser().parse_args(arguments)), "stopped before every program was compiled"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="python -m parity tpu",
+        description="Compile forward pass, training step and decoding loop of the Flax twin for "
+        "TPU v5e chips, without a TPU; print cost, memory and the precision of every product.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument(
+        "source", nargs="?", type=Path, metavar="SOURCE",
+        help="a run, a converted folder or a config.json, of which only the config is used; "
+        f"without it: the base size, {BASE_VOCABULARY:,} words",
+    )  # fmt: skip
+    made.add_argument("--batch", type=int, default=64, help="rows of a batch (default: 64)")
+    made.add_argument(
+        "--length", type=int, default=None, metavar="TOKENS",
+        help=f"tokens of a row (default: {BASE_LENGTH}, or the model's longest)",
+    )  # fmt: skip
+    made.add_argument("--beam", type=int, default=1, help="outputs kept in decoding (default: 1)")
+    made.add_argument(
+        "--chips", type=int, nargs="+", choices=CHIPS, default=list(CHIPS),
+        help="sizes of the slice, over which the batch is divided (default: 1 4)",
+    )  # fmt: skip
+    made.add_argument(
+        "--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS),
+        help="what to compile (default: everything)",
+    )  # fmt: skip
+    made.add_argument(
+        "--precision", choices=("highest", "high", "bfloat16"),
+        help="of float32 products: six, three or one bfloat16 pass (default: what "
+        "JAX_DEFAULT_MATMUL_PRECISION says, else highest); only highest passes",
+    )  # fmt: skip
+    made.add_argument(
+        "--effort", choices=("low", "full"), default="low",
+        help="low: compile without the search for the fastest form of each product, twenty times "
+        "as fast; full: as for a real TPU (default: low)",
+    )  # fmt: skip
+    made.add_argument("--json", action="store_true", help="print everything as JSON")
+    return made
+
+
+def run(options: argparse.Namespace) -> int:
+    check_compiler()
+    request = request_of(options)
+    rows = []
+    with contextlib.closing(compile_apart(request)) as compiled:
+        for content in compiled:
+            rows.append(Compiled.from_dict(content))
+            if not options.json:
+                print("\n".join(text_of(rows[-1])), flush=True)
+    passed = all(row.passed for row in rows)
+    if options.json:
+        found = {"rows": [row.to_dict() for row in rows], "passed": passed}
+        print(json_of({"format_version": 2, **request.to_dict(), **found}))
+    else:
+        print(verdict(rows, request))
+    return 0 if passed else 1
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """What is asked of the compiler; every fault of the sizes in one UserError."""
+    config = config_of(options.source)
+    request = Request(
+        config,
+        min(BASE_LENGTH, config.max_length) if options.length is None else options.length,
+        options.batch,
+        options.beam,
+        tuple(options.chips),
+        tuple(options.programs),
+        options.effort,
+        options.precision,
+    )
+    request.check()
+    return request

@@ -1,0 +1,1 @@
+"""The comparison of two models, its report, and why they differ."""

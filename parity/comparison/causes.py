@@ -1,0 +1,140 @@
+"""Why two models differ: the slip that explains the first sub-step that departs, or the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+
+import numpy as np
+
+from parity.comparison.report import NO_SLIP, Cause
+from parity.forward.ids import Ids
+from parity.forward.measures import STEP_BOUND, allowed, largest, largest_difference
+from parity.forward.substeps import LOGITS, over_source
+from parity.mutations.running import run
+from parity.mutations.subjects import Subject
+from parity.mutations.table import MUTATIONS
+from parity.sides.side import Side, Trace
+
+# Weights of another number format differ by no more than this share of their largest number.
+ROUNDED = 2.0**-7
+
+
+def explain(
+    sides: tuple[Side, Side],
+    truths: tuple[Trace, Trace],
+    ids: Ids,
+    first: str,
+    progress: Callable[[str], object] = lambda _: None,
+) -> list[Cause]:
+    """Every known slip that accounts for the whole difference, the best first.
+
+    ``truths`` are the float64 traces of ``ids``, ``first`` the first sub-step that departs. A slip
+    that loses numbers cannot be undone in B, so that each is planted in A as well. A side without
+    weights is only compared with.
+    """
+    causes, seen = [], set(truths[0]) & set(truths[1])
+    for side, truth, planted in ((sides[1], truths[0], False), (sides[0], truths[1], True)):
+        if not side.weights:
+            continue
+        for name, what, subject in candidates(subject_of(side), first, seen):
+            progress(f"explaining: {name}")
+            left = difference(subject, truth, ids, first)
+            if math.isfinite(left):
+                causes.append(Cause(name, in_words(name, what, planted), left))
+    best = sorted(causes, key=lambda cause: cause.difference_left)
+    return list({cause.in_words: cause for cause in reversed(best)}.values())[::-1]
+
+
+def in_words(name: str, what: str, planted: bool) -> str:
+    """``LayerNorm epsilon: A 1e-05, B 1e-06`` where there are two values of one knob.
+
+    ``planted`` in A, or else undone in B.
+    """
+    new, two_values, old = what.partition(" for ")
+    if not two_values:
+        return f"{name}: {what} ({'in B' if planted else 'undone in B'})"
+    one, other = (old, new) if planted else (new, old)
+    return f"{name}: A {one}, B {other}"
+
+
+def subject_of(side: Side) -> Subject:
+    weights = {n: x.astype(np.float64) for n, x in (side.weights or {}).items()}
+    return Subject(side.config, weights)
+
+
+def candidates(
+    wrong: Subject, first: str, seen: Collection[str]
+) -> Iterator[tuple[str, str, Subject]]:
+    """Every variant of every mutation that could change the first sub-step that departs.
+
+    ``seen`` are the sub-steps that both sides show: where these are the logits alone, a slip in any
+    weight could.
+    """
+    anywhere = set(seen) == {LOGITS}
+    for mutation in MUTATIONS:
+        for what, subject in mutation.variants(wrong):
+            if anywhere or may_explain(wrong, subject, first):
+                yield mutation.name, what, subject
+
+
+def may_explain(wrong: Subject, subject: Subject, first: str) -> bool:
+    """Changed weights alone explain nothing unless some of them are used near there."""
+    if subject.config != wrong.config or subject.patches != wrong.patches:
+        return True
+    changed = [n for n, x in subject.weights.items() if x is not wrong.weights.get(n)]
+    return any(place_of(name) == place_of(first) for name in changed)
+
+
+def place_of(name: str) -> str:
+    """The layer of a weight or sub-step; tables and what is made of them count as one place."""
+    parts = name.removesuffix(" input").split(".")
+    if parts[1] in ("enc_layers", "dec_layers"):
+        return ".".join(parts[:3])
+    return "output" if name.startswith((LOGITS, "decoder.final")) else "embeddings"
+
+
+def difference(subject: Subject, truth: Trace, ids: Ids, first: str) -> float:
+    """Largest difference of the logits; infinite where they or ``first`` still are not the same."""
+    left = math.inf
+    for step in dict.fromkeys((first, LOGITS)):
+        found, right = run(subject, ids, until=step).get(step), truth[step]
+        if found is None or found.shape != right.shape:
+            return math.inf
+        mask = ids.real(subject.config)[0 if over_source(step) else 1]
+        left = largest_difference(found, right, mask)
+        if not left <= allowed(STEP_BOUND, largest(right[mask])):
+            return math.inf
+    return left
+
+
+def other_weights(a: Side, b: Side) -> bool:
+    """Whether every tensor differs by more than rounding: each slip leaves some as they are."""
+    pairs = shared_tensors(a, b)
+    return bool(pairs) and all(
+        one.shape != other.shape or largest(one - other) > ROUNDED * largest(one)
+        for one, other in pairs.values()
+    )
+
+
+def tensors_apart(a: Side, b: Side) -> str | None:
+    """How many tensors differ, and which first; None where a side shows none."""
+    pairs = shared_tensors(a, b)
+    apart = [name for name, (one, other) in pairs.items() if not np.array_equal(one, other)]
+    if not pairs:
+        return None
+    if len(apart) == len(pairs):
+        return f"all {len(pairs)} tensors differ: these are other weights"
+    if not apart:
+        return f"all {len(pairs)} tensors are equal, and {NO_SLIP}"
+    names = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
+    return (
+        f"{len(apart)} of {len(pairs)} tensors differ ({names}); no single known slip explains it"
+    )
+
+
+def shared_tensors(a: Side, b: Side) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The weights of both sides in float64, by the names that both have."""
+    one, other = a.weights or {}, b.weights or {}
+    wide = np.float64
+    return {n: (one[n].astype(wide), other[n].astype(wide)) for n in one if n in other}

@@ -1,0 +1,152 @@
+"""The comparison of two models: every sub-step, the loss and every gradient, in every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from parity.comparison.causes import explain, other_weights, tensors_apart
+from parity.comparison.finite import check_traces, check_weights
+from parity.comparison.memory import Plan, limit_of, needs, plan
+from parity.comparison.report import Cause, Departure, Report, Row, SideSummary
+from parity.comparison.rounding import agreement_of, not_computed, rounding, with_errors
+from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
+from parity.comparison.settings import Settings
+from parity.forward.ids import Ids, generated, read_ids
+from parity.forward.measures import largest_difference, mask_of
+from parity.frameworks import check_devices, exact_numbers
+from parity.sides.opening import check_comparable, different_settings, open_sides
+from parity.sides.side import Side
+from parity.sides.texts import read_texts
+from transformer_spec import Faults
+
+Said = Callable[[str], object]
+
+
+def compare(a: str, b: str, settings: Settings | None = None, say: Said = lambda _: None) -> Report:
+    """Whether A and B, each what ``python -m parity`` takes, are the same function.
+
+    ``say`` is told what is being done. What cannot be compared is a UserError. JAX computes with
+    64-bit numbers from here on.
+    """
+    settings = settings or Settings()
+    faults = Faults()
+    settings.find_faults(faults)
+    faults.raise_if_any("cannot compare")
+    exact_numbers()
+    say("reading")
+    sides = open_sides(a, b, settings.frameworks)
+    for side, device in zip(sides, settings.devices, strict=True):
+        side.device = device
+    check_devices((label, s.framework, s.device) for label, s in zip("AB", sides, strict=True))
+    return compare_sides(*sides, settings, say)
+
+
+def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: None) -> Report:
+    """The report on two open sides."""
+    check_comparable(a, b)
+    batches = ids_for(a, b, settings)
+    how = prepared(a, b, batches, settings)
+    check_weights(a, b)
+    say("float64")
+    truths = [(a.trace(ids, "float64"), b.trace(ids, "float64")) for ids in batches]
+    check_traces(truths, batches, a.config)
+    rows, notes, budget = step_rows(a, truths, batches), [*how.notes, *unseen(a, b, truths)], {}
+    if how.gradients:
+        say("gradients")
+        for held, found in zip((rows, notes), gradient_rows(a, b, batches), strict=True):
+            held += found
+    for name in settings.precisions:
+        say(name)
+        runs = a.trace(batches[0], name), b.trace(batches[0], name)
+        notes += not_computed(name, a, b, runs)
+        rows = with_errors(rows, name, runs, truths[0], batches[0], a.config)
+        found = rounding(name, runs, truths[0], batches[0], a.config)
+        budget |= {} if found is None else {name: found}
+    report = Report(
+        a=described(a),
+        b=described(b),
+        settings=replace(settings, gradients=how.gradients),
+        batches=tuple(tuple(part.shape for part in ids) for ids in batches),
+        config=b.config.to_dict(),
+        different_settings=different_settings(a.config, b.config),
+        notes=tuple(notes),
+        agreement=agreement_of(truths, batches, a.config),
+        rows=tuple(rows),
+        budget=budget,
+    )
+    if report.same:
+        return report
+    wanted = settings.explain and not how.streamed
+    return with_causes(report, (a, b), truths, batches, say if wanted else None)
+
+
+def prepared(a: Side, b: Side, batches: list[Ids], settings: Settings) -> Plan:
+    """How to compare within the memory there is; the weights are read where they all fit."""
+    can_stream = a.can_stream and b.can_stream
+    how = plan(needs(a, b, batches), limit_of(settings.max_ram), settings.gradients, can_stream)
+    for side in (a, b):
+        side.streamed = how.streamed
+        if not how.streamed:
+            side.read_all()
+    return how
+
+
+def with_causes(
+    report: Report, sides: tuple[Side, Side], truths: Traces, batches: list[Ids], say: Said | None
+) -> Report:
+    """The report of two models that differ with where that begins.
+
+    With ``say``, which is told what is being tried, with what explains it as well.
+    """
+    failed = (row.part for row in report.rows if not row.passed)
+    step = next((part for part in failed if part in truths[0][0]), None)
+    if step is None:
+        return replace(report, causes=gradient_causes(*sides, report.rows))
+    first = departure(step, truths, batches, sides[0])
+    if say is None:
+        return replace(report, first=first)
+    causes, tensors = (), tensors_apart(*sides)
+    if not other_weights(*sides):
+        causes = tuple(explain(sides, truths[first.batch], batches[first.batch], step, say))
+    return replace(report, first=first, causes=causes, weights=None if causes else tensors)
+
+
+def departure(step: str, truths: Traces, batches: list[Ids], side: Side) -> Departure:
+    """Where a sub-step differs most, in the batch in which it does."""
+    masks = [mask_of(step, ids, side.config) for ids in batches]
+    sizes = [
+        largest_difference(one[step], other[step], mask)
+        for (one, other), mask in zip(truths, masks, strict=True)
+    ]
+    k = int(np.argmax(np.nan_to_num(sizes, nan=np.inf)))
+    one, other = (truth[step] for truth in truths[k])
+    apart = np.abs(one - other) * masks[k][..., None]
+    at = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)
+    place = tuple(int(i) for i in at)
+    return Departure(step, k, place, float(one[at]), float(other[at]), sizes[k])
+
+
+def gradient_causes(a: Side, b: Side, rows: tuple[Row, ...]) -> tuple[Cause, ...] | None:
+    """What makes equal models learn differently: the same numbers tied in one of them alone."""
+    ties = a.config.tied_embeddings, b.config.tied_embeddings
+    if ties[0] == ties[1] or all(row.passed for row in rows):
+        return None
+    return (Cause("tie", f"tied embeddings: A {ties[0]!r}, B {ties[1]!r}"),)
+
+
+def described(side: Side) -> SideSummary:
+    return SideSummary(side.given, side.what, side.framework, side.device)
+
+
+def ids_for(a: Side, b: Side, settings: Settings) -> list[Ids]:
+    """The user's ids or texts, or generated ids, that both models can take."""
+    shorter = min((a.config, b.config), key=lambda config: config.max_length)
+    if settings.ids is not None:
+        return read_ids(Path(settings.ids), shorter)
+    if settings.text is not None:
+        return read_texts(Path(settings.text), (a.given, b.given), shorter)
+    return generated(shorter, settings.longest, settings.seed)

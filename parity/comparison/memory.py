@@ -1,0 +1,155 @@
+"""How much memory a comparison takes, estimated from shapes before anything is read or computed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parity.forward.substeps import LOGITS, substeps
+from transformer_spec import TransformerConfig, UserError, weight_shapes
+
+if TYPE_CHECKING:
+    from parity.forward.ids import Ids
+    from parity.sides.side import Side
+
+WIDE = 8
+# What both frameworks take before they compute anything, measured: compilers, pools, caches.
+FRAMEWORKS = 300 * 2**20
+UNKNOWN = 8 * 2**30
+# Folder, limit, use and cached files of a control group, of version 2 and 1.
+CONTAINERS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "sys/fs/cgroup/memory",
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ),
+)
+# Of the available memory, what a comparison takes unless --max-ram says more or less.
+SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes: with both models whole and gradients, without gradients, module by module."""
+
+    with_gradients: int
+    whole: int
+    streamed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to compare within the memory there is; ``notes`` say what is left out and why."""
+
+    gradients: bool
+    streamed: bool
+    notes: tuple[str, ...]
+
+
+def needs(a: Side, b: Side, batches: Iterable[Ids]) -> Needs:
+    """The estimate: what the process has now, float64 weights and their copies, sub-steps."""
+    config, batches = a.config, list(batches)
+    shapes = [math.prod(shape) for shape in weight_shapes(config).values()]
+    weights, largest = WIDE * sum(shapes), WIDE * max(shapes)
+    first, every = traced(config, batches[:1]), traced(config, batches)
+    base = resident() + FRAMEWORKS + a.held_bytes() + b.held_bytes() + measuring(config, batches)
+    stored = a.stored_bytes() + b.stored_bytes()
+    whole = base + stored + 4 * weights + 2 * every + 2 * first
+    return Needs(
+        with_gradients=whole + 3 * weights + 2 * first,
+        whole=whole,
+        streamed=base + 4 * largest + largest_step(config, batches),
+    )
+
+
+def traced(config: TransformerConfig, batches: Iterable[Ids]) -> int:
+    """Bytes of every sub-step of one side in float64."""
+    return sum(
+        WIDE * ids.source.size * width_of(step, config)
+        if step.startswith("encoder.")
+        else WIDE * max(ids.source.size, ids.target.size) * width_of(step, config)
+        for ids in batches
+        for step in substeps(config)
+    )
+
+
+def measuring(config: TransformerConfig, batches: Iterable[Ids]) -> int:
+    """Bytes of logits while they are compared: both sides', their logarithms, order, distance."""
+    return 12 * WIDE * config.target_vocab_size * max(ids.target.size for ids in batches)
+
+
+def largest_step(config: TransformerConfig, batches: Iterable[Ids]) -> int:
+    """Bytes of the memory's keys and values of all layers, and of four times the widest step."""
+    rows = max(max(ids.source.size, ids.target.size) for ids in batches)
+    widest = max(width_of(step, config) for step in substeps(config))
+    return WIDE * rows * (2 * config.num_decoder_layers * config.hidden_dim + 4 * widest)
+
+
+def width_of(step: str, config: TransformerConfig) -> int:
+    if step == LOGITS:
+        return config.target_vocab_size
+    inner = step.endswith((".fc1", ".fc2 input"))
+    return config.inner_dim if inner else config.hidden_dim
+
+
+def plan(found: Needs, limit: int, wanted: bool, can_stream: bool) -> Plan:
+    """The most that fits into ``limit`` bytes; UserError where nothing does."""
+    if found.with_gradients <= limit or (found.whole <= limit and not wanted):
+        return Plan(wanted, False, ())
+    needed = found.with_gradients if wanted else found.whole
+    why = f"needs about {shown(needed)} of memory, and {shown(limit)} are allowed"
+    if found.whole <= limit:
+        return Plan(False, False, (f"gradients are not compared: that {why} (--max-ram)",))
+    if can_stream and found.streamed <= limit:
+        notes = f"with both models in memory this {why} (--max-ram): module by module"
+        return Plan(False, True, (notes, "gradients and causes need whole models: not looked for"))
+    smaller = f", {shown(found.streamed)} module by module" if can_stream else ""
+    raise UserError(
+        f"not enough memory: a comparison in float64 needs about {shown(found.whole)}{smaller}, "
+        f"and {shown(limit)} are allowed; give more with --max-ram, or compare shorter texts"
+    )
+
+
+def limit_of(wanted: int | None) -> int:
+    """Bytes that the process may have in all: as asked for, or most of what is free."""
+    return wanted if wanted is not None else resident() + int(SHARE * available())
+
+
+def available(system: Path = Path("/")) -> int:
+    """Bytes that the system could still give, by its own account, and its container's limit.
+
+    Where no system says anything, as on Windows, it is ``UNKNOWN``. ``system`` is its root folder.
+    """
+    found = [free_in_container(system / place, *names) for place, *names in CONTAINERS]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (system / "proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(min(1024 * int(line.split()[1]), *found))
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no sysconf on Windows
+        return int(min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *found))
+    return int(min(UNKNOWN, *found))
+
+
+def free_in_container(folder: Path, limit: str, used: str, cache: str) -> float:
+    """Bytes left to a control group, what it caches of files counted as free; else infinite."""
+    with contextlib.suppress(OSError, ValueError):
+        most = int((folder / limit).read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, most - int((folder / used).read_text()) + int(stat.get(cache, 0)))
+    return math.inf
+
+
+def resident() -> int:
+    """Bytes that this process has in memory now; 0 where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+    return 0
+
+
+def shown(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

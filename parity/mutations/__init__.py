@@ -1,0 +1,1 @@
+"""The known slips of conversions and re-implementations, planted one by one."""

@@ -1,0 +1,106 @@
+"""What every planted bug does to the logits of a model, and which published checks would see it.
+
+The model is of base size with random numbers, biases and norms too. Published checks compare in
+float32: those of MaxText (its documented command allows a largest KL divergence of 0.015) and of
+transformers 4 (4e-2 on logits from Flax to PyTorch, 1e-4 from PyTorch to Flax).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.forward.ids import generated
+from parity.forward.measures import STEP_BOUND, divergence
+from parity.forward.substeps import LOGITS
+from parity.frameworks import exact_numbers
+from parity.mutations.running import run
+from parity.mutations.subjects import Subject
+from parity.mutations.table import MUTATIONS
+from transformer_spec import TransformerConfig, initial_weights
+
+PUBLISHED = {
+    "MaxText, KL 0.015": ("kl", 0.015),
+    "transformers, 4e-2": ("float32", 4e-2),
+    "transformers, 1e-4": ("float32", 1e-4),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A pre-norm model in which every planted bug has something to spoil."""
+
+    layers: int = 6
+    width: int = 512
+    vocabulary: int = 8000
+
+    def config(self) -> TransformerConfig:
+        V, D = self.vocabulary, self.width
+        return TransformerConfig(
+            V, V, D, 4 * D, max(2, D // 64), self.layers, self.layers, 64,
+            norm_position="pre", activation="gelu", pad_id=1, bos_id=0, embedding_norm=True,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planted:
+    """How far a bug moves the logits in each number format, and their divergence in nats."""
+
+    bug: str
+    planted: str
+    float64: float
+    float32: float
+    kl: float
+
+    @property
+    def seen(self) -> bool:
+        return self.float64 > STEP_BOUND
+
+
+def plant(size: Size) -> Iterator[Planted]:
+    """The first variant of every mutation, planted in the same model."""
+    exact_numbers()
+    config = size.config()
+    right, ids = random_subject(config), generated(config)[0]
+    mask = ids.real(config)[1]
+    truth = {wide: run(right, ids, dtype=wide)[LOGITS][mask] for wide in ("float64", "float32")}
+    for mutation in MUTATIONS:
+        for what, subject in list(mutation.variants(right))[:1]:
+            found = {wide: run(subject, ids, dtype=wide)[LOGITS][mask] for wide in truth}
+            wide, narrow = (float(np.abs(found[name] - truth[name]).max()) for name in truth)
+            kl = float(divergence(truth["float32"], found["float32"]).max())
+            yield Planted(mutation.name, what, wide, narrow, kl)
+
+
+def random_subject(config: TransformerConfig) -> Subject:
+    """A model with no number at zero or one, where a bug could hide."""
+    draw = np.random.default_rng(1)
+    first = initial_weights(config, 0, np.float64)
+    weights = {name: a + draw.normal(0, 0.02, a.shape) for name, a in first.items()}
+    return Subject(config, weights)
+
+
+def markdown(rows: Sequence[Planted]) -> list[str]:
+    """A table; "passes" where a published check would let the bug through."""
+    lines = [
+        f"| planted bug | float64 | float32 | KL | {' | '.join(PUBLISHED)} |",
+        "|---|---|---|---|" + "---|" * len(PUBLISHED),
+    ]
+    for row in rows:
+        by = [getattr(row, k) <= bound for k, bound in PUBLISHED.values()]
+        passes = " | ".join("passes" if passed else "caught" for passed in by)
+        numbers = f"{row.float64:.1e} | {row.float32:.1e} | {row.kl:.1e}"
+        lines.append(f"| {row.bug}: {row.planted} | {numbers} | {passes} |")
+    counts = [sum(getattr(row, k) <= bound for row in rows) for k, bound in PUBLISHED.values()]
+    through = " | ".join(f"{count} of {len(rows)} pass" for count in counts)
+    return [*lines, f"| all | | | | {through} |"]
+
+
+def verdict(rows: Sequence[Planted]) -> str:
+    missed = [row.bug for row in rows if not row.seen]
+    if missed:
+        return f"FAIL: {len(missed)} of {len(rows)} bugs are not seen: {', '.join(missed)}"
+    least = min(row.float64 for row in rows)
+    return f"PASS: all {len(rows)} bugs are seen in float64, the least by {least:.1e}"

@@ -1,0 +1,101 @@
+"""Planted bugs in what the model is made of: ties, norms, positions, number formats."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+
+from parity.mutations.subjects import Subject, Variants, with_fields, with_weights
+
+
+def tie_broken(subject: Subject) -> Variants:
+    """An output projection of its own where it should be the target's table, or stale numbers."""
+    output, table = "decoder.finalFc.weight", "decoder.embedding.weight"
+    if (
+        output in subject.weights
+        and subject.weights[output].shape == subject.weights.get(table, np.zeros(0)).shape
+    ):
+        yield (
+            "the target's table as output",
+            with_weights(subject, {output: subject.weights[table]}),
+        )
+    if output not in subject.weights:
+        own = np.random.default_rng(7).normal(0, 0.05, (output_shape(subject)))
+        untied = untied_subject(subject)
+        yield "an output of its own", with_weights(untied, {output: own})
+
+
+def output_shape(subject: Subject) -> tuple[int, int]:
+    return subject.config.target_vocab_size, subject.config.hidden_dim
+
+
+def untied_subject(subject: Subject) -> Subject:
+    """The same function with every table stored for itself."""
+    if subject.config.tied_embeddings == "none":
+        return subject
+    weights = dict(subject.weights)
+    weights.setdefault("decoder.embedding.weight", weights["encoder.embedding.weight"])
+    weights["decoder.finalFc.weight"] = weights["decoder.embedding.weight"]
+    return Subject(replace(subject.config, tied_embeddings="none"), weights, subject.patches)
+
+
+def final_norms(subject: Subject) -> Variants:
+    """The norms after the last layers left out, or there although they should not be."""
+    names = [f"{half}.final_norm" for half in ("encoder", "decoder")]
+    if subject.config.final_norm:
+        kept = {n: a for n, a in subject.weights.items() if ".final_norm." not in n}
+        yield "left out", Subject(replace(subject.config, final_norm=False), kept, subject.patches)
+        return
+    D, plain = subject.config.hidden_dim, {}
+    for name in names:
+        plain |= {f"{name}.weight": np.ones(D), f"{name}.bias": np.zeros(D)}
+    there = replace(subject.config, final_norm=True)
+    yield "added", Subject(there, subject.weights | plain, subject.patches)
+
+
+def embedding_norms(subject: Subject) -> Variants:
+    if subject.config.embedding_norm:
+        kept = {n: a for n, a in subject.weights.items() if ".embedding_norm." not in n}
+        config = replace(subject.config, embedding_norm=False)
+        yield "left out", Subject(config, kept, subject.patches)
+
+
+def rounded(subject: Subject) -> Variants:
+    """Weights that went through a narrower format."""
+    for name, dtype in (("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)):
+        narrow = {n: a.astype(dtype).astype(a.dtype) for n, a in subject.weights.items()}
+        yield f"to {name}", with_weights(subject, narrow)
+
+
+def position_offsets(subject: Subject) -> Variants:
+    """Positions counted from another number; learned tables keep their rows."""
+    config = subject.config
+    learned = "learned" in (config.encoder_positions, config.decoder_positions)
+    for offset in sorted({0, 1, 2, config.pad_id + 1, config.position_offset + 1}):
+        moved = offset - config.position_offset
+        if not moved:
+            continue
+        words = f"{offset} for {config.position_offset}"
+        if not learned:
+            yield words, with_fields(subject, position_offset=offset)
+            continue
+        tables = [n for n in subject.weights if n.endswith("pos_embedding.weight")]
+        rows = {n: np.roll(subject.weights[n], -moved, axis=0) for n in tables}
+        yield words, with_weights(subject, rows)
+
+
+def no_positions(subject: Subject) -> Variants:
+    for half in ("encoder", "decoder"):
+        if getattr(subject.config, f"{half}_positions") == "sinusoidal":
+            yield f"none in the {half}", with_fields(subject, **{f"{half}_positions": "none"})
+        elif getattr(subject.config, f"{half}_positions") == "none":
+            there = with_fields(subject, **{f"{half}_positions": "sinusoidal"})
+            yield f"sinusoidal in the {half}", there
+
+
+def norm_position(subject: Subject) -> Variants:
+    other = "pre" if subject.config.norm_position == "post" else "post"
+    fixed = {"norm_position": other, "final_norm": subject.config.final_norm}
+    yield f"{other} for {subject.config.norm_position}", with_fields(subject, **fixed)

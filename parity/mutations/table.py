@@ -1,0 +1,82 @@
+"""The list of planted bugs: what conversions and re-implementations get wrong.
+
+A mutation turns a correct subject into wrong ones (``variants``), and a wrong one into a correct
+one where the same slip is undone by the same change. ``explain`` tries them all; the tests plant
+them all; docs/parity.md shows what each of them does to the numbers.
+"""
+
+from __future__ import annotations
+
+from parity.mutations.structure import (
+    embedding_norms,
+    final_norms,
+    no_positions,
+    norm_position,
+    position_offsets,
+    rounded,
+    tie_broken,
+)
+from parity.mutations.subjects import Mutation, field_mutation, patch_mutation
+from parity.mutations.weights import (
+    all_not_transposed,
+    exchange,
+    exchanged_attentions,
+    exchanged_norms,
+    exchanged_tables,
+    layer_order,
+    moved_rows,
+    norm_leaves_exchanged,
+    not_transposed,
+    other_head_order,
+    without_bias,
+)
+
+MUTATIONS = (
+    field_mutation("norm_epsilon", "LayerNorm epsilon", 1e-5, 1e-6, 1e-12, 1e-8, 1e-3),
+    field_mutation(
+        "activation", "activation", "gelu_tanh", "gelu", "relu", "gelu_sigmoid", "silu", "identity"
+    ),
+    field_mutation(
+        "attention_scale", "attention scale", lambda c: c.head_dim**-0.5, 1.0,
+        lambda c: c.hidden_dim**-0.5, lambda c: 1 / c.head_dim,
+    ),
+    field_mutation("embedding_scale", "embedding scale", lambda c: c.hidden_dim**0.5, 1.0),
+    field_mutation("sinusoid_layout", "sinusoid layout", "interleaved", "concatenated"),
+    field_mutation("sinusoid_frequency", "sinusoid frequency", "2i/d", "i/(d/2-1)"),
+    field_mutation("positions_skip_padding", "positions over padding", False, True),
+    field_mutation(
+        "pad_id", "padding id", 0, 1, lambda c: c.source_vocab_size - 1, lambda c: c.eos_id
+    ),
+    Mutation("position offset", position_offsets),
+    Mutation("positions", no_positions),
+    Mutation("norm position", norm_position),
+    Mutation("final norm", final_norms),
+    Mutation("embedding norm", embedding_norms),
+    Mutation("tie", tie_broken),
+    exchange("fcQ", "fcK"),
+    exchange("fcK", "fcV"),
+    exchange("fcQ", "fcV"),
+    not_transposed("fcQ"),
+    not_transposed("fcK"),
+    not_transposed("fcV"),
+    not_transposed("fcOut"),
+    Mutation("square matrices not transposed", all_not_transposed),
+    Mutation("head order", other_head_order),
+    without_bias(("fcQ.bias", "fcK.bias", "fcV.bias", "fcOut.bias"), "attention biases missing"),
+    without_bias(("fc1.bias", "fc2.bias"), "feed-forward biases missing"),
+    without_bias(("finalFc.bias",), "output bias missing"),
+    Mutation("LayerNorms exchanged", exchanged_norms),
+    Mutation("LayerNorm weight and bias exchanged", norm_leaves_exchanged),
+    Mutation("self and cross attention exchanged", exchanged_attentions),
+    Mutation("order of layers", layer_order),
+    Mutation("rows of a table", moved_rows),
+    Mutation("source and target embeddings exchanged", exchanged_tables),
+    Mutation("weights rounded", rounded),
+    patch_mutation("mask inverted", "padding mask inverted", "padding seen, tokens not"),
+    patch_mutation("no padding mask", "padding mask missing", "padding is seen"),
+    patch_mutation("no look-ahead mask", "look-ahead mask missing", "later tokens are seen"),
+    patch_mutation("look-ahead one off", "look-ahead mask one off", "the next token is seen"),
+    patch_mutation("unbiased variance", "LayerNorm variance", "divided by D-1"),
+    patch_mutation("residual after norm", "residual", "taken after the norm"),
+    patch_mutation("scale after positions", "place of the scale", "after the positions"),
+)  # fmt: skip

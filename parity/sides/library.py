@@ -1,0 +1,201 @@
+"""PyTorch modules of other code as a side: a class of transformers, or any that convert knows.
+
+A PyTorch module whose weights belong to a family that ``convert`` knows shows its sub-steps and its
+gradients under canonical names: a module is the one whose weight the family's rules rename.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from convert.core.operations import Copy
+from convert.core.pipeline import Converted, check_source
+from convert.core.rules import ASIDE, Rule
+from convert.core.tensors import Held
+from convert.families.base import Family, Source
+from convert.families.registry import recognize
+from parity.forward.ids import Ids
+from parity.forward.number_formats import NUMPY, as_float64, in_format, in_precision
+from parity.forward.recording import recorded_torch
+from parity.forward.substeps import LOGITS
+from parity.sides.functions import check_logits, from_function
+from parity.sides.side import Side, Trace, Weights
+from transformer_spec import Faults, UserError, trained_names, weight_shapes
+
+
+@dataclass
+class TorchModule(Side):
+    """A PyTorch module with a family: ``call(module, source, target, real)`` gives logits."""
+
+    module: nn.Module = field(default_factory=nn.Module)
+    family: Family | None = None
+    settings: dict[str, Any] | None = None
+    call: Callable[..., torch.Tensor] = lambda *_: torch.zeros(())
+
+    def held_bytes(self) -> int:
+        """The module's gradients; the module itself is in memory already."""
+        return sum(array.nbytes for array in (self.weights or {}).values())
+
+    def source(self, arrays: Weights | None = None) -> Source:
+        held = arrays if arrays is not None else state_of(self.module)
+        return Source(Held(held, self.what), self.settings)
+
+    def rules(self) -> list[Rule]:
+        assert self.family is not None
+        return self.family.rules(self.config, self.source())
+
+    def modules(self) -> dict[str, str]:
+        """Path of a module -> canonical name, for every weight that is renamed and nothing else."""
+        names = dict(self.module.named_modules())
+        found = {}
+        for rule in self.rules():
+            if len(rule.sources) == 1 and isinstance(rule.operation, Copy):
+                theirs, _, leaf = rule.sources[0].rpartition(".")
+                ours = rule.targets[0].rpartition(".")[0]
+                if leaf == "weight" and isinstance(names.get(theirs), (nn.Linear, nn.LayerNorm)):
+                    found[theirs] = ours
+        return {path: name for path, name in found.items() if name != LOGITS}
+
+    def first_layers(self, modules: dict[str, str]) -> dict[str, str]:
+        found = {}
+        for path, name in modules.items():
+            if ".enc_layers.0." in name or ".dec_layers.0." in name:
+                inside = name.split("_layers.0.")[1].count(".") + 1
+                found[path.rsplit(".", inside)[0]] = name.partition(".")[0]
+        return found
+
+    def trace(self, ids: Ids, precision: str) -> Trace:
+        if precision not in NUMPY:
+            return {}
+        modules = self.modules()
+        with (
+            torch.no_grad(),
+            in_format(self.module, self.torch_place, precision) as module,
+            in_precision(precision),
+            recorded_torch(module, modules, self.first_layers(modules)) as found,
+        ):
+            found[LOGITS] = self.run(module, ids)
+        return {name: as_float64(x) for name, x in found.items()}
+
+    def run(self, module: nn.Module, ids: Ids) -> torch.Tensor:
+        source_real, target_real = ids.real(self.config)
+        arrays = (*ids, source_real, target_real)
+        tensors = [torch.from_numpy(array).to(self.torch_place) for array in arrays]
+        logits = self.call(module, *tensors)
+        check_logits(logits, ids, self)
+        return logits
+
+    def gradients(self, ids: Ids) -> tuple[float, Weights] | None:
+        given, wanted, _ = ids.for_loss(self.config)
+        with in_format(self.module, self.torch_place, "float64") as module:
+            with in_precision("float64"):
+                logits = self.run(module, Ids(ids.source, given)).flatten(0, 1)
+            labels, pad = torch.from_numpy(wanted).flatten().to(logits.device), self.config.pad_id
+            loss = nn.functional.cross_entropy(logits, labels, ignore_index=pad)
+            loss.backward()
+            return float(loss.detach()), self.canonical_gradients(module)
+
+    def untrained_rows(self) -> dict[str, int]:
+        """``padding_idx`` of PyTorch's Embedding."""
+        rows = [getattr(m, "padding_idx", None) for m in self.module.modules()]
+        if self.config.pad_id not in rows:
+            return {}
+        tables = [name for name in weight_shapes(self.config) if name.endswith("embedding.weight")]
+        return {n: self.config.pad_id for n in tables if "pos_embedding" not in n}
+
+    def canonical_gradients(self, module: nn.Module) -> Weights:
+        """Gradients go to canonical names as the weights do."""
+        held = state_of(module)
+        named = dict(module.named_parameters(remove_duplicate=False))
+        found = {}
+        for name, array in held.items():
+            gradient = named[name].grad if name in named else None
+            found[name] = np.zeros_like(array) if gradient is None else as_float64(gradient)
+        canonical = Converted(Held(found), self.rules())
+        return {n: canonical.read(n) for n in trained_names(self.config) if n in canonical}
+
+
+def state_of(module: nn.Module) -> Weights:
+    """The state of a module as arrays; a number format without NumPy's is read as float32."""
+    arrays = {}
+    for name, tensor in module.state_dict().items():
+        plain = tensor.detach().cpu()
+        plain = plain.float() if plain.dtype == torch.bfloat16 else plain
+        arrays[name] = plain.numpy().copy()
+    return arrays
+
+
+def open_library_side(given: str) -> Side:
+    """``hf:FOLDER`` or ``module:FILE.py:FUNCTION``."""
+    kind, _, rest = given.partition(":")
+    return hugging_face(given, Path(rest)) if kind == "hf" else from_function(given, rest)
+
+
+def hugging_face(given: str, folder: Path) -> TorchModule:
+    """The class of transformers that the folder's config.json names."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} has no config.json; hf: takes a folder of transformers")
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("hf: needs transformers: pip install transformers") from None
+    settings = read_settings(folder / "config.json")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with in_precision("float64"):
+            module = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float64, attn_implementation="eager"
+            )
+    except Exception as error:  # whatever the library meets in damaged settings and weights
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"transformers cannot read {folder}: {reason}") from error
+    what = f"{type(module).__name__} of transformers {transformers.__version__}"
+    return of_module(given, what, module, settings, call_hugging_face)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object of a config.json; anything else is a UserError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}): get it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object but a {type(content).__name__}: get it again")
+    return content
+
+
+def call_hugging_face(module, source, target, source_real, target_real) -> torch.Tensor:
+    return module(
+        input_ids=source,
+        attention_mask=source_real.long(),
+        decoder_input_ids=target,
+        decoder_attention_mask=target_real.long(),
+        use_cache=False,
+    ).logits
+
+
+def of_module(given, what, module, settings, call) -> TorchModule:
+    """A side of a module whose names and settings show its family."""
+    source = Source(Held(state_of(module), what), settings)
+    family = recognize(source)
+    config = family.read_config(source).config if family else None
+    if family is None or config is None:
+        raise UserError(f"{given}: {what} is of no family that convert knows")
+    rules = family.rules(config, source)
+    faults = Faults()
+    check_source(source.tensors, rules, weight_shapes(config), faults)
+    faults.raise_if_any(f"{given}: {what}")
+    canonical = Converted(source.tensors, rules)
+    weights = {n: canonical.read(n) for n in canonical if not n.startswith(ASIDE)}
+    return TorchModule(
+        given, what, "torch", config, weights,
+        module=module, family=family, settings=settings, call=call,
+    )  # fmt: skip

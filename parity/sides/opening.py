@@ -1,0 +1,105 @@
+"""What A and B may be on the command line, and the sides that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from convert.checkpoints.layouts import BESIDE
+from convert.commands.inspection import source_request
+from convert.conversion.source import Import, read_import
+from convert.core.pipeline import Converted
+from parity.sides.given import HUGGING_FACE, MODULE, path_and_flags, words
+from parity.sides.side import Side
+from parity.sides.twins import TWINS
+from transformer_spec import Faults, TransformerConfig, UserError
+
+
+def open_sides(a: str, b: str, frameworks: tuple[str | None, str | None]) -> tuple[Side, Side]:
+    """Both sides, with whatever is wrong with either said at once."""
+    faults, sides = Faults(), []
+    for label, given, framework in (("A", a, frameworks[0]), ("B", b, frameworks[1])):
+        try:
+            sides.append(open_side(given, framework))
+        except UserError as error:
+            faults.add(f"{label}: {error}")
+    faults.raise_if_any("cannot compare")
+    return sides[0], sides[1]
+
+
+def open_side(given: str, framework: str | None = None) -> Side:
+    """A checkpoint as ``convert`` reads it, ``hf:FOLDER`` or ``module:FILE.py:FUNCTION``."""
+    if given.startswith((HUGGING_FACE, MODULE)):
+        from parity.sides.library import open_library_side
+
+        return open_library_side(given)
+    return checkpoint_side(given, framework)
+
+
+def checkpoint_side(given: str, framework: str | None) -> Side:
+    """A run, a folder or a file, with the flags of ``python -m convert inspect`` after it."""
+    path, flags = path_and_flags(given)
+    found = read_import(source_request([path, *words(flags)]))
+    framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
+    what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
+    return TWINS[framework](given, what, framework, found.config, Stored(found))
+
+
+class Stored(Mapping[str, np.ndarray]):
+    """Canonical name -> array of a checkpoint, read from its file whenever it is asked for."""
+
+    def __init__(self, found: Import) -> None:
+        self.canonical = Converted(found.content.tensors, found.rules)
+        self.names = [name for name in self.canonical if not name.startswith(BESIDE)]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.canonical.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.canonical[name].size for name in self.names)
+
+
+def check_comparable(a: Side, b: Side) -> None:
+    """Different shapes or vocabularies are one UserError with every field, before any compute."""
+    faults = Faults()
+    for name in SHAPES:
+        one, other = getattr(a.config, name), getattr(b.config, name)
+        faults.require(one == other, f"{name}: A {one!r}, B {other!r}")
+    faults.raise_if_any("A and B are different models")
+
+
+def different_settings(a: TransformerConfig, b: TransformerConfig) -> dict[str, tuple]:
+    """Fields that change what is computed: field -> (A, B)."""
+    one, other = a.to_dict(), b.to_dict()
+    fields = [name for name in one if name not in (*SHAPES, *HARMLESS)]
+    return {name: (one[name], other[name]) for name in fields if one[name] != other[name]}
+
+
+SHAPES = (
+    "source_vocab_size",
+    "target_vocab_size",
+    "hidden_dim",
+    "inner_dim",
+    "num_encoder_layers",
+    "num_decoder_layers",
+)
+# These matter to training or to the choice of tokens; the same tokens give the same logits.
+HARMLESS = (
+    "max_length",
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "unk_id",
+    "bos_id",
+    "eos_id",
+    "output_bias",
+    "tied_embeddings",
+)

@@ -1,0 +1,1 @@
+"""The same training in both frameworks, step by step."""

@@ -1,0 +1,304 @@
+"""python -m parity A B: what it sees, what it says, what it refuses."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("jax")
+
+from parity_cases import (  # noqa: E402
+    PRE,
+    TINY,
+    assert_order_does_not_matter,
+    failed,
+    flax_side,
+    random_weights,
+    torch_side,
+    write,
+)
+
+from parity.__main__ import main  # noqa: E402
+from parity.comparison.comparison import compare_sides  # noqa: E402
+from parity.comparison.report import Report  # noqa: E402
+from parity.comparison.settings import Settings  # noqa: E402
+from parity.forward.substeps import substeps  # noqa: E402
+from transformer_spec import UserError, trained_names  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("float64")
+EXACT = Settings(precisions=(), longest=7)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "a", TINY, random_weights(TINY))
+
+
+class TestSameFunction:
+    @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
+    def test_twins_show_every_sub_step_and_gradient(self, config):
+        report = compare_sides(torch_side(config), flax_side(config), EXACT)
+        parts = [row.part for row in report.rows]
+        gradients = [f"gradient of {name}" for name in trained_names(config)]
+        assert parts == [*substeps(config), "loss", *gradients]
+        assert report.same and report.verdict == "same function"
+        assert all(0 < row.scale for row in report.rows)
+        assert report.agreement.top1 == 1
+
+    def test_error_budget_of_each_precision(self):
+        settings = Settings(("float32", "bfloat16"), gradients=False, longest=7)
+        report = compare_sides(torch_side(TINY), flax_side(TINY), settings)
+        found = {name: report.budget[name].max_abs for name in settings.precisions}
+        assert 1e-8 < found["float32"] < 1e-5 and 1e-3 < found["bfloat16"] < 1
+        assert 0 < report.budget["float32"].a.max_kl < 1e-10
+        steps = [row for row in report.rows if row.part != "encoder.embed"]
+        assert all(r.errors["float32"] < r.errors["bfloat16"] for r in steps)
+
+    def test_number_formats_of_the_files_do_not_matter(self, tmp_path, capsys):
+        weights = random_weights(TINY)
+        half = {name: array.astype(np.float16) for name, array in weights.items()}
+        wide = {name: array.astype(np.float64) for name, array in half.items()}
+        one, other = (write(tmp_path / n, TINY, w) for n, w in (("half", half), ("wide", wide)))
+        assert main([str(one), str(other), "--precision", "--no-gradients"]) == 0
+        assert "PASS: same function" in capsys.readouterr().out
+
+
+class TestReport:
+    @pytest.mark.parametrize("other", [{}, {"norm_epsilon": 1e-3}, {"activation": "gelu"}])
+    def test_its_json_is_the_report(self, other):
+        settings = Settings(("float32", "one-pass-bfloat16"), longest=5)
+        report = compare_sides(torch_side(TINY), flax_side(replace(TINY, **other)), settings)
+        text = json.dumps(report.to_dict(), allow_nan=False)
+        assert Report.from_dict(json.loads(text)) == report
+        assert report.same is not bool(other)
+
+    def test_a_number_that_is_none(self):
+        report = compare_sides(torch_side(TINY), flax_side(TINY), EXACT)
+        broken = replace(report, rows=(replace(report.rows[0], float64=np.nan), *report.rows[1:]))
+        text = json.dumps(broken.to_dict(), allow_nan=False)
+        again = Report.from_dict(json.loads(text))
+        assert np.isnan(again.rows[0].float64) and not again.same
+
+    @pytest.mark.parametrize(
+        "damage", [lambda c: c.pop("rows"), lambda c: c["rows"][0].update(float64="x")]
+    )
+    def test_a_damaged_one_is_refused(self, damage):
+        content = compare_sides(torch_side(TINY), flax_side(TINY), EXACT).to_dict()
+        damage(content)
+        with pytest.raises(UserError, match="damaged"):
+            Report.from_dict(content)
+
+
+class TestNotTheSame:
+    def test_first_sub_step_numbers_and_cause(self, tmp_path, folder, capsys):
+        other = write(tmp_path / "b", replace(TINY, norm_epsilon=1e-3), random_weights(TINY))
+        assert main([str(folder), str(other), "--precision", "--json"]) == 1
+        report = json.loads(capsys.readouterr().out)
+        first = report["first"]
+        assert first["part"] == "encoder.enc_layers.0.layerNorm1"
+        assert first["difference"] == pytest.approx(abs(first["a"] - first["b"]))
+        assert report["causes"][0]["in_words"] == "LayerNorm epsilon: A 1e-05, B 0.001"
+        assert report["different_settings"] == {"norm_epsilon": [1e-5, 1e-3]}
+
+    def test_in_words(self, tmp_path, folder, capsys):
+        weights = random_weights(TINY)
+        name = "decoder.dec_layers.1.multiheadattention2.fcOut.weight"
+        other = write(tmp_path / "b", TINY, weights | {name: weights[name].T.copy()})
+        assert main([str(folder), str(other), "--precision", "--no-gradients"]) == 1
+        text = capsys.readouterr().out
+        assert "decoder layer 2, multiheadattention2" in text
+        assert "fcOut not transposed: in decoder.dec_layers.1.multiheadattention2" in text
+        assert "FAIL: not the same function" in text
+
+    def test_a_tie_that_only_gradients_show(self, tmp_path, capsys):
+        tied = replace(TINY, tied_embeddings="target_output")
+        weights = random_weights(tied)
+        one = write(tmp_path / "tied", tied, weights)
+        table = {"decoder.finalFc.weight": weights["decoder.embedding.weight"]}
+        other = write(tmp_path / "untied", TINY, weights | table)
+        assert main([str(one), str(other), "--precision"]) == 1
+        text = capsys.readouterr().out
+        assert "tied embeddings: A 'target_output', B 'none'" in text
+        assert "gradient of decoder.embedding.weight is the first to differ" in text
+
+    def test_what_nothing_explains_is_said(self, tmp_path, folder, capsys):
+        weights = random_weights(TINY)
+        name = "encoder.enc_layers.0.ffn.fc1.weight"
+        other = write(tmp_path / "b", TINY, weights | {name: weights[name] + 0.01})
+        assert main([str(folder), str(other), "--precision", "--no-gradients"]) == 1
+        text = capsys.readouterr().out
+        assert f"1 of {len(weights)} tensors differ ({name}); no single known slip" in text
+        assert text.splitlines()[-1].startswith("FAIL: not the same function")
+
+    def test_two_trainings_are_other_weights(self, tmp_path, folder, monkeypatch, capsys):
+        monkeypatch.setattr("parity.comparison.comparison.explain", lambda *_: pytest.fail("tried"))
+        other = write(tmp_path / "b", TINY, random_weights(TINY, 1))
+        assert main([str(folder), str(other), "--precision", "--no-gradients"]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert f"all {len(random_weights(TINY))} tensors differ: these are other weights" in last
+
+    def test_a_fine_tuned_model_is_other_weights(self):
+        weights = random_weights(TINY)
+        near = {name: array + 1e-4 for name, array in weights.items()}
+        report = compare_sides(torch_side(TINY, weights), flax_side(TINY, near), EXACT)
+        assert report.causes == () and "these are other weights" in report.verdict
+
+
+class TestFunctions:
+    def write(self, tmp_path, body: str) -> str:
+        (tmp_path / "mine.py").write_text(body)
+        return f"module:{tmp_path / 'mine.py'}:make"
+
+    def test_a_module_of_the_user_s(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import torch, torch_transformer\n"
+            f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
+            "    return model, model.config\n"
+        ))  # fmt: skip
+        assert main([made, str(folder), "--precision", "float32", "one-pass-bfloat16"]) == 0
+        text = capsys.readouterr().out
+        assert "sub-steps are not compared: of A (a PyTorch module) only the logits" in text
+        assert "loss and gradients are not compared: A (a PyTorch module) gives none" in text
+        left_out = [line for line in text.splitlines() if "one-pass-bfloat16 is left out" in line]
+        assert [line.partition(" for ")[2][:2] for line in left_out] == ["A:", "B:"]
+        assert "float32 is left out" not in text
+
+    def test_what_lies_beside_it_and_what_it_defines(self, tmp_path, folder, capsys):
+        (tmp_path / "beside_mine.py").write_text("import torch_transformer\n")
+        made = self.write(tmp_path, (
+            "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+            "@dataclass\nclass Held:\n    model: object\n"
+            "def make():\n    from beside_mine import torch_transformer\n"
+            f"    held = Held(torch_transformer.load({str(folder)!r}))\n"
+            "    return held.model, held.model.config\n"
+        ))  # fmt: skip
+        before = list(sys.path)
+        assert main([made, str(folder), "--precision"]) == 0
+        assert sys.path == before and "mine" not in sys.modules
+
+    def test_a_slip_where_only_logits_are_seen(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import torch, torch_transformer\n"
+            f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
+            "    inside = model.encoder.enc_layers[0].multiheadattention\n"
+            "    inside.fcQ, inside.fcK = inside.fcK, inside.fcQ\n"
+            "    return model, model.config\n"
+        ))  # fmt: skip
+        assert main([made, str(folder), "--precision", "--length", "5"]) == 1
+        text = capsys.readouterr().out
+        assert "fcQ and fcK exchanged: in encoder.enc_layers.0.multiheadattention" in text
+
+    def test_a_narrow_format_takes_nothing_from_the_next(self, tmp_path, folder):
+        made = self.write(tmp_path, (
+            "import torch_transformer\n"
+            f"def make():\n    model = torch_transformer.load({str(folder)!r})\n"
+            "    return model, model.config\n"
+        ))  # fmt: skip
+        assert_order_does_not_matter(made, str(folder))
+
+    def test_a_function_in_jax(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import flax_transformer\n"
+            f"def make():\n    model = flax_transformer.load({str(folder)!r})\n"
+            "    return (lambda s, t: model(s, t)), model.config.to_dict()\n"
+        ))  # fmt: skip
+        assert main([made, str(folder), "--precision"]) == 0
+        assert "PASS: same function" in capsys.readouterr().out
+
+    def test_a_wrong_shape_is_named(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, (
+            "import numpy as np\n"
+            f"def make():\n    return (lambda s, t: np.zeros((2, 3))), {TINY.to_dict()}\n"
+        ))  # fmt: skip
+        error = failed(capsys, made, folder)
+        assert "returned [2, 3] for source [6, 9]" in error
+        assert "logits should be [6, 6, 19]" in error
+
+    @pytest.mark.parametrize(
+        ("config", "said"),
+        [
+            ("3", "and returned a int as config"),
+            ("{1: 2}", "and returned a dict as config"),
+            ("{'hidden_dim': 4}", "mine.py:make: invalid TransformerConfig: 7 faults"),
+        ],
+    )
+    def test_what_is_no_config(self, tmp_path, folder, capsys, config, said):
+        made = self.write(tmp_path, f"def make():\n    return print, {config}\n")
+        assert said in failed(capsys, made, folder)
+
+    def test_what_is_no_model(self, tmp_path, folder, capsys):
+        made = self.write(tmp_path, "def make():\n    return 3\n")
+        assert "should return (model, config)" in failed(capsys, made, folder)
+        assert "has no function 'none'" in failed(capsys, made.replace("make", "none"), folder)
+
+
+class TestInputs:
+    def test_length_bounds_every_text(self, tmp_path, folder, capsys):
+        flags = ["--json", "--precision", "--no-gradients"]
+        assert main([str(folder), str(folder), *flags, "--length", "5"]) == 0
+        found = json.loads(capsys.readouterr().out)["batches"]
+        assert found == [[[6, 5], [6, 2]], [[1, 5], [1, 4]]]
+
+    @pytest.mark.parametrize("target", ["[0]", "[0, 1, 1]"])
+    def test_targets_without_a_token_that_counts(self, tmp_path, folder, capsys, target):
+        path = tmp_path / "ids.jsonl"
+        path.write_text(f'{{"source": [3, 4], "target": {target}}}\n' * 33)
+        flags = ["--ids", str(path), "--precision"]
+        assert main([str(folder), str(folder), *flags, "--b-framework", "jax"]) == 0
+        assert "not compared: no target has a token after its first" in capsys.readouterr().out
+        with path.open("a") as file:
+            file.write('{"source": [3, 4], "target": [0, 5]}\n')
+        assert main([str(folder), str(folder), *flags, "--json", "--length", "3"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["notes"] == [] and "loss" in [row["part"] for row in report["rows"]]
+
+
+class TestRefusals:
+    def test_both_sides_at_once(self, tmp_path, capsys):
+        error = failed(capsys, tmp_path / "one", "module:nothing.py:make")
+        assert f"A: {tmp_path / 'one'} does not exist" in error
+        assert "B: nothing.py does not exist" in error
+
+    def test_every_differing_size_before_any_compute(self, tmp_path, folder, capsys):
+        config = replace(TINY, inner_dim=8, target_vocab_size=20)
+        other = write(tmp_path / "b", config, random_weights(config))
+        error = failed(capsys, folder, other)
+        assert "target_vocab_size: A 19, B 20" in error and "inner_dim: A 7, B 8" in error
+
+    def test_options_before_anything_is_read(self, tmp_path, capsys):
+        (tmp_path / "net.pt").write_text("")
+        given = ["nothing", tmp_path / "net.pt", "--seed", -1, "--length", 0, "--certificate"]
+        error = failed(capsys, *given, "--plot", tmp_path / "none" / "x.svg")
+        assert "5 faults" in error and "seed -1 is negative" in error
+        assert "length 0 is too short" in error and "x.svg must end in .png" in error
+        assert f"there is no folder {tmp_path / 'none'}" in error
+        assert "net.pt is no folder; a certificate covers the whole folder" in error
+
+    def test_a_checkpoint_for_the_card_that_is_not_there(self, folder, capsys):
+        assert "none does not exist" in failed(capsys, folder, "none", "--card")
+
+    def test_weights_that_are_no_numbers(self, tmp_path, folder, capsys):
+        weights = random_weights(TINY)
+        weights["encoder.enc_layers.0.ffn.fc1.bias"][3] = np.nan
+        weights["decoder.finalFc.weight"][2, :4] = np.inf
+        other = write(tmp_path / "b", TINY, weights)
+        error = failed(capsys, folder, other)
+        assert "B: 1 numbers of encoder.enc_layers.0.ffn.fc1.bias are NaN or infinite" in error
+        assert "B: 4 numbers of decoder.finalFc.weight" in error
+
+    def test_ids_that_do_not_fit(self, tmp_path, folder, capsys):
+        lines = [{"source": [3, 99], "target": [0]}, {"source": [3]}, {"source": [], "target": [1]}]
+        path = tmp_path / "ids.jsonl"
+        path.write_text("\n".join(map(json.dumps, lines)) + "\nnonsense\n")
+        error = failed(capsys, folder, folder, "--ids", path)
+        assert "4 faults" in error and "line 1: source has 99; its vocabulary has 17" in error
+        assert "line 2: 'target'" in error and "line 3: source is no list of ids" in error
+
+    def test_ids_that_do(self, tmp_path, folder, capsys):
+        path = tmp_path / "ids.jsonl"
+        path.write_text('{"source": [3, 4, 5], "target": [0, 2]}\n{"source": [6], "target": [0]}\n')
+        assert main([str(folder), str(folder), "--ids", str(path), "--json", "--precision"]) == 0
+        assert json.loads(capsys.readouterr().out)["batches"] == [[[2, 3], [2, 2]]]

@@ -1,0 +1,167 @@
+"""Models that do not fit into memory in float64: estimated, streamed, or refused."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("jax")
+
+from parity_cases import PRE, TINY, flax_side, random_weights, torch_side, write  # noqa: E402
+
+from parity.comparison.comparison import compare_sides  # noqa: E402
+from parity.comparison.memory import Needs, available, needs, plan, resident  # noqa: E402
+from parity.comparison.settings import Settings  # noqa: E402
+from parity.forward.ids import generated  # noqa: E402
+from parity.forward.measures import largest_difference, mask_of  # noqa: E402
+from parity.forward.substeps import substeps  # noqa: E402
+from transformer_spec import TransformerConfig, UserError, initial_weights  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("float64")
+GIB = 2**30
+SOME = Needs(with_gradients=9 * GIB, whole=6 * GIB, streamed=GIB)
+CONFIGS = {
+    "post": TINY,
+    "pre": PRE,
+    "tied": replace(TINY, source_vocab_size=19, tied_embeddings="all", output_bias="frozen"),
+    "target tied": replace(PRE, tied_embeddings="target_output", output_bias="none"),
+    "no biases": replace(TINY, attention_bias=False, ffn_bias=False),
+}
+
+
+class TestPlan:
+    def test_everything_fits(self):
+        assert plan(SOME, 10 * GIB, True, True) == plan(SOME, 10 * GIB, True, False)
+        found = plan(SOME, 10 * GIB, True, True)
+        assert (found.gradients, found.streamed, found.notes) == (True, False, ())
+
+    def test_gradients_do_not(self):
+        found = plan(SOME, 7 * GIB, True, True)
+        assert (found.gradients, found.streamed) == (False, False)
+        assert "9.0 GiB of memory, and 7.0 GiB are allowed" in found.notes[0]
+        assert plan(SOME, 7 * GIB, False, True).notes == ()
+
+    def test_whole_models_do_not(self):
+        found = plan(SOME, 2 * GIB, True, True)
+        assert (found.gradients, found.streamed) == (False, True)
+        assert "module by module" in found.notes[0]
+
+    def test_without_gradients_the_note_says_what_these_models_need(self):
+        assert "needs about 6.0 GiB" in plan(SOME, 2 * GIB, False, True).notes[0]
+
+    @pytest.mark.parametrize(("limit", "can_stream"), [(GIB // 2, True), (2 * GIB, False)])
+    def test_nothing_does(self, limit, can_stream):
+        with pytest.raises(UserError, match="not enough memory: .* about 6.0 GiB"):
+            plan(SOME, limit, True, can_stream)
+
+
+class TestAvailable:
+    def system(self, tmp_path, folder, **files):
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 2048 kB\n")
+        (tmp_path / folder).mkdir(parents=True)
+        for name, text in files.items():
+            (tmp_path / folder / name.replace("__", ".")).write_text(text)
+        return available(tmp_path)
+
+    def test_a_container_bounds_it(self, tmp_path):
+        stat = "anon 5\ninactive_file 100\n"
+        files = {"memory__max": "1000\n", "memory__current": "700\n", "memory__stat": stat}
+        assert self.system(tmp_path, "sys/fs/cgroup", **files) == 400
+
+    def test_an_older_container_too(self, tmp_path):
+        files = {"memory__limit_in_bytes": "900\n", "memory__usage_in_bytes": "1000\n"}
+        files["memory__stat"] = "total_inactive_file 300\n"
+        assert self.system(tmp_path, "sys/fs/cgroup/memory", **files) == 200
+
+    def test_no_limit(self, tmp_path):
+        files = {"memory__max": "max\n", "memory__current": "700\n", "memory__stat": ""}
+        assert self.system(tmp_path, "sys/fs/cgroup", **files) == 2048 * 1024
+
+    def test_a_system_that_says_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.delattr("os.sysconf")
+        monkeypatch.setattr("pathlib.Path.read_text", lambda _: (_ for _ in ()).throw(OSError()))
+        assert available(tmp_path) == 8 * GIB and resident() == 0
+
+
+CASES = [(name, "float64") for name in CONFIGS] + [("post", "float32"), ("pre", "bfloat16")]
+
+
+@pytest.mark.parametrize("make", [torch_side, flax_side], ids=["torch", "jax"])
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_module_by_module_is_the_same_function(name, precision, make):
+    config = CONFIGS[name]
+    side = make(config)
+    ids = generated(config, 7)[0]
+    whole = side.trace(ids, precision)
+    side.streamed = True
+    streamed = side.trace(ids, precision)
+    assert set(streamed) == set(whole) >= set(substeps(config))
+    unit = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 0.5}[precision]
+    for step in substeps(config):
+        mask = mask_of(step, ids, config)
+        assert largest_difference(streamed[step], whole[step], mask) <= unit
+
+
+def between(sides, monkeypatch) -> int:
+    """A limit that only the module by module comparison keeps to."""
+    monkeypatch.setattr("parity.comparison.memory.resident", lambda: 0)
+    found = needs(*sides, generated(TINY, 7))
+    assert found.streamed < found.whole < found.with_gradients
+    return (found.streamed + found.whole) // 2
+
+
+def test_a_difference_is_found_module_by_module(monkeypatch):
+    weights = random_weights(TINY)
+    name = "decoder.dec_layers.1.ffn.fc1.weight"
+    sides = torch_side(TINY, weights), flax_side(TINY, weights | {name: weights[name] + 1e-6})
+    limit = between(sides, monkeypatch)
+    report = compare_sides(*sides, Settings((), longest=7, max_ram=limit))
+    assert "module by module" in report.notes[0] and not report.same
+    assert report.first.part == "decoder.dec_layers.1.ffn.fc1" and report.causes is None
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model of 16 million weights, which is 125 MB in float64, twice."""
+    config = TransformerConfig(40000, 40000, 128, 256, 4, 1, 1, 64, tied_embeddings="none")
+    weights = initial_weights(config, 0, np.float32)
+    return [write(tmp_path_factory.mktemp(n) / n, config, weights) for n in ("a", "b")]
+
+
+class TestCommand:
+    """In a process of its own."""
+
+    def run(self, folders, *flags) -> tuple[subprocess.CompletedProcess, int]:
+        """The finished command and the largest resident memory of its process in MiB."""
+        # getrusage would also count the process of the tests, from which this one is made.
+        code = (
+            "import sys; from parity.__main__ import main; status = main(sys.argv[1:]); "
+            "lines = open('/proc/self/status').read().splitlines(); "
+            "print(next(x for x in lines if x.startswith('VmHWM')).split()[1], file=sys.stderr); "
+            "sys.exit(status)"
+        )
+        given = [*map(str, folders), "--json", "--length", "8", "--precision", *flags]
+        command = [sys.executable, "-c", code, *given, "--b-framework", "jax"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done, int(done.stderr.split()[-1]) // 1024
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+    def test_it_says_what_it_needs_and_keeps_to_it(self, folders):
+        refused, _ = self.run(folders, "--max-ram", "100MiB")
+        assert refused.returncode == 2 and refused.stdout == ""
+        words = (
+            r"needs about [\d.]+ GiB, ([\d.]+) ([GM])iB module by module, and 100 MiB are allowed"
+        )
+        found = re.search(words, refused.stderr)
+        assert found is not None, refused.stderr
+        most = int(float(found[1]) * {"G": 1024, "M": 1}[found[2]]) + 64
+        done, peak = self.run(folders, "--max-ram", f"{most}MiB")
+        report = json.loads(done.stdout)
+        assert "module by module" in report["notes"][0] and report["same"]
+        assert peak <= most

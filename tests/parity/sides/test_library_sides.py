@@ -1,0 +1,90 @@
+"""hf:FOLDER: the classes of transformers themselves beside what convert makes of their files."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("jax")
+
+from huggingface_cases import TINY, in_float64, random_model  # noqa: E402
+from parity_cases import assert_order_does_not_matter  # noqa: E402
+
+from parity.comparison.comparison import compare  # noqa: E402
+from parity.comparison.settings import Settings  # noqa: E402
+from parity.forward.substeps import substeps  # noqa: E402
+from parity.sides.opening import open_side  # noqa: E402
+from transformer_spec import UserError, trained_names  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("float64")
+OPUS = {"pad_token_id": 28, "decoder_start_token_id": 28, "eos_token_id": 0, "d_model": 12}
+CLASSES = {
+    "marian": (transformers.MarianConfig, transformers.MarianMTModel, OPUS),
+    "bart": (transformers.BartConfig, transformers.BartForConditionalGeneration, {}),
+    "mbart": (transformers.MBartConfig, transformers.MBartForConditionalGeneration, {}),
+    "m2m100": (transformers.M2M100Config, transformers.M2M100ForConditionalGeneration, {}),
+}
+
+
+def saved(kind: str, folder, **changes):
+    config_class, model_class, own = CLASSES[kind]
+    model = random_model(model_class, config_class(**TINY | own | changes))
+    with in_float64():
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_sub_step_and_gradient(kind, tmp_path):
+    folder = saved(kind, tmp_path / kind)
+    report = compare(f"hf:{folder}", str(folder), Settings(precisions=(), longest=6))
+    assert report.same, report.verdict
+    assert CLASSES[kind][1].__name__ in report.a.what
+    config = open_side(str(folder)).config
+    parts = [row.part for row in report.rows]
+    steps = [part for part in parts if part != "loss" and not part.startswith("gradient")]
+    assert steps == substeps(config)
+    gradients = {p.split(" but ")[0].removeprefix("gradient of ") for p in parts if "gradient" in p}
+    assert gradients == set(trained_names(config))
+    table = "gradient of encoder.embedding.weight"
+    assert f"{table} but row {config.pad_id}" in parts
+
+
+@pytest.mark.parametrize("kind", ["marian", "m2m100"])
+def test_a_narrow_format_takes_nothing_from_the_next(kind, tmp_path):
+    folder = saved(kind, tmp_path / kind)
+    assert_order_does_not_matter(f"hf:{folder}", str(folder))
+
+
+def test_a_wrong_setting_beside_the_class_itself(tmp_path):
+    folder, wrong = saved("bart", tmp_path / "bart"), tmp_path / "wrong"
+    saved("bart", wrong)
+    settings = json.loads((wrong / "config.json").read_text())
+    settings["activation_function"] = "gelu_new"
+    (wrong / "config.json").write_text(json.dumps(settings))
+    report = compare(f"hf:{folder}", str(wrong), Settings((), gradients=False, longest=6))
+    assert report.first.part == "encoder.enc_layers.0.ffn.fc2 input"
+    assert report.causes[0].in_words == "activation: A 'gelu', B 'gelu_tanh'"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: text[:-40], "config.json cannot be read as JSON"),
+        (lambda text: f"[{text}]", "config.json holds no JSON object but a list"),
+        (lambda text: text.replace('"d_model": ', '"d_model": "x",  "was": '), "'d_model'"),
+        (lambda text: text.replace("_function", '_function": "none", "was'), "KeyError: 'none'"),
+    ],
+)
+def test_a_damaged_config_is_the_user_s(tmp_path, damage, said):
+    folder = saved("bart", tmp_path / "bart")
+    path = folder / "config.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=said):
+        open_side(f"hf:{folder}")
+
+
+def test_what_is_no_folder_of_the_library(tmp_path):
+    with pytest.raises(UserError, match="has no config.json; hf: takes a folder of transformers"):
+        open_side(f"hf:{tmp_path}")

@@ -1,0 +1,107 @@
+"""python -m parity A B --text: the user's own texts, by the vocabulary that lies beside a model."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("jax")
+
+import translate_cases  # noqa: E402
+from huggingface_cases import random_model  # noqa: E402
+from parity_cases import TINY, failed, random_weights, write  # noqa: E402
+
+from parity.__main__ import main  # noqa: E402
+from parity.sides.opening import open_side  # noqa: E402
+from parity.sides.texts import read_texts  # noqa: E402
+from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.fixture
+def run(tmp_path):
+    return translate_cases.make_run(tmp_path / "run", "torch")
+
+
+def lines(tmp_path, *texts) -> str:
+    path = tmp_path / "texts.tsv"
+    path.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
+    return str(path)
+
+
+def test_a_run_reads_texts_by_its_vocabularies(run, tmp_path, capsys):
+    path = lines(tmp_path, "abcab\tAA BB", "gag\tCC")
+    config = open_side(str(run)).config
+    source, target = load_vocabularies(run / "vocabulary", config)
+    (ids,) = read_texts(tmp_path / "texts.tsv", ("elsewhere", str(run)), config)
+    assert ids.source[0].tolist() == [*source.encode("abcab"), config.eos_id]
+    first = [config.decoder_start_id, *target.encode("AA BB"), config.eos_id]
+    assert ids.target[0].tolist() == first
+    assert ids.target[1].tolist() == [first[0], *target.encode("CC"), config.eos_id, config.pad_id]
+    given = [str(run), str(run), "--text", path, "--precision", "--json"]
+    assert main([*given, "--b-framework", "jax"]) == 0
+    assert json.loads(capsys.readouterr().out)["inputs"]["batches"] == [[[2, 6], [2, 4]]]
+
+
+def test_many_lines_are_several_batches(run, tmp_path):
+    lines(tmp_path, *["abc\tAA"] * 70)
+    config = open_side(str(run)).config
+    batches = read_texts(tmp_path / "texts.tsv", (str(run), ""), config)
+    assert [len(batch.source) for batch in batches] == [32, 32, 6]
+
+
+def test_a_tokenizer_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<pad>": 1, "</s>": 2, "ja": 3, "nein": 4}, unk_token="<pad>")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")
+    folder = tmp_path / "bart"
+    sizes = {"vocab_size": 9, "d_model": 8, "encoder_layers": 1, "decoder_layers": 1}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = transformers.BartConfig(
+        **sizes, **heads, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=16
+    )
+    random_model(transformers.BartForConditionalGeneration, config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    lines(tmp_path, "ja nein\tnein")
+    ours = open_side(str(folder)).config
+    (ids,) = read_texts(tmp_path / "texts.tsv", (f"hf:{folder}", ""), ours)
+    assert ids.source.tolist() == [[3, 4]]
+    assert ids.target.tolist() == [[ours.decoder_start_id, 4]]
+
+
+def test_every_faulty_line_at_once(run, tmp_path, capsys):
+    path = lines(tmp_path, "abc", "abc\tAA", "abcabcabcabcabc\tAA", "\tAA")
+    error = failed(capsys, run, run, "--text", path)
+    assert "3 faults" in error and "line 1: needs a source text, a tab and a target" in error
+    assert "line 3: source has 16 tokens; the model takes 12" in error and "line 4" in error
+
+
+def test_nobody_has_a_vocabulary(tmp_path, capsys):
+    folder = write(tmp_path / "a", TINY, random_weights(TINY))
+    error = failed(capsys, folder, folder, "--text", lines(tmp_path, "a\tb"))
+    assert "neither A nor B has one" in error
+
+
+def test_numbers_that_overflow_are_placed(tmp_path, capsys):
+    weights = random_weights(TINY)
+    name = "encoder.enc_layers.0.ffn.fc1.weight"
+    weights[name] = weights[name] * 1e6
+    folder = write(tmp_path / "a", TINY, weights)
+    assert main([str(folder), str(folder), "--precision", "float16", "--no-gradients"]) == 0
+    text = capsys.readouterr().out
+    assert "NaN or infinite numbers, first in encoder layer 1, ffn.fc1" in text
+    given = [str(folder), str(folder), "--precision", "float16", "--no-gradients", "--json"]
+    assert main(given) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["budget"]["float16"]["max_abs"] == "nan"
+    weights[name] = np.full_like(weights[name], 1e200)
+    weights["encoder.enc_layers.0.ffn.fc2.weight"] *= 1e200
+    other = write(tmp_path / "b", TINY, weights)
+    error = failed(capsys, folder, other)
+    assert "B: NaN or infinite numbers, first in encoder layer 1, ffn.fc2" in error

@@ -10,6 +10,7 @@ from training_cases import SMALL, run, write_words
 from parity.commands.train import main
 from parity.training import steps as training
 from parity.twins.cases import config_of, inputs
+from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import UserError
@@ -101,10 +102,10 @@ def test_averaged_weights_are_compared(monkeypatch) -> None:
 def test_one_side_that_is_not_finite_fails(monkeypatch, side: str) -> None:
     make = getattr(training, f"make_{side}")
 
-    def broken(config, settings, weights):
-        weights = {name: array.copy() for name, array in weights.items()}
+    def broken(config, settings, state):
+        weights = {name: array.copy() for name, array in state.weights.items()}
         weights["decoder.finalFc.weight"][0, 0] = np.nan
-        return make(config, settings, weights)
+        return make(config, settings, Checkpoint(weights))
 
     monkeypatch.setattr(training, f"make_{side}", broken)
     curve = list(training.train_both(CONFIG, SETTINGS, batches, 5))

@@ -1,5 +1,6 @@
 # make train    install and train a pronunciation model (BACKEND=jax or torch)
 # make test     install and run the checks: ruff, pyright, import-linter, vulture, pytest
+# make matrix   the fast half of the tests on the oldest and the newest allowed versions, and with one framework
 # make parity   print the table of differences between the twins
 # make bench    training, translation and start-up beside other libraries, about half an hour
 # make convert-bench   conversion beside cp, 12 GB of disk for a checkpoint of 4 GB
@@ -9,7 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: train test lint parity bench convert-bench
+MATRIX := oldest newest jax torch
+FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer
+
+.PHONY: train test lint matrix parity bench convert-bench
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
@@ -23,6 +27,18 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/vulture
+
+matrix: $(addprefix matrix-,$(MATRIX))
+
+# uv resolves to the lowest versions that pyproject.toml allows, which pip cannot.
+matrix-oldest: INSTALL = --resolution lowest-direct '.[all,test]'
+matrix-newest: INSTALL = --upgrade '.[all,test]'
+matrix-jax matrix-torch: INSTALL = -c constraints.txt '.[$*,train,test]'
+matrix-%: $(VENV)/.dev
+	$(BIN)/pip install -q --disable-pip-version-check uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python build/matrix/$*
+	$(BIN)/uv pip install -q --python build/matrix/$*/bin/python $(INSTALL)
+	build/matrix/$*/bin/python -m pytest -q -n $(JOBS) -m "not slow" $(FAST)
 
 parity: $(VENV)/.dev
 	$(BIN)/python -m parity twins $(ARGS)

@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from flax_transformer.cpu.attention import probabilities
 from flax_transformer.layers import (
     MultiHeadAttention,
     look_ahead_mask,
@@ -21,7 +22,7 @@ from flax_transformer.layers import (
     padding_mask,
 )
 from flax_transformer.model import Transformer
-from flax_transformer.precision import full_precision, wide
+from flax_transformer.precision import full_precision
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 
 PROJECTIONS = ("fcQ", "fcK")
@@ -51,7 +52,7 @@ def compiled(
     """The weights of every kind by the model of a graph and its weights, as one program."""
     model, S, T = nnx.merge(graph, weights), source.shape[1], target.shape[1]
     heard = listen(model)
-    model(source, target)
+    model.decoder_states(target, model.encoder_states(source), source)
     source_mask = padding_mask(model.real_tokens(source))
     real = model.real_target_tokens(target)
     target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
@@ -109,6 +110,4 @@ def weights_of(
 ) -> Float[Array, "B H Q K"]:
     """The softmax (section 3.2.1) that ``layers.attention`` multiplies the values by."""
     q, k = attention.split_heads(queries), attention.split_heads(keys)
-    scores = jnp.einsum("bhqa,bhka->bhqk", q * attention.config.attention_scale, k)
-    scores = scores.astype(wide(scores.dtype))
-    return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), -1)
+    return probabilities(q, k, mask, attention.config.attention_scale)

@@ -14,6 +14,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from flax_transformer.cpu.programs import BARRIERS_STAY, on_processor
 from flax_transformer.decoding_state import (
     DecodingState,
     next_logits,
@@ -23,7 +24,6 @@ from flax_transformer.decoding_state import (
 )
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from flax_transformer.processor import BARRIERS_STAY, on_processor
 from training_recipe.searching.search import (
     Hypothesis,
     Search,
@@ -130,7 +130,7 @@ def begin(
 ) -> tuple[DecodingState, Int[Array, "R 1"], Outputs]:
     """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
     B, N, config = len(task.source), outputs * groups, model.config
-    memory = model.encode(task.source)
+    memory = model.encoder_states(task.source)
     state = start(model, memory, task.source, stages(length)[0], outputs, groups)
     last = jnp.full((B * N, 1), config.decoder_start_id, jnp.int32)
     tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)

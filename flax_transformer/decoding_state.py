@@ -16,29 +16,26 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.layers import (
-    KeysValues,
-    KeyValueCache,
-    MemoryKeysValues,
-    never_empty,
-    padding_mask,
-)
+from flax_transformer.cpu.attention import transposed
+from flax_transformer.layers import KeyValueCache, never_empty, padding_mask
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
 from training_recipe.searching.search import check_room
 from transformer_spec import check_length
+
+Kept = tuple[Float[Array, "B H A K"], Float[Array, "B H K A"]]
 
 
 class DecodingState(NamedTuple):
     """The M sources and the tokens so far of R rows; ``columns`` of the L columns are in use.
 
     ``seen`` says of each output which cells hold its real tokens; keys (B, H, A, L x N) and values
-    (B, H, L x N, A) have the cells column by column.
+    (B, H, L x N, A) have the cells column by column. Keys lie transposed, the memory's too.
     """
 
-    memory: list[MemoryKeysValues]
+    memory: list[Kept]
     memory_mask: Bool[Array, "M 1 1 S"]
-    keys_values: list[KeysValues]
+    keys_values: list[Kept]
     seen: Bool[Array, "B N L N"]
     columns: int | Int[Array, ""]
 
@@ -62,7 +59,8 @@ def start(
     keys_values = [(keys, values) for _ in model.decoder.dec_layers]
     seen = jnp.zeros((B, N, length, N), bool)
     memory_mask = padding_mask(model.real_tokens(source))
-    return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
+    kept = [(transposed(keys), values) for keys, values in model.memory(memory)]
+    return DecodingState(kept, memory_mask, keys_values, seen, 0)
 
 
 def with_room(state: DecodingState, length: int) -> DecodingState:
@@ -95,7 +93,8 @@ def next_logits(
     x = x.reshape(B, N, Q, -1).swapaxes(1, 2).reshape(B, Q * N, -1)  # (R, Q, D) -> (B, Q x N, D)
     caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
     mask = cell_mask(seen, columns, Q)
-    x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
+    memory = [(transposed(keys), values) for keys, values in state.memory]
+    x = model.decoder(x, mask, memory, state.memory_mask, caches)
     x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
     return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)

@@ -1,11 +1,15 @@
 """Dropout (Srivastava et al. 2014): with masks both twins share, or JAX's own."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jaxtyping import Bool
 
 from flax_transformer.precision import wide
+from transformer_spec import UserError
 from transformer_spec.dropout_keys import (
     MULTIPLIER_1,
     MULTIPLIER_2,
@@ -17,11 +21,26 @@ from transformer_spec.dropout_keys import (
 )
 
 
+@jax.tree_util.register_pytree_node_class
 class Dropout:
-    """One batch's source of masks; every call is another site. ``key`` is a 32-bit number."""
+    """Masks that the PyTorch twin shares: those of one call of the model, by a key of 32 bits.
+
+    Every place that drops out is another site. A step needs a key of its own: of equal keys the
+    masks are equal. A compiled function takes it, or its key, as an argument; one that it closes
+    over stays the same in every call.
+    """
 
     def __init__(self, key: int | Array) -> None:
         self.key, self.site = jnp.asarray(key, jnp.uint32), 0
+
+    def tree_flatten(self) -> tuple[tuple[Any], int]:
+        return (self.key,), self.site
+
+    @classmethod
+    def tree_unflatten(cls, site: int, leaves: tuple[Any]) -> "Dropout":
+        source = cls.__new__(cls)
+        (source.key,), source.site = leaves, site
+        return source
 
     def next_key(self) -> Array:
         self.site += 1
@@ -35,12 +54,47 @@ class Dropout:
         return x * (self.keep_mask(x, rate).astype(wide(x.dtype)) * (1 / (1 - rate)))
 
 
+@jax.tree_util.register_pytree_node_class
 class NativeDropout(Dropout):
-    """Masks of JAX's default generator, whose key is made of the batch's key; no other's."""
+    """Masks of JAX's own generator, from the same 32 bits; no other twin's."""
+
+    def site_key(self) -> Array:
+        return jax.random.key(self.next_key())
 
     def keep_mask(self, x: Array, rate: float) -> Bool[Array, "..."]:
-        bits = jax.random.bits(jax.random.key(self.next_key()), x.shape, jnp.uint32)
+        bits = jax.random.bits(self.site_key(), x.shape, jnp.uint32)
         return bits >= jnp.uint32(drop_threshold(rate))
+
+
+@jax.tree_util.register_pytree_node_class
+class KeyDropout(NativeDropout):
+    """Masks of JAX's own generator, from a ``jax.random.key``."""
+
+    def __init__(self, key: Array) -> None:
+        self.key, self.site = key, 0
+
+    def site_key(self) -> Array:
+        self.site += 1
+        return jax.random.fold_in(self.key, self.site)
+
+
+Given = Dropout | nnx.Rngs | Array | None
+
+
+def source_of(given: Given) -> Dropout | None:
+    """The source of masks that a caller of the model means.
+
+    An ``nnx.Rngs`` gives the next key of its ``dropout`` stream, or of its default one.
+    """
+    if given is None or isinstance(given, Dropout):
+        return given
+    key = given.dropout() if isinstance(given, nnx.Rngs) else given
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
+        raise UserError(
+            f"dropout is an array of {key.dtype} {list(key.shape)}; give one jax.random.key, an "
+            "nnx.Rngs or a flax_transformer.Dropout"
+        )
+    return KeyDropout(key)
 
 
 SOURCES = {"portable": Dropout, "native": NativeDropout}

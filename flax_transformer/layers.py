@@ -7,7 +7,6 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +14,14 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
+from flax_transformer.cpu.attention import attend, probabilities, transposed, weighted
+from flax_transformer.cpu.gradients import relu
 from flax_transformer.dropout import Dropout, drop
-from flax_transformer.precision import wide
-from flax_transformer.primitives import LayerNorm, Linear, relu, softmax
+from flax_transformer.primitives import LayerNorm, Linear
 from transformer_spec import TransformerConfig
 
-# Keys lie transposed: few queries by many keys multiply 1.5 to 2.2 times as fast (docs/log.md).
-KeysValues = tuple[Float[Array, "B H A K"], Float[Array, "B H K A"]]
-MemoryKeysValues = tuple[Float[Array, "N H A S"], Float[Array, "N H S A"]]
+KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
+MemoryKeysValues = tuple[Float[Array, "N H S A"], Float[Array, "N H S A"]]
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
@@ -57,21 +56,24 @@ def look_ahead_mask(Q: int, K: int) -> Bool[Array, "1 1 Q K"]:
 
 def attention(
     q: Float[Array, "B H Q A"],
-    k: Float[Array, "B H A K"],
+    k: Float[Array, "B H K A"],
     v: Float[Array, "B H K A"],
     mask: Bool[Array, "#B 1 #Q K"],
     config: TransformerConfig,
     dropout: Dropout | None,
 ) -> Float[Array, "B H Q A"]:
     """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
-    scores = jnp.einsum("bhqa,bhak->bhqk", q * config.attention_scale, k).astype(wide(q.dtype))
-    scores = jnp.where(mask, scores, jnp.finfo(q.dtype).min)
-    probabilities = drop(softmax(scores), config.attention_dropout, dropout)
-    return jnp.einsum("bhqk,bhka->bhqa", probabilities.astype(v.dtype), v)
+    if dropout is None or config.attention_dropout == 0:
+        return attend(q, k, v, mask, config.attention_scale)
+    weights = probabilities(q, k, mask, config.attention_scale)
+    return weighted(drop(weights, config.attention_dropout, dropout), v)
 
 
 class KeyValueCache:
-    """One layer's keys and values of the tokens decoded so far, in arrays of fixed length."""
+    """One layer's keys and values of the tokens decoded so far, in arrays of fixed length.
+
+    ``keys`` (B, H, A, L) lie transposed.
+    """
 
     def __init__(self, keys: Array, values: Array, length: int | Array) -> None:
         self.keys, self.values, self.length = keys, values, length
@@ -79,9 +81,9 @@ class KeyValueCache:
     def append(self, keys: Array, values: Array) -> KeysValues:
         """Write Q new columns after the first ``length`` and return all columns."""
         update = jax.lax.dynamic_update_slice
-        self.keys = update(self.keys, keys, (0, 0, 0, self.length))
+        self.keys = update(self.keys, transposed(keys), (0, 0, 0, self.length))
         self.values = update(self.values, values, (0, 0, self.length, 0))
-        return self.keys, self.values
+        return transposed(self.keys), self.values
 
 
 class MultiHeadAttention(nnx.Module):
@@ -100,8 +102,7 @@ class MultiHeadAttention(nnx.Module):
         return x.reshape(B, K, self.config.num_heads, self.config.head_dim).swapaxes(1, 2)
 
     def keys_values(self, memory: Float[Array, "B K D"]) -> KeysValues:
-        keys, values = self.split_heads(self.fcK(memory)), self.split_heads(self.fcV(memory))
-        return keys.swapaxes(2, 3), values
+        return self.split_heads(self.fcK(memory)), self.split_heads(self.fcV(memory))
 
     def __call__(
         self,
@@ -136,21 +137,20 @@ class Layer(nnx.Module):
     def __init__(self, config: TransformerConfig) -> None:
         self.config = config
 
-    def residual(
-        self,
-        x: Array,
-        norm: LayerNorm,
-        sub_layer: Callable,
-        dropout: Dropout | None,
-        *given: Any,
-    ) -> Array:
-        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1).
+    def before(self, x: Float[Array, "B Q D"], norm: LayerNorm) -> Float[Array, "B Q D"]:
+        """What enters a sub-layer: norm(x) if the norm comes before it (section 3.1)."""
+        return norm(x) if self.config.norm_position == "pre" else x
 
-        ``given`` is what the sub-layer is passed beside its input.
-        """
-        if self.config.norm_position == "pre":
-            return x + drop(sub_layer(norm(x), *given, dropout), self.config.dropout, dropout)
-        return norm(x + drop(sub_layer(x, *given, dropout), self.config.dropout, dropout))
+    def after(
+        self,
+        x: Float[Array, "B Q D"],
+        h: Float[Array, "B Q D"],
+        norm: LayerNorm,
+        dropout: Dropout | None,
+    ) -> Float[Array, "B Q D"]:
+        """The sum of x and what the sub-layer made of it: norm(x + h) if the norm comes after."""
+        x = x + drop(h, self.config.dropout, dropout)
+        return x if self.config.norm_position == "pre" else norm(x)
 
 
 class EncoderLayer(Layer):
@@ -167,14 +167,11 @@ class EncoderLayer(Layer):
         mask: Bool[Array, "B 1 1 S"],
         dropout: Dropout | None = None,
     ) -> Float[Array, "B S D"]:
-        x = self.residual(x, self.layerNorm1, self.attend, dropout, mask)
-        return self.residual(x, self.layerNorm2, self.ffn, dropout)
-
-    def attend(
-        self, h: Float[Array, "B S D"], mask: Bool[Array, "B 1 1 S"], dropout: Dropout | None
-    ) -> Float[Array, "B S D"]:
-        keys_values = self.multiheadattention.keys_values(h)
-        return self.multiheadattention(h, keys_values, mask, dropout)
+        h = self.before(x, self.layerNorm1)
+        h = self.multiheadattention(h, self.multiheadattention.keys_values(h), mask, dropout)
+        x = self.after(x, h, self.layerNorm1, dropout)
+        h = self.ffn(self.before(x, self.layerNorm2), dropout)
+        return self.after(x, h, self.layerNorm2, dropout)
 
 
 class DecoderLayer(Layer):
@@ -196,9 +193,12 @@ class DecoderLayer(Layer):
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B Q D"]:
-        x = self.residual(x, self.layerNorm1, self.attend_self, dropout, mask, cache)
-        x = self.residual(x, self.layerNorm2, self.attend_memory, dropout, memory, memory_mask)
-        return self.residual(x, self.layerNorm3, self.ffn, dropout)
+        h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout)
+        x = self.after(x, h, self.layerNorm1, dropout)
+        h = self.attend_memory(self.before(x, self.layerNorm2), memory, memory_mask, dropout)
+        x = self.after(x, h, self.layerNorm2, dropout)
+        h = self.ffn(self.before(x, self.layerNorm3), dropout)
+        return self.after(x, h, self.layerNorm3, dropout)
 
     def attend_self(
         self,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from flax_transformer.cpu.products import summed
 from flax_transformer.precision import factors, full_precision, wide
-from flax_transformer.products import summed
 from transformer_spec.chunks import chunk_tokens
 
 

@@ -7,6 +7,7 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 from typing import cast
 
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -14,7 +15,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.dropout import Dropout, drop
+from flax_transformer.cpu.products import project
+from flax_transformer.dropout import Dropout, Given, drop, source_of
 from flax_transformer.layers import (
     DecoderLayer,
     EncoderLayer,
@@ -27,10 +29,11 @@ from flax_transformer.layers import (
 )
 from flax_transformer.precision import full_precision
 from flax_transformer.primitives import Embed, empty
-from flax_transformer.products import summed
 from flax_transformer.weights import initialise, set_dtype
 from transformer_spec import (
     TransformerConfig,
+    UserError,
+    check_ids,
     check_length,
     position_rows,
     sinusoid_table,
@@ -117,8 +120,7 @@ class OutputProjection(nnx.Module):
     def __call__(
         self, states: Float[Array, "B Q D"], weight: Float[Array, "V D"]
     ) -> Float[Array, "B Q V"]:
-        logits = summed(states.reshape(-1, states.shape[-1]), weight, 1).astype(states.dtype)
-        logits = logits.reshape(*states.shape[:-1], -1)
+        logits = project(states, weight)
         return logits if self.bias is None else logits + self.bias
 
 
@@ -145,18 +147,24 @@ class Decoder(Half):
         return self.finish(x)
 
 
+def check_tokens(tokens: Int[Array, "B K"], vocab_size: int, side: str) -> None:
+    """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
+    if not isinstance(tokens, jax.core.Tracer):
+        check_ids(np.asarray(tokens), vocab_size, side)
+
+
 class Transformer(nnx.Module):
     """The encoder-decoder of a config; starts from ``initial_weights(config, seed)``.
 
-    Deterministic unless a ``Dropout`` is passed. Sequences longer than ``max_length`` are a
-    UserError. The same config and weights give the same logits as the Flax twin.
+    The same config and weights give the same logits as the PyTorch twin. A model is made in
+    evaluation mode; ``model.train()`` and ``model.eval()`` choose whether calls drop out.
     """
 
     def __init__(
         self, config: TransformerConfig, seed: int | None = 0, dtype: DTypeLike = jnp.float32
     ) -> None:
         """Without a seed, the model is a skeleton; under ``nnx.eval_shape`` nothing is drawn."""
-        self.config = config
+        self.config, self.deterministic = config, True
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         set_dtype(self, dtype)
@@ -176,18 +184,28 @@ class Transformer(nnx.Module):
         self,
         source: Int[Array, "B S"],
         target: Int[Array, "B T"],
-        dropout: Dropout | None = None,
+        dropout: Given = None,
     ) -> Float[Array, "B T V"]:
-        return self.decode(target, self.encode(source, dropout), source, dropout)
+        """The logits of the token after each target token.
+
+        ``source`` and ``target`` are token ids, filled up with ``pad_id`` on either side; the
+        target begins with the decoder's start token. No token sees padding, and a target token
+        sees none after it: the masks are made here. What stands at padding means nothing, and is
+        finite. The softmax of logits over V is the model's distribution.
+
+        ``dropout``: None drops out nothing, and is a UserError in
+        training mode; ``jax.random.key``, ``nnx.Rngs`` and ``Dropout(key)`` are sources of masks,
+        the last of which the PyTorch twin shares.
+        An id outside its vocabulary or more than ``max_length`` tokens are a UserError.
+        """
+        masks = self.masks(dropout)
+        return self.decode(target, self.encode(source, masks), source, masks)
 
     @full_precision
-    def encode(
-        self, source: Int[Array, "B S"], dropout: Dropout | None = None
-    ) -> Float[Array, "B S D"]:
-        check_length(source.shape[1], self.config)
-        real = self.real_tokens(source)
-        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
-        return self.encoder(x, padding_mask(real), dropout)
+    def encode(self, source: Int[Array, "B S"], dropout: Given = None) -> Float[Array, "B S D"]:
+        """The encoder's output for each source token; arguments as those of the model itself."""
+        check_tokens(source, self.config.source_vocab_size, "source")
+        return self.encoder_states(source, self.masks(dropout))
 
     @full_precision
     def decode(
@@ -195,9 +213,34 @@ class Transformer(nnx.Module):
         target: Int[Array, "B T"],
         memory: Float[Array, "B S D"],
         source: Int[Array, "B S"],
-        dropout: Dropout | None = None,
+        dropout: Given = None,
     ) -> Float[Array, "B T V"]:
-        return self.project(self.decoder_states(target, memory, source, dropout))
+        """The logits of the token after each target token, given what ``encode`` gave.
+
+        ``source`` says which of the memory is padding; the rest is as for the model itself.
+        """
+        check_tokens(target, self.config.target_vocab_size, "target")
+        return self.project(self.decoder_states(target, memory, source, self.masks(dropout)))
+
+    def masks(self, dropout: Given) -> Dropout | None:
+        """The given source of masks; in training mode there must be one."""
+        if dropout is None and not self.deterministic and self.config.drops_out:
+            raise UserError(
+                "the model is in training mode and drops out, so each call needs a source of "
+                "masks: dropout=jax.random.key(...), an nnx.Rngs or a flax_transformer.Dropout; "
+                "after model.eval() it drops out nothing"
+            )
+        return source_of(dropout)
+
+    @full_precision
+    def encoder_states(
+        self, source: Int[Array, "B S"], dropout: Dropout | None = None
+    ) -> Float[Array, "B S D"]:
+        """``encode`` in either mode: no dropout but the given, and ids are not looked at."""
+        check_length(source.shape[1], self.config)
+        real = self.real_tokens(source)
+        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
+        return self.encoder(x, padding_mask(real), dropout)
 
     @full_precision
     def decoder_states(
@@ -207,7 +250,7 @@ class Transformer(nnx.Module):
         source: Int[Array, "B S"],
         dropout: Dropout | None = None,
     ) -> Float[Array, "B T D"]:
-        """What ``decode`` projects to logits."""
+        """What ``decode`` projects to logits, in either mode, as ``encoder_states``."""
         check_length(target.shape[1], self.config)
         real, T = self.real_target_tokens(target), target.shape[1]
         x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)

@@ -16,6 +16,7 @@ from convert.checkpoints import (
     check_checkpoint,
 )
 from flax_transformer.adamw import adam_state, adamw
+from flax_transformer.cpu.programs import compiled
 from flax_transformer.decoding import decode
 from flax_transformer.device import numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
@@ -23,7 +24,6 @@ from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
 from flax_transformer.process import find_device
-from flax_transformer.processor import compiled
 from flax_transformer.weights import fill
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
@@ -54,7 +54,7 @@ def objective(
     dropout: Dropout | None = None,
 ) -> Float[Array, ""]:
     """The loss summed over the real tokens of a batch."""
-    memory = model.encode(source, dropout)
+    memory = model.encoder_states(source, dropout)
     states = model.decoder_states(target_in, memory, source, dropout)
     states = states.reshape(-1, states.shape[-1])
     table, bias = model.output_table, model.decoder.finalFc.bias

@@ -38,12 +38,10 @@ def unbiased_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
     return centred / (variance + self.eps).sqrt() * self.weight + self.bias
 
 
-def residual_after_norm(self: layers.Layer, x, norm, sub_layer, dropout, *given):
+def residual_after_norm(self: layers.Layer, x, h, norm, dropout):
     """Pre: the sum starts from the normed input. Post: the norm is on the sub-layer alone."""
-    if self.config.norm_position == "pre":
-        normed = norm(x)
-        return normed + drop(sub_layer(normed, *given, dropout), self.config.dropout, dropout)
-    return x + norm(drop(sub_layer(x, *given, dropout), self.config.dropout, dropout))
+    h = drop(h, self.config.dropout, dropout)
+    return norm(x) + h if self.config.norm_position == "pre" else x + norm(h)
 
 
 def scaled_after_positions(self: model.Half, tokens, table, position_ids, dropout):
@@ -62,7 +60,7 @@ PATCHES: dict[str, tuple[Any, str, Callable]] = {
     "no look-ahead mask": (model, "look_ahead_mask", later_tokens_seen),
     "look-ahead one off": (model, "look_ahead_mask", next_token_seen),
     "unbiased variance": (nn.LayerNorm, "forward", unbiased_norm),
-    "residual after norm": (layers.Layer, "residual", residual_after_norm),
+    "residual after norm": (layers.Layer, "after", residual_after_norm),
     "scale after positions": (model.Half, "embed", scaled_after_positions),
 }
 

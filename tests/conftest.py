@@ -6,8 +6,10 @@ disk for those after a process had grown too large and dropped it.
 
 import gc
 import os
+import re
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,25 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+def absent_frameworks() -> list[str]:
+    """The packages that cannot be imported here, and what stands on them."""
+    stands_on = {"torch": "torch_transformer transformers", "jax": "flax flax_transformer optax"}
+    absent = [name for name in stands_on if find_spec(name) is None]
+    return absent + [name for key in absent for name in stands_on[key].split()]
+
+
+ABSENT = absent_frameworks()
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """With one framework alone, the test files that import the other are left out."""
+    if collection_path.suffix != ".py" or not ABSENT:
+        return None
+    words = "|".join([*ABSENT, "parity"])
+    text = collection_path.read_text(encoding="utf-8")
+    return True if re.search(rf"^\s*(from|import) ({words})\b", text, re.MULTILINE) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

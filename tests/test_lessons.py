@@ -82,9 +82,9 @@ def test_every_parameter_of_both_halves_is_trained() -> None:
 
 
 def test_a_detached_encoder_would_be_seen(monkeypatch) -> None:
-    encode = torch_transformer.Transformer.encode
+    encode = torch_transformer.Transformer.encoder_states
     monkeypatch.setattr(
-        torch_transformer.Transformer, "encode", lambda *a, **k: encode(*a, **k).detach()
+        torch_transformer.Transformer, "encoder_states", lambda *a, **k: encode(*a, **k).detach()
     )
     with pytest.raises(Exception, match="encoder"):
         test_every_parameter_of_both_halves_is_trained()

@@ -86,7 +86,7 @@ def test_attention_is_numpys() -> None:
     mask[..., 0] = True
 
     def attend(q, k, v):
-        return attention(q, k.swapaxes(2, 3), v, jnp.asarray(mask), config, None)
+        return attention(q, k, v, jnp.asarray(mask), config, None)
 
     ours = np.asarray(one_pass_bfloat16(attend)(*map(jnp.asarray, (q, k, v))))
     scores = np.einsum(
@@ -108,7 +108,8 @@ def test_every_product_of_the_model_is_rewritten(tied: str) -> None:
     config = config_of({"tied_embeddings": tied, "num_decoder_layers": 3})
     model = flax_transformer.Transformer(config)
     source, target = map(jnp.asarray, inputs(config))
-    expected = 2 * (4 + 2 + 2) + 3 * (8 + 4 + 2) + 1  # layers: Linears, attention; the logits
+    # Layers: Linears, attention as on a processor and elsewhere, feed-forward; the logits.
+    expected = 2 * (4 + 2 * 2 + 2) + 3 * (8 + 2 * 4 + 2) + 1
     assert products_of(model, source, target) == (expected, 0)
     assert products_of(one_pass_bfloat16(model), source, target) == (expected, expected)
     ours = np.asarray(one_pass_bfloat16(model)(source, target))

@@ -21,8 +21,9 @@ from parity.cases import config_of
 from parity.tpu_compile import asked, asked_faults, memory_of, too_large
 from parity.tpu_programs import OutlineBackend, Task, programs
 from parity.tpu_report import text_of, verdict
+from training_recipe.backend import Checkpoint
 from training_recipe.options.settings import TrainingSettings
-from transformer_spec import TransformerConfig, UserError, weight_shapes
+from transformer_spec import TransformerConfig, UserError, initial_weights, weight_shapes
 
 TINY = config_of({"num_heads": 3, "num_encoder_layers": 1, "num_decoder_layers": 1})
 
@@ -42,7 +43,8 @@ def test_what_the_model_asks_for_is_counted() -> None:
 def test_the_outlines_programs_are_the_backends() -> None:
     """Byte by byte the same StableHLO, so that what is compiled is what trains."""
     settings = TrainingSettings(device="cpu")
-    outline, real = OutlineBackend(TINY, settings), JaxBackend(TINY, settings)
+    state = Checkpoint(initial_weights(TINY, 0))
+    outline, real = OutlineBackend(TINY, settings), JaxBackend(TINY, settings, state)
     ids = jax.ShapeDtypeStruct((4, 7), np.int32)
     here = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     trained, frozen = outline.shapes(here)
@@ -50,7 +52,7 @@ def test_the_outlines_programs_are_the_backends() -> None:
     arguments = trained, frozen, (ids, ids, ids), np.uint32(1), 1
     ours = outline.compiled_gradients.lower(*arguments).as_text()
     assert ours == real.compiled_gradients.lower(*arguments).as_text()
-    update = (trained, trained, trained), trained, (1e-3, 0.1, 0.02)
+    update = trained, jax.eval_shape(real.optimizer.init, trained), trained, 1e-3
     ours = outline.compiled_update.lower(*update).as_text()
     assert ours == real.compiled_update.lower(*update).as_text()
 

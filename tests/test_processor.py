@@ -1,24 +1,28 @@
 """What JAX's programs do on a processor: memory that is used again, barriers that stay."""
 
+import functools
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import jax
+import jax._src.nn.functions as jax_functions
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flax_transformer import primitives
-from flax_transformer.processor import OneAtATime
-from flax_transformer.products import in_memory, product
+from flax_transformer.cpu import attention, gradients
+from flax_transformer.cpu.products import in_memory, product
+from flax_transformer.cpu.programs import OneAtATime
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs of a program that needs 64 MiB; the pages that the kernel clears for the last one.
 RUNS = """
 import resource, sys, time
-from flax_transformer.processor import OneAtATime
+from flax_transformer.cpu.programs import OneAtATime
 from training_recipe.freed_memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
@@ -93,13 +97,71 @@ def test_products_of_bfloat16_are_summed_in_float32(shapes: tuple) -> None:
         assert (apart <= 2.0**-8 * np.abs(truth) + 1e-4).all()
 
 
+def heads(dtype: str) -> tuple[jax.Array, ...]:
+    """Queries, keys, values, and a mask in which some queries see one key alone."""
+    draw = np.random.default_rng(3)
+    q, k, v = (jnp.asarray(draw.normal(size=(2, 3, n, 5)), dtype) for n in (7, 11, 11))
+    mask = jnp.asarray(draw.random((2, 1, 7, 11)) < 0.4)
+    return q, k, v, mask.at[1, 0, 2].set(False).at[..., 4].set(True)
+
+
+def with_gradients(attention: Callable, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array):
+    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        context = attention(q, k, v, mask, 0.3)
+        return (context * jnp.arange(5)).sum(), context
+
+    gradients, context = jax.grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
+    return [context, *gradients]
+
+
+def jax_own(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
+    """``jax.nn.dot_product_attention`` with a softmax of 64 bits."""
+    with mock.patch.object(jax_functions.np, "float32", np.float64):
+        return attention._own(q, k, v, mask, scale)
+
+
+@pytest.mark.usefixtures("float64")
+def test_attention_is_that_of_jax() -> None:
+    """In float64, whose softmax JAX's own takes in float32 unless it is made not to."""
+    ours = with_gradients(attention.attend, *heads("float64"))
+    theirs = with_gradients(jax_own, *heads("float64"))
+    assert max(float(jnp.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)) <= 1e-14
+    rounded = with_gradients(attention._own, *heads("float64"))
+    assert float(jnp.abs(ours[0] - rounded[0]).max()) > 1e-9
+
+
+@pytest.mark.usefixtures("float64")
+def test_attention_off_processors_is_as_exact() -> None:
+    exact = with_gradients(attention.attend, *heads("float64"))
+    for form in (attention._own, attention._written_out):
+        found = with_gradients(form, *heads("float32"))
+        apart = max(float(jnp.abs(a - b).max()) for a, b in zip(exact, found, strict=True))
+        assert apart <= 1e-5, form
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_platform_chooses_the_attention(platform: str) -> None:
+    def products(form: Callable) -> list[str]:
+        """Every product of the program and its gradient: both factors' shapes and the result's."""
+        gradients = jax.jit(functools.partial(with_gradients, form))
+        lowered = gradients.trace(*heads("float32")).lower(lowering_platforms=(platform,))
+        lines = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+        return sorted(line.rpartition(" : ")[2] for line in lines)
+
+    chosen, other = attention._written_out, attention._own
+    if platform != "cpu":
+        chosen, other = other, chosen
+    assert len(products(attention.attend)) == 6
+    assert products(attention.attend) == products(chosen) != products(other)
+
+
 @pytest.mark.parametrize("name", ["softmax", "relu"])
 @pytest.mark.usefixtures("float64")
 def test_gradients_are_those_of_jax(name: str) -> None:
     draw = np.random.default_rng(1)
     x, weight = (jnp.asarray(draw.normal(size=(3, 5, 7))) for _ in range(2))
     x = x.at[0, 0, 0].set(0.0).at[1, 2].set(jnp.finfo(x.dtype).min).at[1, 2, 3].set(1.0)
-    ours, theirs = getattr(primitives, name), getattr(jax.nn, name)
+    ours, theirs = getattr(gradients, name), getattr(jax.nn, name)
     assert (ours(x) == theirs(x)).all()
     found = jax.grad(lambda x: (ours(x) * weight).sum())(x)
     right = jax.grad(lambda x: (theirs(x) * weight).sum())(x)

@@ -9,6 +9,7 @@ import pytest
 
 from parity.__main__ import COMMANDS
 from parity.cases import pairwise_configs
+from training_recipe.options.request import recipe_file
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,8 +52,10 @@ def test_every_flag_in_a_command_exists(start: str) -> None:
 
 
 def test_recipes_named_in_commands_exist() -> None:
-    for recipe in re.findall(r"recipes/\S+\.toml", README):
-        assert (ROOT / recipe).is_file()
+    named = re.findall(r"--recipe (\S+?)[`, ]", README)
+    assert named
+    for recipe in named:
+        assert recipe_file(recipe).is_file()
 
 
 def test_make_targets_exist() -> None:

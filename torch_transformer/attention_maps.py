@@ -17,9 +17,9 @@ from torch_transformer.layers import (
     look_ahead_mask,
     never_empty,
     padding_mask,
+    probabilities,
 )
 from torch_transformer.model import Transformer
-from torch_transformer.precision import wide
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 
 PROJECTIONS = ("fcQ", "fcK")
@@ -40,7 +40,7 @@ def attention_weights(
     tokens = [torch.from_numpy(np.asarray(ids, np.int64)).to(device) for ids in (source, target)]
     S, T = (ids.shape[1] for ids in tokens)
     with listening(model) as heard:
-        model(*tokens)
+        model.decoder_states(tokens[1], model.encoder_states(tokens[0]), tokens[0])
     source_mask = padding_mask(model.real_tokens(tokens[0]))
     real = model.real_target_tokens(tokens[1])
     target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, device))
@@ -96,6 +96,4 @@ def weights_of(
 ) -> Float[Tensor, "B H Q K"]:
     """The softmax (section 3.2.1) that ``layers.attention`` multiplies the values by."""
     q, k = attention.split_heads(queries), attention.split_heads(keys)
-    scores = torch.einsum("bhqa,bhka->bhqk", q * attention.config.attention_scale, k)
-    scores = scores.to(wide(scores.dtype))
-    return torch.softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), -1)
+    return probabilities(q, k, mask, attention.config.attention_scale)

@@ -102,7 +102,7 @@ def begin(
 ) -> tuple[DecodingState, Int[Tensor, "R 1"], Outputs]:
     """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
     B, N, config = len(task.source), outputs * groups, model.config
-    memory, length = model.encode(task.source), max(1, int(task.limits.max()))
+    memory, length = model.encoder_states(task.source), max(1, int(task.limits.max()))
     state = start(model, memory, task.source, length, outputs, groups)
     last = task.source.new_full((B * N, 1), config.decoder_start_id)
     tokens = task.source.new_full((B, N, length), config.pad_id)

@@ -18,7 +18,11 @@ from transformer_spec.dropout_keys import (
 
 
 class Dropout:
-    """One batch's source of masks; every call is another site. ``key`` is a 32-bit number."""
+    """Masks that the Flax twin shares: those of one call of the model, by a key of 32 bits.
+
+    Every place that drops out is another site. A step needs a key of its own: of equal keys the
+    masks are equal.
+    """
 
     def __init__(self, key: int) -> None:
         self.key, self.site = key, 0
@@ -42,11 +46,12 @@ class Dropout:
 
 
 class NativeDropout(Dropout):
-    """Masks of PyTorch's global generator, which is seeded with the batch's key; no other's."""
+    """Masks of PyTorch's global generator, which a key seeds anew; no other twin's."""
 
-    def __init__(self, key: int) -> None:
-        super().__init__(key)
-        torch.manual_seed(key)
+    def __init__(self, key: int | None = None) -> None:
+        super().__init__(key or 0)
+        if key is not None:
+            torch.manual_seed(key)
 
     def keep_mask(self, x: Tensor, rate: float) -> Bool[Tensor, "..."]:
         return self(torch.ones_like(x), rate) > 0

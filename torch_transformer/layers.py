@@ -7,7 +7,6 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +69,25 @@ def attention(
     """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
     if (dropout is None or config.attention_dropout == 0) and not slow_if_fused(q):
         return F.scaled_dot_product_attention(q, k, v, mask, scale=config.attention_scale)
-    scores = torch.einsum("bhqa,bhka->bhqk", q * config.attention_scale, k).to(wide(q.dtype))
-    scores = scores.masked_fill(~mask, torch.finfo(q.dtype).min)
-    probabilities = drop(torch.softmax(scores, -1), config.attention_dropout, dropout)
+    weights = probabilities(q, k, mask, config.attention_scale)
+    return weighted(drop(weights, config.attention_dropout, dropout), v)
+
+
+def probabilities(
+    q: Float[Tensor, "B H Q A"],
+    k: Float[Tensor, "B H K A"],
+    mask: Bool[Tensor, "#B 1 #Q K"],
+    scale: float,
+) -> Float[Tensor, "B H Q K"]:
+    """How much each query takes of each key's value, in the number format of sums."""
+    scores = torch.einsum("bhqa,bhka->bhqk", q * scale, k).to(wide(q.dtype))
+    return torch.softmax(scores.masked_fill(~mask, torch.finfo(q.dtype).min), -1)
+
+
+def weighted(
+    probabilities: Float[Tensor, "B H Q K"], v: Float[Tensor, "B H K A"]
+) -> Float[Tensor, "B H Q A"]:
+    """The values that each query takes, summed."""
     return torch.einsum("bhqk,bhka->bhqa", probabilities.to(v.dtype), v)
 
 
@@ -149,21 +164,20 @@ class Layer(nn.Module):
         super().__init__()
         self.config = config
 
-    def residual(
-        self,
-        x: Tensor,
-        norm: nn.LayerNorm,
-        sub_layer: Callable,
-        dropout: Dropout | None,
-        *given: Any,
-    ) -> Tensor:
-        """x + sub_layer(norm(x)) before, or norm(x + sub_layer(x)) after (section 3.1).
+    def before(self, x: Float[Tensor, "B Q D"], norm: nn.LayerNorm) -> Float[Tensor, "B Q D"]:
+        """What enters a sub-layer: norm(x) if the norm comes before it (section 3.1)."""
+        return norm(x) if self.config.norm_position == "pre" else x
 
-        ``given`` is what the sub-layer is passed beside its input.
-        """
-        if self.config.norm_position == "pre":
-            return x + drop(sub_layer(norm(x), *given, dropout), self.config.dropout, dropout)
-        return norm(x + drop(sub_layer(x, *given, dropout), self.config.dropout, dropout))
+    def after(
+        self,
+        x: Float[Tensor, "B Q D"],
+        h: Float[Tensor, "B Q D"],
+        norm: nn.LayerNorm,
+        dropout: Dropout | None,
+    ) -> Float[Tensor, "B Q D"]:
+        """The sum of x and what the sub-layer made of it: norm(x + h) if the norm comes after."""
+        x = x + drop(h, self.config.dropout, dropout)
+        return x if self.config.norm_position == "pre" else norm(x)
 
 
 class EncoderLayer(Layer):
@@ -180,14 +194,11 @@ class EncoderLayer(Layer):
         mask: Bool[Tensor, "B 1 1 S"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B S D"]:
-        x = self.residual(x, self.layerNorm1, self.attend, dropout, mask)
-        return self.residual(x, self.layerNorm2, self.ffn, dropout)
-
-    def attend(
-        self, h: Float[Tensor, "B S D"], mask: Bool[Tensor, "B 1 1 S"], dropout: Dropout | None
-    ) -> Float[Tensor, "B S D"]:
-        keys_values = self.multiheadattention.keys_values(h)
-        return self.multiheadattention(h, keys_values, mask, dropout)
+        h = self.before(x, self.layerNorm1)
+        h = self.multiheadattention(h, self.multiheadattention.keys_values(h), mask, dropout)
+        x = self.after(x, h, self.layerNorm1, dropout)
+        h = self.ffn(self.before(x, self.layerNorm2), dropout)
+        return self.after(x, h, self.layerNorm2, dropout)
 
 
 class DecoderLayer(Layer):
@@ -209,9 +220,12 @@ class DecoderLayer(Layer):
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B Q D"]:
-        x = self.residual(x, self.layerNorm1, self.attend_self, dropout, mask, cache)
-        x = self.residual(x, self.layerNorm2, self.attend_memory, dropout, memory, memory_mask)
-        return self.residual(x, self.layerNorm3, self.ffn, dropout)
+        h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout)
+        x = self.after(x, h, self.layerNorm1, dropout)
+        h = self.attend_memory(self.before(x, self.layerNorm2), memory, memory_mask, dropout)
+        x = self.after(x, h, self.layerNorm2, dropout)
+        h = self.ffn(self.before(x, self.layerNorm3), dropout)
+        return self.after(x, h, self.layerNorm3, dropout)
 
     def attend_self(
         self,

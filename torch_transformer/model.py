@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from torch_transformer.dropout import Dropout, drop
+from torch_transformer.dropout import Dropout, NativeDropout, drop
 from torch_transformer.layers import (
     DecoderLayer,
     EncoderLayer,
@@ -28,6 +28,7 @@ from torch_transformer.layers import (
 from torch_transformer.weights import initialise
 from transformer_spec import (
     TransformerConfig,
+    check_ids,
     check_length,
     position_rows,
     sinusoid_table,
@@ -144,11 +145,17 @@ class Decoder(Half):
         return self.finish(x)
 
 
+def check_tokens(tokens: Int[Tensor, "B K"], vocab_size: int, side: str) -> None:
+    """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
+    if not (tokens.is_meta or torch.compiler.is_compiling()):
+        check_ids(tokens.cpu().numpy(), vocab_size, side)
+
+
 class Transformer(nn.Module):
     """The encoder-decoder of a config; starts from ``initial_weights(config, seed)``.
 
-    Deterministic unless a ``Dropout`` is passed. Sequences longer than ``max_length`` are a
-    UserError. The same config and weights give the same logits as the Flax twin.
+    The same config and weights give the same logits as the Flax twin. A model is made in
+    evaluation mode; ``model.train()`` and ``model.eval()`` choose whether calls drop out.
     """
 
     def __init__(
@@ -160,7 +167,7 @@ class Transformer(nn.Module):
         with torch.device("meta"):
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
-        self.to(dtype)
+        self.to(dtype).eval()
         if seed is not None and torch.get_default_device().type != "meta":
             initialise(self, seed)
 
@@ -181,15 +188,26 @@ class Transformer(nn.Module):
         target: Int[Tensor, "B T"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T V"]:
-        return self.decode(target, self.encode(source, dropout), source, dropout)
+        """The logits of the token after each target token.
+
+        ``source`` and ``target`` are token ids, filled up with ``pad_id`` on either side; the
+        target begins with the decoder's start token. No token sees padding, and a target token
+        sees none after it: the masks are made here. What stands at padding means nothing, and is
+        finite. The softmax of logits over V is the model's distribution.
+
+        ``dropout``: None drops out nothing or, in training mode,
+        what PyTorch's own generator says; a ``Dropout(key)`` has masks that the Flax twin shares.
+        An id outside its vocabulary or more than ``max_length`` tokens are a UserError.
+        """
+        masks = self.masks(dropout)
+        return self.decode(target, self.encode(source, masks), source, masks)
 
     def encode(
         self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
     ) -> Float[Tensor, "B S D"]:
-        check_length(source.shape[1], self.config)
-        real = self.real_tokens(source)
-        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
-        return self.encoder(x, padding_mask(real), dropout)
+        """The encoder's output for each source token; arguments as those of the model itself."""
+        check_tokens(source, self.config.source_vocab_size, "source")
+        return self.encoder_states(source, self.masks(dropout))
 
     def decode(
         self,
@@ -198,7 +216,25 @@ class Transformer(nn.Module):
         source: Int[Tensor, "B S"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T V"]:
-        return self.project(self.decoder_states(target, memory, source, dropout))
+        """The logits of the token after each target token, given what ``encode`` gave.
+
+        ``source`` says which of the memory is padding; the rest is as for the model itself.
+        """
+        check_tokens(target, self.config.target_vocab_size, "target")
+        return self.project(self.decoder_states(target, memory, source, self.masks(dropout)))
+
+    def masks(self, dropout: Dropout | None) -> Dropout | None:
+        """The given source of masks or, in training mode, PyTorch's own generator."""
+        return NativeDropout() if dropout is None and self.training else dropout
+
+    def encoder_states(
+        self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
+    ) -> Float[Tensor, "B S D"]:
+        """``encode`` in either mode: no dropout but the given, and ids are not looked at."""
+        check_length(source.shape[1], self.config)
+        real = self.real_tokens(source)
+        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
+        return self.encoder(x, padding_mask(real), dropout)
 
     def decoder_states(
         self,
@@ -207,7 +243,7 @@ class Transformer(nn.Module):
         source: Int[Tensor, "B S"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """What ``decode`` projects to logits."""
+        """What ``decode`` projects to logits, in either mode, as ``encoder_states``."""
         check_length(target.shape[1], self.config)
         real, T = self.real_target_tokens(target), target.shape[1]
         x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)

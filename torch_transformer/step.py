@@ -38,7 +38,7 @@ def objective(
     dropout: Dropout | None = None,
 ) -> Float[Tensor, ""]:
     """The loss summed over the real tokens of a batch."""
-    memory = model.encode(source, dropout)
+    memory = model.encoder_states(source, dropout)
     states = model.decoder_states(target_in, memory, source, dropout).flatten(0, 1)
     table, bias = model.output_table, model.decoder.finalFc.bias
     pad_id = model.config.pad_id

@@ -2,6 +2,7 @@
 
 from transformer_spec.config import FORMAT_VERSION, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
+from transformer_spec.ids import check_ids
 from transformer_spec.inventory import (
     initial_weight,
     initial_weights,
@@ -21,6 +22,7 @@ __all__ = [
     "UserError",
     "canonical_name",
     "check_arrays",
+    "check_ids",
     "check_length",
     "flax_name",
     "initial_weight",

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformer_spec.declarations import declarations, setting, settle
 from transformer_spec.errors import ConfigError, Faults
@@ -110,6 +110,11 @@ class TransformerConfig:
     def head_dim(self) -> int:
         return self.hidden_dim // self.num_heads
 
+    @property
+    def drops_out(self) -> bool:
+        """Whether any rate of dropout is above 0."""
+        return max(self.dropout, self.attention_dropout, self.activation_dropout) > 0
+
     def to_dict(self) -> dict[str, Any]:
         """Every field, plain JSON types."""
         return dataclasses.asdict(self)
@@ -149,17 +154,18 @@ class TransformerConfig:
 
 def _read_model_section(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ConfigError("does not exist; a model folder has a config.json") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"is not readable JSON: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    sections = cast(dict[str, Any], content) if isinstance(content, dict) else {}
+    model, given = sections.get("model"), sections.get("format_version")
+    if not isinstance(model, dict):
         raise ConfigError("has no 'model' section; is it a twinformer config.json?")
-    if content.get("format_version") != FORMAT_VERSION:
-        given = content.get("format_version")
+    if given != FORMAT_VERSION:
         raise ConfigError(f"has format_version {given!r}; this program reads {FORMAT_VERSION}")
-    return content["model"]
+    return cast(dict[str, Any], model)
 
 
 DECLARATIONS = declarations(TransformerConfig)

@@ -96,7 +96,7 @@ def settle(owner: Any, declared: dict[str, Declaration], faults: Faults) -> bool
     return typed
 
 
-def _types(annotation: Any, field: dataclasses.Field) -> tuple[type, ...]:
+def _types(annotation: Any, field: dataclasses.Field[Any]) -> tuple[type, ...]:
     """The types of a field; a default of None makes it optional, whatever the annotation says."""
     union = isinstance(annotation, types.UnionType)
     parts = typing.get_args(annotation) if union else (annotation,)
@@ -130,7 +130,7 @@ def _read_bool(text: str) -> bool:
 def as_text(value: Any) -> str:
     """A value as a flag takes it."""
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(typing.cast(tuple[str, ...], value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -140,9 +140,9 @@ def read_value(declaration: Declaration, value: Any) -> Any:
         if declaration.optional:
             return None
     elif declaration.type is tuple and isinstance(value, str | list | tuple):
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = value.split(",") if isinstance(value, str) else typing.cast(list[Any], value)
         if all(isinstance(part, str) for part in parts):
-            return tuple(part.strip() for part in parts)
+            return tuple(str(part).strip() for part in parts)
     elif declaration.type is float and type(value) is int:
         return float(value)
     elif type(value) is declaration.type:

@@ -4,6 +4,7 @@ import math
 import zlib
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from transformer_spec.config import TransformerConfig
 from transformer_spec.leaves import leaf_kind
@@ -35,7 +36,7 @@ def tied_weights(config: TransformerConfig) -> dict[str, str]:
 
 def trained_names(config: TransformerConfig) -> list[str]:
     """The stored weights that training changes: all but a frozen output bias."""
-    frozen = {"decoder.finalFc.bias"} if config.output_bias == "frozen" else set()
+    frozen = {"decoder.finalFc.bias"} if config.output_bias == "frozen" else set[str]()
     return [name for name in weight_shapes(config) if name not in frozen]
 
 
@@ -114,7 +115,7 @@ def _norm(name: str, dim: int) -> Shapes:
 
 
 def initial_weights(
-    config: TransformerConfig, seed: int, dtype: type = np.float32, gain: float = 1.0
+    config: TransformerConfig, seed: int, dtype: DTypeLike = np.float32, gain: float = 1.0
 ) -> dict[str, np.ndarray]:
     """The first value of every stored weight: both twins start from these numbers.
 
@@ -136,7 +137,7 @@ def initial_weight(
     name: str,
     shape: tuple[int, ...],
     seed: int,
-    dtype: type = np.float32,
+    dtype: DTypeLike = np.float32,
     gain: float = 1.0,
 ) -> np.ndarray:
     """One of ``initial_weights``, by its canonical name."""

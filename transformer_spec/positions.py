@@ -1,12 +1,13 @@
 """Positions of tokens: the sinusoid table and nothing else decides what a position looks like."""
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from transformer_spec.config import TransformerConfig
 from transformer_spec.errors import UserError
 
 
-def sinusoid_table(config: TransformerConfig, dtype: type = np.float32) -> np.ndarray:
+def sinusoid_table(config: TransformerConfig, dtype: DTypeLike = np.float32) -> np.ndarray:
     """The table (max_length + position_offset, D) of Vaswani et al. 2017, section 3.5.
 
     Computed in float64 and rounded once. Frequency ``2i/d`` is the paper's; ``i/(d/2-1)`` is

@@ -13,6 +13,8 @@ from transformer_spec import Faults
 from twinformer.frameworks import choose, training_backend, twin
 
 if TYPE_CHECKING:
+    from parity.comparison.report import Report
+
     from convert.conversion import Conversion
     from twinformer.training.loop import Trained
 
@@ -51,6 +53,24 @@ def convert(
     known = {field.name for field in dataclasses.fields(ConversionRequest)}
     _check_names(options, known - {"source", "destination", "to"})
     return run_conversion(ConversionRequest(Path(source), Path(destination), to=to, **options))
+
+
+def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any) -> Report:
+    """Whether two models are the same function: what ``twinformer parity A B`` does.
+
+    ``a`` and ``b`` are whatever ``convert`` reads, "hf:FOLDER" or "module:FILE.py:FUNCTION";
+    ``options`` are those of ``parity.comparison.settings.Settings``: precisions, gradients,
+    explain, longest, ids, text, seed, frameworks, devices, max_ram. The report has ``same``,
+    ``verdict`` and ``rows``. Needs both frameworks; JAX has 64-bit numbers from then on. Raises
+    UserError where the two cannot be compared.
+    """
+    for name in ("jax", "torch"):
+        twin(name)
+    from parity.comparison.comparison import compare as run_comparison
+    from parity.comparison.settings import Settings
+
+    _check_names(options, {field.name for field in dataclasses.fields(Settings)})
+    return run_comparison(os.fspath(a), os.fspath(b), Settings(**options))
 
 
 def _check_names(options: Mapping[str, Any], known: Collection[str]) -> None:

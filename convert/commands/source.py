@@ -1,16 +1,14 @@
 """The flags that say what a source is; those of the config come from the config's fields."""
 
 import argparse
-import dataclasses
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convert.conversion.request import SOURCES, size_in_bytes
-from transformer_spec import Faults, TransformerConfig, UserError
-
-CONFIG_FIELDS = dataclasses.fields(TransformerConfig)
+from transformer_spec import Faults, UserError
+from transformer_spec.config import DECLARATIONS
+from transformer_spec.declarations import Declaration
 
 
 def add_source_flags(result: argparse.ArgumentParser) -> None:
@@ -56,31 +54,24 @@ def _add_config_flags(result: argparse.ArgumentParser) -> None:
         "model config", "for a source without config.json; a config is never guessed from weights"
     )
     group.add_argument("--config", type=Path, metavar="FILE.json", help="these settings in a file")
-    hints = typing.get_type_hints(TransformerConfig)
-    for field in CONFIG_FIELDS:
-        group.add_argument(
-            "--" + field.name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=field.metadata["help"],
-            **_argument(field, hints[field.name]),
-        )
+    for declared in DECLARATIONS.values():
+        default, text = argparse.SUPPRESS, declared.help
+        group.add_argument(declared.flag, default=default, help=text, **_argument(declared))
 
 
-def _argument(field: dataclasses.Field, annotation: Any) -> dict[str, Any]:
+def _argument(declared: Declaration) -> dict[str, Any]:
     """How argparse reads a field: a flag with its negation, a choice, or a number."""
-    kinds = set(typing.get_args(annotation) or (annotation,)) - {type(None)}
-    (kind,) = kinds
-    if kind is bool:
+    if declared.type is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if field.metadata["choices"]:
-        return {"choices": field.metadata["choices"]}
-    return {"type": kind, "metavar": "N" if kind is int else "X"}
+    if declared.choices:
+        return {"choices": declared.choices}
+    return {"type": declared.type, "metavar": "N" if declared.type is int else "X"}
 
 
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
     names = ("source", "family", "key", "config", "drop", "parameter_names")
-    given = {f.name: getattr(options, f.name) for f in CONFIG_FIELDS if hasattr(options, f.name)}
+    given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}
     return fields | {"fields": given, "map": _pairs(options.map)}
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from typing import Any
 
+from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.options.presets import PRESETS
 from training_recipe.options.request import ALL, Layer, Request, layers, make_request
@@ -14,21 +15,15 @@ from training_recipe.options.usual_names import meant
 from transformer_spec.declarations import Declaration, as_text, read_text
 from transformer_spec.errors import Faults
 
-GROUPS = {
-    "data": "data",
-    "model": "model",
-    "optimisation": "optimisation",
-    "evaluation": "evaluation",
-    "run": "run",
-}
+GROUPS = ("data", "model", "optimisation", "evaluation", "run")
 METAVARS = {int: "N", float: "X", str: "TEXT", tuple: "A,B"}
 EXAMPLES = """\
 examples:
-  python train.py                                      CMUdict: spelling in, phonemes out
-  python train.py --data corpus --source-lang en --target-lang de --backend torch
-  python train.py --data pairs.tsv --columns Q,A
-  python train.py --preset base --help                 what that preset makes of every setting
-  python train.py --resume runs/NAME --backend torch   go on, in either framework
+  {train}                                      CMUdict: spelling in, phonemes out
+  {train} --data corpus --source-lang en --target-lang de --backend torch
+  {train} --data pairs.tsv --columns Q,A
+  {train} --preset base --help                 what that preset makes of every setting
+  {train} --resume runs/NAME --backend torch   go on, in either framework
 """
 
 
@@ -37,19 +32,20 @@ def parser(said: list[Layer] | None = None) -> Parser:
 
     Its help shows what every setting will be where ``said`` is all that is said of them.
     """
+    train = words("train")
     made = Parser(
-        prog="train.py",
-        usage="train.py [--backend jax|torch] [--recipe FILE | --resume RUN] [--SETTING VALUE ...]",
+        prog=train,
+        usage=f"{train} [--backend jax|torch] [--recipe FILE | --resume RUN] [--SETTING VALUE ...]",
         description="Train an encoder-decoder Transformer in JAX or PyTorch. In brackets: what a "
         "setting is without its flag, and which preset or recipe says so.",
-        epilog=f"{_presets()}\n{EXAMPLES}",
+        epilog=f"{_presets()}\n{EXAMPLES.format(train=train)}",
         formatter_class=Formatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         add_help=False,
     )
     made.add_argument("-h", "--help", action="store_true", help="show this and do nothing else")
-    groups = {group: made.add_argument_group(title) for group, title in GROUPS.items()}
+    groups = {group: made.add_argument_group(group) for group in GROUPS}
     for declaration in ALL.values():
         _add(groups[declaration.group], declaration, _shown(declaration, said or []))
     return made
@@ -82,9 +78,9 @@ def _presets() -> str:
     lines = ["presets:"]
     for preset, tables in PRESETS.items():
         values = {name: value for table in tables.values() for name, value in table.items()}
-        words = ", ".join(f"{name} {as_text(value)}" for name, value in values.items())
+        text = ", ".join(f"{name} {as_text(value)}" for name, value in values.items())
         lines += textwrap.wrap(
-            words, 98, initial_indent=f"  {preset + ':':<7}", subsequent_indent=" " * 9
+            text, 98, initial_indent=f"  {preset + ':':<7}", subsequent_indent=" " * 9
         )
     return "\n".join([*lines, ""])
 

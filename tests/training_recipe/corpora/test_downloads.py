@@ -1,5 +1,6 @@
 """Downloads from a server on loopback: whole, cut off, changed, absent, interrupted, twice."""
 
+import gc
 import hashlib
 import http.server
 import os
@@ -19,6 +20,9 @@ from training_recipe.corpora.corpus import Example, load_corpus
 from training_recipe.corpora.downloads import corpus_folder, fetch, url_of
 from training_recipe.corpora.named import NamedCorpus, PublishedFile
 from transformer_spec.errors import UserError
+
+# What a server answers instead of a file is left unread.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 CONTENTS = {
     "train.en": b"one\ntwo\nthree\n" * 10_000,
@@ -105,6 +109,7 @@ def server(monkeypatch, tmp_path):
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setattr(pooch.core.time, "sleep", lambda seconds: None)
         yield made
+        gc.collect()
         made.go_on.set()
         made.shutdown()
         thread.join()
@@ -195,8 +200,6 @@ class TestFaults:
         assert "/numbers/train.en" in message and "by hand" in message
         assert held(tmp_path / "data" / "numbers") == {}
 
-    # The answer that says so is left unread.
-    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_an_absent_file(self, server, tmp_path):
         server.faults = {"dev.de": ("absent", 2)}
         message = fault_of()

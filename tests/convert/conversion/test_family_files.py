@@ -9,8 +9,8 @@ from convert_cases import assert_same_arrays, convert, fail
 from fairseq_cases import m2m100, settings_of, state_of
 from family_checks import import_source, source_of
 from marian_cases import CASES, TOP
+from marian_folders import CONFIG, marian_weights, write_marian
 from opennmt_reference import Checkpoint
-from test_convert_foreign import CONFIG, marian_weights, write_marian
 from torch_nn_cases import FLAGS, NAMES, Case, moved
 
 from convert.checkpoints import load_weights_of

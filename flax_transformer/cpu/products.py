@@ -12,7 +12,23 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from flax_transformer.precision import full_precision, wide
+from flax_transformer.cpu.gradients import add_bias
+from flax_transformer.precision import factors, full_precision, wide
+
+
+def linear(
+    x: Float[Array, "*B I"], kernel: Float[Array, "I O"], bias: Float[Array, "O"] | None
+) -> Float[Array, "*B O"]:
+    """x @ kernel + bias, in bfloat16 where matrix products are."""
+    flat = product(*factors(x.reshape(-1, x.shape[-1]), kernel))
+    flat = flat if bias is None else add_bias(flat, *factors(bias))
+    return flat.reshape(*x.shape[:-1], -1)
+
+
+def project(x: Float[Array, "*B D"], table: Float[Array, "V D"]) -> Float[Array, "*B V"]:
+    """x @ table.T."""
+    flat = summed(x.reshape(-1, x.shape[-1]), table, 1).astype(x.dtype)
+    return flat.reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp

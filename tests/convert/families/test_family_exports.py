@@ -14,12 +14,12 @@ from convert_cases import convert
 from export_judges import CLASSES, JUDGES
 from family_checks import batch
 from family_table import LOGIT_BOUND, assert_measured
+from flax_cases import flax_case
 from huggingface_cases import (
     TINY,
     our_weights,
     random_model,
 )
-from test_family_huggingface_flax import flax_case
 from torch_nn_cases import Case as Module
 from tutorial_reference import Sizes, random_state
 

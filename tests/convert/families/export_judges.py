@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import tutorial_reference
+from flax_cases import torch_name
 from huggingface_cases import library_logits, loaded, our_config
-from test_family_huggingface_flax import torch_name
 from torch import nn
 from transformers import (
     BartForConditionalGeneration,

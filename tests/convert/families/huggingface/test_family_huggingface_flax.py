@@ -8,6 +8,7 @@ logits of those models in float64 with both twins': they agreed to 1e-14.
 import numpy as np
 import pytest
 from family_checks import assert_same_logits, export_source, import_source
+from flax_cases import CLASSES, flax_case, torch_name
 from huggingface_cases import (
     TINY,
     assert_damage_is_named,
@@ -18,31 +19,16 @@ from huggingface_cases import (
     loaded,
     our_config,
     our_weights,
-    random_model,
-    saved,
     settings_only,
     shapes,
     with_settings,
     with_tensors,
 )
-from transformers import (
-    BartConfig,
-    BartForConditionalGeneration,
-    MarianConfig,
-    MarianMTModel,
-    MBartConfig,
-    MBartForConditionalGeneration,
-)
 
 from convert.core.tensors import Held
 from convert.families.base import Source
-from convert.families.huggingface.flax import BartFlax, MarianFlax, MBartFlax
+from convert.families.huggingface.flax import BartFlax, MarianFlax
 
-CLASSES = {
-    "marian": (MarianFlax(), MarianConfig, MarianMTModel),
-    "bart": (BartFlax(), BartConfig, BartForConditionalGeneration),
-    "mbart": (MBartFlax(), MBartConfig, MBartForConditionalGeneration),
-}
 # What the files of 4.57.6 hold outside the layers.
 TOP = {
     "marian": {"final_logits_bias", "model.shared.embedding"},
@@ -82,33 +68,6 @@ def expected_names(kind: str, tied: bool) -> set[str]:
     for i in range(TINY["decoder_layers"]):
         names |= {f"model.decoder.layers.{i}.{n}" for n in LAYER}
     return names
-
-
-def flax_name(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """A PyTorch name and array as Flax modules have them: Embed, LayerNorm, Dense."""
-    path, _, leaf = name.rpartition(".")
-    if leaf != "weight":
-        return name, array
-    if path.endswith(("shared", "embed_positions")):
-        return f"{path}.embedding", array
-    if array.ndim == 1:
-        return f"{path}.scale", array
-    return f"{path}.kernel", np.ascontiguousarray(array.T)
-
-
-def flax_case(kind: str, folder, tied: bool = True, **changes):
-    """(PyTorch model, the same in Flax names); both halves of an untied one have one table."""
-    _, config_class, model_class = CLASSES[kind]
-    model = random_model(
-        model_class, config_class(**(TINY | {"tie_word_embeddings": tied} | changes))
-    )
-    if not tied:
-        for half in (model.model.encoder, model.model.decoder):
-            half.embed_tokens.weight.data.copy_(model.model.shared.weight)
-    source = saved(model, folder)
-    arrays = {n: a for n, a in source.tensors.read_all().items() if "embed_tokens" not in n}
-    named = dict(flax_name(name, array) for name, array in arrays.items())
-    return model, Source(Held(named), source.settings)
 
 
 @pytest.fixture(scope="module", params=CLASSES)
@@ -153,14 +112,6 @@ def test_a_model_of_ours_comes_back(kind, ties):
     back, canonical = import_source(family, source)
     assert {**back.to_dict(), "unk_id": 1} == config.to_dict()
     assert all(np.array_equal(canonical[name], weights[name]) for name in weights)
-
-
-def torch_name(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """``flax_name`` the other way."""
-    path, _, leaf = name.rpartition(".")
-    if leaf not in ("kernel", "scale", "embedding"):
-        return name, array
-    return f"{path}.weight", np.ascontiguousarray(array.T if leaf == "kernel" else array)
 
 
 @pytest.mark.usefixtures("float64")

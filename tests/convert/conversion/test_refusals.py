@@ -15,7 +15,7 @@ from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
 from transformer_spec import TransformerConfig, initial_weights
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class TestConfigs:

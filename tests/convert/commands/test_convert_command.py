@@ -21,6 +21,7 @@ from convert_cases import (
 
 from convert.checkpoints import load_weights_of, read_checkpoint
 from convert.checkpoints.folders import open_content
+from convert.checkpoints.layouts import ORBAX
 from convert.core.tensors import Held
 from convert.formats.safetensors import open_safetensors, write_safetensors
 from transformer_spec import TransformerConfig, initial_weights, tied_weights
@@ -128,7 +129,7 @@ class TestWhatIsWritten:
                 assert entry["sha256"] == hashlib.sha256(array.tobytes()).hexdigest()
                 assert (entry["shape"], entry["bytes"]) == (list(array.shape), array.nbytes)
         name = "encoder.enc_layers.0.ffn.fc1"
-        entry = ledger["targets"][f"mu.{name}.kernel"]
+        entry = ledger["targets"][f"{ORBAX.first}{name}.kernel"]
         assert (entry["what"], entry["from"]) == ("transposed", [f"exp_avg/{name}.weight"])
         entry = ledger["sources"][f"{name}.bias"]
         assert (entry["what"], entry["becomes"]) == ("copied", [f"params.{name}.bias"])

@@ -1,0 +1,67 @@
+"""A token id outside its vocabulary is one clear error in both twins, where ids come from users."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import flax_transformer
+import flax_transformer.decoding as flax_decoding
+import flax_transformer.model as flax_model
+import flax_transformer.step as flax_training
+import torch_transformer
+import torch_transformer.decoding as torch_decoding
+import torch_transformer.model as torch_model
+import torch_transformer.step as torch_training
+from parity.cases import config_of
+from training_recipe.searching.search import Search
+from transformer_spec import UserError
+
+CONFIG = config_of({"source_vocab_size": 11, "target_vocab_size": 13})
+TWINS = [(torch_transformer, torch.tensor), (flax_transformer, jnp.asarray)]
+SIDES = {
+    torch_transformer: (torch_training, torch_decoding),
+    flax_transformer: (flax_training, flax_decoding),
+}
+
+
+@pytest.mark.parametrize(("twin", "array"), TWINS)
+def test_ids_outside_the_table(twin, array) -> None:
+    model = twin.Transformer(CONFIG)
+    right, wrong, negative = array([[5, 10]]), array([[5, 17]]), array([[5, -1]])
+    with pytest.raises(UserError, match="source token id 17 .*source vocabulary of 11 .*0 to 10"):
+        model(wrong, right)
+    with pytest.raises(UserError, match="source token id 17"):
+        model.encode(wrong)
+    with pytest.raises(UserError, match="target token id 17 .*target vocabulary of 13 .*0 to 12"):
+        model(right, wrong)
+    memory = model.encode(right)
+    with pytest.raises(UserError, match="target token id -1"):
+        model.decode(negative, memory, right)
+    assert model.decode(array([[12, 0]]), memory, right).shape == (1, 2, 13)
+
+
+def test_what_is_traced_is_not_looked_at() -> None:
+    twin, wrong = flax_transformer.Transformer(CONFIG), jnp.asarray([[5, 17]])
+    assert jax.jit(lambda source: twin.encode(source))(wrong).shape[:2] == (1, 2)
+    model = torch_transformer.Transformer.skeleton(CONFIG)
+    wrong = torch.tensor([[5, 17]], device="meta")
+    assert model.encode(wrong).shape[:2] == (1, 2)
+
+
+def test_training_and_searching_look_at_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would read them back from the device in every step."""
+
+    def look(*_: object) -> None:
+        raise AssertionError("ids were looked at")
+
+    monkeypatch.setattr(torch_model, "check_tokens", look)
+    monkeypatch.setattr(flax_model, "check_tokens", look)
+    for twin, array in TWINS:
+        model, ids = twin.Transformer(CONFIG), array([[5, 6, 7]])
+        with pytest.raises(AssertionError, match="ids were looked at"):
+            model.encode(ids)
+        training, decoding = SIDES[twin]
+        assert training.objective(model, ids, ids, ids, 0.1) > 0
+        assert decoding.decode(model, np.array([[5, 6, 7]]), Search(beam=2))

@@ -77,7 +77,7 @@ def _open_stores(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
                 spec["fill_missing_data_reads"] = False  # lost numbers are no zeros
             pending[name] = tensorstore.open(spec, open=True, read=True)
         return {name: future.result() for name, future in pending.items()}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged or half-written: {_reason(error)}") from error
 
 

@@ -24,8 +24,9 @@ from parity.tpu.programs import OutlineBackend, Task, programs
 from parity.tpu.report import Compiled, Memory, text_of, verdict
 from parity.tpu.request import PROGRAMS, Request
 from parity.twins.cases import config_of
+from training_recipe.backend import Checkpoint
 from training_recipe.options.settings import TrainingSettings
-from transformer_spec import TransformerConfig, UserError, weight_shapes
+from transformer_spec import TransformerConfig, UserError, initial_weights, weight_shapes
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
@@ -103,7 +104,8 @@ def test_what_is_exact_or_only_moves_numbers_is_no_fault() -> None:
 def test_the_outlines_programs_are_the_backends() -> None:
     """Byte by byte the same StableHLO, so that what is compiled is what trains."""
     settings = TrainingSettings(device="cpu")
-    outline, real = OutlineBackend(TINY, settings), JaxBackend(TINY, settings)
+    state = Checkpoint(initial_weights(TINY, 0))
+    outline, real = OutlineBackend(TINY, settings), JaxBackend(TINY, settings, state)
     ids = jax.ShapeDtypeStruct((4, 7), np.int32)
     here = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
     trained, frozen = outline.shapes(here)
@@ -111,7 +113,7 @@ def test_the_outlines_programs_are_the_backends() -> None:
     arguments = trained, frozen, (ids, ids, ids), np.uint32(1), 1
     ours = outline.compiled_gradients.lower(*arguments).as_text()
     assert ours == real.compiled_gradients.lower(*arguments).as_text()
-    update = (trained, trained, trained), trained, (1e-3, 0.1, 0.02)
+    update = trained, jax.eval_shape(real.optimizer.init, trained), trained, 1e-3
     ours = outline.compiled_update.lower(*update).as_text()
     assert ours == real.compiled_update.lower(*update).as_text()
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
+from training_recipe.options.invocation import as_called
 from training_recipe.options.usual_names import meant
 from transformer_spec import UserError
 
@@ -26,6 +27,12 @@ class Parser(argparse.ArgumentParser):
         """As argparse does; the words are kept for what ``error`` says."""
         self.given = tuple(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
+
+    def format_usage(self) -> str:
+        return as_called(super().format_usage())
+
+    def format_help(self) -> str:
+        return as_called(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raise a UserError; of unknown flags it says what they are called here."""

@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 MATRIX := oldest newest jax torch
-FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer
+FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
 .PHONY: train test lint matrix parity bench convert-bench
 

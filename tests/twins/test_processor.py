@@ -18,7 +18,7 @@ from flax_transformer.cpu import attention, gradients
 from flax_transformer.cpu.products import in_memory, product
 from flax_transformer.cpu.programs import OneAtATime
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Runs of a program that needs 64 MiB; the pages that the kernel clears for the last one.
 RUNS = """
 import resource, sys, time

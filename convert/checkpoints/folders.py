@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from convert.checkpoints.layouts import BARE_ORBAX, COUNT, EARLIER_ORBAX, FLAX, ORBAX, TORCH, Layout
+from convert.checkpoints.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
+from convert.checkpoints.optax_states import LoopState, find_loop_state, step_count
 from convert.core.tensors import Joined, Subset, Tensors
 from convert.families.twinformer import is_flax
-from convert.formats.msgpack import open_msgpack
+from convert.formats.content import leaves
+from convert.formats.msgpack import open_msgpack, open_msgpack_file
 from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
 from convert.formats.safetensors import open_safetensors
@@ -104,7 +104,10 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Content:
-    """The tensors of one folder or file under its own names, and the optimizer's step count."""
+    """The tensors of one folder or file under its own names, and the optimizer's step count.
+
+    ``dropped`` are those among them that are neither weights nor moments, name -> reason.
+    """
 
     tensors: Tensors
     layout: Layout
@@ -112,12 +115,13 @@ class Content:
     container: str
     settings: Mapping[str, Any] | None = None
     optimizer: OptimizerPart | None = None
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_content(path: Path, key: str | None = None) -> Content:
-    """Open whatever holds weights, headers only; ``key`` picks a dict of a nested .pt file."""
+    """Open whatever holds weights, headers only; ``key`` picks a dict of a nested file."""
     if path.is_dir():
-        content = _open_orbax(path) if is_orbax(path) else _open_folder(path, key)
+        content = _open_orbax(path, key) if is_orbax(path) else _open_folder(path, key)
     else:
         content = _open_file(path, key)
     return replace(content, settings=foreign_settings(path) or content.settings)
@@ -130,7 +134,7 @@ def _open_folder(path: Path, key: str | None) -> Content:
         hint = "; name one of these files" if present else ""
         raise UserError(f"{path} should hold one of {', '.join(MODELS)}; {found}{hint}")
     model = path / present[0]
-    content = _open_orbax(model) if present[0] == ORBAX_FOLDER else _open_file(model, key)
+    content = _open_orbax(model, key) if present[0] == ORBAX_FOLDER else _open_file(model, key)
     return _with_side_files(path, content)
 
 
@@ -146,18 +150,12 @@ def _open_file(path: Path, key: str | None) -> Content:
         return Content(nested.tensors, layout, None, container, nested.settings, nested.optimizer)
     if key is not None and container not in ("pt", "msgpack"):
         raise UserError(f"--key picks a dict of a .pt or .msgpack file, and {path} is {container}")
-    tensors = _open_tensors(path, container, key)
-    # Flax names of other libraries have a family of their own; the layout is that of our twins.
-    layout = TORCH if container in ("msgpack", "npz") else _layout_of(tensors)
-    return Content(tensors, layout, None, container)
-
-
-def _open_tensors(path: Path, container: str, key: str | None) -> Tensors:
-    if container == "pt":
-        return open_torch_pickle(path, key)
     if container == "msgpack":
-        return open_msgpack(path, key)
-    return open_npz(path) if container == "npz" else open_safetensors(path)
+        return _open_msgpack(path, key)
+    if container == "npz":
+        return Content(open_npz(path), TORCH, None, container)
+    tensors = open_torch_pickle(path, key) if container == "pt" else open_safetensors(path)
+    return Content(tensors, _layout_of(tensors), None, container)
 
 
 def _layout_of(names: Tensors) -> Layout:
@@ -185,24 +183,39 @@ def _count(tensors: Tensors) -> int:
     return int(text)
 
 
-def _open_orbax(path: Path) -> Content:
+def _open_orbax(path: Path, key: str | None = None) -> Content:
     tensors = open_orbax(path)
-    layout, count = _layout_of_orbax(tensors), None
-    if layout.count in tensors and tensors[layout.count].shape == ():
-        count = _integer(tensors.read(layout.count), path)
-        tensors = Subset(tensors, [name for name in tensors if name != layout.count])
+    state = find_loop_state(tensors, key)
+    if state is not None:
+        return _of_loop(state, "orbax")
+    params = any(name.startswith(ORBAX.weights) for name in tensors)
+    layout, count = ORBAX if params else BARE_ORBAX, None
+    counts = [n for n in (ORBAX.count, COUNT) if n in tensors and tensors[n].shape == ()]
+    if counts:
+        count = step_count(tensors, counts[0])
+        tensors = Subset(tensors, [name for name in tensors if name != counts[0]])
     elif layout.has_moments(tensors) or layout.has_raw(tensors):
         raise UserError(f"{path} has optimizer moments but no step count")
     return Content(tensors, layout, count, "orbax")
 
 
-def _layout_of_orbax(tensors: Tensors) -> Layout:
-    if not any(name.startswith(ORBAX.weights) for name in tensors):
-        return BARE_ORBAX
-    return EARLIER_ORBAX if EARLIER_ORBAX.count in tensors else ORBAX
+def _open_msgpack(path: Path, key: str | None) -> Content:
+    """Weights, or the state of a loop around them as ``flax.serialization.to_bytes`` gives it."""
+    if path.name.endswith(INDEX_SUFFIX):
+        return Content(open_msgpack(path, key), TORCH, None, "msgpack")
+    file = open_msgpack_file(path)
+    content = file.content
+    if isinstance(content, dict) and isinstance(content.get("step"), int):
+        content = {name: part for name, part in content.items() if name != "step"}
+    if any(name.endswith(f"{COUNT}") for name, _ in leaves(content)):
+        state = find_loop_state(file.tensors(content, nested=True), key)
+        if state is not None:
+            return _of_loop(state, "msgpack")
+    tensors = open_msgpack(path, key)
+    ours = any(name.startswith(OWN_PARTS) for name in tensors) and is_flax(tensors)
+    # Flax names of other libraries have a family of their own; the layout is that of our twins.
+    return Content(tensors, FLAX if ours else TORCH, None, "msgpack")
 
 
-def _integer(array: np.ndarray, path: Path) -> int:
-    if array.dtype.kind not in "iu" or array < 0:
-        raise UserError(f"{path}: the optimizer's step count is {array} ({array.dtype})")
-    return int(array)
+def _of_loop(state: LoopState, container: str) -> Content:
+    return Content(state.tensors, state.layout, state.count, container, dropped=state.dropped)

@@ -15,6 +15,8 @@ from transformer_spec import TransformerConfig, trained_names, weight_shapes
 FIRST, SECOND, RAW = "exp_avg/", "exp_avg_sq/", "raw/"
 BESIDE = (FIRST, SECOND, RAW, ASIDE)  # what canonical names of no weight of the model start with
 COUNT = "count"
+# What a name of our twins' weights begins with, and no other library's.
+OWN_PARTS = ("encoder.enc_layers.", "decoder.dec_layers.", "encoder.embedding.")
 
 
 class Layout(NamedTuple):
@@ -54,7 +56,6 @@ FLAX = Layout("flax", "", "mu/", "nu/", "raw/")
 # The state of optax.adamw: a tuple whose first part is Adam's.
 ADAM = "opt_state.0."
 ORBAX = Layout("flax", "params.", f"{ADAM}mu.", f"{ADAM}nu.", "raw.", f"{ADAM}count")
-EARLIER_ORBAX = Layout("flax", "params.", "mu.", "nu.", "raw.")
 BARE_ORBAX = Layout("flax", "", "mu.", "nu.", "raw.")
 
 TwinRules = Callable[[TransformerConfig, Collection[str]], list[Rule]]

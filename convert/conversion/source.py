@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convert.checkpoints.checkpoint import check_tensors
 from convert.checkpoints.folders import Content, Located, locate, open_content
-from convert.checkpoints.layouts import TORCH, canonical_rules
+from convert.checkpoints.layouts import OWN_PARTS, TORCH, canonical_rules
 from convert.checkpoints.named_moments import name_optimizer
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
@@ -18,7 +18,6 @@ from convert.families.base import Family, Source
 from convert.families.registry import FAMILIES, OURS, recognize
 from transformer_spec import Faults, TransformerConfig, UserError
 
-OWN_PARTS = ("encoder.enc_layers.", "decoder.dec_layers.", "encoder.embedding.")
 DROPPED = "left out by --drop"
 
 
@@ -109,15 +108,19 @@ def choose_family(wanted: str | None, source: Source) -> Family | None:
 
 
 def leave_out(content: Content, names: Sequence[str]) -> tuple[Content, dict[str, str]]:
-    """Content without the tensors that the user drops by name; unknown names are a UserError."""
+    """Content without what has no place in a model and what the user drops by name.
+
+    Unknown names are a UserError.
+    """
     faults = Faults()
     for name in names:
         faults.require(name in content.tensors, f"{name!r} is not in {content.tensors.label}")
     faults.raise_if_any("--drop")
-    if not names:
+    gone = {**content.dropped, **dict.fromkeys(names, DROPPED)}
+    if not gone:
         return content, {}
-    kept = Subset(content.tensors, [name for name in content.tensors if name not in set(names)])
-    return replace(content, tensors=kept), dict.fromkeys(names, DROPPED)
+    kept = Subset(content.tensors, [name for name in content.tensors if name not in gone])
+    return replace(content, tensors=kept), gone
 
 
 def _read_ours(

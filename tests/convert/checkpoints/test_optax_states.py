@@ -1,0 +1,223 @@
+"""States of users' own optax loops, saved by Orbax and by flax: weights and moments are read."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+pytest.importorskip("flax")
+
+import flax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import optax  # noqa: E402
+import orbax.checkpoint  # noqa: E402
+from convert_cases import assert_same_arrays, config_flags, convert, fail  # noqa: E402
+from flax import nnx  # noqa: E402
+from flax.training.train_state import TrainState  # noqa: E402
+
+import flax_transformer  # noqa: E402
+from convert import flax_to_torch  # noqa: E402
+from convert.__main__ import main  # noqa: E402
+from convert.checkpoints import read_checkpoint  # noqa: E402
+from convert.checkpoints.optax_states import find_loop_state  # noqa: E402
+from convert.core.tensors import Held  # noqa: E402
+from transformer_spec import TransformerConfig, UserError  # noqa: E402
+
+CONFIG = TransformerConfig(
+    source_vocab_size=11, target_vocab_size=7, hidden_dim=6, inner_dim=5, num_heads=2,
+    num_encoder_layers=1, num_decoder_layers=2, max_length=5, encoder_positions="learned",
+)  # fmt: skip
+STEPS = 3
+RATE = optax.linear_schedule(1e-3, 0.0, 10)
+
+
+def is_matrix(params):
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+def everything(params):
+    return jax.tree.map(lambda _: True, params)
+
+
+def kinds(params):
+    return jax.tree.map(lambda x: "matrix" if x.ndim > 1 else "vector", params)
+
+
+OPTIMIZERS = {
+    "adamw": optax.adamw(1e-3),
+    "clipped, scheduled and masked": optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(RATE, mask=is_matrix)
+    ),
+    "inside a mask": optax.masked(optax.adam(1e-3), everything),
+    "one for matrices, one for vectors": optax.multi_transform(
+        {"matrix": optax.adamw(RATE), "vector": optax.adam(1e-4)}, kinds
+    ),
+    "adam's state alone": optax.scale_by_adam(),
+}
+
+
+def gradients(params, step: int):
+    draw = np.random.default_rng(step)
+    return jax.tree.map(lambda x: jnp.asarray(draw.normal(size=x.shape), x.dtype), params)
+
+
+def first_weights():
+    return nnx.to_pure_dict(nnx.state(flax_transformer.Transformer(CONFIG, seed=0), nnx.Param))
+
+
+def trained(optimizer):
+    """(weights, optimizer's state) after some steps of a loop."""
+    params = first_weights()
+    state = optimizer.init(params)
+    for step in range(STEPS):
+        updates, state = optimizer.update(gradients(params, step), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def adam_of(state):
+    """(mu, nu) in optax's own words, of all states of Adam together."""
+    is_adam = lambda x: isinstance(x, optax.ScaleByAdamState)  # noqa: E731
+    adams = [x for x in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(x)]
+    return [dict(pair for a in adams for pair in flat(getattr(a, n)).items()) for n in ("mu", "nu")]
+
+
+def flat(tree) -> dict[str, np.ndarray]:
+    """Arrays under their keys joined with dots; what a mask leaves out is no array."""
+    named = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {".".join(str(k.key) for k in path): np.asarray(x) for path, x in named}
+
+
+def assert_read(source, folder, params, state, *flags) -> None:
+    """Converted for the PyTorch twin, weights, moments and count are those of the loop."""
+    convert(source, folder, "--to", "torch", *config_flags(CONFIG), *flags)
+    found = read_checkpoint(folder)
+    assert found.count == STEPS
+    parts = (found.weights, found.first_moments, found.second_moments)
+    for part, expected in zip(parts, (flat(params), *adam_of(state)), strict=True):
+        assert_same_arrays(
+            dict(sorted(part.items())), dict(sorted(flax_to_torch(expected).items()))
+        )
+
+
+def save(path, tree):
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, tree)
+    return path
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+class TestEveryOptimizer:
+    def test_in_orbax(self, optimizer, tmp_path):
+        params, state = trained(OPTIMIZERS[optimizer])
+        source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
+        assert_read(source, tmp_path / "torch", params, state)
+
+    def test_in_msgpack(self, optimizer, tmp_path):
+        params, state = trained(OPTIMIZERS[optimizer])
+        content = flax.serialization.to_bytes({"params": params, "opt_state": state})
+        (tmp_path / "loop.msgpack").write_bytes(content)
+        assert_read(tmp_path / "loop.msgpack", tmp_path / "torch", params, state)
+
+
+class TestTrainState:
+    @pytest.fixture
+    def state(self):
+        optimizer = OPTIMIZERS["clipped, scheduled and masked"]
+        state = TrainState.create(apply_fn=None, params=first_weights(), tx=optimizer)
+        for step in range(STEPS):
+            state = state.apply_gradients(grads=gradients(state.params, step))
+        return state
+
+    def test_in_orbax(self, state, tmp_path):
+        source = save(tmp_path / "orbax", state)
+        assert_read(source, tmp_path / "torch", state.params, state.opt_state)
+
+    def test_in_msgpack(self, state, tmp_path):
+        (tmp_path / "state.msgpack").write_bytes(flax.serialization.to_bytes(state))
+        assert_read(tmp_path / "state.msgpack", tmp_path / "torch", state.params, state.opt_state)
+
+    def test_what_is_the_loop_s_own_is_dropped_by_name(self, state, tmp_path):
+        convert(save(tmp_path / "o", state), tmp_path / "t", "--to", "torch", *config_flags(CONFIG))
+        sources = json.loads((tmp_path / "t" / "conversion.json").read_text())["sources"]
+        gone = {name for name, entry in sources.items() if entry["what"] == "dropped"}
+        assert gone == {"step", "opt_state.1.2.count"}
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_an_optimizer_of_flax_nnx(pure, tmp_path):
+    """Variables of a State have ``.value`` behind their names."""
+    model = flax_transformer.Transformer(CONFIG, seed=0)
+    optimizer = nnx.Optimizer(model, OPTIMIZERS["clipped, scheduled and masked"], wrt=nnx.Param)
+    for step in range(STEPS):
+        optimizer.update(model, gradients(nnx.state(model, nnx.Param), step))
+    state = {"model": nnx.state(model), "optimizer": nnx.state(optimizer)}
+    plain = {name: nnx.to_pure_dict(part) for name, part in state.items()}
+    source = save(tmp_path / "orbax", plain if pure else state)
+    adam = plain["optimizer"]["opt_state"][1][0]
+    held = optax.ScaleByAdamState(adam["count"], adam["mu"], adam["nu"])
+    assert_read(source, tmp_path / "torch", plain["model"], held)
+
+
+def test_names_of_the_pytorch_twin(tmp_path):
+    """A loop over a flat dict under canonical names."""
+    params = {n: jnp.asarray(a) for n, a in flax_to_torch(flat(first_weights())).items()}
+    state = optax.adamw(1e-3).init(params)
+    _, state = optax.adamw(1e-3).update(gradients(params, 0), state, params)
+    source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
+    convert(source, tmp_path / "torch", "--to", "torch", *config_flags(CONFIG))
+    found = read_checkpoint(tmp_path / "torch")
+    assert found.count == 1
+    moments = dict(sorted(found.first_moments.items()))
+    assert_same_arrays(moments, {n: np.asarray(a) for n, a in sorted(state[0].mu.items())})
+
+
+def test_what_we_write_a_loop_restores_and_we_read_again(tmp_path):
+    """optax.adamw goes on from a torch checkpoint; what it saves is read."""
+    params, state = trained(OPTIMIZERS["adamw"])
+    source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
+    convert(source, tmp_path / "torch", "--to", "torch", *config_flags(CONFIG))
+    convert(tmp_path / "torch", tmp_path / "flax", "--to", "flax")
+    fresh = first_weights()
+    target = {"params": fresh, "opt_state": OPTIMIZERS["adamw"].init(fresh)}
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        back = checkpointer.restore(tmp_path / "flax" / "orbax", target)
+    jax.tree.map(np.testing.assert_array_equal, back, {"params": params, "opt_state": state})
+
+
+class TestRefusals:
+    def test_weights_in_two_places(self, tmp_path, capsys):
+        params, state = trained(OPTIMIZERS["adamw"])
+        tree = {"params": params, "average": params, "opt_state": state}
+        source = save(tmp_path / "orbax", tree)
+        said = fail(capsys, source, tmp_path / "x", "--to", "torch", *config_flags(CONFIG))
+        assert "average, params" in said and "--key" in said
+        drop = [f"--drop=average.{name}" for name in flat(params)]
+        assert_read(source, tmp_path / "torch", params, state, "--key", "params", *drop)
+
+    def test_counts_that_differ(self):
+        arrays = {f"{x}.{part}.w{x}": np.zeros(1) for x in "ab" for part in ("mu", "nu")}
+        arrays |= {"p.wa": np.zeros(1), "p.wb": np.zeros(1)}
+        counts = {"a.count": np.array(1), "b.count": np.array(2)}
+        with pytest.raises(UserError, match="numbers of steps"):
+            find_loop_state(Held(arrays | counts))
+
+    def test_weights_without_moments_are_missed(self, tmp_path, capsys):
+        """A part that is not trained has no moments, which a checkpoint of ours must have."""
+        params, _ = trained(OPTIMIZERS["adamw"])
+        mask = {
+            name: jax.tree.map(lambda _, n=name: n == "decoder", p) for name, p in params.items()
+        }
+        state = optax.masked(optax.adam(1e-3), mask).init(params)
+        source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
+        said = fail(capsys, source, tmp_path / "x", "--to", "torch", *config_flags(CONFIG))
+        assert "missing" in said and "encoder.embedding" in said
+
+    def test_inspection_tells_the_optimizer(self, tmp_path, capsys):
+        params, state = trained(OPTIMIZERS["adamw"])
+        source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
+        assert main(["inspect", str(source), *config_flags(CONFIG)]) == 0
+        assert f"moments after {STEPS} steps" in capsys.readouterr().out

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import functools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from parity.commands.printing import check_picture
 from parity.comparison.report import json_of
-from parity.frameworks import both_frameworks
-from parity.training.task import Task, check_comparable, find_task, separate
+from parity.training.comparison import TrainingReport, TrainingRequest, compare_training
+from parity.training.task import separate
 from training_recipe.options.parser import Parser
-from training_recipe.runs.record import library_versions
 from transformer_spec import UserError
 from transformer_spec.errors import Faults, exit_status
 
 if TYPE_CHECKING:
     from parity.training.steps import Curves, Step
-    from training_recipe.preparation import Prepared
-    from transformer_spec import TransformerConfig
 
 PLOT = "parity_train.png"
-FORMAT_VERSION = 1
 LINES = 20
 EPILOG = """\
 SETTINGS is a run folder, its settings.json or a recipe (.toml); without it, train.py's defaults.
@@ -75,90 +69,63 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace, rest: list[str]) -> int:
-    """Read, train, judge, draw, print."""
-    check_options(options)
-    task = task_of(options, rest)
-    plot = options.plot or task.folder / PLOT
-    # The frameworks take seconds to import, which --help and mistakes must not wait for.
-    with both_frameworks():
-        from parity.training.plot import draw
-        from parity.training.steps import bound, judge
-    prepared = task.prepare(task.settings)
-    config = dataclasses.replace(prepared.config, **task.changes)
-    if not options.json:
-        print("\n".join([f"{task.what}, seed {task.settings.seed}", *prepared.notes]), flush=True)
-    curves = trained(task, config, prepared, options)
-    passed, verdict = judge(curves["float64"], bound(config))
+    """Flags into a request, one call, what it found."""
+    source, flags = separate(rest)
+    request = TrainingRequest(
+        source,
+        tuple(flags),
+        options.steps,
+        options.dtype,
+        options.device,
+        options.dropout,
+        options.dropout_rng,
+        options.seed,
+    )
+    check(request, options.plot)
+    report = compare_training(request, _silent if options.json else _said, _bar)
+    plot = options.plot or report.task.folder / PLOT
     if options.json:
-        content = report(task, config, curves) | {"bound": bound(config), "plot": str(plot)}
-        print(json_of(content | {"passed": passed, "verdict": verdict}))
+        print(json_of(report.to_dict() | {"plot": str(plot)}))
     else:
-        print("\n".join([*table(curves), *summary(curves)]), flush=True)
-    try:
-        draw(curves, bound(config), f"{task.what}\n{verdict.partition(';')[0]}", plot)
-    except OSError as error:
-        raise UserError(f"{plot} cannot be written: {error}; --plot says where to") from None
+        print("\n".join([*table(report.curves), *summary(report.curves)]), flush=True)
+    write_plot(report, plot)
     if not options.json:
-        print(f"plot written to {plot}\n{verdict}")
-    return 0 if passed else 1
+        print(f"plot written to {plot}\n{report.verdict}")
+    return 0 if report.same else 1
 
 
-def check_options(options: argparse.Namespace) -> None:
+def check(request: TrainingRequest, plot: Path | None) -> None:
     """Every fault of the command's own flags at once."""
     faults = Faults()
-    faults.require(options.steps >= 1, f"--steps {options.steps} is too few; at least 1 is needed")
-    rate = options.dropout
-    fits = rate is None or 0 <= rate < 1
-    faults.require(fits, f"--dropout {rate} is no probability: from 0 to below 1")
-    if options.plot is not None:
-        check_picture(options.plot, faults)
+    request.find_faults(faults)
+    if plot is not None:
+        check_picture(plot, faults)
     faults.raise_if_any("cannot compare")
 
 
-def task_of(options: argparse.Namespace, rest: list[str]) -> Task:
-    """What the arguments ask for; the schedule is as long as the comparison at least."""
-    task = find_task(*separate(rest))
-    task = task.changed(
-        options.dropout,
-        steps=max(task.settings.steps, options.steps),
-        device=options.device,
-        dropout_rng=options.dropout_rng,
-        seed=options.seed,
-    )
-    check_comparable(task.settings, task.rates.values())
-    return task
+def write_plot(report: TrainingReport, plot: Path) -> None:
+    """Draw the curves; a file that cannot be written is a UserError."""
+    from parity.training.plot import draw
+
+    title = f"{report.task.what}\n{report.verdict.partition(';')[0]}"
+    try:
+        draw(report.curves, report.bound, title, plot)
+    except OSError as error:
+        raise UserError(f"{plot} cannot be written: {error}; --plot says where to") from None
 
 
-def trained(
-    task: Task, config: TransformerConfig, prepared: Prepared, options: argparse.Namespace
-) -> Curves:
-    """The steps by number format, each with a progress bar; float64 always, for it judges."""
+def _said(line: str) -> None:
+    print(line, flush=True)
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _bar(steps: Iterable[Step], dtype: str, count: int) -> Iterable[Step]:
     from tqdm import tqdm
 
-    from parity.training.steps import train_both
-
-    curves = {}
-    for dtype in dict.fromkeys(("float64", options.dtype)):
-        settings = dataclasses.replace(task.settings, dtype=dtype)
-        batches = functools.partial(prepared.plan.batches, count=settings.accumulate)
-        steps = train_both(config, settings, batches, options.steps)
-        curves[dtype] = list(tqdm(steps, dtype, options.steps, disable=None))
-    return curves
-
-
-def report(task: Task, config: TransformerConfig, curves: Curves) -> dict[str, Any]:
-    """Everything as JSON data."""
-    from parity.training.steps import plain
-
-    return {
-        "format_version": FORMAT_VERSION,
-        "what": task.what,
-        "device": task.settings.device,
-        "config": config.to_dict(),
-        "settings": task.settings.to_dict(),
-        "versions": library_versions(),
-        "curves": {dtype: plain(curve) for dtype, curve in curves.items()},
-    }
+    return tqdm(steps, dtype, count, disable=None)
 
 
 def table(curves: Curves) -> list[str]:

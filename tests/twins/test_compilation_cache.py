@@ -73,7 +73,7 @@ def test_the_second_process_compiles_nothing(home, tmp_path):
 
 def test_both_commands_keep_programs(monkeypatch):
     asked = []
-    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", lambda: asked.append(1))
+    monkeypatch.setattr("flax_transformer.process.keep_compiled_programs", lambda: asked.append(1))
     frameworks.prepare_process("torch", "cpu")
     assert asked == []
     frameworks.prepare_process("jax", "cpu")

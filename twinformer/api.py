@@ -13,9 +13,8 @@ from transformer_spec import Faults
 from twinformer.frameworks import choose, training_backend, twin
 
 if TYPE_CHECKING:
-    from parity.comparison.report import Report
-
     from convert.conversion import Conversion
+    from parity.comparison.report import Report
     from twinformer.training.loop import Trained
 
 Backend = Literal["jax", "torch"]
@@ -103,6 +102,4 @@ def train(**settings: Any) -> Trained:
 
 def _plain(value: Any) -> Any:
     """A setting as recipes hold it: paths are text."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return tuple(value) if isinstance(value, list) else value
+    return str(value) if isinstance(value, Path) else value

@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     first: str
     second: str
     raw: str
-    count: str = COUNT
+    count: str = COUNT  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @property
     def moments(self) -> tuple[str, str]:

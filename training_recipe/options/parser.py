@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
     given: tuple[str, ...] = ()
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """As argparse does; the words are kept for what ``error`` says."""
         self.given = tuple(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)

@@ -66,6 +66,7 @@ def figure_of(found: Map, meaning: str, title: str, families: list[str]) -> Any:
         wspace=GAP * heads / width,
         hspace=GAP * layers / height,
     )
+    image: Any = None
     for layer, head in np.ndindex(layers, heads):
         axes = panels[layer, head]
         image = axes.imshow(found.weights[layer, head], COLOURS, vmin=0, vmax=1, aspect="auto")

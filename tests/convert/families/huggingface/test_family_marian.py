@@ -198,7 +198,7 @@ def test_all_faults_in_one_error():
     "changes, words",
     [
         ({"pad_token_id": None}, "pad_token_id is missing"),
-        ({"d_model": "512"}, "hidden_dim is '512'"),
+        ({"d_model": "512"}, "hidden_dim: '512'"),
         ({"dropout": 1.5}, "dropout: 1.5"),
         ({"decoder_start_token_id": None}, "decoder_start_token_id is missing"),
         ({"encoder_attention_heads": 3, "decoder_attention_heads": 3}, "not divisible"),

@@ -30,11 +30,13 @@ class NumpyBackend:
         self, config: TransformerConfig, settings: TrainingSettings, state: Checkpoint
     ) -> None:
         self.config, self.settings = config, settings
+        # One table may serve both sides; it has the source's name then.
+        self.target = SOURCE if config.tied_embeddings == "all" else TARGET
         shape = config.target_vocab_size, config.hidden_dim
         self.table = np.random.default_rng(settings.seed).normal(size=shape)
         self.restore(state)
         if not state.count:  # knows nothing: the loss is the logarithm of the vocabulary's size
-            for name in self.weights.keys() & {SOURCE, TARGET}:
+            for name in {SOURCE, self.target}:
                 self.weights[name] *= np.float32(0.01)
 
     def _inputs(self, source: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +50,7 @@ class NumpyBackend:
     def _log_probabilities(
         self, before: np.ndarray, aligned: np.ndarray, bag: np.ndarray
     ) -> np.ndarray:
-        source, target = self.weights[SOURCE], self.weights[TARGET]
+        source, target = self.weights[SOURCE], self.weights[self.target]
         states = target[before] + source[aligned] + (bag @ source)[:, None]
         logits = states @ self.table.T
         logits -= logits.max(axis=-1, keepdims=True)
@@ -56,7 +58,7 @@ class NumpyBackend:
 
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         total = sum(part.tokens for part in batches)
-        sums = {name: np.zeros(self.weights[name].shape) for name in (SOURCE, TARGET)}
+        sums = {name: np.zeros(self.weights[name].shape) for name in (SOURCE, self.target)}
         loss = sum(self._add_gradients(part, step, total, sums) for part in batches)
         self._adam(sums, learning_rate)
         norm = np.sqrt(sum(np.square(g).sum() for g in sums.values()))
@@ -71,7 +73,7 @@ class NumpyBackend:
         picked = np.zeros_like(logs)
         np.put_along_axis(picked, batch.target_out[..., None].astype(np.int64), 1.0, -1)
         error = ((np.exp(logs) - picked) * real[..., None] / total) @ self.table
-        np.add.at(sums[TARGET], batch.target_in, error)
+        np.add.at(sums[self.target], batch.target_in, error)
         np.add.at(sums[SOURCE], aligned, error)
         sums[SOURCE] += bag.T @ error.sum(axis=1)
         return -(chosen * real).sum()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from training_cases import SMALL, run, write_words
 
+from training_recipe.runs.curves import draw_curves
 from twinformer.training import loop
 
 MADE: dict[str, Path] = {}
@@ -29,7 +30,9 @@ def whole(tmp_path_factory):
             write_words(folder)
             os.chdir(folder)
             try:
-                assert run(name, [*SMALL, "--name", name]) == 0
+                with pytest.MonkeyPatch.context() as patch:  # whatever ``quick`` has put there
+                    patch.setattr(loop, "draw_curves", draw_curves)
+                    assert run(name, [*SMALL, "--name", name]) == 0
             finally:
                 os.chdir(before)
             MADE[name] = folder / "runs" / name

@@ -204,7 +204,7 @@ class TestCard:
         text = (folder / "PARITY.md").read_text()
         assert text == card(read_certificate(folder))
         for line in (
-            "**PASS: same function**",
+            "**PASS: same function",
             "| logits | 1.0e-15 | 1.0e-11 | PASS |",
             "| worst sub-step: encoder layer 2, ffn.fc2 input | 7.0e-13 | 1.0e-11 | PASS |",
             "| worst gradient: decoder.finalFc.weight | 3.0e-14 | 1.0e-10 | PASS |",

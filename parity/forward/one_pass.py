@@ -52,16 +52,28 @@ def round_to_bfloat16(x: Array) -> Array:
     return jax.lax.reduce_precision(x, BFLOAT16_EXPONENT, BFLOAT16_MANTISSA)
 
 
-def every_equation(jaxpr: Jaxpr, turns: int = 1) -> Iterator[tuple[JaxprEqn, int]]:
+def every_equation(
+    jaxpr: Jaxpr, turns: int = 1, platform: str | None = None
+) -> Iterator[tuple[JaxprEqn, int]]:
     """Every equation of a traced function, also of the functions in it, and how often it runs.
 
     Of a loop whose number of turns depends on data, as the decoding loop's does, one turn counts.
+    Of a choice by platform all branches count, or that of ``platform`` alone.
     """
     for equation in jaxpr.eqns:
         yield equation, turns
         inner_turns = turns * equation.params.get("length", 1) if _is_scan(equation) else turns
-        for inner in _inner(equation.params):
-            yield from every_equation(inner, inner_turns)
+        for inner in _inner(_of_platform(equation.params, platform)):
+            yield from every_equation(inner, inner_turns, platform)
+
+
+def _of_platform(params: dict[str, Any], platform: str | None) -> dict[str, Any]:
+    """The parameters of an equation with the one branch that a platform takes."""
+    choices = params.get("branches_platforms")
+    if platform is None or choices is None:
+        return params
+    taken = next(i for i, names in enumerate(choices) if names is None or platform in names)
+    return params | {"branches": params["branches"][taken : taken + 1]}
 
 
 def every_product(jaxpr: Jaxpr) -> Iterator[tuple[JaxprEqn, int]]:

@@ -51,7 +51,7 @@ def asked(jaxpr: Jaxpr) -> Asked:
     """Of a loop whose number of turns depends on data, one turn counts."""
     kinds: Counter[str] = Counter()
     flops, faults = 0, []
-    for equation, turns in every_equation(jaxpr):
+    for equation, turns in every_equation(jaxpr, platform="tpu"):
         if equation.primitive.name in PRODUCTS:
             kinds[kind_of(equation)] += 1
             flops += turns * operations(equation)

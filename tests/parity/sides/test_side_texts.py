@@ -42,7 +42,7 @@ def test_a_run_reads_texts_by_its_vocabularies(run, tmp_path, capsys):
     assert ids.target[1].tolist() == [first[0], *target.encode("CC"), config.eos_id, config.pad_id]
     given = [str(run), str(run), "--text", path, "--precision", "--json"]
     assert main([*given, "--b-framework", "jax"]) == 0
-    assert json.loads(capsys.readouterr().out)["inputs"]["batches"] == [[[2, 6], [2, 4]]]
+    assert json.loads(capsys.readouterr().out)["batches"] == [[[2, 6], [2, 4]]]
 
 
 def test_many_lines_are_several_batches(run, tmp_path):
@@ -99,7 +99,7 @@ def test_numbers_that_overflow_are_placed(tmp_path, capsys):
     given = [str(folder), str(folder), "--precision", "float16", "--no-gradients", "--json"]
     assert main(given) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert found["budget"]["float16"]["max_abs"] == "nan"
+    assert found["budget"]["float16"]["b"]["max_abs"] == "nan"
     weights[name] = np.full_like(weights[name], 1e200)
     weights["encoder.enc_layers.0.ffn.fc2.weight"] *= 1e200
     other = write(tmp_path / "b", TINY, weights)

@@ -1,6 +1,7 @@
 """What is declared is imported, and a plain install converts without what only training needs."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -73,7 +74,11 @@ def test_a_plain_install_converts(container, tmp_path):
         f"sys.exit(main(['convert', 'mine', 'new', '--to', 'torch', '--container', {container!r}]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert (tmp_path / "new/config.json").is_file()

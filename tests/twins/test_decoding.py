@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import decoding_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +29,7 @@ from torch_transformer import decoding_state as torch_state
 from training_recipe.searching.search import Search, longest_output, never_produced
 from transformer_spec import UserError, weight_shapes
 
-pytestmark = pytest.mark.usefixtures("float64", "quick")
-quick = decoding_cases.quick
+pytestmark = pytest.mark.usefixtures("float64", "quick_compiling")
 
 
 class TestCache:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import training_fixtures
 from small_training import CONFIG, MAKERS, SETTINGS, batch, changed, largest_difference, train
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
@@ -10,7 +9,6 @@ from training_recipe.batching.batches import BatchPlan
 from transformer_spec.dropout_keys import batch_key, batch_keys
 from twinformer.training.states import read_state, save_state
 
-quick, place = training_fixtures.quick, training_fixtures.place
 RATE = 1e-3
 
 

@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorstore")
 
-import translate_cases  # noqa: E402
 from convert_cases import CONFIG, fail, snapshot, write_run  # noqa: E402
 from ctranslate2_apart import ask  # noqa: E402
 from opennmt_reference import EMBEDDING, Checkpoint  # noqa: E402
@@ -26,7 +25,6 @@ from convert.formats.safetensors import write_safetensors  # noqa: E402
 from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights, sinusoid_table  # noqa: E402
 
-runs = translate_cases.runs
 TO = ("--to", "ctranslate2")
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 

@@ -11,7 +11,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import translate_cases  # noqa: E402
 from ctranslate2_apart import ask  # noqa: E402
 from training_cases import run as train_run  # noqa: E402
 from training_cases import write_words  # noqa: E402
@@ -23,7 +22,6 @@ from training_recipe.searching.search import Search  # noqa: E402
 from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
 from twinformer.training import loop  # noqa: E402
 
-call = translate_cases.call
 SETTINGS = [
     *("--data", "words.tsv", "--columns", "word,sound", "--preset", "tiny", "--name", "spelling"),
     *("--source-vocabulary", "characters", "--target-vocabulary", "whitespace"),

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from certificate_cases import certified, edit, report_of, verify
+from certificate_cases import edit, report_of, verify
 
 from parity.certificates.card import card
 from parity.certificates.certificate import read_certificate, write_certificate
@@ -16,11 +16,6 @@ from parity.comparison.report import Row
 from parity.comparison.settings import Settings
 from parity.sides.given import local_path
 from transformer_spec import UserError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return certified(tmp_path)
 
 
 class TestWriting:

@@ -6,8 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-import translate_cases
-from certificate_cases import certified, edit, verify
+from certificate_cases import edit, verify
 
 from parity.certificates.certificate import NOT_COVERED, read_certificate
 from parity.certificates.checksums import (
@@ -18,11 +17,6 @@ from parity.certificates.checksums import (
     sums_text,
 )
 from transformer_spec import UserError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return certified(tmp_path)
 
 
 class TestList:
@@ -108,8 +102,7 @@ class TestFilesOfA:
         (tmp_path / "elsewhere" / "back").symlink_to("../hub")
         assert list(files_of(f"hf:{tmp_path / 'hub'}", NOT_COVERED) or ()) == ["weights/part"]
 
-    def test_a_run_is_the_checkpoint_that_it_is_used_by(self, tmp_path):
-        run = translate_cases.make_run(tmp_path / "run", "torch")
+    def test_a_run_is_the_checkpoint_that_it_is_used_by(self, run):
         before = files_of(str(run), NOT_COVERED)
         (run / "parity_train.png").write_text("a picture made later")
         assert before and files_of(str(run), NOT_COVERED) == before

@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("jax")
 
-import translate_cases  # noqa: E402
 from huggingface_cases import random_model  # noqa: E402
 from parity_cases import TINY, failed, random_weights, write  # noqa: E402
 
@@ -18,11 +17,6 @@ from parity.sides.texts import read_texts  # noqa: E402
 from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-@pytest.fixture
-def run(tmp_path):
-    return translate_cases.make_run(tmp_path / "run", "torch")
 
 
 def lines(tmp_path, *texts) -> str:

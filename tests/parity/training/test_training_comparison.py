@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from training_cases import SMALL, run, write_words
+from training_cases import SMALL, run
 
 from parity.commands.train import main
 from parity.training import steps as training
@@ -41,11 +41,9 @@ dropout_rng = "portable"
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    write_words(tmp_path)
-    (tmp_path / "small.toml").write_text(RECIPE)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def place(place):
+    (place / "small.toml").write_text(RECIPE)
+    return place
 
 
 def batches(step: int) -> list[Batch]:

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_cases import SMALL, run, write_words
+from training_cases import SMALL, run
 
 import train
-from twinformer.training import loop
 
 ROOT = Path(train.__file__).parent
 
@@ -66,11 +65,8 @@ def test_faults_in_one_message_without_traceback(tmp_path, capsys):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    write_words(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "draw_curves", lambda run: None)
-    return tmp_path
+def place(place, quick):
+    return place
 
 
 class TestNames:

@@ -7,13 +7,9 @@ import resource
 
 import numpy as np
 import pytest
-import training_fixtures
 from training_cases import SMALL, assert_same_run, run, signal_after
 
 from convert.checkpoints import read_checkpoint, write_torch_checkpoint
-
-place, whole = training_fixtures.place, training_fixtures.whole
-quick = training_fixtures.quick
 
 
 class TestFullDisk:

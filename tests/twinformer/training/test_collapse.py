@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import training_fixtures
 from numpy_backend import NumpyBackend
 from small_training import MAKERS, SETTINGS
 from training_cases import SMALL, metrics, run
@@ -10,7 +9,6 @@ from training_cases import SMALL, metrics, run
 from parity.twins.cases import config_of, inputs
 from twinformer.training.evaluation.collapse import collapse_notes, token_spread
 
-place, quick = training_fixtures.place, training_fixtures.quick
 REAL = np.array([[1, 1, 0], [1, 1, 1]], bool)
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 
 import pytest
-import training_fixtures
 from numpy_backend import NumpyBackend
 from training_cases import (
     SMALL,
@@ -33,8 +32,6 @@ KILLED = {
 }
 CASES = [(name, step) for name in RESUMABLE for step in MOMENTS[name]]
 KILLS = [(name, f"SIGKILL@{moment}") for name in RESUMABLE for moment in KILLED[name]]
-place, whole = training_fixtures.place, training_fixtures.whole
-quick = training_fixtures.quick
 
 
 class TestInterruption:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import training_fixtures
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
 import train
@@ -29,7 +28,6 @@ from transformer_spec import TransformerConfig, UserError, initial_weights
 from twinformer.training import averages
 from twinformer.training.averages import save_average
 
-quick, place = training_fixtures.quick, training_fixtures.place
 AVERAGING = [*SMALL, "--average", "3"]
 FOLDER = "average_00000012_of_3"
 ROOT = Path(train.__file__).parent

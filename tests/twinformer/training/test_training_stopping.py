@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-import training_fixtures
 from numpy_backend import NumpyBackend
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
@@ -15,7 +14,6 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import EXPLODED, Progress
 from twinformer.training.evaluation import judge as evaluation
 
-quick, place = training_fixtures.quick, training_fixtures.place
 # Judged by the loss of a model that only gets worse after step 6.
 PATIENT = [
     *SMALL, "--valid-examples", "0", "--steps", "40", "--evaluate-every", "3", "--save-every", "8",

@@ -8,17 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import translate_cases
 from translate_cases import WORDS, WRITERS, make_run
 
 from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.text.vocabulary import build_vocabulary
 from twinformer.translating.texts import encode_texts
-
-runs = translate_cases.runs
-run = translate_cases.run
-call = translate_cases.call
-piped = translate_cases.piped
 
 
 class TestTexts:

@@ -6,16 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-import translate_cases
 from translate_cases import WRITERS, python
 
 from transformer_spec import UserError
 from twinformer import frameworks
-
-runs = translate_cases.runs
-run = translate_cases.run
-call = translate_cases.call
-piped = translate_cases.piped
 
 
 class TestBackends:

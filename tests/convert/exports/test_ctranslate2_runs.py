@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from messages import says
 
 torch = pytest.importorskip("torch")
 
@@ -75,7 +76,7 @@ def ours(trained, search: Search):
 def test_the_code_that_is_printed_translates_as_translate_py_does(trained, answered, call):
     _, said, printed = answered
     options = "--beam 5 --length-penalty 1.0 --max-length 24"
-    assert f"to translate `texts` as translate.py {options} does:" in said
+    says(said, "`texts`", f"translate.py {options}")
     status, lines, notes = call(trained, *TYPED, *options.split())
     assert status == 0 and printed == lines
     assert "read as small letters" in notes

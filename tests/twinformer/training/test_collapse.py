@@ -58,7 +58,7 @@ def test_a_collapsed_encoder_is_said_and_recorded(place, quick, capsys, monkeypa
 
     monkeypatch.setattr(NumpyBackend, "encode", of_first)
     assert run("numpy", [*SMALL, "--name", "a"]) == 0
-    assert capsys.readouterr().out.count("for every token of a sentence (spread 0.00 of 1)") == 3
+    assert capsys.readouterr().out.count("(spread 0.00 of 1)") == 3
     found = [m["token_spread"] for m in metrics(place / "runs/a") if m["kind"] == "evaluation"]
     assert found == [0, 0, 0]
 

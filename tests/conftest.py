@@ -105,6 +105,69 @@ def float64():
     jax.config.update("jax_enable_x64", before)
 
 
+@pytest.fixture(scope="module")
+def quick_compiling():
+    """Programs compiled for one use; one thread, as PyTorch's and XLA's wait for each other."""
+    import jax
+    import torch
+
+    before = torch.get_num_threads(), jax.config.read("jax_disable_most_optimizations")
+    torch.set_num_threads(1)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    torch.set_num_threads(before[0])
+    jax.config.update("jax_disable_most_optimizations", before[1])
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Training without drawing or waiting for the disk, which take longer than small runs."""
+    from twinformer.training import loop
+
+    monkeypatch.setattr(loop, "draw_curves", lambda run: None)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with data to train on, the current one."""
+    from training_cases import write_words
+
+    write_words(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same random weights as a run of each backend, and nothing else."""
+    from translate_cases import WRITERS, make_run
+
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: make_run(folder / name, name) for name in WRITERS}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of random weights that a test may damage."""
+    from translate_cases import make_run
+
+    return make_run(tmp_path / "run", "torch")
+
+
+@pytest.fixture
+def call(capsys):
+    """A function: run translate.py; (exit status, output lines, what stderr said)."""
+    import translate
+
+    def call(*arguments):
+        status = translate.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return status, out.split("\n")[:-1], err
+
+    return call
+
+
 def absent_frameworks() -> list[str]:
     """The packages that cannot be imported here, and what stands on them."""
     stands_on = {"torch": "torch_transformer transformers", "jax": "flax flax_transformer optax"}

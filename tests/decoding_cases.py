@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -53,17 +52,6 @@ SOURCE = np.array(
         [7, 7, 3, 0, 0, 0, 0, 0],
     ]
 )
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """Programs compiled for one use; one thread, as PyTorch's and XLA's wait for each other."""
-    before = torch.get_num_threads(), jax.config.read("jax_disable_most_optimizations")
-    torch.set_num_threads(1)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    torch.set_num_threads(before[0])
-    jax.config.update("jax_disable_most_optimizations", before[1])
 
 
 def random_weights(config, seed, gain=1.0):

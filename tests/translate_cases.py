@@ -1,13 +1,11 @@
-"""Runs of random weights and ways to call translate.py."""
+"""Runs of random weights, and Python in a process of its own."""
 
-import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import translate
 from convert.checkpoints import Checkpoint, write_flax_checkpoint, write_torch_checkpoint
@@ -51,41 +49,6 @@ def make_run(path, writer, steps=(10,), seed=0):
         weights = {name: draw.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes}
         WRITERS[writer](run.checkpoint(step), Checkpoint(weights))
     return path
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same weights as a run of each backend, and nothing else."""
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: make_run(folder / name, name) for name in WRITERS}
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A run that a test may damage."""
-    return make_run(tmp_path / "run", "torch")
-
-
-@pytest.fixture
-def call(capsys):
-    """A function: run translate.py; (exit status, output lines, what stderr said)."""
-
-    def call(*arguments):
-        status = translate.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return status, out.split("\n")[:-1], err
-
-    return call
-
-
-@pytest.fixture
-def piped(monkeypatch):
-    """A function: the bytes that standard input holds."""
-
-    def piped(content):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-
-    return piped
 
 
 def python(code, folder, **files):

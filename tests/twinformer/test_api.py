@@ -4,18 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from translate_cases import make_run
 
 import twinformer
 
 FRAMEWORKS = ("torch", "jax")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The same weights as a run of each framework."""
-    folder = tmp_path_factory.mktemp("runs")
-    return {name: make_run(folder / name, name) for name in FRAMEWORKS}
 
 
 def test_every_public_name_is_there():

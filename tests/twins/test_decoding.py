@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import decoding_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +21,7 @@ from decoding_cases import (
     torch_model,
     torch_outputs,
 )
+from messages import saying
 
 from flax_transformer import decoding as flax_decoding
 from flax_transformer import decoding_state as flax_state
@@ -30,8 +30,7 @@ from torch_transformer import decoding_state as torch_state
 from training_recipe.searching.search import Search, longest_output, never_produced
 from transformer_spec import UserError, weight_shapes
 
-pytestmark = pytest.mark.usefixtures("float64", "quick")
-quick = decoding_cases.quick
+pytestmark = pytest.mark.usefixtures("float64", "quick_compiling")
 
 
 class TestCache:
@@ -78,14 +77,14 @@ class TestCache:
         twin = flax_model(PLAIN, random_weights(PLAIN, 1))
         memory = np.zeros((1, 2, 6))
         tokens = np.full((1, 2), 4)
-        message = "a cache of 1 columns, 0 in use, has no room for 2"
+        no_room = saying("1 columns", "0 in use", "no room for 2")
         source = torch.tensor(tokens)
         state = torch_state.start(model, torch.tensor(memory), source, 1)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, check=no_room):
             torch_state.next_logits(model, source, state)
         source = jnp.array(tokens)
         state = flax_state.start(twin, jnp.array(memory), source, 1)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, check=no_room):
             flax_state.next_logits(twin, source, state)
         with pytest.raises(UserError, match="longer than the model's max_length 17"):
             torch_state.start(model, torch.tensor(memory), torch.tensor(tokens), 18)

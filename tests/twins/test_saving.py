@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from messages import saying
 
 import flax_transformer
 import torch_transformer
@@ -61,7 +62,7 @@ def test_nothing_is_left_of_what_cannot_be_saved(twin, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(UserError, match="exists already"):
         twin.save(model, tmp_path / "taken")
-    with pytest.raises(UserError, match="the source vocabulary has 11 tokens, the model 23"):
+    with pytest.raises(UserError, check=saying("source vocabulary", "11 tokens", 23)):
         twin.save(twin.Transformer(config_of({})), tmp_path / "other", VOCABULARY)
     with pytest.raises(UserError, match="cannot read the source vocabulary"):
         twin.save(model, tmp_path / "other", tmp_path / "taken")

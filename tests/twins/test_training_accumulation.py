@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import training_fixtures
+from messages import says
 from small_training import CONFIG, MAKERS, SETTINGS, batch, changed, largest_difference, train
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
@@ -10,7 +10,6 @@ from training_recipe.batching.batches import BatchPlan
 from transformer_spec.dropout_keys import batch_key, batch_keys
 from twinformer.training.states import read_state, save_state
 
-quick, place = training_fixtures.quick, training_fixtures.place
 RATE = 1e-3
 
 
@@ -74,7 +73,7 @@ ACCUMULATING = [*SMALL, "--accumulate", "3"]
 def test_a_run_counts_all_tokens_and_says_what_a_step_is(place, quick, capsys) -> None:
     assert run("numpy", [*SMALL, "--name", "one"]) == 0
     assert run("numpy", [*ACCUMULATING, "--name", "three"]) == 0
-    assert "steps of 3 batches, 1.3 an epoch" in capsys.readouterr().out
+    says(capsys.readouterr().out, "3 batches", "1.3 an epoch")
     one, three = (metrics(place / "runs" / name) for name in ("one", "three"))
     tokens = [sum(m["tokens"] for m in ms if m["kind"] == "train") for ms in (one, three)]
     assert tokens[1] == 3 * tokens[0]  # 12 and 36 batches: 3 and 9 epochs

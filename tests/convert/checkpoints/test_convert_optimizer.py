@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from convert_cases import convert, fail
+from messages import says
 from torch_nn_cases import CASES, PAD
 
 from convert.checkpoints import load_weights_of, read_checkpoint
@@ -129,7 +130,7 @@ def test_what_is_said(user, tmp_path, capsys):
     assert "the optimizer's parameters have no names" in said
     torch.save(module.state_dict(), tmp_path / "bare.pt")
     convert(tmp_path / "bare.pt", tmp_path / "bare", "--to", "torch", *flags_of(case))
-    assert "no optimizer moments: the optimizer starts fresh" in capsys.readouterr().out
+    says(capsys.readouterr().out, "no optimizer moments", "fresh")
 
 
 def test_numbers_without_an_order(user, tmp_path, capsys):

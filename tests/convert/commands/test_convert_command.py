@@ -18,6 +18,7 @@ from convert_cases import (
     snapshot,
     write_run,
 )
+from messages import says
 
 from convert.checkpoints import load_weights_of, read_checkpoint
 from convert.checkpoints.folders import open_content
@@ -153,7 +154,7 @@ class TestWhatIsWritten:
         assert [p.name for p in tmp_path.iterdir()] == ["run"]
         lines = capsys.readouterr().out.splitlines()
         name = "encoder.enc_layers.0.ffn.fc1"
-        assert f"{name}.weight -> params.{name}.kernel  float32 [6, 7]  transposed" in lines
+        says(lines, f"{name}.weight -> params.{name}.kernel", "float32 [6, 7]", "transposed")
         assert lines[-1].startswith("would convert run ")
         assert len(lines) == 1 + 3 * len(initial_weights(CONFIG, 0)) - 2  # one frozen bias
 

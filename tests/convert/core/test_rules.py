@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import faults_say
 
 from convert.core.operations import AddAxis, Constant, Copy, Duplicate, RuleError, Split, Transpose
 from convert.core.pipeline import Converted, check_source
@@ -177,12 +178,13 @@ class TestTables:
         del arrays["a"]
         faults = Faults()
         check_source(arrays, table(), SHAPES, faults)
-        assert faults.messages == [
-            "missing 'a': expected float [2]",
-            "wrong shape of 'qkv': float64 [2, 6], expected float [6, 2]",
-            "wrong dtype of 'e': int64 [2, 2], expected float [2, 2]",
-            "extra 'more': float64 [3]; no weight of this config",
-        ]
+        faults_say(
+            faults.messages,
+            ("missing", "'a'", "expected float [2]"),
+            ("shape", "'qkv'", "float64 [2, 6]", "expected float [6, 2]"),
+            ("dtype", "'e'", "int64 [2, 2]", "expected float [2, 2]"),
+            ("extra", "'more'", "float64 [3]"),
+        )
 
     def test_two_rules_for_one_tensor(self):
         faults = Faults()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from messages import says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensorstore")
 
-import translate_cases  # noqa: E402
 from convert_cases import CONFIG, fail, snapshot, write_run  # noqa: E402
 from ctranslate2_apart import ask  # noqa: E402
 from opennmt_reference import EMBEDDING, Checkpoint  # noqa: E402
@@ -26,7 +26,6 @@ from convert.formats.safetensors import write_safetensors  # noqa: E402
 from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights, sinusoid_table  # noqa: E402
 
-runs = translate_cases.runs
 TO = ("--to", "ctranslate2")
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 
@@ -82,7 +81,7 @@ class TestPlans:
         assert main([str(run), str(tmp_path / "out"), *TO, "--dry-run"]) == 0
         said = capsys.readouterr().out
         assert "fcQ.weight + decoder.dec_layers.0.multiheadattention1.fcK.weight + " in said
-        assert "exp_avg/encoder.embedding.weight  float32 [11, 6]  dropped (for trai" in said
+        says(said, "exp_avg/encoder.embedding.weight", "float32 [11, 6]", "dropped")
         assert "no optimizer: it only translates" in said
         assert snapshot(tmp_path) == before and "ctranslate2.specs" not in sys.modules
 
@@ -127,9 +126,9 @@ class TestRefusals:
         write_safetensors(folder / "model.safetensors", Held(initial_weights(config, 0)))
         config.save(folder / "config.json")
         error = fail(capsys, folder, tmp_path / "out", *TO)
-        assert "this model cannot be written for CTranslate2: 3 faults" in error
-        assert "num_encoder_layers is 0; CTranslate2 needs at least 1" in error
-        assert "num_decoder_layers is 0; CTranslate2 needs at least 1" in error
+        says(error, "CTranslate2", "3 faults")
+        for name in ("num_encoder_layers", "num_decoder_layers"):
+            says(error, name, 0, "at least 1")
         assert "cannot read the source vocabulary" in error
         assert not (tmp_path / "out").exists()
 

@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 import pytest
+from messages import says
 
 torch = pytest.importorskip("torch")
 
-import translate_cases  # noqa: E402
 from ctranslate2_apart import ask  # noqa: E402
 from training_cases import run as train_run  # noqa: E402
 from training_cases import write_words  # noqa: E402
@@ -23,7 +23,6 @@ from training_recipe.searching.search import Search  # noqa: E402
 from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
 from twinformer.training import loop  # noqa: E402
 
-call = translate_cases.call
 SETTINGS = [
     *("--data", "words.tsv", "--columns", "word,sound", "--preset", "tiny", "--name", "spelling"),
     *("--source-vocabulary", "characters", "--target-vocabulary", "whitespace"),
@@ -77,7 +76,7 @@ def ours(trained, search: Search):
 def test_the_code_that_is_printed_translates_as_translate_py_does(trained, answered, call):
     _, said, printed = answered
     options = "--beam 5 --length-penalty 1.0 --max-length 24"
-    assert f"to translate `texts` as translate.py {options} does:" in said
+    says(said, "`texts`", f"translate.py {options}")
     status, lines, notes = call(trained, *TYPED, *options.split())
     assert status == 0 and printed == lines
     assert "read as small letters" in notes

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from messages import saying
 
 from convert.formats.flat_yaml import read_flat_yaml
 from transformer_spec import UserError
@@ -28,7 +29,7 @@ class TestFlatYaml:
                 '"open', "[1, [2]]", "- 1", "b:", "[1, &x 2]"],
     )  # fmt: skip
     def test_other_syntax_is_refused_with_its_line(self, bad):
-        with pytest.raises(UserError, match=r"line [23] of model.npz is not understood"):
+        with pytest.raises(UserError, match=r"line [23] of model\.npz .*not understood"):
             read_flat_yaml(f"a: 1\nc: {bad}", "model.npz")
 
     @pytest.mark.parametrize(
@@ -36,11 +37,11 @@ class TestFlatYaml:
                   "c:\n  - d: 1", "c:\n  - 1\n  []", "1: 2", "c: 1\n--- \nd: 1"],
     )  # fmt: skip
     def test_other_lines(self, lines):
-        with pytest.raises(UserError, match=r"line \d of x is not understood"):
+        with pytest.raises(UserError, match=r"line \d of x .*not understood"):
             read_flat_yaml(lines, "x")
 
     def test_a_key_twice(self):
-        with pytest.raises(UserError, match="line 2 of x: 'a' comes twice"):
+        with pytest.raises(UserError, check=saying("line 2 of x", "'a'", "twice")):
             read_flat_yaml("a: 1\na: 2", "x")
 
     def test_bombs(self):

@@ -76,7 +76,7 @@ def npy(shape="(2,)", descr="'<f4'", fortran="False", content=bytes(8), header=N
 class TestHostile:
     def test_objects_are_never_unpickled(self, tmp_path):
         np.savez(tmp_path / "m.npz", x=np.array([{"a": 1}]), y=np.ones(2))
-        with pytest.raises(UserError, match=r"'x\.npy': its type is .*'O'.*no Python objects"):
+        with pytest.raises(UserError, match=r"'x\.npy'.*'O'.*no Python objects"):
             open_npz(tmp_path / "m.npz")
         content = npy("()", "'|O'", content=pickle.dumps(1))
         write_members(tmp_path / "m.npz", {"x.npy": content})

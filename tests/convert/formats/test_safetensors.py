@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from array_cases import assert_holds, various
+from messages import saying
 
 from convert.core.tensors import Held, Joined
 from convert.formats.safetensors import DTYPES, open_safetensors, write_safetensors
@@ -66,12 +67,12 @@ class TestSafetensors:
             def read(self, name):
                 return super().read(name).astype(np.float32)
 
-        with pytest.raises(ValueError, match=r"'x' was announced as float64 \[2\], read as"):
+        with pytest.raises(ValueError, check=saying("'x'", "announced as float64 [2]")):
             write_safetensors(tmp_path / "m", Lying({"x": np.ones(2)}))
         assert list(tmp_path.iterdir()) == []
 
     def test_failure_while_writing_leaves_nothing(self, tmp_path, on_a_full_disk):
-        with pytest.raises(UserError, match="cannot write .*m: No space left on device"):
+        with pytest.raises(UserError, check=saying(tmp_path / "m", "No space left on device")):
             write_safetensors(tmp_path / "m", on_a_full_disk(various()))
         assert list(tmp_path.iterdir()) == []
 
@@ -160,12 +161,12 @@ class TestHeadersThatLie:
     )  # fmt: skip
     def test_entries(self, tmp_path, wrong):
         path = write(tmp_path / "m", header(a=wrong), bytes(2))
-        with pytest.raises(UserError, match="m is truncated, damaged|cannot read .*m: 'a'"):
+        with pytest.raises(UserError, match="m is truncated|cannot read .*m: 'a'"):
             open_safetensors(path)
 
     def test_all_types_that_numpy_lacks_at_once(self, tmp_path):
         text = header(a=entry([4], 0, 2, "F4"), b=entry([2], 2, 4), c=entry([4], 4, 6, "F4"))
-        with pytest.raises(UserError, match=r"2 faults\n  'a': it is F4.*\n  'c': it is F4"):
+        with pytest.raises(UserError, match=r"2 faults\n.*'a'.* F4.*\n.*'c'.* F4"):
             open_safetensors(write(tmp_path / "m", text, bytes(6)))
 
     @pytest.mark.parametrize("metadata", ['{"a":3}', '{"a":null}', "[]", "3", '{"a":"\\ud800"}'])
@@ -194,7 +195,7 @@ class TestHeadersThatLie:
         write_safetensors(path, Held({"x": np.ones(9, ml_dtypes.bfloat16)}))
         tensors = open_safetensors(path)
         path.write_bytes(path.read_bytes()[:-4])
-        with pytest.raises(UserError, match="m is truncated: it ends 4 bytes too early"):
+        with pytest.raises(UserError, check=saying(path, "truncated", "4 bytes")):
             tensors.read("x")
         path.unlink()
         with pytest.raises(UserError, match="cannot read .*m: No such file"):
@@ -202,5 +203,5 @@ class TestHeadersThatLie:
 
 
 def test_a_name_in_two_files_is_an_error():
-    with pytest.raises(UserError, match="'x' is in one and in two"):
+    with pytest.raises(UserError, check=saying("'x'", "one and in two")):
         Joined("both", [Held({"x": np.zeros(1)}, "one"), Held({"x": np.zeros(1)}, "two")])

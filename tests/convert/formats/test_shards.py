@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from array_cases import assert_holds, various
+from messages import saying, says
 
 from convert.core.tensors import Held, header_of
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
@@ -88,7 +89,7 @@ class TestWriting:
                 return super().read(name)
 
         folder = tmp_path if existing else tmp_path / "new"
-        with pytest.raises(UserError, match="cannot write into .*: No space left on device"):
+        with pytest.raises(UserError, check=saying(folder, "No space left on device")):
             write_sharded(folder, Failing(various()), shard_size=1)
         assert list(tmp_path.iterdir()) == []
 
@@ -129,7 +130,7 @@ class TestReading:
         with pytest.raises(UserError) as caught:
             open_safetensors(index)
         assert "'more' is not in m-1" in str(caught.value)
-        assert "'ü' of m-2.safetensors is not in the index" in str(caught.value)
+        says(caught.value, "'ü'", "m-2.safetensors", "not in the index")
 
     @pytest.mark.parametrize(
         "name",

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 
 import pytest
-import translate_cases
-from certificate_cases import certified, edit, verify
+from certificate_cases import edit, verify
+from messages import says
 
 from parity.certificates.certificate import NOT_COVERED, read_certificate
 from parity.certificates.checksums import (
@@ -18,11 +18,6 @@ from parity.certificates.checksums import (
     sums_text,
 )
 from transformer_spec import UserError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return certified(tmp_path)
 
 
 class TestList:
@@ -65,7 +60,7 @@ class TestFilesOfA:
         assert list(held) == ["inside/more", "model.safetensors"]
         assert held["model.safetensors"] == hashlib.sha256(b"numbers").hexdigest()
         assert verify(folder, "--quick") == 0
-        assert "all 2 files of A are as certified" in capsys.readouterr().out
+        says(capsys.readouterr().out, "all 2 files of A", "as certified")
         (tmp_path / "a").rename(tmp_path / "moved")
         assert verify(folder, "--quick") == 0
         assert f"A, {tmp_path / 'a'}, is not there" in capsys.readouterr().out
@@ -81,7 +76,7 @@ class TestFilesOfA:
     def test_where_they_could_not_be_told(self, folder, capsys):
         edit(folder, lambda c: c.update(a_files=None), honest=True)
         assert verify(folder, "--quick") == 0
-        assert "A's files are not in the certificate" in capsys.readouterr().out
+        says(capsys.readouterr().out, "A's files", "not in the certificate")
 
     def test_what_stands_for_a(self, tmp_path):
         for name in ("net.pt", "config.json", "beside", "make.py", "blob"):
@@ -108,8 +103,7 @@ class TestFilesOfA:
         (tmp_path / "elsewhere" / "back").symlink_to("../hub")
         assert list(files_of(f"hf:{tmp_path / 'hub'}", NOT_COVERED) or ()) == ["weights/part"]
 
-    def test_a_run_is_the_checkpoint_that_it_is_used_by(self, tmp_path):
-        run = translate_cases.make_run(tmp_path / "run", "torch")
+    def test_a_run_is_the_checkpoint_that_it_is_used_by(self, run):
         before = files_of(str(run), NOT_COVERED)
         (run / "parity_train.png").write_text("a picture made later")
         assert before and files_of(str(run), NOT_COVERED) == before

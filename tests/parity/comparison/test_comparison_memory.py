@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from messages import saying, says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -43,7 +44,7 @@ class TestPlan:
     def test_gradients_do_not(self):
         found = plan(SOME, 7 * GIB, True, True)
         assert (found.gradients, found.streamed) == (False, False)
-        assert "9.0 GiB of memory, and 7.0 GiB are allowed" in found.notes[0]
+        says(found.notes[0], "9.0 GiB", "7.0 GiB are allowed")
         assert plan(SOME, 7 * GIB, False, True).notes == ()
 
     def test_whole_models_do_not(self):
@@ -56,7 +57,7 @@ class TestPlan:
 
     @pytest.mark.parametrize(("limit", "can_stream"), [(GIB // 2, True), (2 * GIB, False)])
     def test_nothing_does(self, limit, can_stream):
-        with pytest.raises(UserError, match="not enough memory: .* about 6.0 GiB"):
+        with pytest.raises(UserError, check=saying("not enough memory", "6.0 GiB")):
             plan(SOME, limit, True, can_stream)
 
 
@@ -155,9 +156,7 @@ class TestCommand:
     def test_it_says_what_it_needs_and_keeps_to_it(self, folders):
         refused, _ = self.run(folders, "--max-ram", "100MiB")
         assert refused.returncode == 2 and refused.stdout == ""
-        words = (
-            r"needs about [\d.]+ GiB, ([\d.]+) ([GM])iB module by module, and 100 MiB are allowed"
-        )
+        words = r"[\d.]+ GiB.* ([\d.]+) ([GM])iB module by module.* 100 MiB are allowed"
         found = re.search(words, refused.stderr)
         assert found is not None, refused.stderr
         most = int(float(found[1]) * {"G": 1024, "M": 1}[found[2]]) + 64

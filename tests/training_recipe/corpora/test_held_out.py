@@ -2,6 +2,7 @@
 
 import pytest
 from corpus_cases import NUMBERED, read, write_parallel
+from messages import faults_say, saying, says
 
 from training_recipe.corpora.corpus import hold_out
 from transformer_spec.errors import UserError
@@ -33,7 +34,7 @@ class TestHeldOut:
 
     def test_too_few_sources(self):
         pairs = [("a", "1"), ("a", "2"), ("b", "3")]
-        with pytest.raises(UserError, match="2 different source lines, too few to hold out valid"):
+        with pytest.raises(UserError, check=saying("2 different source lines", "valid")):
             hold_out(pairs, ["valid", "test"])
         assert len(hold_out(pairs, ["test"])["test"]) in (1, 2)
 
@@ -43,7 +44,7 @@ class TestHeldOut:
         corpus = read("x", valid="dev")
         assert len(corpus.valid) == 1
         assert len(corpus.train) + len(corpus.test) == 400
-        assert corpus.notes == [f"test: {len(corpus.test)} pairs held out of the data"]
+        faults_say(corpus.notes, ("test", f"{len(corpus.test)} pairs", "held out"))
         assert corpus.test == read("x").test
 
     def test_a_source_has_all_its_targets_where_it_is_held_out(self, folder):
@@ -55,6 +56,6 @@ class TestHeldOut:
         assert len({example.source for example in held_out}) == len(held_out)
         assert all(e.targets == (f"{e.source[5:]} A", "B") for e in held_out)
         assert len(corpus.train) + 3 * len(held_out) == 1200
-        assert f"test: {3 * len(corpus.test)} pairs held out of the data" in corpus.notes
+        says(corpus.notes, "test", f"{3 * len(corpus.test)} pairs", "held out")
         own = read("x", valid="x", test="x")
         assert len(own.test) == 1200

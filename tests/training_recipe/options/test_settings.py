@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from messages import saying, says
 
 from training_recipe.options.flags import parse
 from training_recipe.options.presets import PRESETS
@@ -94,44 +95,43 @@ class TestFaults:
             ["--stesp", "5", "--peak-lr", "fast", "extra", "--schedule", "cosin", "--steps=0",
              "--hidden-dim", "100", "--num-heads", "7", "--dropout", "1.5", "--backend", "jaxx"]
         )  # fmt: skip
-        for words in (
-            "8 faults",
-            "unknown flag --stesp; did you mean --steps?",
-            "--peak-lr: 'fast' is not a number",
-            "unexpected word 'extra'",
-            "--schedule: 'cosin' is not one of",
-            "did you mean cosine?",
-            "--steps: 0 is too small; it must be at least 1",
-            "hidden_dim 100 is not divisible by num_heads 7",
-            "--dropout: 1.5 is too large",
-            "--backend: 'jaxx' is not one of jax, torch",
+        for parts in (
+            ("8 faults",),
+            ("--stesp", "did you mean --steps?"),
+            ("--peak-lr", "'fast'", "not a number"),
+            ("unexpected", "'extra'"),
+            ("--schedule", "'cosin'", "did you mean cosine?"),
+            ("--steps", 0, "too small", "at least 1"),
+            ("hidden_dim 100", "num_heads 7"),
+            ("--dropout", 1.5, "too large"),
+            ("--backend", "'jaxx'", "jax, torch"),
         ):
-            assert words in message
+            says(message, *parts)
 
     @pytest.mark.parametrize(
-        ("text", "words"),
+        ("text", "parts"),
         [
-            ("[optimisation]\nsteps = 3.5", "steps: 3.5 is not a whole number"),
-            ("[optimisation]\nsteps = true", "steps: True is not a whole number"),
-            ('[optimisation]\npeak_lr = "1"', "peak_lr: '1' is not a number"),
-            ("[optimisation]\npeak_lr = nan", "peak_lr: nan is not a finite number"),
-            ("[optimisation]\nadam_beta1 = 1", "adam_beta1: 1.0 is too large; it must be below 1"),
-            ("[optimisation]\nadam_eps = 0", "adam_eps: 0.0 is too small; it must be above 0"),
-            ("[optimisation]\nstep = 3", "unknown key step in [optimisation]; did you mean steps?"),
-            ("[optimization]\nsteps = 3", "unknown table [optimization]; did you mean optimis"),
-            ("[run]\nsteps = 3", "steps belongs in [optimisation], not in [run]"),
-            ("steps = 3", "steps stands in no table; put it below [optimisation]"),
-            ('[run]\nbackend = "jax"', "backend belongs on the command line"),
-            ("[data]\ncolumns = [1, 2]", "columns: [1, 2] is not a list of names"),
-            ("[data]\nshared_vocabulary = 1", "shared_vocabulary: 1 is not true or false"),
-            ("[data\n", "cannot be read"),
-            ("[model]\nsource_vocab_size = 7", "source_vocab_size belongs in [data]"),
-            ("[model]\npad_id = 1", "unknown key pad_id in [model]"),
+            ("[optimisation]\nsteps = 3.5", ("steps", 3.5, "whole number")),
+            ("[optimisation]\nsteps = true", ("steps", "True", "whole number")),
+            ('[optimisation]\npeak_lr = "1"', ("peak_lr", "'1'", "not a number")),
+            ("[optimisation]\npeak_lr = nan", ("peak_lr", "nan", "finite")),
+            ("[optimisation]\nadam_beta1 = 1", ("adam_beta1", "1.0", "too large", "below 1")),
+            ("[optimisation]\nadam_eps = 0", ("adam_eps", "0.0", "too small", "above 0")),
+            ("[optimisation]\nstep = 3", ("step", "[optimisation]", "did you mean steps?")),
+            ("[optimization]\nsteps = 3", ("[optimization]", "did you mean optimisation?")),
+            ("[run]\nsteps = 3", ("steps", "[optimisation]", "not in [run]")),
+            ("steps = 3", ("steps", "no table", "[optimisation]")),
+            ('[run]\nbackend = "jax"', ("backend", "command line")),
+            ("[data]\ncolumns = [1, 2]", ("columns", "[1, 2]", "list of names")),
+            ("[data]\nshared_vocabulary = 1", ("shared_vocabulary", 1, "true or false")),
+            ("[data\n", ("r.toml", "cannot be read")),
+            ("[model]\nsource_vocab_size = 7", ("source_vocab_size", "[data]")),
+            ("[model]\npad_id = 1", ("unknown", "pad_id", "[model]")),
         ],
     )
-    def test_in_recipes(self, text, words, tmp_path):
+    def test_in_recipes(self, text, parts, tmp_path):
         (tmp_path / "r.toml").write_text(text)
-        assert words in faults(["--recipe", str(tmp_path / "r.toml")])
+        says(faults(["--recipe", str(tmp_path / "r.toml")]), *parts)
 
     def test_missing_recipe(self):
         assert "--recipe none.toml: no such file" in faults(["--recipe", "none.toml"])
@@ -141,28 +141,28 @@ class TestFaults:
         assert "cannot be read" in faults(["--recipe", str(tmp_path / "r.toml")])
 
     @pytest.mark.parametrize(
-        ("arguments", "words"),
+        ("arguments", "parts"),
         [
-            (["--name", "a", "--out", "b"], "--name and --out"),
-            (["--name", "a/b"], "--name a/b is not a plain name"),
-            (["--name", ".."], "--name .. is not a plain name"),
-            (["--from-step", "5"], "--from-step chooses a checkpoint of --resume"),
-            (["--resume", "r", "--name", "a", "--preset", "tiny"], "--name starts a run"),
-            (["--tied-embeddings", "all"], "it needs --shared-vocabulary"),
+            (["--name", "a", "--out", "b"], ("--name", "--out")),
+            (["--name", "a/b"], ("--name a/b", "plain name")),
+            (["--name", ".."], ("--name ..", "plain name")),
+            (["--from-step", "5"], ("--from-step", "--resume")),
+            (["--resume", "r", "--name", "a", "--preset", "tiny"], ("--name", "starts a run")),
+            (["--tied-embeddings", "all"], ("needs --shared-vocabulary",)),
             (
                 "--data=x --shared-vocabulary --source-vocab-size 9 --target-vocab-size 8".split(),
-                "shared_vocabulary has one size, not 9 and 8",
+                ("shared_vocabulary", "one size", 9, 8),
             ),
-            (["--columns", "Q"], "columns: 'Q' must name two columns"),
-            (["--steps"], "--steps: expected one argument"),
+            (["--columns", "Q"], ("columns", "'Q'", "two columns")),
+            (["--steps"], ("--steps", "expected one argument")),
             (
                 ["--shared-vocabulary", "--source-vocabulary", "characters"],
-                "shared_vocabulary needs one kind of vocabulary, not characters and whitespace",
+                ("shared_vocabulary", "one kind", "characters", "whitespace"),
             ),
         ],
     )
-    def test_combinations(self, arguments, words):
-        assert words in faults(arguments)
+    def test_combinations(self, arguments, parts):
+        says(faults(arguments), *parts)
 
     def test_in_python(self):
         with pytest.raises(UserError) as caught:
@@ -171,7 +171,7 @@ class TestFaults:
             assert f"{name}: " in str(caught.value)
 
     def test_unknown_in_a_file(self):
-        with pytest.raises(UserError, match="unknown setting 'stepz'; did you mean steps"):
+        with pytest.raises(UserError, check=saying("'stepz'", "did you mean steps")):
             TrainingSettings.from_dict({"stepz": 1})
 
     def test_frozen(self):

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 
-import decoding_cases
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,8 +29,7 @@ from training_recipe.searching.search import (
 )
 from transformer_spec import UserError, weight_shapes
 
-pytestmark = pytest.mark.usefixtures("float64", "quick")
-quick = decoding_cases.quick
+pytestmark = pytest.mark.usefixtures("float64", "quick_compiling")
 
 
 def log_probability(model, source, ids):

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 from training_cases import SMALL, assert_same_run, run, signal_after, write_words
-from training_fixtures import quick as quick_runs
 
 from training_recipe import preparation
 from training_recipe.batching.batches import BatchPlan, IdPair, drop_long, encode_pairs, text_pairs
@@ -17,7 +16,6 @@ from training_recipe.options.flags import parse
 from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
-quick = quick_runs
 LONGEST = 28
 
 

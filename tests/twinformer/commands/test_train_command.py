@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_cases import SMALL, run, write_words
+from messages import says
+from training_cases import SMALL, run
 
 import train
-from twinformer.training import loop
 
 ROOT = Path(train.__file__).parent
 
@@ -52,10 +52,8 @@ def test_missing_framework_names_the_extra(tmp_path, name, missing):
     )
     finished = python(code, tmp_path)
     assert finished.returncode == 2, finished.stderr
-    assert finished.stderr == (
-        f"error: the backend {name} needs {missing}, which is not installed: "
-        f"pip install 'twinformer[{name}]', or choose the other backend\n"
-    )
+    says(finished.stderr, "error:", name, missing, f"pip install 'twinformer[{name}]'")
+    assert finished.stderr.count("\n") == 1
 
 
 def test_faults_in_one_message_without_traceback(tmp_path, capsys):
@@ -66,11 +64,8 @@ def test_faults_in_one_message_without_traceback(tmp_path, capsys):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    write_words(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loop, "draw_curves", lambda run: None)
-    return tmp_path
+def place(place, quick):
+    return place
 
 
 class TestNames:
@@ -88,7 +83,7 @@ class TestNames:
     def test_never_overwritten(self, place, capsys):
         (place / "runs/a").mkdir(parents=True)
         assert run("numpy", [*SMALL, "--name", "a"]) == 2
-        assert "runs/a exists already and is never overwritten" in capsys.readouterr().err
+        says(capsys.readouterr().err, "error:", "runs/a", "exists already")
         assert not list((place / "runs/a").iterdir())
 
     def test_a_failed_start_leaves_nothing(self, place, capsys):
@@ -121,7 +116,7 @@ def test_long_lines_are_counted(place, capsys):
     (place / "words.tsv").write_text("\n".join([*lines, f"{long}\tAA", f"a\t{'AA ' * 70}"]) + "\n")
     assert run("numpy", [*SMALL, "--steps", "2", "--name", "a"]) == 0
     printed = capsys.readouterr().out
-    assert "longer than max_length 40 and are left out" in printed
+    says(printed, "longer than max_length 40", "left out")
 
 
 def test_interrupt_before_training(place, capsys, monkeypatch):

@@ -5,14 +5,12 @@ import os
 
 import numpy as np
 import pytest
-import training_fixtures
 from training_cases import SMALL, metrics, run, signal_after, write_words
 
 STEPS = ["--steps", "30", "--log-every", "1"]
 EXACT = [*SMALL, *STEPS, "--dtype", "float64", "--dropout", "0"]
 NOISY = [*SMALL, *STEPS, "--peak-lr", "0.01"]
 PAIRS = [("torch", "jax"), ("jax", "torch")]
-quick = training_fixtures.quick
 
 
 def losses(folder, kind: str) -> dict[int, float]:

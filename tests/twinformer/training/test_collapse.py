@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import training_fixtures
 from numpy_backend import NumpyBackend
 from small_training import MAKERS, SETTINGS
 from training_cases import SMALL, metrics, run
@@ -10,7 +9,6 @@ from training_cases import SMALL, metrics, run
 from parity.twins.cases import config_of, inputs
 from twinformer.training.evaluation.collapse import collapse_notes, token_spread
 
-place, quick = training_fixtures.place, training_fixtures.quick
 REAL = np.array([[1, 1, 0], [1, 1, 1]], bool)
 
 
@@ -60,7 +58,7 @@ def test_a_collapsed_encoder_is_said_and_recorded(place, quick, capsys, monkeypa
 
     monkeypatch.setattr(NumpyBackend, "encode", of_first)
     assert run("numpy", [*SMALL, "--name", "a"]) == 0
-    assert capsys.readouterr().out.count("for every token of a sentence (spread 0.00 of 1)") == 3
+    assert capsys.readouterr().out.count("(spread 0.00 of 1)") == 3
     found = [m["token_spread"] for m in metrics(place / "runs/a") if m["kind"] == "evaluation"]
     assert found == [0, 0, 0]
 

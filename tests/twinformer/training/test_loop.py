@@ -5,15 +5,11 @@ import os
 from types import SimpleNamespace
 
 import pytest
-import training_fixtures
 from numpy_backend import NumpyBackend
 from training_cases import SMALL, metrics, run
 
 from training_recipe.backend import StepResult
 from twinformer.training import loop
-
-place, whole = training_fixtures.place, training_fixtures.whole
-quick = training_fixtures.quick
 
 
 class TestRunFolder:

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from messages import faults_say, says
 
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis
@@ -105,7 +106,7 @@ class TestPictures:
             several.draw(number, ids, output([4]))
         names = sorted(path.name for path in tmp_path.iterdir())
         assert names == ["more-1.svg", "more-3.svg", "one.png"]
-        assert several.notes() == ["no picture of line 2: the model was given no token"]
+        faults_say(several.notes(), ("no picture", "line 2", "no token"))
 
     def test_a_file_that_cannot_be_written(self, tmp_path):
         (tmp_path / "out.png").mkdir()
@@ -240,7 +241,7 @@ class TestFonts:
         said = pictures(tmp_path / "x.png")
         said.missing |= missing
         (note,) = said.notes()
-        assert note.startswith(f"no font here has {' '.join(sorted(HANGUL))}, which are drawn as")
+        says(note, "no font", " ".join(sorted(HANGUL)))
 
     def test_a_font_that_has_them_is_found_and_drawn_with(self, monkeypatch, hangul):
         from matplotlib import font_manager

@@ -8,17 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import translate_cases
+from messages import faults_say, says
 from translate_cases import WORDS, WRITERS, make_run
 
 from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.text.vocabulary import build_vocabulary
 from twinformer.translating.texts import encode_texts
-
-runs = translate_cases.runs
-run = translate_cases.run
-call = translate_cases.call
-piped = translate_cases.piped
 
 
 class TestTexts:
@@ -120,15 +115,16 @@ class TestTexts:
 class TestReading:
     def test_unknown_tokens_are_counted(self, runs, call):
         said = call(runs["torch"], "axb", "zz", "abc")[2]
-        assert said == ("3 tokens in 2 lines are unknown to the model and were read as <unk>\n")
+        faults_say(said.splitlines(), ("3 tokens", "2 lines", "unknown", "<unk>"))
         said = call(runs["torch"], "abc", "a\udcff")[2]
-        assert said == "1 token in 1 line is unknown to the model and was read as <unk>\n"
+        faults_say(said.splitlines(), ("1 token", "1 line", "unknown", "<unk>"))
 
     def test_unknown_capitals_are_read_as_small_letters(self, runs, call):
         status, lines, said = call(runs["torch"], "BAb", "abC", "BAX")
-        assert said == (
-            "3 capitals in 3 lines are unknown to the model and were read as small letters\n"
-            "1 token in 1 line is unknown to the model and was read as <unk>\n"
+        faults_say(
+            said.splitlines(),
+            ("3 capitals", "3 lines", "unknown", "small letters"),
+            ("1 token", "1 line", "unknown", "<unk>"),
         )
         assert lines[:2] == call(runs["torch"], "bAb", "abc")[1]
         assert lines[:1] != call(runs["torch"], "bab")[1], "a capital that is known stays"
@@ -141,32 +137,34 @@ class TestReading:
         texts = ["a" * 11, "a" * 12, "ab", "a" * 30]
         status, lines, said = call(runs["torch"], *texts)
         assert (status, lines) == (2, [])
-        long = "2 lines are longer than the 11 tokens the model reads (line 2 has 12, 4 has 30)"
-        how = "shorten them, cut them by --truncate, or leave them out by --skip-long"
-        assert said == f"error: {long}; {how}\n"
+        long = "2 lines", "11 tokens", "(line 2 has 12, 4 has 30)"
+        faults_say(said.splitlines(), ("error:", *long, "--truncate", "--skip-long"))
         status, lines, said = call(runs["torch"], *texts, "--truncate")
         assert (status, lines[1], lines[3]) == (0, lines[0], lines[0])
-        assert said == f"{long} and cut\n"
-        skipped = call(runs["torch"], *texts, "--skip-long")
-        assert skipped == (0, [lines[0], "", lines[2], ""], f"{long} and skipped\n")
+        faults_say(said.splitlines(), (*long, "cut"))
+        status, skipped, said = call(runs["torch"], *texts, "--skip-long")
+        assert (status, skipped) == (0, [lines[0], "", lines[2], ""])
+        faults_say(said.splitlines(), (*long, "skipped"))
         status, _, said = call(runs["torch"], *texts, "--skip-long", "--truncate")
         assert status == 2 and "--truncate and --skip-long are both given" in said
         said = call(runs["torch"], "a" * 19, *["a" * 12] * 149, "a" * 14)[2]
-        assert said.startswith("error: 151 lines are longer")
-        assert "(line 1 has 19, 2 has 12, " in said and "100 has 12, 51 more up to 14)" in said
+        listed = "line 1 has 19, 2 has 12,", "100 has 12, 51 more up to 14"
+        says(said, "error:", "151 lines", *listed)
 
     def test_bytes_that_are_no_utf8(self, runs, call, piped, tmp_path):
         (tmp_path / "words").write_bytes(b"ab\nabc\xff\n")
         status, lines, said = call(runs["torch"], "--file", tmp_path / "words")
         assert (status, lines) == (2, [])
-        assert f"{tmp_path / 'words'} is not UTF-8: line 2, byte offset 6 holds 0xff" in said
+        says(said, tmp_path / "words", "UTF-8", "line 2", "offset 6", "0xff")
         piped(b"\xff")
         status, _, said = call(runs["torch"])
-        assert status == 2 and "standard input is not UTF-8: line 1, byte offset 0" in said
+        assert status == 2
+        says(said, "standard input", "UTF-8", "line 1", "offset 0")
 
     def test_no_such_file(self, runs, call, tmp_path):
         status, _, said = call(runs["torch"], "--file", tmp_path / "none")
-        assert status == 2 and said.startswith("error: cannot read the texts: there is no file")
+        assert status == 2
+        says(said, "error:", "no file", tmp_path / "none")
 
 
 class TestModels:
@@ -180,7 +178,8 @@ class TestModels:
         (run / "best").symlink_to("checkpoints/step_00000010")
         assert call(run, *WORDS) == call(run / "checkpoints/step_00000010", *WORDS) == old
         status, _, said = call(run, "a", "--checkpoint", 15)
-        assert status == 2 and "has no checkpoint of step 15; it has: 10, 20" in said
+        assert status == 2
+        says(said, "no checkpoint of step 15", "10, 20")
 
     def test_converted_folder(self, run, call, tmp_path):
         folder = tmp_path / "converted"
@@ -192,7 +191,8 @@ class TestModels:
         assert status == 2 and "checkpoint 10 needs a run folder" in said
         shutil.rmtree(folder / "vocabulary")
         status, _, said = call(folder, "a")
-        assert status == 2 and "without vocabularies a model reads no text" in said
+        assert status == 2
+        says(said, "error:", "without vocabularies")
 
     def test_half_precision_weights(self, run, call):
         from safetensors.numpy import load_file, save_file
@@ -229,4 +229,5 @@ class TestModels:
     def test_vocabulary_of_another_model(self, run, call):
         build_vocabulary("characters", ["ab"]).save(run / "vocabulary", "source")
         status, _, said = call(run, "a")
-        assert status == 2 and "the source vocabulary has 6 tokens, the model 12" in said
+        assert status == 2
+        says(said, "source vocabulary", "6 tokens", 12)

@@ -21,6 +21,7 @@ from huggingface_cases import (
     with_tensors,
 )
 from huggingface_configs import EVERY_V4_CONFIG, MARIAN
+from messages import says
 from transformers import MarianConfig, MarianMTModel
 from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
@@ -232,7 +233,8 @@ def test_flags_may_say_what_the_file_leaves_open(opus):
     assert (config.unk_id, config.bos_id) == (5, 4)
     wrong = type(source)(source.tensors, source.settings, {"hidden_dim": 16, "dropout": 0.5})
     message = fault_of(FAMILY.read_config, wrong)
-    assert "hidden_dim was given as 16; the file says 15" in message and "dropout" in message
+    says(message, "hidden_dim", "given as 16", 15)
+    says(message, "dropout")
 
 
 @pytest.mark.parametrize("name", [n for names in ACTIVATIONS.values() for n in names])

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from messages import faults_say, saying, says
 
 pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -50,7 +51,7 @@ class TestConfig:
     def test_dropout_elsewhere_is_said(self):
         given = source(Case(), transformer_preprocess="d", transformer_postprocess="an")
         notes = FAMILY.read_config(given).notes
-        assert "dropout goes after each sub-layer, not as in 'd', 'an'" in notes
+        says(notes, "dropout", "'d'", "'an'")
 
     def test_older_files_lack_options(self):
         named = ("type", "dim-vocabs", "dim-emb", "enc-depth", "dec-depth", "tied-embeddings-all",
@@ -123,12 +124,11 @@ class TestConfig:
         flags = {"num_heads": 2, "pad_id": 0, "eos_id": 2}
         with pytest.raises(UserError) as error:
             FAMILY.read_config(source(Case(), flags))
-        assert "num_heads is given as 2; the checkpoint says 3" in str(error.value)
-        assert "pad_id is given as 0; the checkpoint says 13" in str(error.value)
+        faults_say(error.value.faults, ("num_heads", "given as 2", 3), ("pad_id", "given as 0", 13))
         assert "eos_id" not in str(error.value)
 
     def test_odd_widths(self):
-        with pytest.raises(UserError, match="dim-emb is 15; Marian's positions need an even"):
+        with pytest.raises(UserError, check=saying("dim-emb", 15, "even")):
             FAMILY.read_config(source(replace(Case(), width=15)))
 
     def test_options_that_are_no_text(self):

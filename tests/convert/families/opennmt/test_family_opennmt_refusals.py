@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from messages import says
 
 torch = pytest.importorskip("torch")
 
@@ -106,12 +107,12 @@ def test_options_that_the_tensors_contradict_are_named_at_once():
         "add_qkvbias": True,
     }
     message = message_of(given(**wrong))
-    assert "hidden_size is 20; the tensors show 18" in message
-    assert "word_vec_size is 10; the tensors show 18" in message
-    assert "transformer_ff is 8; the tensors show 7" in message
-    assert "layers is 5; the tensors show 3" in message
-    assert "layers is 5; the tensors show 2" in message
-    assert "add_qkvbias is True; attention biases are not there" in message
+    says(message, "hidden_size", 20, "tensors show 18")
+    says(message, "word_vec_size", 10, "tensors show 18")
+    says(message, "transformer_ff", 8, "tensors show 7")
+    says(message, "layers", 5, "tensors show 3")
+    says(message, "layers", 5, "tensors show 2")
+    says(message, "add_qkvbias", "True", "attention biases")
     state = {n: a for n, a in Checkpoint().state().items() if not n.endswith("w_1.bias")}
     assert "add_ffnbias is True" in message_of(given(tensors=state))
 
@@ -129,14 +130,14 @@ def test_settings_that_are_not_there():
     for part in ("options are missing", "heads is missing", "position_encoding is missing"):
         assert part in message
     for name in ("pad_id", "unk_id", "bos_id", "eos_id"):
-        assert f"{name} is not given, and no vocabulary shows it" in message
+        says(message, name, "not given", "vocabulary")
 
 
 def test_without_a_vocabulary_the_special_tokens_are_given():
     ids = {"pad_id": 1, "unk_id": 0, "bos_id": 2, "eos_id": 3}
     assert FAMILY.read_config(given(ids, vocab=None)).config.decoder_start_id == 2
     other = message_of(given(ids, vocab=None, decoder_start_token="</s>"))
-    assert "decoder_start_id is not given, and no vocabulary shows </s>'s" in other
+    says(other, "decoder_start_id", "not given", "</s>")
     started = FAMILY.read_config(given(decoder_start_token="</s>")).config
     assert (started.bos_id, started.decoder_start_id) == (2, 3)
 
@@ -145,20 +146,20 @@ def test_vocabularies_that_do_not_fit():
     words = Checkpoint().vocab()
     short = words | {"src": words["src"][:-1], "src_feats": [["a"]]}
     message = message_of(given(vocab=short))
-    assert "source_vocab_size is 17 by the table; its vocabulary has 16 words" in message
+    says(message, "source_vocab_size", 17, "16 words")
     assert "source features" in message
     swapped = words | {"src": ["<blank>", "<unk>", *words["src"][2:]]}
     message = message_of(given(vocab=swapped))
-    assert "<blank> is number 0 of the source and 1 of the target vocabulary" in message
+    says(message, "<blank>", "0 of the source", "1 of the target")
     unpadded = words | {"src": ["<unk>", "w", *words["src"][2:]]}
-    assert "<blank> is number none of the source" in message_of(given(vocab=unpadded))
+    says(message_of(given(vocab=unpadded)), "<blank>", "none of the source")
 
 
 def test_flags_that_contradict_the_checkpoint():
     message = message_of(given({"pad_id": 0, "norm_epsilon": 1e-5, "max_length": 51}))
-    assert "pad_id is given as 0; the checkpoint says 1" in message
-    assert "norm_epsilon is given as 1e-05; the checkpoint says 1e-06" in message
-    assert "max_length is given as 51; there are 50 positions" in message
+    says(message, "pad_id", "given as 0", 1)
+    says(message, "norm_epsilon", "given as 1e-05", 1e-6)
+    says(message, "max_length", "given as 51", 50)
     shorter = FAMILY.read_config(given({"max_length": 40, "output_bias": "frozen"})).config
     assert (shorter.max_length, shorter.output_bias) == (40, "frozen")
 
@@ -186,12 +187,10 @@ def test_missing_extra_and_misshapen_tensors_are_named():
     with pytest.raises(UserError) as error:
         import_source(FAMILY, given(tensors=state))
     message = str(error.value)
-    assert (
-        "missing 'decoder.transformer_layers.1.context_attn.final_linear.weight': expected float "
-        "[18, 18]" in message
-    )
+    name = "decoder.transformer_layers.1.context_attn.final_linear.weight"
+    says(message, "missing", f"'{name}'", "expected float [18, 18]")
     assert "extra 'encoder.version'" in message
-    assert "wrong shape of 'decoder.layer_norm.bias': float32 [17], expected float [18]" in message
+    says(message, "shape", "'decoder.layer_norm.bias'", "float32 [17]", "expected float [18]")
 
 
 def test_a_missing_table_is_named():

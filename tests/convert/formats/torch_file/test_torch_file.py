@@ -204,7 +204,7 @@ class TestOldForm:
             (["0"], [(2, bytes(8))], "'x' is missing or cut off"),
             ([], [], "'x' is missing or cut off"),
             (["0", "0"], [(6, bytes(24))] * 2, "'0' comes twice"),
-            (["0", "1"], [(6, bytes(24))] * 2, "'1' comes twice or belongs to nothing"),
+            (["0", "1"], [(6, bytes(24))] * 2, "'1' .*belongs to nothing"),
             ("0", [(6, bytes(24))], "no list of storages"),
             ([0], [(6, bytes(24))], "no list of storages"),
         ],

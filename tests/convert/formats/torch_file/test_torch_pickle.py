@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 from array_cases import assert_holds, various
+from messages import saying
 
 from convert.core.tensors import Held
 from convert.formats.torch_file import strided
@@ -92,7 +93,7 @@ class TestReading:
         assert_holds(open_torch_pickle(path, "model"), {"x": np.ones(2, np.float32)})
         assert list(open_torch_pickle(path, "a.b")) == ["y"]
         assert list(open_torch_pickle(path, "c.d")) == ["z"]
-        with pytest.raises(UserError, match=r"more than tensors: .*--key: model, a\.b, c\.d"):
+        with pytest.raises(UserError, check=saying("more than tensors", "--key: model, a.b, c.d")):
             open_torch_pickle(path)
         with pytest.raises(UserError, match="no key 'weights'; choose one"):
             open_torch_pickle(path, "weights")

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 from array_cases import assert_holds, various
+from messages import saying
 
 from convert.core.parallel import THREADS
 from convert.core.tensors import Held
@@ -159,7 +160,7 @@ def test_a_tree_around_the_tensors(tmp_path):
 
 
 def test_a_tensor_that_the_tree_forgets_is_noticed(tmp_path):
-    with pytest.raises(ValueError, match=r"without a place in the content: \['w'\]"):
+    with pytest.raises(ValueError, check=saying("without a place", "['w']")):
         write_torch_pickle(tmp_path / "m.pt", Held({"w": np.ones(2)}), {"model": {}})
 
 
@@ -177,6 +178,6 @@ def test_types_that_torch_lacks_are_all_named(tmp_path):
 
 
 def test_failure_while_writing_leaves_nothing(tmp_path, on_a_full_disk):
-    with pytest.raises(UserError, match="cannot write .*m.pt: No space left on device"):
+    with pytest.raises(UserError, check=saying(tmp_path / "m.pt", "No space left on device")):
         write_torch_pickle(tmp_path / "m.pt", on_a_full_disk(various()))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that train; a test module takes them by assignment."""
+"""Whole runs to compare others with."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,6 @@ from training_recipe.runs.curves import draw_curves
 from twinformer.training import loop
 
 MADE: dict[str, Path] = {}
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A folder with data, the current one."""
-    write_words(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +31,3 @@ def whole(tmp_path_factory):
         return MADE[name]
 
     return get
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Neither drawing nor waiting for the disk, which take longer than these runs."""
-    monkeypatch.setattr(loop, "draw_curves", lambda run: None)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

@@ -19,7 +19,7 @@ train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,7 +38,7 @@ matrix-%: $(VENV)/.dev
 	$(BIN)/pip install -q --disable-pip-version-check uv
 	$(BIN)/uv venv -q --clear --python $(BIN)/python build/matrix/$*
 	$(BIN)/uv pip install -q --python build/matrix/$*/bin/python $(INSTALL)
-	build/matrix/$*/bin/python -m pytest -q -n $(JOBS) -m "not slow" $(FAST)
+	build/matrix/$*/bin/python -m pytest -q -n $(JOBS) --dist loadfile -m "not slow" $(FAST)
 
 parity: $(VENV)/.dev
 	$(BIN)/python -m parity twins $(ARGS)

@@ -1,17 +1,30 @@
 """AdamW of the JAX backend, as a chain of optax; the other twin has PyTorch's own."""
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from training_recipe.options.settings import TrainingSettings
+
+class Adam(Protocol):
+    """The training settings that AdamW reads."""
+
+    @property
+    def clip_norm(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def adam_beta1(self) -> float: ...
+    @property
+    def adam_beta2(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
 
 
-def adamw(settings: TrainingSettings) -> optax.GradientTransformationExtraArgs:
+def adamw(settings: Adam) -> optax.GradientTransformationExtraArgs:
     """AdamW (Loshchilov and Hutter 2019) behind clipping by the global norm; only matrices decay.
 
     ``update`` is given the ``learning_rate`` of its step.

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,88 @@ def objective(
     return smoothed_cross_entropy(states, table, bias, target_out.ravel(), pad_id, smoothing)
 
 
+class Read(NamedTuple):
+    """The settings that the programs read, and no others."""
+
+    dtype: str
+    weight_dtype: str
+    device: str
+    label_smoothing: float
+    dropout_rng: str
+    clip_norm: float
+    weight_decay: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_eps: float
+
+    @classmethod
+    def of(cls, settings: TrainingSettings) -> "Read":
+        return cls(*(getattr(settings, name) for name in cls._fields))
+
+
+class Programs:
+    """What a backend computes: pure functions of its arrays, compiled for each of their shapes.
+
+    ``skeleton`` is the model without numbers, ``optimizer`` optax's.
+    """
+
+    def __init__(self, config: TransformerConfig, read: Read) -> None:
+        self.read, device = read, find_device(read.device)
+        with numbers_of(read.dtype):
+            self.skeleton = nnx.split(Transformer.skeleton(config, read.weight_dtype))
+        self.optimizer = adamw(read)
+        self.gradients = compiled(self.pure_gradients, device)
+        self.update = jax.jit(self.pure_update, donate_argnums=(0, 1))
+        self.loss = jax.jit(self.pure_loss, static_argnames="smoothing")
+        self.memory = jax.jit(self.pure_memory)
+
+    def pure_gradients(
+        self,
+        trained: Arrays,
+        frozen: Arrays,
+        arrays: tuple[Array, Array, Array],
+        key: Array,
+        tokens: Array,
+    ) -> tuple[Arrays, Array]:
+        """The gradients of the mean loss, and the summed loss; compiled for each shape."""
+
+        def mean_loss(trained: Arrays) -> tuple[Array, Array]:
+            smoothing = self.read.label_smoothing
+            dropout = SOURCES[self.read.dropout_rng](key)
+            with products_in(self.read.dtype):
+                loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
+            return loss_sum / tokens, loss_sum
+
+        return jax.grad(mean_loss, has_aux=True)(trained)
+
+    def pure_update(
+        self, trained: Arrays, state: Any, gradients: Arrays, learning_rate: Array
+    ) -> tuple[Any, Any, Array]:
+        """One optimizer step and the gradients' norm; compiled once, apart from the shapes."""
+        norm = optax.tree.norm(gradients)
+        given = {"learning_rate": learning_rate}
+        updates, state = self.optimizer.update(gradients, state, trained, **given)
+        return optax.apply_updates(trained, updates), state, norm
+
+    def pure_loss(
+        self,
+        trained: Arrays,
+        frozen: Arrays,
+        arrays: tuple[Array, Array, Array],
+        smoothing: float,
+        dropout: Dropout | None = None,
+    ) -> Array:
+        model = fill(self.skeleton, trained | frozen)
+        return objective(model, *arrays, smoothing=smoothing, dropout=dropout)
+
+    def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
+        return fill(self.skeleton, trained | frozen).encode(source)
+
+
+# Those made last are kept: a run that goes on in the same process compiles nothing again.
+programs = functools.lru_cache(maxsize=1)(Programs)
+
+
 def in_its_numbers(
     method: Callable[Concatenate["JaxBackend", P], R],
 ) -> Callable[Concatenate["JaxBackend", P], R]:
@@ -94,20 +176,12 @@ class JaxBackend:
     ) -> None:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
-        with numbers_of(settings.dtype):
-            self.skeleton = nnx.split(Transformer.skeleton(config, settings.weight_dtype))
-        self.optimizer = adamw(settings)
+        self.programs = programs(config, Read.of(settings))
         self.restore(state)
-        self.compiled_gradients = compiled(self.pure_gradients, self.device)
-        self.compiled_sum = jax.jit(add, donate_argnums=0)
-        self.compiled_update = jax.jit(self.pure_update, donate_argnums=(0, 1))
-        self.compiled_average = jax.jit(move_towards, donate_argnums=0)
-        self.compiled_loss = jax.jit(self.pure_loss, static_argnames="smoothing")
-        self.compiled_memory = jax.jit(self.pure_memory)
 
     @property
     def model(self) -> Transformer:
-        return fill(self.skeleton, self.judged | self.frozen)
+        return fill(self.programs.skeleton, self.judged | self.frozen)
 
     @property
     def judged(self) -> Arrays:
@@ -121,74 +195,32 @@ class JaxBackend:
         tokens = sum(part.tokens for part in batches)
         keys = batch_keys(self.settings.seed, step, len(batches))
         if self.optimizer_state is None:
-            state = self.optimizer.init(self.trained)
+            state = self.programs.optimizer.init(self.trained)
             self.optimizer_state = jax.device_put(state, self.device)
         parts = (self.gradients(*part, tokens) for part in zip(batches, keys, strict=True))
-        gradients, loss_sum = functools.reduce(self.compiled_sum, parts)
-        self.trained, self.optimizer_state, norm = self.compiled_update(
+        gradients, loss_sum = functools.reduce(summed, parts)
+        self.trained, self.optimizer_state, norm = self.programs.update(
             self.trained, self.optimizer_state, gradients, learning_rate
         )
         if self.averaged is not None:
             weight = 1 - ema_decay(step, self.settings)
-            self.averaged = self.compiled_average(self.averaged, self.trained, weight)
+            self.averaged = moved(self.averaged, self.trained, weight)
         return StepResult(loss_sum, tokens, norm)
 
     def gradients(self, batch: Batch, key: int, tokens: int) -> tuple[Arrays, Array]:
         """The gradients of the mean over a step's ``tokens``, and the batch's summed loss."""
         arrays = self.arrays(batch)
-        return self.compiled_gradients(self.trained, self.frozen, arrays, np.uint32(key), tokens)
-
-    def pure_gradients(
-        self,
-        trained: Arrays,
-        frozen: Arrays,
-        arrays: tuple[Array, Array, Array],
-        key: Array,
-        tokens: Array,
-    ) -> tuple[Arrays, Array]:
-        """The gradients of the mean loss, and the summed loss; compiled for each shape."""
-
-        def mean_loss(trained: Arrays) -> tuple[Array, Array]:
-            smoothing = self.settings.label_smoothing
-            dropout = SOURCES[self.settings.dropout_rng](key)
-            with products_in(self.settings.dtype):
-                loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
-            return loss_sum / tokens, loss_sum
-
-        return jax.grad(mean_loss, has_aux=True)(trained)
-
-    def pure_update(
-        self, trained: Arrays, state: Any, gradients: Arrays, learning_rate: Array
-    ) -> tuple[Any, Any, Array]:
-        """One optimizer step and the gradients' norm; compiled once, apart from the shapes."""
-        norm = optax.tree.norm(gradients)
-        given = {"learning_rate": learning_rate}
-        updates, state = self.optimizer.update(gradients, state, trained, **given)
-        return optax.apply_updates(trained, updates), state, norm
-
-    def pure_loss(
-        self,
-        trained: Arrays,
-        frozen: Arrays,
-        arrays: tuple[Array, Array, Array],
-        smoothing: float,
-        dropout: Dropout | None = None,
-    ) -> Array:
-        model = fill(self.skeleton, trained | frozen)
-        return objective(model, *arrays, smoothing=smoothing, dropout=dropout)
-
-    def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
-        return fill(self.skeleton, trained | frozen).encode(source)
+        return self.programs.gradients(self.trained, self.frozen, arrays, np.uint32(key), tokens)
 
     @in_its_numbers
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
-        loss_sum = self.compiled_loss(self.judged, self.frozen, arrays, smoothing=0.0)
+        loss_sum = self.programs.loss(self.judged, self.frozen, arrays, smoothing=0.0)
         return float(loss_sum), batch.tokens
 
     @in_its_numbers
     def encode(self, source: np.ndarray) -> np.ndarray:
-        return np.asarray(self.compiled_memory(self.judged, self.frozen, source))
+        return np.asarray(self.programs.memory(self.judged, self.frozen, source))
 
     @in_its_numbers
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
@@ -223,7 +255,7 @@ class JaxBackend:
     def optimizer_state_of(self, checkpoint: Checkpoint) -> Any:
         count = self.on_device(np.int32(checkpoint.count))
         mu, nu = map(self.in_flax, (checkpoint.first_moments, checkpoint.second_moments))
-        state = jax.eval_shape(self.optimizer.init, self.trained)
+        state = jax.eval_shape(self.programs.optimizer.init, self.trained)
         return optax.tree.set(state, count=count, mu=mu, nu=nu)
 
     def in_flax(self, weights: dict[str, np.ndarray]) -> Arrays:
@@ -234,12 +266,14 @@ class JaxBackend:
         return jax.device_put(arrays, self.device, may_alias=False)
 
 
-def add(sums: tuple[Arrays, Array], part: tuple[Arrays, Array]) -> tuple[Arrays, Array]:
+@functools.partial(jax.jit, donate_argnums=0)
+def summed(sums: tuple[Arrays, Array], part: tuple[Arrays, Array]) -> tuple[Arrays, Array]:
     """The gradients and losses of several batches, summed; compiled once."""
     return jax.tree.map(jnp.add, sums, part)
 
 
-def move_towards(averaged: Arrays, trained: Arrays, weight: Array) -> Arrays:
+@functools.partial(jax.jit, donate_argnums=0)
+def moved(averaged: Arrays, trained: Arrays, weight: Array) -> Arrays:
     """The averages after one step; compiled once."""
     return jax.tree.map(lambda average, new: average + weight * (new - average), averaged, trained)
 

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from flax_transformer import decoding
-from flax_transformer.adamw import adamw
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from flax_transformer.step import JaxBackend
+from flax_transformer.step import Programs, Read
 from flax_transformer.weights import fill, variables
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search, longest_output
@@ -34,28 +32,17 @@ class Program(NamedTuple):
     held: int
 
 
-class OutlineBackend(JaxBackend):
-    """The backend's programs around a skeleton: it can be traced, and cannot run."""
-
-    def __init__(self, config: TransformerConfig, settings: TrainingSettings) -> None:
-        self.config, self.settings = config, settings
-        self.outline = Transformer.skeleton(config)
-        self.skeleton = nnx.split(self.outline)
-        self.compiled_gradients = jax.jit(self.pure_gradients)
-        self.optimizer = adamw(settings)
-        self.compiled_update = jax.jit(self.pure_update, donate_argnums=(0, 1))
-
-    def shapes(self, sharding: Sharding) -> tuple[Shapes, Shapes]:
-        """The shapes of the trained and of the frozen weights, every chip holding all of them."""
-        trained = {flax_name(name) for name in trained_names(self.config)}
-        held = {
-            name: placed(variable.get_value(), sharding)
-            for name, variable in variables(self.outline).items()
-        }
-        return (
-            {name: shape for name, shape in held.items() if name in trained},
-            {name: shape for name, shape in held.items() if name not in trained},
-        )
+def shapes(config: TransformerConfig, sharding: Sharding) -> tuple[Shapes, Shapes]:
+    """The shapes of the trained and of the frozen weights, every chip holding all of them."""
+    trained = {flax_name(name) for name in trained_names(config)}
+    held = {
+        name: placed(variable.get_value(), sharding)
+        for name, variable in variables(Transformer.skeleton(config)).items()
+    }
+    return (
+        {name: shape for name, shape in held.items() if name in trained},
+        {name: shape for name, shape in held.items() if name not in trained},
+    )
 
 
 class Task(NamedTuple):
@@ -88,38 +75,36 @@ def programs(task: Task) -> Iterator[Program]:
     mesh = Mesh(np.array(task.devices), (BATCH_AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
-    backend = OutlineBackend(task.config, TrainingSettings())
-    trained, frozen = backend.shapes(everywhere)
+    ours = Programs(task.config, Read.of(TrainingSettings(device="cpu")))
+    trained, frozen = shapes(task.config, everywhere)
     ids = jax.ShapeDtypeStruct((task.batch, task.length), np.int32, sharding=divided)
     moments = 2 * byte_count(trained)
 
     def forward(weights, source, target):
-        return fill(backend.skeleton, weights)(source, target)
+        return fill(ours.skeleton, weights)(source, target)
 
     yield Program("forward", lambda: jax.jit(forward).trace(trained | frozen, ids, ids), 0)
     arguments = trained, frozen, (ids, ids, ids), np.uint32(1), 1
-    gradients = backend.compiled_gradients
+    gradients = jax.jit(ours.pure_gradients)
     yield Program("gradients", lambda: gradients.trace(*arguments), moments)
-    update, state = backend.compiled_update, backend.optimizer.init
+    update, state = ours.update, ours.optimizer.init
     state = jax.tree.map(lambda a: placed(a, everywhere), jax.eval_shape(state, trained))
     optimizer = trained, state, trained, 1e-3
     yield Program("optimizer", lambda: update.trace(*optimizer), byte_count(frozen))
-    yield Program("decoding", lambda: decoding_loop(backend, task, everywhere, divided), 0)
+    yield Program("decoding", lambda: decoding_loop(ours, task, everywhere, divided), 0)
 
 
 @full_precision
-def decoding_loop(
-    backend: OutlineBackend, task: Task, everywhere: Sharding, divided: Sharding
-) -> Any:
+def decoding_loop(ours: Programs, task: Task, everywhere: Sharding, divided: Sharding) -> Any:
     """The search as flax_transformer.decoding runs it, traced."""
     source, search = np.ones((task.batch, task.length), np.int32), Search(beam=task.beam)
-    inputs = decoding.make_task(backend.outline, source, search)
+    inputs = decoding.make_task(Transformer.skeleton(task.config), source, search)
     inputs = inputs._replace(
         source=placed(inputs.source, divided),
         limits=placed(inputs.limits, divided),
         never=placed(inputs.never, everywhere),
     )
-    graph, state = backend.skeleton
+    graph, state = ours.skeleton
     weights = jax.tree.map(lambda shape: placed(shape, everywhere), state)
     longest = longest_output(task.length, task.config, search)
     trace = decoding.compiled.trace

@@ -20,6 +20,7 @@ PACKAGES = (
     "twinformer", "parity", "torch_transformer", "flax_transformer", "convert", "training_recipe",
     "transformer_spec",
 )  # fmt: skip
+OURS = ("PYTHONPATH", "XLA_FLAGS")  # of the tests' environment, which no user has
 TINY = (
     "--hidden-dim 8 --inner-dim 8 --num-heads 2 --num-encoder-layers 1 --num-decoder-layers 1 "
     "--max-length 16 --steps 2 --batch-tokens 32 --valid-examples 2 --test-examples 2 "
@@ -88,7 +89,7 @@ def run(installed, tmp_path):
     """Run a program of the environment in an empty folder; what it printed."""
 
     def call(program: str, *arguments: object) -> str:
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment = {k: v for k, v in os.environ.items() if k not in OURS}
         done = subprocess.run(
             [installed / program, *map(str, arguments)],
             cwd=tmp_path, env=environment, capture_output=True, text=True,

@@ -157,3 +157,24 @@ def test_an_absent_device_is_one_clear_error(name: str) -> None:
     settings = dataclasses.replace(EXACT, dtype="float32", device="tpu")
     with pytest.raises(UserError, match="TPU|tpu"):
         MAKERS[name](CONFIG, settings)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_second_run_of_the_same_model_compiles_nothing() -> None:
+    first = MAKERS["jax"](CONFIG, EXACT)
+    train(first, EXACT, 1, 3)
+    compiled = first.programs.gradients.program, first.programs.update
+    sizes = [program._cache_size() for program in compiled]
+    second = MAKERS["jax"](CONFIG, dataclasses.replace(EXACT, seed=7, steps=9))
+    train(second, EXACT, 1, 3)
+    assert second.programs is first.programs
+    assert [program._cache_size() for program in compiled] == sizes
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_smoothing": 0.3}, {"weight_decay": 0.5}, {"dtype": "float32"}], ids=str
+)
+def test_programs_of_other_settings_are_others(change) -> None:
+    same, other = EXACT, dataclasses.replace(EXACT, **change)
+    held = [MAKERS["jax"](CONFIG, settings).programs for settings in (same, other)]
+    assert held[0] is not held[1]

@@ -80,7 +80,7 @@ def test_products_of_jax(config) -> None:
     backend = MAKERS["jax"](config, LOW)
     arrays = backend.arrays(batch(0, 3))
     arguments = backend.trained, backend.frozen, arrays, np.uint32(1), 5
-    found = list(equations(jax.make_jaxpr(backend.pure_gradients)(*arguments).jaxpr))
+    found = list(equations(jax.make_jaxpr(backend.programs.pure_gradients)(*arguments).jaxpr))
     products = [e for e in found if e.primitive.name == "dot_general"]
     assert len(products) > 40
     for equation in products:

@@ -68,9 +68,16 @@ class TestSameFunction:
 
 
 class TestReport:
-    @pytest.mark.parametrize("other", [{}, {"norm_epsilon": 1e-3}, {"activation": "gelu"}])
-    def test_its_json_is_the_report(self, other):
-        settings = Settings(("float32", "one-pass-bfloat16"), longest=5)
+    @pytest.mark.parametrize(
+        "other, settings",
+        [
+            ({}, Settings(("float32", "one-pass-bfloat16"), longest=5)),
+            ({"norm_epsilon": 1e-3}, Settings((), gradients=False, longest=5)),
+            ({"activation": "gelu"}, Settings((), longest=5)),
+        ],
+        ids=["the same", "epsilon", "activation"],
+    )
+    def test_its_json_is_the_report(self, other, settings):
         report = compare_sides(torch_side(TINY), flax_side(replace(TINY, **other)), settings)
         text = json.dumps(report.to_dict(), allow_nan=False)
         assert Report.from_dict(json.loads(text)) == report

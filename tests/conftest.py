@@ -146,8 +146,25 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def frameworks(request: pytest.FixtureRequest) -> None:
+    """A case of a backend is skipped where its framework is not installed."""
+    given = getattr(request.node, "callspec", None)
+    for argument in ("name", "backend", "backends"):
+        value = given.params.get(argument) if given else None
+        for framework in {"jax", "torch"} & {*(value if isinstance(value, tuple) else (value,))}:
+            pytest.importorskip(framework)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def both_frameworks() -> None:
+    """Skips where one of them is not installed."""
+    for needed in ("torch", "jax", "orbax.checkpoint"):
+        pytest.importorskip(needed)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, both_frameworks):
     """The same random weights as a run of each backend, and nothing else."""
     from translate_cases import WRITERS, make_run
 

@@ -11,6 +11,7 @@ STEPS = ["--steps", "30", "--log-every", "1"]
 EXACT = [*SMALL, *STEPS, "--dtype", "float64", "--dropout", "0"]
 NOISY = [*SMALL, *STEPS, "--peak-lr", "0.01"]
 PAIRS = [("torch", "jax"), ("jax", "torch")]
+pytestmark = pytest.mark.usefixtures("both_frameworks")
 
 
 def losses(folder, kind: str) -> dict[int, float]:

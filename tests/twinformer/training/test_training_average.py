@@ -205,7 +205,7 @@ class TestCommand:
         assert all(part["files"] for part in origin)
         assert (tmp_path / "mean/settings.json").exists()
 
-    def test_without_any_framework(self, tmp_path) -> None:
+    def test_without_any_framework(self, tmp_path, both_frameworks) -> None:
         """NumPy and tensorstore alone average a run of either backend."""
         for backend in ("torch", "jax"):
             written_run(tmp_path / backend, backend)

@@ -34,7 +34,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(corpus, tmp_path_factory):
+def runs(corpus, tmp_path_factory, both_frameworks):
     """A run forwards by PyTorch and one backwards by JAX, both on the same pairs."""
     import train
 

@@ -35,6 +35,7 @@ from transformer_spec import (
     UserError,
     check_ids,
     check_length,
+    check_rows,
     position_rows,
     sinusoid_table,
 )
@@ -197,7 +198,8 @@ class Transformer(nnx.Module):
         ``jax.random.key``, an ``nnx.Rngs`` or a ``Dropout(key)`` drops out in either mode; the
         masks of the last are the PyTorch twin's too.
 
-        An id outside its vocabulary or more than ``max_length`` tokens are a UserError.
+        An id outside its vocabulary, more than ``max_length`` tokens or other numbers of rows are a
+        UserError.
         """
         dropout = self.dropout_source(dropout)
         return self.decode(target, self.encode(source, dropout), source, dropout)
@@ -220,6 +222,7 @@ class Transformer(nnx.Module):
 
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
+        check_rows(target=len(target), memory=len(memory), source=len(source))
         check_tokens(target, self.config.target_vocab_size, "target")
         return self.project(
             self.decoder_states(target, memory, source, self.dropout_source(dropout))

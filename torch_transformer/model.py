@@ -30,6 +30,7 @@ from transformer_spec import (
     TransformerConfig,
     check_ids,
     check_length,
+    check_rows,
     position_rows,
     sinusoid_table,
 )
@@ -198,7 +199,8 @@ class Transformer(nn.Module):
         ``dropout``: None drops out nothing or, in training mode, what PyTorch's own generator
         says. A ``Dropout(key)`` drops out in either mode; its masks are the Flax twin's too.
 
-        An id outside its vocabulary or more than ``max_length`` tokens are a UserError.
+        An id outside its vocabulary, more than ``max_length`` tokens or other numbers of rows are a
+        UserError.
         """
         dropout = self.dropout_source(dropout)
         return self.decode(target, self.encode(source, dropout), source, dropout)
@@ -221,6 +223,7 @@ class Transformer(nn.Module):
 
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
+        check_rows(target=len(target), memory=len(memory), source=len(source))
         check_tokens(target, self.config.target_vocab_size, "target")
         return self.project(
             self.decoder_states(target, memory, source, self.dropout_source(dropout))

@@ -2,7 +2,7 @@
 
 from transformer_spec.config import FORMAT_VERSION, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
-from transformer_spec.ids import check_ids
+from transformer_spec.ids import check_ids, check_rows
 from transformer_spec.inventory import (
     initial_weight,
     initial_weights,
@@ -23,6 +23,7 @@ __all__ = [
     "canonical_name",
     "check_arrays",
     "check_ids",
+    "check_rows",
     "check_length",
     "flax_name",
     "initial_weight",

@@ -6,7 +6,7 @@ from convert.checkpoints.checkpoint import FORMATS
 from convert.checkpoints.folders import CONFIG, MODEL
 from convert.core.tensors import Tensors
 from convert.formats.safetensors import write_safetensors
-from training_recipe.files.writing import folder_aside
+from training_recipe.files.writing import folder_aside, make_parent
 from training_recipe.text.model_vocabularies import load_vocabularies
 from training_recipe.text.vocabulary import Vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
@@ -32,7 +32,7 @@ def save_model(
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists already; name a folder that does not")
     pair = _pair(vocabulary)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(folder)
     with folder_aside(folder) as aside:
         config.save(aside / CONFIG)
         write_safetensors(aside / MODEL, tensors, FORMATS[twin])

@@ -10,7 +10,7 @@ from typing import Any
 from convert.checkpoints.averaging import write_average
 from convert.conversion.conversion import carry
 from convert.conversion.plan import check_destination
-from training_recipe.files.writing import written_aside
+from training_recipe.files.writing import make_parent, written_aside
 from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.record import RunRecord
@@ -53,7 +53,7 @@ def average(request: AverageRequest) -> Average:
     run, destination = RunFolder.open(Path(request.run)), Path(request.destination)
     check_destination(run.path, destination)
     config, steps = TransformerConfig.load(run.config), last_steps(run, request.last)
-    destination.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(destination)
     with written_aside(destination) as folder:
         folder.mkdir()
         write_average([run.checkpoint(step) for step in steps], config, folder)

@@ -25,7 +25,7 @@ from convert.core.numbers import AsDtype, as_dtype
 from convert.core.operations import Duplicate, Reversed, RuleError
 from convert.core.pipeline import Converted
 from convert.core.tensors import Joined, Subset, Tensors
-from training_recipe.files.writing import written_aside
+from training_recipe.files.writing import make_parent, written_aside
 from transformer_spec import Faults
 
 CARRIED = ("vocabulary", "settings.json")
@@ -115,7 +115,7 @@ def convert(request: ConversionRequest) -> Conversion:
         target, _ = _converted(plan, plan.source.tensors)
         lines = plan_lines(plan.ledger, plan.source.tensors, target)
         return dataclasses.replace(_done(plan, None, []), plan=lines)
-    request.destination.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(request.destination)
     tensors = plan.source.tensors
     _check_ties(tensors, plan)
     with (

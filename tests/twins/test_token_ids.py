@@ -1,11 +1,15 @@
 """A token id outside its vocabulary is one clear error in both twins, where ids come from users."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from messages import saying
+from messages import saying, says
 
 import flax_transformer
 import flax_transformer.decoding as flax_decoding
@@ -19,6 +23,7 @@ from parity.twins.cases import config_of
 from training_recipe.searching.search import Search
 from transformer_spec import UserError
 
+ROOT = Path(__file__).parents[2]
 CONFIG = config_of({"source_vocab_size": 11, "target_vocab_size": 13})
 TWINS = [(torch_transformer, torch.tensor), (flax_transformer, jnp.asarray)]
 SIDES = {
@@ -66,3 +71,28 @@ def test_training_and_searching_look_at_no_ids(monkeypatch: pytest.MonkeyPatch) 
         training, decoding = SIDES[twin]
         assert training.objective(model, ids, ids, ids, 0.1) > 0
         assert decoding.decode(model, np.array([[5, 6, 7]]), Search(beam=2))
+
+
+@pytest.mark.parametrize("package", ["torch_transformer", "flax_transformer"])
+def test_rows_that_do_not_belong_together_are_refused(package) -> None:
+    """Without the tests' own check of shapes, which would come first."""
+    code = f"""
+import numpy as np, {package} as twin
+from transformer_spec import TransformerConfig, UserError
+config = TransformerConfig(source_vocab_size=9, target_vocab_size=9, hidden_dim=4, inner_dim=4,
+    num_heads=2, num_encoder_layers=1, num_decoder_layers=1, max_length=8)
+make = __import__('torch').tensor if {package!r}[0] == 't' else __import__('jax').numpy.asarray
+model = twin.Transformer(config)
+for targets in ([[2, 5]], [[2, 5]] * 3):
+    try:
+        model(make([[5, 6, 7]] * 2), make(targets))
+    except UserError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line, rows in zip(lines, (1, 3), strict=True):
+        says(line, f"target has {rows}", "source has 2")

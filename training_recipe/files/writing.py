@@ -47,6 +47,16 @@ def folder_aside(path: Path) -> Iterator[Path]:
         yield aside
 
 
+def make_parent(path: Path) -> None:
+    """Make the folder that ``path`` is to lie in; where that fails, a UserError says why."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        files = [place for place in path.parents if os.path.lexists(place) and not place.is_dir()]
+        reason = f"{files[0]} is a file" if files else f"{error.strerror}: {error.filename}"
+        raise UserError(f"cannot write {path}: {reason}; name a place in a folder") from None
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file aside, then put it in the place of ``path`` at once."""
     with written_aside(path) as aside:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from training_recipe.files.writing import folder_aside
+from training_recipe.files.writing import folder_aside, make_parent
 from transformer_spec.errors import UserError
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
@@ -40,7 +40,7 @@ class RunFolder:
         run = cls(path)
         if os.path.lexists(run.path):
             raise already_there(run.path)
-        run.path.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(run.path)
         try:
             with folder_aside(run.path) as partial:
                 aside = cls(partial)

@@ -4,11 +4,18 @@ import hashlib
 import os
 
 import pytest
+from messages import saying
 
 from training_recipe.files import fingerprints as fingerprinting
 from training_recipe.files.fingerprints import fingerprint, fingerprints
 from training_recipe.files.json_files import read_json, write_json
-from training_recipe.files.writing import all_or_nothing, folder_aside, point_link, replace_file
+from training_recipe.files.writing import (
+    all_or_nothing,
+    folder_aside,
+    make_parent,
+    point_link,
+    replace_file,
+)
 from transformer_spec import UserError
 
 
@@ -92,3 +99,11 @@ def test_fingerprints(tmp_path, monkeypatch):
     assert fingerprint(tmp_path / "a", seen.append) == {"bytes": 8, "sha256": digest}
     assert seen == [3, 3, 2]
     assert list(fingerprints(tmp_path, besides="c")) == ["a", "in/b"]
+
+
+def test_nothing_can_lie_in_a_file(tmp_path):
+    (tmp_path / "words.txt").write_text("words")
+    with pytest.raises(UserError, check=saying(tmp_path / "words.txt/x/y", "is a file")):
+        make_parent(tmp_path / "words.txt/x/y")
+    make_parent(tmp_path / "new/folder/run")
+    assert [place.name for place in (tmp_path / "new").iterdir()] == ["folder"]

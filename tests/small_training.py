@@ -4,15 +4,17 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from convert.checkpoints import Checkpoint
 from flax_transformer.step import make_backend as make_jax
 from parity.twins.cases import config_of
-from torch_transformer.step import make_backend as make_torch
 from training_recipe.batching.batches import Batch
 from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
 from twinformer.training.states import first_state
+
+make_torch = pytest.importorskip("torch_transformer.step").make_backend
 
 
 def from_weights(make: Callable) -> Callable:

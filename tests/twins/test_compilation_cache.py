@@ -71,6 +71,7 @@ def test_the_second_process_compiles_nothing(home, tmp_path):
     assert said() == "10.0 0\n", "a damaged entry is neither used nor complained of"
 
 
+@pytest.mark.usefixtures("both_frameworks")
 def test_both_commands_keep_programs(monkeypatch):
     asked = []
     monkeypatch.setattr("flax_transformer.process.keep_compiled_programs", lambda: asked.append(1))

@@ -187,6 +187,7 @@ class TestDivergence:
         losses = [m["loss"] for m in metrics(place / "runs/a") if m["kind"] == "train"]
         assert max(losses) < EXPLODED * 2.4 / 2
 
+    @pytest.mark.usefixtures("both_frameworks")
     def test_a_backend_that_really_diverges(self, place, quick, capsys) -> None:
         wild = ["--peak-lr", "1e30", "--clip-norm", "0", "--log-every", "100", "--dropout", "0"]
         assert run("torch", [*SMALL, *wild, "--name", "a"]) == 2

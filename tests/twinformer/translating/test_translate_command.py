@@ -181,6 +181,7 @@ class TestModels:
         assert status == 2
         says(said, "no checkpoint of step 15", "10, 20")
 
+    @pytest.mark.usefixtures("both_frameworks")
     def test_converted_folder(self, run, call, tmp_path):
         folder = tmp_path / "converted"
         shutil.copytree(run / "vocabulary", folder / "vocabulary")
@@ -220,6 +221,7 @@ class TestModels:
         status, _, said = call(run, "a")
         assert status == 2 and said.startswith("error: ") and Path(name).name in said
 
+    @pytest.mark.usefixtures("both_frameworks")
     def test_truncated_checkpoint(self, run, call):
         file = run / "checkpoints/step_00000010/model.safetensors"
         os.truncate(file, file.stat().st_size // 2)

@@ -29,6 +29,7 @@ from twinformer.training.checkpoints import (
     repair_best,
     set_aside_after,
 )
+from twinformer.training.evaluation.scores import bleu
 from twinformer.training.states import first_state, read_state
 
 OTHER_BATCHES = (
@@ -70,6 +71,8 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     elif os.path.lexists(path):
         raise already_there(path)
     prepared = prepare_new(settings, request.model)
+    if prepared.corpus.task == "translation":
+        bleu(settings.bleu_tokenize)  # a tokenization that is not there is said before training
     backend = make_backend(prepared.config, settings, first_state(prepared.config, settings))
     fingerprints = prepared.fingerprint, prepared.plan.fingerprint
     record = RunRecord(settings, name, fingerprints[0], plan_fingerprint=fingerprints[1])

@@ -5,6 +5,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from messages import says
 from numpy_backend import NumpyBackend
 from training_cases import SMALL, metrics, run
 
@@ -106,3 +107,9 @@ def test_results_are_read_only_at_log_steps(place, quick, monkeypatch):
     monkeypatch.setattr(NumpyBackend, "train_step", lazy)
     run("numpy", [*SMALL, "--name", "a", "--save-every", "12", "--evaluate-every", "12"])
     assert set(step_of_reading) == {3, 6, 9, 12}
+
+
+def test_a_tokenization_that_is_not_there_is_said_before_training(place, capsys):
+    assert run("numpy", [*SMALL, "--name", "a", "--bleu-tokenize", "x"]) == 2
+    says(capsys.readouterr().err, "--bleu-tokenize x", "13a")
+    assert not (place / "runs/a").exists()

@@ -1,11 +1,16 @@
 """Scores of outputs against references: error rates for pronunciations, BLEU and chrF for text."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from training_recipe.corpora.corpus import Example
 from transformer_spec.errors import UserError
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
 
 Direction = Literal["lower", "higher"]
 
@@ -80,23 +85,31 @@ def translation_scores(
     hypotheses: Sequence[str], examples: Sequence[Example], tokenize: str = "13a"
 ) -> Scores:
     """Corpus BLEU and chrF by sacrebleu against all targets, with its signatures."""
-    from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
-    if tokenize not in BLEU.TOKENIZERS:
-        allowed = ", ".join(BLEU.TOKENIZERS)
-        raise UserError(f"sacrebleu has no tokenization {tokenize!r}; choose one of {allowed}")
-    try:
-        # force: text that is already tokenized is no reason for a warning on every evaluation.
-        metrics = {"BLEU": BLEU(tokenize=tokenize, force=True), "chrF": CHRF()}
-    except RuntimeError as error:
-        raise UserError(f"the tokenization {tokenize!r} cannot be used: {error}") from None
+    metrics = {"BLEU": bleu(tokenize), "chrF": CHRF()}
     streams = _reference_streams(examples)
     values, signatures = {}, {}
     for name, metric in metrics.items():
         values[name] = float(metric.corpus_score(list(hypotheses), streams).score)
         signatures[name] = metric.get_signature().format()
     return Scores(values, ("BLEU", "higher"), signatures)
+
+
+def bleu(tokenize: str) -> BLEU:
+    """sacrebleu's BLEU; a tokenization that it does not have is a UserError."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    if tokenize not in BLEU.TOKENIZERS:
+        allowed = ", ".join(BLEU.TOKENIZERS)
+        raise UserError(
+            f"--bleu-tokenize {tokenize}: sacrebleu has no such tokenization; choose {allowed}"
+        )
+    try:
+        # force: text that is already tokenized is no reason for a warning on every evaluation.
+        return BLEU(tokenize=tokenize, force=True)
+    except RuntimeError as error:
+        raise UserError(f"--bleu-tokenize {tokenize} cannot be used: {error}") from None
 
 
 def _reference_streams(examples: Sequence[Example]) -> list[list[str | None]]:

@@ -144,7 +144,7 @@ def changed_bytes(configs: list[TransformerConfig]) -> float:
     for config in configs:
         weights = initial_weights(config, 3)
         there = torch_to_flax(weights, config)
-        model = flax_transformer.Transformer(config)
+        model = flax_transformer.Transformer.skeleton(config)
         flax_transformer.load_weights(model, there)
         back = flax_to_torch(flax_transformer.weights(model), config)
         changed += sum(weights[name].tobytes() != back[name].tobytes() for name in weights)

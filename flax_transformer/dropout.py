@@ -78,6 +78,7 @@ class KeyDropout(NativeDropout):
         return jax.random.fold_in(self.key, self.site)
 
 
+SOURCES_ARE = "give one jax.random.key, an nnx.Rngs or a flax_transformer.Dropout"
 Given = Dropout | nnx.Rngs | Array | None
 
 
@@ -89,11 +90,10 @@ def source_of(given: Given) -> Dropout | None:
     if given is None or isinstance(given, Dropout):
         return given
     key = given.dropout() if isinstance(given, nnx.Rngs) else given
+    if not isinstance(key, Array):
+        raise UserError(f"dropout is a {type(key).__name__}; {SOURCES_ARE}")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape:
-        raise UserError(
-            f"dropout is an array of {key.dtype} {list(key.shape)}; give one jax.random.key, an "
-            "nnx.Rngs or a flax_transformer.Dropout"
-        )
+        raise UserError(f"dropout is an array of {key.dtype} {list(key.shape)}; {SOURCES_ARE}")
     return KeyDropout(key)
 
 

@@ -36,6 +36,7 @@ from transformer_spec import (
     check_ids,
     check_length,
     check_rows,
+    no_array,
     position_rows,
     sinusoid_table,
 )
@@ -150,6 +151,8 @@ class Decoder(Half):
 
 def check_tokens(tokens: Int[Array, "B K"], vocab_size: int, side: str) -> None:
     """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
+    if not isinstance(tokens, Array | np.ndarray):
+        raise no_array(tokens, side, "jax.Array")
     if not isinstance(tokens, jax.core.Tracer):
         check_ids(np.asarray(tokens), vocab_size, side)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from convert.checkpoints import open_weights_of
-from convert.checkpoints.saving import Vocabularies, save_model
+from convert.checkpoints.saving import Vocabularies, require_twin, save_model
 from convert.core.tensors import Held
 from torch_transformer.model import Transformer
 from torch_transformer.weights import arrays, set_weights, torch_dtype
@@ -16,6 +16,7 @@ def save(model: Transformer, folder: str | Path, vocabulary: Vocabularies = None
     ``vocabulary`` is a (source, target) pair of vocabularies or a folder that holds one. A folder
     that exists is a UserError, and what cannot be written whole is not there.
     """
+    require_twin(model, Transformer)
     save_model(folder, model.config, Held(arrays(model)), "torch", vocabulary)
 
 

@@ -28,9 +28,11 @@ from torch_transformer.layers import (
 from torch_transformer.weights import initialise
 from transformer_spec import (
     TransformerConfig,
+    UserError,
     check_ids,
     check_length,
     check_rows,
+    no_array,
     position_rows,
     sinusoid_table,
 )
@@ -148,6 +150,8 @@ class Decoder(Half):
 
 def check_tokens(tokens: Int[Tensor, "B K"], vocab_size: int, side: str) -> None:
     """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
+    if not isinstance(tokens, Tensor):
+        raise no_array(tokens, side, "torch.Tensor")
     if not (tokens.is_meta or torch.compiler.is_compiling()):
         check_ids(tokens.cpu().numpy(), vocab_size, side)
 
@@ -231,6 +235,9 @@ class Transformer(nn.Module):
 
     def dropout_source(self, dropout: Dropout | None) -> Dropout | None:
         """The given source of masks or, in training mode, PyTorch's own generator."""
+        if not (dropout is None or isinstance(dropout, Dropout)):
+            given = type(dropout).__name__
+            raise UserError(f"dropout is a {given}; give a torch_transformer.Dropout")
         return NativeDropout() if dropout is None and self.training else dropout
 
     def encoder_states(

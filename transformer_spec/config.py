@@ -22,6 +22,7 @@ SINUSOID_LAYOUTS = ("interleaved", "concatenated")
 SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
 OUTPUT_BIASES = ("none", "trained", "frozen")
 TIED_EMBEDDINGS = ("none", "target_output", "all")
+TOO_MANY_LAYERS = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,8 @@ class TransformerConfig:
     hidden_dim: int = setting("width D of every token's vector", least=1)
     inner_dim: int = setting("width F inside the feed-forward network", least=1)
     num_heads: int = setting("attention heads H; D is divided among them", least=1)
-    num_encoder_layers: int = setting("encoder layers", least=0)
-    num_decoder_layers: int = setting("decoder layers", least=0)
+    num_encoder_layers: int = setting("encoder layers", least=0, below=TOO_MANY_LAYERS)
+    num_decoder_layers: int = setting("decoder layers", least=0, below=TOO_MANY_LAYERS)
     max_length: int = setting("longest sequence in tokens, source or target", least=1)
     norm_position: str = setting(
         "LayerNorm before each sub-layer (pre) or after its residual sum (post)",

@@ -55,8 +55,9 @@ def closest(given: str, allowed: Iterable[str]) -> str:
 def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:
     """Run a command; its status (None is 0), 2 for a user's mistake and 130 for Ctrl-C.
 
-    Either is said on stderr in one message. A reader that takes no more, as ``head`` does, ends
-    the command with 1 and silently; every other exception goes through.
+    Each is said on stderr in one message; memory that does not suffice counts as a mistake. A
+    reader that takes no more, as ``head`` does, ends the command with 1 and silently; every other
+    exception goes through.
     """
     try:
         status = command() or 0
@@ -65,6 +66,9 @@ def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int
         return status
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"error: memory does not suffice: {error or 'none is left'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(when_interrupted, file=sys.stderr)

@@ -6,13 +6,24 @@ from transformer_spec.errors import UserError
 
 
 def check_ids(ids: np.ndarray, vocab_size: int, side: str) -> None:
-    """Raise a UserError where an id is no row of a side's table of embeddings."""
+    """Raise a UserError where an id is no row of a side's table of embeddings.
+
+    Ids are integers (rows, tokens), one token at least.
+    """
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape[1] == 0:
+        given = f"{ids.dtype} {list(ids.shape)}"
+        raise UserError(f"{side} token ids are {given}; give integers [rows, tokens]")
     outside = ids[(ids < 0) | (ids >= vocab_size)]
     if outside.size:
         raise UserError(
             f"{side} token id {outside.flat[0]} is outside the {side} vocabulary of {vocab_size} "
             f"tokens; ids are 0 to {vocab_size - 1}"
         )
+
+
+def no_array(ids: object, side: str, wanted: str) -> UserError:
+    """The error for token ids that are no array of a twin's."""
+    return UserError(f"{side} token ids are a {type(ids).__name__}; give a {wanted} of integers")
 
 
 def check_rows(**rows: int) -> None:

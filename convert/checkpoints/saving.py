@@ -1,6 +1,7 @@
 """A model with its config and vocabularies as a folder that is loaded, converted and translates."""
 
 from pathlib import Path
+from typing import Any
 
 from convert.checkpoints.checkpoint import FORMATS
 from convert.checkpoints.folders import CONFIG, MODEL
@@ -43,9 +44,24 @@ def save_model(
             load_vocabularies(aside / VOCABULARY, config)
 
 
+def require_twin(model: Any, twin: type) -> None:
+    """Raise a UserError where a model is not of a twin's class."""
+    if not isinstance(model, twin):
+        package, given = twin.__module__.partition(".")[0], type(model)
+        raise UserError(
+            f"{package}.save takes a {package}.Transformer, not a {given.__module__}."
+            f"{given.__qualname__}; the other twin has a save of its own"
+        )
+
+
 def _pair(vocabulary: Vocabularies) -> tuple[Vocabulary, Vocabulary] | None:
     if vocabulary is None or isinstance(vocabulary, tuple):
         return vocabulary
     place = Path(vocabulary)
     place = place / VOCABULARY if (place / VOCABULARY).is_dir() else place
+    if not (place / "source.json").is_file():
+        raise UserError(
+            f"vocabulary {vocabulary} holds none: give a run, a converted folder, or its "
+            f"{VOCABULARY}/ with source.json and target.json"
+        )
     return load_vocabulary(place, "source"), load_vocabulary(place, "target")

@@ -70,7 +70,7 @@ def last_steps(run: RunFolder, count: int) -> list[int]:
         there = averaged_steps(run.steps(), len(run.steps()), every)
         listed = ", ".join(map(str, there)) or "none"
         raise UserError(
-            f"--last {count}: {run.path} has {len(there)} checkpoints to average (steps {listed}); "
+            f"--last {count}: checkpoints of {run.path} to average: {len(there)} (steps {listed}); "
             "ask for at least 1 and no more than these; --keep and --average keep more"
         )
     return steps

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import asdict
 
+from parity.commands.printing import said, silent
 from parity.comparison.report import json_of
 from parity.frameworks import both_frameworks
 from training_recipe.options.parser import Parser
@@ -19,7 +20,7 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     result = Parser(
         prog="python -m parity mutations",
-        description="What every planted bug does to the logits, and who would see it.",
+        description="What every planted bug does to the logits, and who sees it: a few minutes.",
     )
     result.add_argument("--layers", type=int, default=6, help="layers of each half [6]")
     result.add_argument("--width", type=int, default=512, help="width D; D/64 heads [512]")
@@ -29,14 +30,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     with both_frameworks():
-        from parity.mutations.measurement import Size, markdown, plant, verdict
-    size = Size(options.layers, options.width, options.vocabulary)
-    rows = list(tqdm(plant(size), unit="bug", disable=None, leave=False))
+        from parity.mutations.measurement import HEADING, Size, in_words, plant, total, verdict
+    say = silent if options.json else said
+    say(HEADING)
+    rows = []
+    for row in plant(Size(options.layers, options.width, options.vocabulary)):
+        say(in_words(row))
+        rows.append(row)
+    say(f"{total(rows)}\n\n{verdict(rows)}")
     if options.json:
         print(json_of([asdict(row) for row in rows]))
-    else:
-        print("\n".join([*markdown(rows), "", verdict(rows)]))
     return 0 if all(row.seen for row in rows) else 1

@@ -16,6 +16,15 @@ def progress() -> Iterator[Callable[[str], object]]:
         yield bar.set_description_str
 
 
+def said(line: str) -> None:
+    """A line as soon as it is known, also in a file."""
+    print(line, flush=True)
+
+
+def silent(line: str) -> None:
+    """Nothing: where JSON is asked for, all is printed at the end."""
+
+
 def check_picture(path: Path, faults: Faults) -> None:
     """What --plot is given must be a PNG in a folder that is there."""
     faults.require(path.suffix == ".png", f"--plot {path} must end in .png")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parity.commands.printing import check_picture
+from parity.commands.printing import check_picture, said, silent
 from parity.comparison.report import json_of
 from parity.training.comparison import TrainingReport, TrainingRequest, compare_training
 from parity.training.task import separate
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, rest: list[str]) -> int:
         options.seed,
     )
     check(request, options.plot)
-    report = compare_training(request, _silent if options.json else _said, _bar)
+    report = compare_training(request, silent if options.json else said, _bar)
     plot = options.plot or report.task.folder / PLOT
     if options.json:
         print(json_of(report.to_dict() | {"plot": str(plot)}))
@@ -112,14 +112,6 @@ def write_plot(report: TrainingReport, plot: Path) -> None:
         draw(report.curves, report.bound, title, plot)
     except OSError as error:
         raise UserError(f"{plot} cannot be written: {error}; --plot says where to") from None
-
-
-def _said(line: str) -> None:
-    print(line, flush=True)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 def _bar(steps: Iterable[Step], dtype: str, count: int) -> Iterable[Step]:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from parity.commands.printing import said, silent
 from parity.comparison.report import json_of
 from parity.frameworks import both_frameworks
 from training_recipe.options.parser import Parser
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     top = Parser(
         prog="python -m parity twins",
-        description="Compare the PyTorch and the Flax twin, every bound of the design.",
+        description="Compare the PyTorch and the Flax twin, by every bound: a few minutes.",
     )
     top.add_argument(
         "--device", choices=("cpu", "gpu"), default="cpu", help="where both twins compute"
@@ -30,8 +31,14 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     # The frameworks take seconds to import, which --help must not wait for.
     with both_frameworks():
-        from parity.twins.table import as_text, table_rows
-    rows = table_rows(options.device)
-    found = [row._asdict() | {"holds": row.holds} for row in rows]
-    print(json_of(found) if options.json else as_text(rows))
+        from parity.twins.table import HEADING, in_words, table_rows, verdict_of
+    say = silent if options.json else said
+    say(HEADING)
+    rows = []
+    for row in table_rows(options.device):
+        say(in_words(row))
+        rows.append(row)
+    say(verdict_of(rows))
+    if options.json:
+        print(json_of([row._asdict() | {"holds": row.holds} for row in rows]))
     return 0 if all(row.holds for row in rows) else 1

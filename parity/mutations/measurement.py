@@ -26,6 +26,10 @@ PUBLISHED = {
     "transformers, 4e-2": ("float32", 4e-2),
     "transformers, 1e-4": ("float32", 1e-4),
 }
+HEADING = (
+    f"| planted bug | float64 | float32 | KL | {' | '.join(PUBLISHED)} |\n"
+    f"|---|---|---|---|{'---|' * len(PUBLISHED)}"
+)
 
 
 @dataclass(frozen=True)
@@ -82,20 +86,18 @@ def random_subject(config: TransformerConfig) -> Subject:
     return Subject(config, weights)
 
 
-def markdown(rows: Sequence[Planted]) -> list[str]:
-    """A table; "passes" where a published check would let the bug through."""
-    lines = [
-        f"| planted bug | float64 | float32 | KL | {' | '.join(PUBLISHED)} |",
-        "|---|---|---|---|" + "---|" * len(PUBLISHED),
-    ]
-    for row in rows:
-        by = [getattr(row, k) <= bound for k, bound in PUBLISHED.values()]
-        passes = " | ".join("passes" if passed else "caught" for passed in by)
-        numbers = f"{row.float64:.1e} | {row.float32:.1e} | {row.kl:.1e}"
-        lines.append(f"| {row.bug}: {row.planted} | {numbers} | {passes} |")
+def in_words(row: Planted) -> str:
+    """A row of the table below HEADING; "passes" where a published check lets the bug through."""
+    by = [getattr(row, k) <= bound for k, bound in PUBLISHED.values()]
+    passes = " | ".join("passes" if passed else "caught" for passed in by)
+    numbers = f"{row.float64:.1e} | {row.float32:.1e} | {row.kl:.1e}"
+    return f"| {row.bug}: {row.planted} | {numbers} | {passes} |"
+
+
+def total(rows: Sequence[Planted]) -> str:
+    """The table's last row: how many bugs each published check lets through."""
     counts = [sum(getattr(row, k) <= bound for row in rows) for k, bound in PUBLISHED.values()]
-    through = " | ".join(f"{count} of {len(rows)} pass" for count in counts)
-    return [*lines, f"| all | | | | {through} |"]
+    return f"| all | | | | {' | '.join(f'{count} of {len(rows)} pass' for count in counts)} |"
 
 
 def verdict(rows: Sequence[Planted]) -> str:

@@ -52,6 +52,8 @@ def check_logits(logits: Any, ids: Ids, side: Side) -> None:
 def from_function(given: str, rest: str) -> Side:
     """Call FUNCTION of FILE.py; it returns (model or function, TransformerConfig or fields)."""
     path, _, name = rest.rpartition(":")
+    if not path:
+        raise UserError(f"{given} names no function; give module:FILE.py:FUNCTION")
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist; given as module:FILE.py:FUNCTION in {given}")
     with _neighbours_found(Path(path)):

@@ -29,6 +29,8 @@ from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, initial_weights
 
+WIDTH = len("float32 logits of torch, base size, vs float64")
+HEADING = f"{'largest difference of':{WIDTH}}   measured      bound  configs"
 BASE_DEPTH = {"num_encoder_layers": 6, "num_decoder_layers": 6, "num_heads": 8}
 
 
@@ -45,29 +47,24 @@ class Row(NamedTuple):
         return self.measured <= self.bound
 
 
-def table_rows(device: str) -> list[Row]:
-    """Every row, largest over all configs; float64 unless the row says float32."""
+def table_rows(device: str) -> Iterator[Row]:
+    """Every row, largest over all configs, as it is measured; float64 but where it says float32."""
     exact_numbers()
     check_devices([("both twins", framework, device) for framework in ("torch", "jax")])
     configs = pairwise_configs()
-    rows = []
     parts: dict[str, float] = {}
     for config in tqdm(configs, desc="parts", disable=None):
         twins = Twins(config, "float64", device)
         for part, difference in bottom_up(twins).items():
             parts[part] = worst(parts.get(part, 0.0), difference)
-    rows += [Row(part, difference, 1e-11, len(configs)) for part, difference in parts.items()]
-    rows += gradient_rows(configs[::3], device)
-    rows.append(Row("100 AdamW steps, loss", largest(hundred_steps(device)), 1e-9))
-    rows += [
-        Row(f"cached decoding of {twin} vs full forward", difference, 1e-11)
-        for twin, difference in cached_decoding(device).items()
-    ]
-    rows += float32_rows(device)
-    rows.append(
-        Row("weights there and back, changed bytes", changed_bytes(configs), 0, len(configs))
-    )
-    return rows
+    for part, difference in parts.items():
+        yield Row(part, difference, 1e-11, len(configs))
+    yield from gradient_rows(configs[::3], device)
+    yield Row("100 AdamW steps, loss", largest(hundred_steps(device)), 1e-9)
+    for twin, difference in cached_decoding(device).items():
+        yield Row(f"cached decoding of {twin} vs full forward", difference, 1e-11)
+    yield from float32_rows(device)
+    yield Row("weights there and back, changed bytes", changed_bytes(configs), 0, len(configs))
 
 
 def gradient_rows(configs: list[TransformerConfig], device: str) -> Iterator[Row]:
@@ -166,14 +163,10 @@ def changed_file_bytes() -> int:
         return sum((first / f).read_bytes() != (last / f).read_bytes() for f in files)
 
 
-def as_text(rows: list[Row]) -> str:
-    """The table, its last line the verdict."""
-    width = max(len(row.what) for row in rows)
-    lines = [f"{'largest difference of':{width}}   measured      bound  configs"]
-    for row in rows:
-        numbers = f"{row.measured:9.3e}  {row.bound:9.3e}  {row.configs:7}"
-        lines.append(f"{row.what:{width}}  {numbers}  {'PASS' if row.holds else 'FAIL'}")
-    return "\n".join([*lines, verdict_of(rows)])
+def in_words(row: Row) -> str:
+    """A row as a line of the table below HEADING."""
+    numbers = f"{row.measured:9.3e}  {row.bound:9.3e}  {row.configs:7}"
+    return f"{row.what:{WIDTH}}  {numbers}  {'PASS' if row.holds else 'FAIL'}"
 
 
 def verdict_of(rows: list[Row]) -> str:

@@ -98,3 +98,8 @@ def test_a_missing_or_truncated_file(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"format_version": 1, "mod')
     with pytest.raises(ConfigError, match="not readable JSON"):
         TransformerConfig.load(tmp_path / "config.json")
+
+
+def test_more_layers_than_any_model_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match="num_encoder_layers.*100000000.*10000"):
+        config_of({"num_encoder_layers": 10**8})

@@ -2,9 +2,12 @@
 
 import pickle
 
+import numpy as np
 import pytest
+from messages import says
 
 from transformer_spec import ConfigError, Faults, TransformerConfig, UserError
+from transformer_spec.errors import exit_status
 
 
 def raised(messages: list[str]) -> UserError:
@@ -43,3 +46,11 @@ def test_faults_of_a_file_are_those_of_its_content(tmp_path) -> None:
         TransformerConfig.load(path)
     assert len(caught.value.faults) == 8  # seven sizes are missing
     assert any("'colour'" in fault for fault in caught.value.faults)
+
+
+def test_memory_that_does_not_suffice_is_said(capsys) -> None:
+    def command() -> None:
+        np.empty(1 << 60, np.int8)
+
+    assert exit_status(command, "stopped") == 2
+    says(capsys.readouterr().err, "error", "memory")

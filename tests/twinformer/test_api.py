@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from messages import saying
 
 import twinformer
 
@@ -73,6 +74,11 @@ class TestTranslator:
         translate = twinformer.Translator(runs["torch"], backend="torch")
         first, again, other = (translate("abcab", sample=True, seed=s) for s in (1, 1, 2))
         assert first == again and first != other
+
+    def test_what_is_no_text_is_named(self, runs):
+        translate = twinformer.Translator(runs["torch"], backend="torch")
+        with pytest.raises(twinformer.UserError, check=saying("text 1", None, "1 more")):
+            translate(["a", None, "b", 3])
 
     def test_faults_are_named(self, runs):
         translate = twinformer.Translator(runs["torch"])

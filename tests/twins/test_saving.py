@@ -64,8 +64,27 @@ def test_nothing_is_left_of_what_cannot_be_saved(twin, tmp_path: Path) -> None:
         twin.save(model, tmp_path / "taken")
     with pytest.raises(UserError, check=saying("source vocabulary", "11 tokens", 23)):
         twin.save(twin.Transformer(config_of({})), tmp_path / "other", VOCABULARY)
-    with pytest.raises(UserError, match="cannot read the source vocabulary"):
+    with pytest.raises(UserError, check=saying(tmp_path / "taken", "source.json")):
         twin.save(model, tmp_path / "other", tmp_path / "taken")
     with pytest.raises(UserError, match="skeleton"):
         twin.save(twin.Transformer.skeleton(CONFIG), tmp_path / "other")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("saving", "other"),
+    [(torch_transformer, flax_transformer), (flax_transformer, torch_transformer)],
+)
+def test_the_other_twins_model_is_refused(saving, other, tmp_path) -> None:
+    model = other.Transformer(config_of({}))
+    with pytest.raises(UserError, check=saying(f"{saving.__name__}.Transformer", other.__name__)):
+        saving.save(model, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vocabulary_that_is_not_there_is_named_once(tmp_path) -> None:
+    with pytest.raises(UserError, check=saying(tmp_path / "none", "source.json", "target.json")):
+        torch_transformer.save(
+            torch_transformer.Transformer(config_of({})), tmp_path / "model", tmp_path / "none"
+        )
+    assert list(tmp_path.iterdir()) == []

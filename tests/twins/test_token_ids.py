@@ -21,7 +21,7 @@ import torch_transformer.model as torch_model
 import torch_transformer.step as torch_training
 from parity.twins.cases import config_of
 from training_recipe.searching.search import Search
-from transformer_spec import UserError
+from transformer_spec import UserError, check_ids
 
 ROOT = Path(__file__).parents[2]
 CONFIG = config_of({"source_vocab_size": 11, "target_vocab_size": 13})
@@ -74,8 +74,8 @@ def test_training_and_searching_look_at_no_ids(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("package", ["torch_transformer", "flax_transformer"])
-def test_rows_that_do_not_belong_together_are_refused(package) -> None:
-    """Without the tests' own check of shapes, which would come first."""
+def test_what_a_model_is_called_with(package) -> None:
+    """Without the tests' own check of shapes and types, which would come first."""
     code = f"""
 import numpy as np, {package} as twin
 from transformer_spec import TransformerConfig, UserError
@@ -83,9 +83,11 @@ config = TransformerConfig(source_vocab_size=9, target_vocab_size=9, hidden_dim=
     num_heads=2, num_encoder_layers=1, num_decoder_layers=1, max_length=8)
 make = __import__('torch').tensor if {package!r}[0] == 't' else __import__('jax').numpy.asarray
 model = twin.Transformer(config)
-for targets in ([[2, 5]], [[2, 5]] * 3):
+source = make([[5, 6, 7]] * 2)
+for given in ({{'target': make([[2, 5]])}}, {{'target': make([[2, 5]] * 3)}},
+              {{'target': [[2, 5]] * 2}}, {{'target': make([[2, 5]] * 2), 'dropout': 0.1}}):
     try:
-        model(make([[5, 6, 7]] * 2), make(targets))
+        model(source, **given)
     except UserError as error:
         print(error)
 """
@@ -93,6 +95,18 @@ for targets in ([[2, 5]], [[2, 5]] * 3):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )
     lines = done.stdout.splitlines()
-    assert len(lines) == 2, done.stderr
-    for line, rows in zip(lines, (1, 3), strict=True):
+    assert len(lines) == 4, done.stderr
+    for line, rows in zip(lines, (1, 3), strict=False):
         says(line, f"target has {rows}", "source has 2")
+    says(lines[2], "target", "list")
+    says(lines[3], "dropout", "float", f"{package}.Dropout")
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [np.array([2, 5]), np.array([[2.0, 5.0]]), np.zeros((1, 0), int)],
+    ids=["1-d", "float", "none"],
+)
+def test_ids_are_rows_of_integers(ids) -> None:
+    with pytest.raises(UserError, check=saying("source", ids.dtype, f"{list(ids.shape)}")):
+        check_ids(ids, 9, "source")

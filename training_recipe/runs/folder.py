@@ -59,7 +59,7 @@ class RunFolder:
         run = cls(path)
         if not run.path.is_dir():
             raise UserError(f"{path} is not a run folder: no such folder")
-        needed = (run.config, run.settings, run.vocabulary)
+        needed = (run.config, run.settings, run.vocabulary, run.checkpoints)
         missing = [part.name for part in needed if not part.exists()]
         if missing:
             raise UserError(f"{path} is not a run folder: it has no {', '.join(missing)}")

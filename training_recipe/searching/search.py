@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import Faults
 
+WHOLE = " without a fraction"
+KINDS = dict.fromkeys(("beam", "nbest", "max_length", "top_k", "seed"), Integral)
+KINDS |= dict.fromkeys(("length_penalty", "temperature"), Real)
 STEEPEST = 10  # beyond this exponent, length ** length_penalty leaves the range of float32
 
 
@@ -44,6 +48,13 @@ class Hypothesis:
 def check_search(search: Search) -> None:
     """Raise one UserError that names every setting that no search can follow."""
     faults = Faults()
+    for name, kind in KINDS.items():
+        value = getattr(search, name)
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        left_out = name == "max_length" and value is None
+        message = f"{name} is {value!r}; it must be a number{WHOLE if kind is Integral else ''}"
+        faults.require(fits or left_out, message)
+    faults.raise_if_any("cannot search")
     for name in ("beam", "nbest", "max_length"):
         value = getattr(search, name)
         faults.require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")

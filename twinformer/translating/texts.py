@@ -66,10 +66,20 @@ def encode_texts(
         how = "shorten them, cut them by --truncate, or leave them out by --skip-long"
         raise UserError(f"{_too_long(long, longest)}; {how}")
     if long:
-        notes.append(f"{_too_long(long, longest)} and {'skipped' if skip_long else 'cut'}")
+        verb = "was" if len(long) == 1 else "were"
+        notes.append(f"{_too_long(long, longest)} and {verb} {'skipped' if skip_long else 'cut'}")
     if skip_long:
         return Sources([part if len(part) < longest else [] for part in ids], notes)
     return Sources([part[: longest - 1] for part in ids], notes)
+
+
+def check_texts(texts: Sequence[object]) -> None:
+    """Raise a UserError where something among texts is none."""
+    others = [number for number, text in enumerate(texts) if not isinstance(text, str)]
+    if others:
+        first = texts[others[0]]
+        count = f", as {len(others) - 1:,} more are" if others[1:] else ""
+        raise UserError(f"text {others[0]} is {first!r}, which is no text{count}; give a str each")
 
 
 def _counted(counts: list[int], what: str) -> str:

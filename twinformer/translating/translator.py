@@ -19,7 +19,7 @@ from training_recipe.searching.search import Hypothesis, Search, check_search
 from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import TransformerConfig, UserError
 from twinformer.frameworks import choose, twin
-from twinformer.translating.texts import Sources, encode_texts, translate
+from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
 BEST = "best"
 DEFAULT_BEAM = 5
@@ -119,6 +119,7 @@ class Translator:
         )
         check_search(search)
         given = [texts] if isinstance(texts, str) else list(texts)
+        check_texts(given)
         sources = self.encode([text.strip() for text in given], truncate, skip_long)
         blocks = self.decode(sources.ids, search)
         return [self.translation(found) for block in blocks for found in block]

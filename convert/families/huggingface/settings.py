@@ -43,7 +43,10 @@ class HuggingFaceSettings(Family):
 
     def read_config(self, source: Source) -> Reading:
         if source.settings is None:
-            raise UserError(f"a {self.name} checkpoint needs its config.json, and there is none")
+            raise UserError(
+                f"a {self.name} checkpoint needs the config.json that its library wrote, and "
+                f"{source.tensors.label} has none beside it"
+            )
         settings = Settings(source.settings)
         derived: dict[str, Any] = {"unk_id": self.unk_id}
         values = self._fields(settings, derived) | {"output_bias": self.bias_of(source)}

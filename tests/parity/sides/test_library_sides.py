@@ -89,3 +89,8 @@ def test_a_damaged_config_is_the_user_s(tmp_path, damage, said):
 def test_what_is_no_folder_of_the_library(tmp_path):
     with pytest.raises(UserError, check=saying("no config.json", "hf:")):
         open_side(f"hf:{tmp_path}")
+
+
+def test_a_module_without_a_function_says_so():
+    with pytest.raises(UserError, check=saying("module:wrong.py", "FUNCTION")):
+        open_side("module:wrong.py")

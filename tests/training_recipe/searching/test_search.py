@@ -17,11 +17,13 @@ from decoding_cases import (
     torch_model,
     torch_outputs,
 )
+from messages import saying
 
 from flax_transformer import decoding as flax_decoding
 from torch_transformer import decoding as torch_decoding
 from training_recipe.searching.search import (
     Search,
+    check_search,
     hypotheses,
     longest_output,
     never_produced,
@@ -183,3 +185,12 @@ class TestSettings:
         found = hypotheses(tokens, sums, lengths, PLAIN, search)[0]
         assert [h.ids for h in found] == [[6], [4, 5]]
         assert [h.score for h in found] == [-1 / 4, -3 / 9]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beam": "5"}, {"nbest": 2.5}, {"seed": None}, {"temperature": "x"}]
+)
+def test_what_is_no_number_is_named(wrong) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(UserError, check=saying(name, repr(value), "number")):
+        check_search(Search(**wrong))

@@ -234,7 +234,7 @@ class TestCommand:
     def test_too_few(self, tmp_path, capsys) -> None:
         written_run(tmp_path / "run", "torch")
         for flags in ((), ("--last", "0")):
-            says(self.faults(capsys, tmp_path, *flags), "has 3 checkpoints", "(steps 4, 8, 12)")
+            says(self.faults(capsys, tmp_path, *flags), "to average: 3", "(steps 4, 8, 12)")
 
     def test_every_checkpoint_that_does_not_fit_is_named(self, tmp_path, capsys) -> None:
         written_run(tmp_path / "run", "torch", (4, 8, 12, 16))

@@ -25,7 +25,7 @@ DPI = 100
 LABEL, HEADING = 8, 10  # points
 PITCH = 0.17  # inches from token to token, less where the picture would be too large
 SMALLEST, LARGEST = 1.2, 60.0  # inches: of a panel, of all panels beside or above each other
-GAP, HEAD, BAR = 0.25, 0.8, 1.0  # inches between panels, of the heading, of the bar of colours
+GAP, BAR = 0.25, 1.0  # inches between panels, of the bar of colours
 LONGEST_LABEL = 16  # letters
 LETTERS = 7  # of a heading on an inch, wide ones
 Labels = tuple[list[int], list[str]]  # their tokens' numbers, and what they say
@@ -54,8 +54,11 @@ def figure_of(found: Map, meaning: str, title: str, families: list[str]) -> Any:
     layers, heads = found.weights.shape[:2]
     width, height = side(heads, len(found.columns)), side(layers, len(found.rows))
     columns, rows = labels(found.columns, width / heads), labels(found.rows, height / layers)
-    left, below, top = room(rows[1]), room(columns[1]), HEAD + 2 * GAP
-    whole = left + width + GAP * heads + BAR, below + height + GAP * layers + top
+    left, below = room(rows[1]), room(columns[1])
+    across = left + width + GAP * heads + BAR
+    lines = [meaning, *textwrap.wrap(title, int(LETTERS * across))[:3]]
+    top = 3 * GAP + len(lines) * HEADING * 1.2 / 72
+    whole = across, below + height + GAP * layers + top
     figure = Figure(figsize=whole)
     panels: Any = figure.subplots(layers, heads, squeeze=False)
     figure.subplots_adjust(
@@ -73,7 +76,6 @@ def figure_of(found: Map, meaning: str, title: str, families: list[str]) -> Any:
         axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=LABEL, pad=3)
         axes.set(xticks=[], yticks=[])
     _label(panels, rows, columns, families)
-    lines = [meaning, *textwrap.wrap(title, int(LETTERS * whole[0]))[:3]]
     style = {"fontfamily": families, "fontsize": HEADING, "parse_math": False, "va": "top"}
     figure.text(GAP / whole[0], 1 - GAP / whole[1], "\n".join(lines), **style)
     place = 1 - 0.6 * BAR / whole[0], below / whole[1], 0.15 * BAR / whole[0], 1 / whole[1]

@@ -49,8 +49,8 @@ def _figure(title: str, train: list[Record], valid: list[Record]) -> Any:
 
 
 def _loss(panel: Axes, train: list[Record], valid: list[Record]) -> None:
-    _line(panel, train, "loss", "training, label-smoothed, with dropout", TRAIN)
-    _line(panel, valid, "loss", "validation, plain", VALID, marker="o")
+    _line(panel, train, "loss", "training objective", TRAIN)
+    _line(panel, valid, "loss", "validation, cross-entropy", VALID, marker="o")
     panel.set_title("loss per target token (nats)")
     if train or valid:
         panel.legend(fontsize=9)

@@ -45,7 +45,7 @@ class HuggingFaceSettings(Family):
         if source.settings is None:
             raise UserError(
                 f"a {self.name} checkpoint needs the config.json that its library wrote, and "
-                f"{source.tensors.label} has none beside it"
+                f"none such is with {source.tensors.label}"
             )
         settings = Settings(source.settings)
         derived: dict[str, Any] = {"unk_id": self.unk_id}

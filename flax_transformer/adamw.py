@@ -1,7 +1,7 @@
 """AdamW of the JAX backend, as a chain of optax; the other twin has PyTorch's own."""
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,31 +9,17 @@ import optax
 from jax import Array
 
 
-class Adam(Protocol):
-    """The training settings that AdamW reads."""
-
-    @property
-    def clip_norm(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def adam_beta1(self) -> float: ...
-    @property
-    def adam_beta2(self) -> float: ...
-    @property
-    def adam_eps(self) -> float: ...
-
-
-def adamw(settings: Adam) -> optax.GradientTransformationExtraArgs:
+def adamw(
+    clip_norm: float, weight_decay: float, beta1: float, beta2: float, eps: float
+) -> optax.GradientTransformationExtraArgs:
     """AdamW (Loshchilov and Hutter 2019) behind clipping by the global norm; only matrices decay.
 
     ``update`` is given the ``learning_rate`` of its step.
     """
-    most = settings.clip_norm
     return optax.chain(
-        clip_by_global_norm(most) if most > 0 else optax.identity(),
-        scale_by_adam(settings.adam_beta1, settings.adam_beta2, settings.adam_eps),
-        optax.add_decayed_weights(settings.weight_decay, matrices),
+        clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity(),
+        scale_by_adam(beta1, beta2, eps),
+        optax.add_decayed_weights(weight_decay, matrices),
         scale_by_given_rate(),
     )
 

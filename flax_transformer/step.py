@@ -63,7 +63,7 @@ def objective(
     return smoothed_cross_entropy(states, table, bias, target_out.ravel(), pad_id, smoothing)
 
 
-class Read(NamedTuple):
+class ProgramSettings(NamedTuple):
     """The settings that the programs read, and no others."""
 
     dtype: str
@@ -78,7 +78,7 @@ class Read(NamedTuple):
     adam_eps: float
 
     @classmethod
-    def of(cls, settings: TrainingSettings) -> "Read":
+    def of(cls, settings: TrainingSettings) -> "ProgramSettings":
         return cls(*(getattr(settings, name) for name in cls._fields))
 
 
@@ -88,11 +88,12 @@ class Programs:
     ``skeleton`` is the model without numbers, ``optimizer`` optax's.
     """
 
-    def __init__(self, config: TransformerConfig, read: Read) -> None:
-        self.read, device = read, find_device(read.device)
-        with numbers_of(read.dtype):
-            self.skeleton = nnx.split(Transformer.skeleton(config, read.weight_dtype))
-        self.optimizer = adamw(read)
+    def __init__(self, config: TransformerConfig, settings: ProgramSettings) -> None:
+        self.settings, device = settings, find_device(settings.device)
+        with numbers_of(settings.dtype):
+            self.skeleton = nnx.split(Transformer.skeleton(config, settings.weight_dtype))
+        betas = settings.adam_beta1, settings.adam_beta2
+        self.optimizer = adamw(settings.clip_norm, settings.weight_decay, *betas, settings.adam_eps)
         self.gradients = compiled(self.pure_gradients, device)
         self.update = jax.jit(self.pure_update, donate_argnums=(0, 1))
         self.loss = jax.jit(self.pure_loss, static_argnames="smoothing")
@@ -109,9 +110,9 @@ class Programs:
         """The gradients of the mean loss, and the summed loss; compiled for each shape."""
 
         def mean_loss(trained: Arrays) -> tuple[Array, Array]:
-            smoothing = self.read.label_smoothing
-            dropout = SOURCES[self.read.dropout_rng](key)
-            with products_in(self.read.dtype):
+            smoothing = self.settings.label_smoothing
+            dropout = SOURCES[self.settings.dropout_rng](key)
+            with products_in(self.settings.dtype):
                 loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
             return loss_sum / tokens, loss_sum
 
@@ -176,7 +177,7 @@ class JaxBackend:
     ) -> None:
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
-        self.programs = programs(config, Read.of(settings))
+        self.programs = programs(config, ProgramSettings.of(settings))
         self.restore(state)
 
     @property

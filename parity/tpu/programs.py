@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from flax_transformer import decoding
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
-from flax_transformer.step import Programs, Read
+from flax_transformer.step import Programs, ProgramSettings
 from flax_transformer.weights import fill, variables
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search, longest_output
@@ -75,7 +75,7 @@ def programs(task: Task) -> Iterator[Program]:
     mesh = Mesh(np.array(task.devices), (BATCH_AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
     divided = NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
-    ours = Programs(task.config, Read.of(TrainingSettings(device="cpu")))
+    ours = Programs(task.config, ProgramSettings.of(TrainingSettings(device="cpu")))
     trained, frozen = shapes(task.config, everywhere)
     ids = jax.ShapeDtypeStruct((task.batch, task.length), np.int32, sharding=divided)
     moments = 2 * byte_count(trained)

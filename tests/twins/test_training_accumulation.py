@@ -6,7 +6,7 @@ from messages import says
 from small_training import CONFIG, MAKERS, SETTINGS, batch, changed, largest_difference, train
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
-from flax_transformer.step import Programs, Read
+from flax_transformer.step import Programs, ProgramSettings
 from training_recipe.batching.batches import BatchPlan
 from transformer_spec.dropout_keys import batch_key, batch_keys
 from twinformer.training.states import read_state, save_state
@@ -39,7 +39,7 @@ def test_the_step_of_one_batch_with_the_same_pairs(name: str) -> None:
 @pytest.mark.usefixtures("float64")
 def test_what_is_compiled_does_not_grow_with_the_batches_of_a_step() -> None:
     backend = MAKERS["jax"](CONFIG, SETTINGS)
-    backend.programs = Programs(CONFIG, Read.of(SETTINGS))
+    backend.programs = Programs(CONFIG, ProgramSettings.of(SETTINGS))
     compiled = backend.programs.gradients.program, backend.programs.update
     sizes = []
     for step, count in enumerate((2, 1, 4), 1):

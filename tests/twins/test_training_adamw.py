@@ -46,10 +46,11 @@ def test_it_is_what_optax_computes() -> None:
     """The chain that a user of optax would write, ten steps of it, gradients clipped or not."""
     settings = changed(clip_norm=0.5, weight_decay=0.1)
     draw = np.random.default_rng(0)
-    ours, theirs = adamw(settings), optax.chain(
+    betas = settings.adam_beta1, settings.adam_beta2
+    ours, theirs = adamw(0.5, 0.1, *betas, settings.adam_eps), optax.chain(
         optax.clip_by_global_norm(0.5),
         optax.adamw(
-            RATE, settings.adam_beta1, settings.adam_beta2, settings.adam_eps, weight_decay=0.1,
+            RATE, *betas, settings.adam_eps, weight_decay=0.1,
             mask={"kernel": True, "bias": False},
         ),
     )  # fmt: skip

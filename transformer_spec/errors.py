@@ -34,12 +34,15 @@ class Faults:
         if not holds:
             self.add(message)
 
-    def raise_if_any(self, heading: str, error: type[UserError] = UserError) -> None:
-        """Raise one ``error`` that lists every fault; do nothing where there is none."""
+    def raise_if_any(
+        self, heading: str, error: type[UserError] = UserError, advice: str = ""
+    ) -> None:
+        """Raise one ``error`` that lists every fault, then ``advice``; nothing where none is."""
         if not self.messages:
             return
         count = f" {len(self.messages)} faults\n  " if len(self.messages) > 1 else " "
-        raise error(f"{heading}:{count}" + "\n  ".join(self.messages), self.messages)
+        end = f"\n{advice}" if advice else ""
+        raise error(f"{heading}:{count}" + "\n  ".join(self.messages) + end, self.messages)
 
 
 def closest(given: str, allowed: Iterable[str]) -> str:

@@ -125,12 +125,15 @@ def _own(
     absent = [part for part in PARTS if part not in pairs]
     if absent:
         pairs |= hold_out(pairs["train"], absent)
-        notes += [f"{part}: {len(pairs[part]):,} pairs held out of the data" for part in absent]
     pairs["train"] = pairs["train"] + _extra(pairs, notes)
     examples = {
         part: _by_source(pairs[part]) if part in absent else _examples(pairs[part])
         for part in PARTS
     }
+    for part in absent:
+        examined, held = len(examples[part]), len(pairs[part])
+        sources = f", of {examined:,} different sources" if examined < held else ""
+        notes.append(f"{part}: {held:,} pairs held out of the data{sources}")
     return Corpus(name, "translation", **examples, notes=notes)
 
 

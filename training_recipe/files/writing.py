@@ -49,12 +49,18 @@ def folder_aside(path: Path) -> Iterator[Path]:
 
 def make_parent(path: Path) -> None:
     """Make the folder that ``path`` is to lie in; where that fails, a UserError says why."""
+    check_parent(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        files = [place for place in path.parents if os.path.lexists(place) and not place.is_dir()]
-        reason = f"{files[0]} is a file" if files else f"{error.strerror}: {error.filename}"
-        raise UserError(f"cannot write {path}: {reason}; name a place in a folder") from None
+        raise UserError(f"cannot write {path}: {error.strerror}: {error.filename}") from None
+
+
+def check_parent(path: Path) -> None:
+    """Raise UserError where ``path`` is to lie in what is a file, before there is work to lose."""
+    for place in path.parents:
+        if os.path.lexists(place) and not place.is_dir():
+            raise UserError(f"cannot write {path}: {place} is a file; name a place in a folder")
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

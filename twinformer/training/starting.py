@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training_recipe.backend import Backend, MakeBackend
+from training_recipe.files.writing import check_parent
 from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
 from training_recipe.options.settings import SETTINGS, TrainingSettings
 from training_recipe.preparation import (
@@ -70,6 +71,7 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
         path = default_run_path(settings, name)
     elif os.path.lexists(path):
         raise already_there(path)
+    check_parent(path)
     prepared = prepare_new(settings, request.model)
     if prepared.corpus.task == "translation":
         bleu(settings.bleu_tokenize)  # a tokenization that is not there is said before training
@@ -148,7 +150,8 @@ def resumed_settings(
             was, wanted = as_text(before[name]), as_text(value)
             faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
     allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
-    faults.raise_if_any(f"a resumed run may change only --backend, {', '.join(allowed)}")
+    advice = f"what may change: --backend, {', '.join(allowed)}"
+    faults.raise_if_any("a resumed run keeps its settings", advice=advice)
     given = dataclasses.replace(stored, **changed).anchored()
     # What was not given stays as it was, relative to this folder where an older version wrote it.
     return dataclasses.replace(stored, **{name: getattr(given, name) for name in changed})

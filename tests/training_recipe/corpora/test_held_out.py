@@ -56,6 +56,6 @@ class TestHeldOut:
         assert len({example.source for example in held_out}) == len(held_out)
         assert all(e.targets == (f"{e.source[5:]} A", "B") for e in held_out)
         assert len(corpus.train) + 3 * len(held_out) == 1200
-        says(corpus.notes, "test", f"{3 * len(corpus.test)} pairs", "held out")
+        says(corpus.notes, "test", f"{3 * len(corpus.test)} pairs", f"{len(corpus.test)} different")
         own = read("x", valid="x", test="x")
         assert len(own.test) == 1200

@@ -86,6 +86,12 @@ class TestNames:
         says(capsys.readouterr().err, "error:", "runs/a", "exists already")
         assert not list((place / "runs/a").iterdir())
 
+    def test_a_place_inside_a_file_is_said_before_the_data_are_read(self, place, capsys):
+        (place / "file").touch()
+        (place / "words.tsv").unlink()
+        assert run("numpy", [*SMALL, "--out", "file/run"]) == 2
+        says(capsys.readouterr().err, "error:", "file/run", "file is a file")
+
     def test_a_failed_start_leaves_nothing(self, place, capsys):
         (place / "words.tsv").write_text("")
         assert run("numpy", [*SMALL, "--name", "a"]) == 2

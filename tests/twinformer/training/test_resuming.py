@@ -116,6 +116,7 @@ class TestResuming:
         ):
             says(message, *parts, "differs")
         assert "--log-every 2" not in message
+        says(message.splitlines()[-1], "may change", "--steps")
 
     def test_equal_flags_are_fine(self, place, quick):
         run("numpy", [*SMALL, "--name", "a"], signal_after(4))

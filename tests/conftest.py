@@ -18,7 +18,7 @@ from training_recipe.freed_memory import give_back_freed_memory
 
 # Threads of tiny models only wait for each other, the more so where tests run side by side. And a
 # program of theirs runs for milliseconds and compiles for seconds: XLA is asked for little
-# (docs/log.md), but by the test of the wheel, whose programs are compiled as a user's are.
+# (docs/log.md), but where the wheel's programs translate and compare: those are as a user's.
 XLA = (
     "--xla_cpu_multi_thread_eigen=false",
     "--xla_backend_optimization_level=0",
@@ -66,6 +66,14 @@ def pytest_configure(config: pytest.Config) -> None:
     twins = ("torch_transformer", "flax_transformer")
     modules = [f"{twin}.{part}" for twin in twins for part in parts]
     install_import_hook(modules, "beartype.beartype")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes(request: pytest.FixtureRequest) -> None:
+    """The twins' own tests check every shape; in others it would take a tenth of the time."""
+    from jaxtyping import config
+
+    config.update("jaxtyping_disable", request.path.parent.name != "twins" or "parity" in request.path.parts)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -25,30 +25,26 @@ def run(
     subject: Subject, ids: Ids, until: str | None = None, dtype: str = "float64"
 ) -> dict[str, np.ndarray]:
     """The subject's sub-steps; ``until`` ends the pass as soon as that one is there."""
+    number_format = getattr(torch, dtype)
+    weights = {name: tensor_of(x, number_format) for name, x in subject.weights.items()}
     with patched(subject.patches), torch.no_grad():
-        model = model_of(subject.config, subject.weights, getattr(torch, dtype))
+        model = skeleton(subject.config, number_format)
         found = EndsAt(until, _Reached())
         with (
             contextlib.suppress(_Reached),
             recorded_torch(model, twin_modules(model), twin_first_layers(model), found),
         ):
-            model(*(torch.from_numpy(array) for array in ids))
+            given = tuple(torch.from_numpy(array) for array in ids)
+            torch.func.functional_call(model, weights, given, strict=True)
     return {name: as_float64(x) for name, x in found.items()}
 
 
-@functools.lru_cache(maxsize=4)
-def _skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
+@functools.lru_cache(maxsize=64)
+def skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
+    """The PyTorch twin without numbers, in evaluation mode; the same object for the same config."""
     return torch_transformer.Transformer.skeleton(config, dtype)
 
 
-def model_of(
-    config: TransformerConfig, weights: dict, dtype: torch.dtype
-) -> torch_transformer.Transformer:
-    """The PyTorch twin around weights; float64 ones are not copied, and none are drawn first.
-
-    The same object comes back for the same config, with other weights.
-    """
-    model = _skeleton(config, dtype)
-    tensors = {n: torch.from_numpy(np.ascontiguousarray(x)).to(dtype) for n, x in weights.items()}
-    model.load_state_dict(tensors, assign=True)
-    return model.eval()
+def tensor_of(array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """The array as a tensor, in its own memory where number format and order allow."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from training_cases import SMALL, metrics, run, signal_after, write_words
 
-STEPS = ["--steps", "30", "--log-every", "1"]
+STEPS = ["--steps", "24", "--log-every", "1", "--save-every", "12", "--evaluate-every", "8"]
 EXACT = [*SMALL, *STEPS, "--dtype", "float64", "--dropout", "0"]
 NOISY = [*SMALL, *STEPS, "--peak-lr", "0.01"]
 PAIRS = [("torch", "jax"), ("jax", "torch")]

@@ -11,7 +11,14 @@ from typing import Any
 from convert.checkpoints.folders import locate, open_content
 from convert.conversion.conversion import in_bytes
 from convert.conversion.request import SourceRequest
-from convert.conversion.source import Import, Moments, choose_family, read_import, source_of
+from convert.conversion.source import (
+    Import,
+    Moments,
+    choose_family,
+    read_import,
+    source_of,
+    wrapping_of,
+)
 from convert.core.operations import Duplicate, Reversed
 from convert.core.tensors import Header, Subset
 from transformer_spec import TransformerConfig, UserError
@@ -93,7 +100,8 @@ def inspect(request: SourceRequest) -> Inspection:
     content = open_content(located.weights, request.key)
     family, found, fault = None, None, None
     try:
-        chosen = choose_family(request.family, source_of(content, request))
+        source = source_of(content, request, wrapping_of(content, request))
+        chosen = choose_family(request.family, source)
         family = chosen.name if chosen else f"twinformer {content.layout.twin}"
         found = read_import(request)
     except UserError as error:

@@ -16,6 +16,7 @@ import numpy as np
 
 from convert.checkpoints.layouts import FIRST, SECOND, TORCH
 from convert.checkpoints.torch_states import Group
+from convert.checkpoints.wrappers import Wrapping
 from convert.core.operations import Constant, Duplicate, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse
 from convert.core.tensors import Announced, Header, Renamed, Tensors
@@ -58,7 +59,8 @@ def _once(rule: Rule) -> Rule:
 class Origin:
     """What an imported folder was: family, settings, and the tensors' names, shapes and types.
 
-    ``groups`` are those of its torch optimizer, which loads its state only if they are the same.
+    ``groups`` are those of its torch optimizer, which loads its state only if they are the same;
+    ``wrapped`` says which names had more in them (wrappers.py), ``tensors`` have them without.
     """
 
     family: str
@@ -66,6 +68,7 @@ class Origin:
     tensors: Mapping[str, Header]
     wrapper: Mapping[str, str]
     groups: list[Group] = field(default_factory=list)
+    wrapped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> Source:
@@ -81,7 +84,7 @@ class Origin:
             "settings": self.settings,
             "tensors": tensors,
             "optimizer_groups": [[group.names, group.settings] for group in self.groups],
-        }
+        } | ({"wrapped": dict(self.wrapped)} if self.wrapped else {})
         path.write_text(json.dumps(content, indent=2, default=repr) + "\n", encoding="utf-8")
 
     @classmethod
@@ -95,7 +98,8 @@ class Origin:
             }
             groups = [Group(*group) for group in content["optimizer_groups"]]
             settings, wrapper = content["settings"], content["wrapper"]
-            return cls(content["family"], settings, tensors, wrapper, groups)
+            wrapped = dict(content.get("wrapped", {}))
+            return cls(content["family"], settings, tensors, wrapper, groups, wrapped)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error!r}; delete it to write without") from error
 
@@ -130,18 +134,19 @@ def export_rules(
     was kept aside is gone, the names are the usual ones too: what the family's own library writes
     of the config is whole without it.
     """
-    like, gone = family.written(config, wrapper), list[str]()
+    like, gone, wrapping = family.written(config, wrapper), list[str](), Wrapping()
     restored = family.restores_names and not wrapper
     if restored and origin is not None and _fits(origin, family, canonical):
         aside = _aside(family.rules(config, origin.source))
         gone = [name.removeprefix(ASIDE) for name in aside if name not in canonical]
-        like = like if gone else origin.source
+        if not gone:
+            like, wrapping = origin.source, Wrapping(origin.wrapped)
     rules = reverse(family.rules(config, like))
     rules = [_put_back(rule, canonical, like.tensors, family) for rule in rules]
     for prefix in (FIRST, SECOND):
         if any(name.startswith(prefix) for name in canonical):
             rules += reverse(_of_trained(family.rules(config, like), config, prefix))
-    return Export(rules, gone)
+    return Export([wrapping.put_back(rule) for rule in rules], gone)
 
 
 def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from convert.checkpoints.checkpoint import check_tensors
 from convert.checkpoints.folders import Content, Located, locate, open_content
 from convert.checkpoints.layouts import OWN_PARTS, TORCH, canonical_rules
 from convert.checkpoints.named_moments import name_optimizer
+from convert.checkpoints.wrappers import Wrapping, counters, unwrap
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
 from convert.core.rules import Rule
@@ -76,11 +78,12 @@ def read_import(request: SourceRequest) -> Import:
     located = locate(request.source)
     opened = open_content(located.weights, request.key)
     content, dropped = leave_out(opened, request.drop)
-    family = choose_family(request.family, source_of(content, request))
+    wrapping = wrapping_of(content, request)
+    family = choose_family(request.family, source_of(content, request, wrapping))
     if family is None:
-        result = _read_ours(request, located, content, dropped)
+        result = _read_ours(request, located, content, wrapping, dropped)
     else:
-        result = _read_foreign(request, located, content, family, dropped)
+        result = _read_foreign(request, located, content, wrapping, family, dropped)
     label = str(located.weights)
     check_tensors(result.content.tensors, result.rules, result.config, None, label)
     if not dropped:
@@ -89,12 +92,24 @@ def read_import(request: SourceRequest) -> Import:
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
 
 
-def source_of(content: Content, request: SourceRequest) -> Source:
-    """The weights alone, as a family sees them."""
+def wrapping_of(content: Content, request: SourceRequest) -> Wrapping:
+    """What wrappers added to the weights' names."""
     names = content.layout.weight_names(content.tensors)
-    weights = Renamed(content.tensors, {n: content.layout.weights + n for n in names})
-    settings = request.given_settings() or content.settings
-    return Source(weights, settings, request.given_fields(), request.map)
+    return unwrap(names, settings_of(content, request), request.map.values())
+
+
+def settings_of(content: Content, request: SourceRequest) -> Mapping[str, Any] | None:
+    """The settings of another library, as given or as found."""
+    return request.given_settings() or content.settings
+
+
+def source_of(content: Content, request: SourceRequest, wrapping: Wrapping) -> Source:
+    """The weights alone, as a family sees them."""
+    layout = content.layout
+    plain = [wrapping.plain(name) for name in layout.weight_names(content.tensors)]
+    stored = {name: layout.weights + wrapping.in_file(name) for name in plain}
+    weights = Renamed(content.tensors, stored)
+    return Source(weights, settings_of(content, request), request.given_fields(), request.map)
 
 
 def choose_family(wanted: str | None, source: Source) -> Family | None:
@@ -116,7 +131,7 @@ def leave_out(content: Content, names: Sequence[str]) -> tuple[Content, dict[str
     for name in names:
         faults.require(name in content.tensors, f"{name!r} is not in {content.tensors.label}")
     faults.raise_if_any("--drop")
-    gone = {**content.dropped, **dict.fromkeys(names, DROPPED)}
+    gone = {**content.dropped, **counters(content.tensors), **dict.fromkeys(names, DROPPED)}
     if not gone:
         return content, {}
     kept = Subset(content.tensors, [name for name in content.tensors if name not in gone])
@@ -124,19 +139,25 @@ def leave_out(content: Content, names: Sequence[str]) -> tuple[Content, dict[str
 
 
 def _read_ours(
-    request: SourceRequest, located: Located, content: Content, dropped: dict[str, str]
+    request: SourceRequest,
+    located: Located,
+    content: Content,
+    wrapping: Wrapping,
+    dropped: dict[str, str],
 ) -> Import:
     config = request.our_config(located.home)
 
     def rules_of(tensors: Tensors) -> list[Rule]:
-        return canonical_rules(content.layout, config, tensors)
+        return wrapping.around(
+            lambda plain: canonical_rules(content.layout, config, plain), tensors, content.layout
+        )
 
     found = name_optimizer(content, config, rules_of, request.parameter_names)
     place = located.home / ORIGIN if located.home else None
     origin = Origin.load(place) if place is not None and place.exists() else None
-    rules = rules_of(found.content.tensors)
+    rules, notes = rules_of(found.content.tensors), [*wrapping.notes, *found.notes]
     return Import(
-        request.source, located, found.content, None, config, rules, origin, dropped, found.notes
+        request.source, located, found.content, None, config, rules, origin, dropped, notes
     )
 
 
@@ -144,22 +165,28 @@ def _read_foreign(
     request: SourceRequest,
     located: Located,
     content: Content,
+    wrapping: Wrapping,
     family: Family,
     dropped: dict[str, str],
 ) -> Import:
     if content.layout is not TORCH:
         raise UserError(f"{content.tensors.label} has Flax names; {family.name} files have not")
-    source = source_of(content, request)
+    source = source_of(content, request, wrapping)
     reading = family.read_config(source)
     _check_flags(source, reading.config, family)
 
     def rules_of(tensors: Tensors) -> list[Rule]:
-        return import_rules(family, reading.config, replace(source, tensors=tensors))
+        return wrapping.around(
+            lambda plain: import_rules(family, reading.config, replace(source, tensors=plain)),
+            tensors,
+            content.layout,
+        )
 
     found = name_optimizer(content, reading.config, rules_of, request.parameter_names)
     headers, groups = dict(source.tensors), found.groups
-    origin = Origin(family.name, source.settings, headers, source.wrapper, groups)
-    rules, notes = rules_of(found.content.tensors), [*reading.notes, *found.notes]
+    origin = Origin(family.name, source.settings, headers, source.wrapper, groups, wrapping.names)
+    rules = rules_of(found.content.tensors)
+    notes = [*wrapping.notes, *reading.notes, *found.notes]
     return Import(
         request.source, located, found.content, family, reading.config, rules, origin, dropped,
         notes,

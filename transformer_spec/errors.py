@@ -5,11 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+MOST_OF_A_KIND, SHOWN_OF_A_KIND = 6, 3
+
 
 class UserError(ValueError):
     """A user's mistake; the message says what was given, what is allowed and what to do.
 
-    ``faults`` lists what is wrong, an entry for each mistake; the message holds them all.
+    ``faults`` lists what is wrong, an entry for each mistake; the message holds them all, of many
+    of a kind the first ones and their number.
     """
 
     def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
@@ -26,9 +29,12 @@ class Faults:
 
     def __init__(self) -> None:
         self.messages: list[str] = []
+        self.kinds: list[str] = []
 
-    def add(self, message: str) -> None:
+    def add(self, message: str, kind: str = "") -> None:
+        """One more fault; of many of a ``kind`` ("are missing") the first are shown and counted."""
         self.messages.append(message)
+        self.kinds.append(kind)
 
     def require(self, holds: bool, message: str) -> None:
         if not holds:
@@ -42,7 +48,19 @@ class Faults:
             return
         count = f" {len(self.messages)} faults\n  " if len(self.messages) > 1 else " "
         end = f"\n{advice}" if advice else ""
-        raise error(f"{heading}:{count}" + "\n  ".join(self.messages) + end, self.messages)
+        raise error(f"{heading}:{count}" + "\n  ".join(self._lines()) + end, self.messages)
+
+    def _lines(self) -> list[str]:
+        """The messages, those of a kind together where there are too many to be read."""
+        by_kind: dict[str, list[str]] = {}
+        for number, (message, kind) in enumerate(zip(self.messages, self.kinds, strict=True)):
+            by_kind.setdefault(kind or f"{number}", []).append(message)
+        lines = []
+        for kind, messages in by_kind.items():
+            many = len(messages) > MOST_OF_A_KIND
+            lines += messages[:SHOWN_OF_A_KIND] if many else messages
+            lines += [f"and {len(messages) - SHOWN_OF_A_KIND:,} more {kind}"] if many else []
+        return lines
 
 
 def closest(given: str, allowed: Iterable[str]) -> str:

@@ -28,12 +28,14 @@ def check_arrays(
     faults = Faults()
     for name, shape in shapes.items():
         if name not in arrays:
-            faults.add(f"{name}: missing, expected {np.dtype(dtype)} {list(shape)}")
+            faults.add(f"{name}: missing, expected {np.dtype(dtype)} {list(shape)}", "are missing")
         elif arrays[name].shape != tuple(shape):
-            faults.add(f"{name}: shape {list(arrays[name].shape)}, expected {list(shape)}")
+            found = list(arrays[name].shape)
+            faults.add(f"{name}: shape {found}, expected {list(shape)}", "have the wrong shape")
         elif arrays[name].dtype != dtype:
-            faults.add(f"{name}: dtype {arrays[name].dtype}, expected {np.dtype(dtype)}")
+            found = arrays[name].dtype
+            faults.add(f"{name}: dtype {found}, expected {np.dtype(dtype)}", "have another dtype")
     for name in arrays:
         if name not in shapes:
-            faults.add(f"{name}: not a weight of this model")
+            faults.add(f"{name}: not a weight of this model", "are no weights of this model")
     faults.raise_if_any(heading)

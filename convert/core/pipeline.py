@@ -12,6 +12,9 @@ from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Header, Tensors
 from transformer_spec import Faults, UserError
 
+# What many faults of a kind are called.
+MISSING, EXTRA = "are missing", "are no weights of this config"
+SHAPE, DTYPE = "have the wrong shape", "have the wrong dtype"
 ExpectedShapes = Mapping[str, tuple[int, ...]]
 
 
@@ -79,7 +82,7 @@ def check_source(
             _check_one(name, given.get(name), shape, dtype, faults)
     for name in given:
         if name not in used:
-            faults.add(f"extra {name!r}: {describe(given[name])}; no weight of this config")
+            faults.add(f"extra {name!r}: {describe(given[name])}; no weight of this config", EXTRA)
 
 
 def _source_shapes(rule: Rule, expected: ExpectedShapes) -> tuple[Any, ...]:
@@ -91,12 +94,12 @@ def _source_shapes(rule: Rule, expected: ExpectedShapes) -> tuple[Any, ...]:
 def _check_one(name: str, given: Any, shape: Any, dtype: np.dtype | None, faults: Faults) -> None:
     wanted = f"{dtype or 'float'} {list(shape) if shape is not None else ''}"
     if given is None:
-        faults.add(f"missing {name!r}: expected {wanted}")
+        faults.add(f"missing {name!r}: expected {wanted}", MISSING)
         return
     if shape is not None and tuple(given.shape) != tuple(shape):
-        faults.add(f"wrong shape of {name!r}: {describe(given)}, expected {wanted}")
+        faults.add(f"wrong shape of {name!r}: {describe(given)}, expected {wanted}", SHAPE)
     if not (is_float(given.dtype) if dtype is None else given.dtype == dtype):
-        faults.add(f"wrong dtype of {name!r}: {describe(given)}, expected {wanted}")
+        faults.add(f"wrong dtype of {name!r}: {describe(given)}, expected {wanted}", DTYPE)
 
 
 def is_float(dtype: np.dtype) -> bool:

@@ -26,6 +26,29 @@ def test_every_fault_is_an_entry_and_in_the_message(messages) -> None:
     assert all(message in str(error) for message in messages)
 
 
+def test_many_of_a_kind_are_shown_by_the_first_and_counted() -> None:
+    faults = Faults()
+    for n in range(176):
+        faults.add(f"missing 'layers.{n}'", "are missing")
+        faults.require(n % 60 > 0, f"layers.{n} is odd")
+    with pytest.raises(UserError) as caught:
+        faults.raise_if_any("x does not fit")
+    lines = str(caught.value).splitlines()
+    assert len(caught.value.faults) == 179 and len(lines) == 8
+    says(lines[0], "179 faults")
+    says(lines[1], "layers.0")
+    assert [line for line in lines if "more" in line] == ["  and 173 more are missing"]
+    assert sum("odd" in line for line in lines) == 3
+
+
+def test_few_of_a_kind_are_all_shown() -> None:
+    faults = Faults()
+    for n in range(6):
+        faults.add(f"missing {n}", "are missing")
+    with pytest.raises(UserError, check=lambda error: "missing 5" in str(error)):
+        faults.raise_if_any("x")
+
+
 def test_no_fault_raises_nothing() -> None:
     Faults().raise_if_any("cannot start")
 

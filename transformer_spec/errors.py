@@ -55,7 +55,7 @@ class Faults:
         by_kind: dict[str, list[str]] = {}
         for number, (message, kind) in enumerate(zip(self.messages, self.kinds, strict=True)):
             by_kind.setdefault(kind or f"{number}", []).append(message)
-        lines = []
+        lines: list[str] = []
         for kind, messages in by_kind.items():
             many = len(messages) > MOST_OF_A_KIND
             lines += messages[:SHOWN_OF_A_KIND] if many else messages

@@ -1,7 +1,7 @@
 """Finding the weights in a run folder, a checkpoint folder or a converted folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ MODEL_PICKLE = "model.pt"
 MODEL_MSGPACK = "flax_model.msgpack"
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_PICKLE = "optimizer.pt"
+OPTIMIZER_PICKLES = (OPTIMIZER_PICKLE, "optimizer.bin")  # the second is Accelerate's
 KEPT_ASIDE = "kept_aside.safetensors"
 ORBAX_FOLDER = "orbax"
 CONTAINER_OF = {
@@ -106,7 +107,8 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
 class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
 
-    ``dropped`` are those among them that are neither weights nor moments, name -> reason.
+    ``dropped`` are those among them that are neither weights nor moments, name -> reason;
+    ``notes`` say what of an optimizer was not read.
     """
 
     tensors: Tensors
@@ -116,6 +118,7 @@ class Content:
     settings: Mapping[str, Any] | None = None
     optimizer: OptimizerPart | None = None
     dropped: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def open_content(path: Path, key: str | None = None) -> Content:
@@ -165,15 +168,33 @@ def _layout_of(names: Tensors) -> Layout:
 def _with_side_files(path: Path, content: Content) -> Content:
     """The optimizer's moments and what was kept aside belong to the folder's tensors."""
     parts, count, optimizer = [content.tensors], content.count, content.optimizer
+    notes = content.notes
     if (path / OPTIMIZER).exists():
         parts.append(open_safetensors(path / OPTIMIZER))
         count = _count(parts[-1])
-    elif (path / OPTIMIZER_PICKLE).exists():
-        optimizer = open_optimizer(path / OPTIMIZER_PICKLE)
+    else:
+        beside = [path / name for name in OPTIMIZER_PICKLES if (path / name).exists()]
+        optimizer, notes = _optimizer_in(beside[0]) if beside else (optimizer, notes)
     if (path / KEPT_ASIDE).exists():
         parts.append(open_safetensors(path / KEPT_ASIDE))
     tensors = Joined(str(path), parts) if len(parts) > 1 else content.tensors
-    return replace(content, tensors=tensors, count=count, optimizer=optimizer)
+    return replace(content, tensors=tensors, count=count, optimizer=optimizer, notes=notes)
+
+
+def _optimizer_in(path: Path) -> tuple[OptimizerPart | None, Sequence[str]]:
+    """The optimizer of a file beside weights, or why there is none."""
+    try:
+        return open_optimizer(path), ()
+    except UserError as error:
+        return None, (left_out(error),)
+
+
+def left_out(error: UserError) -> str:
+    """Why an optimizer is not carried, on one line."""
+    first, *others = str(error).splitlines()
+    told = f"{first} {others[0].strip()}" if others else first
+    more = f" (and {len(error.faults) - 1} more)" if len(error.faults) > 1 else ""
+    return f"the optimizer is left out, the weights are not: {told}{more}"
 
 
 def _count(tensors: Tensors) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert.checkpoints.folders import Content
+from convert.checkpoints.folders import Content, left_out
 from convert.checkpoints.layouts import FIRST, SECOND
 from convert.checkpoints.nested import OptimizerPart
-from convert.checkpoints.torch_states import Group, name_state, names_in
-from convert.core.rules import Rule
+from convert.checkpoints.torch_states import (
+    FIRST_KEY,
+    SECOND_KEY,
+    Group,
+    name_state,
+    names_in,
+)
+from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Tensors
 from convert.formats.content import ContentFile, FileTensors, is_array
+from convert.formats.torch_file.tensors import StoredTensor, view
 from training_recipe.files.json_files import read_json
 from transformer_spec import TransformerConfig, UserError, trained_names, weight_shapes
 
@@ -23,6 +31,8 @@ BY_ORDER = (
     "the optimizer's parameters have no names: they are taken in the order of the weights in the "
     "file, which their shapes do not contradict; --parameter-names FILE says another order"
 )
+FROZEN = "{} parameters have no moments, as they were frozen: zeros stand for them"
+BOTH = (FIRST, SECOND)
 RUN_SETTINGS = "settings.json"
 # What torch.optim.AdamW has where nothing else is asked for.
 ADAMW: dict[str, Any] = {
@@ -41,6 +51,13 @@ ADAMW: dict[str, Any] = {
 RulesOf = Callable[[Tensors], list[Rule]]
 
 
+class Parameters(NamedTuple):
+    """Name -> shape of what an optimizer may hold, and which of them are never trained."""
+
+    shapes: dict[str, tuple[int, ...]]
+    untrained: set[str]
+
+
 @dataclass(frozen=True)
 class Named:
     """Content with its moments, the optimizer's groups, and what to say about them."""
@@ -53,12 +70,31 @@ class Named:
 def name_optimizer(
     content: Content, config: TransformerConfig, rules_of: RulesOf, names: Path | None
 ) -> Named:
-    """The content with moments as tensors, if it has a torch optimizer; faults are a UserError."""
+    """The content with moments as tensors, if it has a torch optimizer.
+
+    One that cannot be carried is left out, and a note says why; where the user names its
+    parameters, that is a UserError.
+    """
     part = content.optimizer
     if part is None:
         if names is not None:
             raise UserError(f"--parameter-names: {content.tensors.label} has no torch optimizer")
         return Named(content)
+    try:
+        return _carried(content, part, config, rules_of, names)
+    except UserError as error:
+        if names is not None:
+            raise
+        return Named(replace(content, optimizer=None), notes=[left_out(error)])
+
+
+def _carried(
+    content: Content,
+    part: OptimizerPart,
+    config: TransformerConfig,
+    rules_of: RulesOf,
+    names: Path | None,
+) -> Named:
     given = read_names(names) if names else None
     has_names = names_in(part.state["param_groups"]) is not None
     if content.container != "pt" and given is None and not has_names:
@@ -68,27 +104,61 @@ def name_optimizer(
             "the order in which the optimizer got them"
         )
     known = given or names_in(part.state["param_groups"]) or []
-    parameters = _parameters(content.tensors, rules_of(content.tensors), config, known)
+    rules = rules_of(content.tensors)
+    parameters = _parameters(content.tensors, rules, config, known)
     return _named(content, part, parameters, given, has_names)
 
 
 def _named(
     content: Content,
     part: OptimizerPart,
-    parameters: dict[str, tuple[int, ...]],
+    parameters: Parameters,
     given: list[str] | None,
     has_names: bool,
 ) -> Named:
     label = str(part.file.path)
-    state = name_state(part.state, parameters, lambda x: _step(x, part.file), given, label)
+    shapes, untrained = parameters
+    part = replace(part, state=unflattened(part.state, shapes, untrained))
+    state = name_state(part.state, shapes, lambda x: _step(x, part.file), given, label, untrained)
+    frozen = [name for name in shapes if name not in (*state.first, *untrained)]
     moments = {FIRST + name: leaf for name, leaf in state.first.items()}
     moments |= {SECOND + name: leaf for name, leaf in state.second.items()}
     notes = [] if given or has_names else [BY_ORDER]
+    if moments and frozen:
+        notes.append(FROZEN.format(len(frozen)))
+        dtype = next(iter(moments.values())).dtype
+        nothing = {name: np.broadcast_to(np.zeros((), dtype), shapes[name]) for name in frozen}
+        moments |= {kind + name: zeros for name, zeros in nothing.items() for kind in BOTH}
     groups = [_plain(group, part.file) for group in state.groups]
     if not moments:
         return Named(content, groups, notes)
     both = Joined(content.tensors.label, [content.tensors, FileTensors(part.file, moments, False)])
     return Named(replace(content, tensors=both, count=state.count), groups, notes)
+
+
+def unflattened(
+    state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], untrained: Collection[str]
+) -> Mapping[str, Any]:
+    """The state of one flat parameter, which fairseq's FP16Optimizer makes of all, cut into theirs.
+
+    They lie in it one after the other, in the model's order. Another state is as it was.
+    """
+    trained = {name: shape for name, shape in shapes.items() if name not in untrained}
+    moments = [state["state"].get(0, {}).get(key) for key in (FIRST_KEY, SECOND_KEY)]
+    total = sum(map(math.prod, trained.values()))
+    if len(state["state"]) != 1 or not all(_is_flat(moment, total) for moment in moments):
+        return state
+    cut, start = dict[int, dict[str, Any]](), 0
+    for index, shape in enumerate(trained.values()):
+        views = [view(moment, start, shape) for moment in moments]
+        cut[index] = {**state["state"][0], FIRST_KEY: views[0], SECOND_KEY: views[1]}
+        start += math.prod(shape)
+    settings = {**state["param_groups"][0], "params": list(cut)}
+    return {**state, "state": cut, "param_groups": [settings]}
+
+
+def _is_flat(moment: Any, total: int) -> bool:
+    return isinstance(moment, StoredTensor) and (moment.shape, moment.strides) == ((total,), (1,))
 
 
 def _plain(group: Group, file: ContentFile) -> Group:
@@ -121,21 +191,30 @@ def _step(value: Any, file: ContentFile) -> float:
 
 def _parameters(
     tensors: Tensors, rules: list[Rule], config: TransformerConfig, known: list[str]
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what is trained, in the file's order.
+) -> Parameters:
+    """Names and shapes of what an optimizer may hold, in the file's order.
 
-    Of tied names it is the one among the ``known`` ones, else the first.
+    Of tied names it is the one among the ``known`` ones, else the first. Stored tables that are
+    never trained are parameters too in some libraries.
     """
     trained, later, own = set(trained_names(config)), set[str](), set[str]()
     place = {name: number for number, name in enumerate(tensors)}
     place |= dict.fromkeys(known, -1)
+    tables = {
+        rule.sources[0]
+        for rule in rules
+        if rule.targets
+        and rule.targets[0].startswith(ASIDE)
+        and len(tensors[rule.sources[0]].shape) > 1
+    }
     for rule in rules:
         if rule.targets and trained.issuperset(rule.targets):
             own.update(rule.sources)
             if len(rule.targets) == 1 and len(rule.sources) > 1:
                 first = min(rule.sources, key=lambda name: place.get(name, len(place)))
                 later.update(name for name in rule.sources if name != first)
-    return {name: h.shape for name, h in tensors.items() if name in own and name not in later}
+    chosen = (own - later) | tables
+    return Parameters({n: h.shape for n, h in tensors.items() if n in chosen}, tables)
 
 
 def read_names(path: Path) -> list[str]:

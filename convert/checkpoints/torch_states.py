@@ -7,7 +7,7 @@ where several orders fit the shapes, the user has to say which (``--parameter-na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,17 +57,19 @@ def name_state(
     step_of: Callable[[Any], float],
     names: Sequence[str] | None = None,
     label: str = "the optimizer state",
+    untrained: Collection[str] = (),
 ) -> NamedState:
-    """The state of parameters by name.
+    """The state of parameters by name; one that has no moments was frozen.
 
-    ``parameters`` are the model's in its own order (tied ones once, no buffers), ``names`` the
-    order of the optimizer if the user knows it; ``step_of`` reads a step, which newer versions
-    keep as a tensor. What is not Adam's, or fits no order or several, is a UserError.
+    ``parameters`` are the model's in its own order (tied ones once, no buffers), those that are
+    never trained, ``untrained``, among them; ``names`` is the order of the optimizer if the user
+    knows it; ``step_of`` reads a step, which newer versions keep as a tensor. What is not Adam's,
+    or fits no order or several, is a UserError.
     """
     groups, state = content["param_groups"], content["state"]
     _check_adam(groups, state, label)
     shapes = {index: tuple(entry[FIRST_KEY].shape) for index, entry in state.items()}
-    order = _order(groups, shapes, parameters, names, label)
+    order = _order(groups, shapes, parameters, names, untrained, label)
     held = {name: state[index] for index, name in order.items() if index in state}
     return NamedState(
         {name: entry[FIRST_KEY] for name, entry in held.items()},
@@ -112,6 +114,7 @@ def _order(
     shapes: Mapping[Any, Shape],
     parameters: Mapping[str, Shape],
     names: Sequence[str] | None,
+    untrained: Collection[str],
     label: str,
 ) -> dict[Any, str]:
     """Index in the state -> name."""
@@ -120,16 +123,21 @@ def _order(
     if given is not None:
         return _proved(indices, list(given), shapes, parameters, label)
     fitting = []
-    for names_in_order in _candidates(groups, parameters):
-        order = dict(zip(indices, names_in_order, strict=True))
-        fits = all(parameters[order[index]] == shape for index, shape in shapes.items())
-        if fits and order not in fitting:
-            fitting.append(order)
+    trained = [name for name in parameters if name not in untrained]
+    for everything in (trained, list(parameters)) if untrained else (trained,):
+        for names_in_order in _candidates(groups, {name: parameters[name] for name in everything}):
+            order = dict(zip(indices, names_in_order, strict=True))
+            fits = all(
+                parameters[order[index]] == shape and order[index] not in untrained
+                for index, shape in shapes.items()
+            )
+            if fits and order not in fitting:
+                fitting.append(order)
     if len(fitting) == 1:
         return fitting[0]
     found = "no known order of the parameters fits" if not fitting else "several orders fit"
     raise UserError(
-        f"{label}: {len(indices)} parameters in {len(groups)} groups for {len(parameters)} of the "
+        f"{label}: {len(indices)} parameters in {len(groups)} groups for {len(trained)} of the "
         f"model; {found} the shapes. Give --parameter-names FILE, one name a line in the order in "
         "which the optimizer got them"
     )
@@ -187,15 +195,18 @@ def state_dict(
     first: Callable[[str], Any],
     second: Callable[[str], Any],
     count: int,
+    frozen: Collection[str] = (),
 ) -> dict[str, Any]:
     """What ``load_state_dict`` of an optimizer reads that was given the same groups.
 
-    ``first`` and ``second`` give a parameter's moments.
+    ``first`` and ``second`` give a parameter's moments, ``frozen`` ones have none.
     """
     state, numbered, start = {}, [], 0
     for group in groups:
         indices = range(start, start + len(group.names))
         for index, name in zip(indices, group.names, strict=True):
+            if name in frozen:
+                continue
             moments = {FIRST_KEY: first(name), SECOND_KEY: second(name)}
             state[index] = {STEP_KEY: float(count)} | moments
         params = {"params": list(indices), "param_names": list(group.names)}

@@ -47,6 +47,12 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="names of the optimizer's parameters, one a line, in its own order",
     )
+    add(
+        "--no-optimizer",
+        dest="optimizer",
+        action="store_false",
+        help="leave an optimizer's state out, and do not look at it",
+    )
 
 
 def _add_config_flags(result: argparse.ArgumentParser) -> None:
@@ -70,7 +76,7 @@ def _argument(declared: Declaration) -> dict[str, Any]:
 
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
-    names = ("source", "family", "key", "config", "drop", "parameter_names")
+    names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer")
     given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}
     return fields | {"fields": given, "map": _pairs(options.map)}

@@ -54,7 +54,8 @@ def make_plan(request: ConversionRequest) -> Plan:
     """Check source, config, destination and every tensor's name, shape and type; read no tensor."""
     target = _choose_target(request)
     check_destination(request.source, request.destination)
-    source = read_import(request)
+    wanted = request.optimizer and request.to != CTRANSLATE2
+    source = read_import(replace(request, optimizer=wanted))
     wrapper, model = _target_map(request, source, target), _model(request, source)
     target = replace(target, wrapper=wrapper, model=model)
     canonical = Converted(source.content.tensors, source.rules)

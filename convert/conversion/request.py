@@ -27,7 +27,7 @@ class SourceRequest:
     ``config`` is a file of settings, ours or another library's; ``fields`` are fields of a
     TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in
     a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
-    in which order a torch optimizer got its parameters.
+    in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
     """
 
     source: Path
@@ -39,6 +39,7 @@ class SourceRequest:
     map: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
     parameter_names: Path | None = None
+    optimizer: bool = True
 
     def __post_init__(self) -> None:
         self._as_paths("source", "config", "parameter_names")

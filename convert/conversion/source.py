@@ -21,6 +21,7 @@ from convert.families.registry import FAMILIES, OURS, recognize
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DROPPED = "left out by --drop"
+NO_OPTIMIZER = "an optimizer's, which was not asked for"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def read_import(request: SourceRequest) -> Import:
     """Open, recognize and check a source from its headers; every fault is a UserError."""
     located = locate(request.source)
     opened = open_content(located.weights, request.key)
-    content, dropped = leave_out(opened, request.drop)
+    content, dropped = leave_out(opened, request.drop, request.optimizer)
     wrapping = wrapping_of(content, request)
     family = choose_family(request.family, source_of(content, request, wrapping))
     if family is None:
@@ -122,8 +123,10 @@ def choose_family(wanted: str | None, source: Source) -> Family | None:
     return None if ours else recognize(source)
 
 
-def leave_out(content: Content, names: Sequence[str]) -> tuple[Content, dict[str, str]]:
-    """Content without what has no place in a model and what the user drops by name.
+def leave_out(
+    content: Content, names: Sequence[str], optimizer: bool = True
+) -> tuple[Content, dict[str, str]]:
+    """Content without what has no place in a model and what the user drops, the optimizer or names.
 
     Unknown names are a UserError.
     """
@@ -132,6 +135,10 @@ def leave_out(content: Content, names: Sequence[str]) -> tuple[Content, dict[str
         faults.require(name in content.tensors, f"{name!r} is not in {content.tensors.label}")
     faults.raise_if_any("--drop")
     gone = {**content.dropped, **counters(content.tensors), **dict.fromkeys(names, DROPPED)}
+    if not optimizer:
+        training = [n for n in content.tensors if n.startswith(content.layout.training)]
+        gone |= dict.fromkeys(training, NO_OPTIMIZER)
+        content = replace(content, optimizer=None, count=None, notes=())
     if not gone:
         return content, {}
     kept = Subset(content.tensors, [name for name in content.tensors if name not in gone])
@@ -155,7 +162,8 @@ def _read_ours(
     found = name_optimizer(content, config, rules_of, request.parameter_names)
     place = located.home / ORIGIN if located.home else None
     origin = Origin.load(place) if place is not None and place.exists() else None
-    rules, notes = rules_of(found.content.tensors), [*wrapping.notes, *found.notes]
+    rules = rules_of(found.content.tensors)
+    notes = [*wrapping.notes, *content.notes, *found.notes]
     return Import(
         request.source, located, found.content, None, config, rules, origin, dropped, notes
     )
@@ -186,7 +194,7 @@ def _read_foreign(
     headers, groups = dict(source.tensors), found.groups
     origin = Origin(family.name, source.settings, headers, source.wrapper, groups, wrapping.names)
     rules = rules_of(found.content.tensors)
-    notes = [*wrapping.notes, *reading.notes, *found.notes]
+    notes = [*wrapping.notes, *reading.notes, *content.notes, *found.notes]
     return Import(
         request.source, located, found.content, family, reading.config, rules, origin, dropped,
         notes,

@@ -58,12 +58,13 @@ def _write_moments(
     folder: Path, target: Target, moments: Tensors, count: int, groups: list[Group]
 ) -> None:
     named = {FIRST + name for group in groups for name in group.names}
-    raw = _starting(moments, (target.layout.raw,))
-    if raw or not groups or named != set(_starting(moments, (FIRST,))):
+    raw, carried = _starting(moments, (target.layout.raw,)), set(_starting(moments, (FIRST,)))
+    if raw or not groups or not named >= carried:
         write_safetensors(folder / OPTIMIZER, moments, {COUNT: str(count)})
         return
+    frozen = {name.removeprefix(FIRST) for name in named - carried}
     content = state_dict(
-        groups, lambda name: Placed(FIRST + name), lambda name: Placed(SECOND + name), count
+        groups, lambda name: Placed(FIRST + name), lambda name: Placed(SECOND + name), count, frozen
     )
     write_torch_pickle(folder / OPTIMIZER_PICKLE, moments, content)
 

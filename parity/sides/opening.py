@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def open_side(given: str, framework: str | None = None) -> Side:
 def checkpoint_side(given: str, framework: str | None) -> Side:
     """A run, a folder or a file, with the flags of ``python -m convert inspect`` after it."""
     path, flags = path_and_flags(given)
-    found = read_import(source_request([path, *words(flags)]))
+    found = read_import(replace(source_request([path, *words(flags)]), optimizer=False))
     framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
     what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
     return TWINS[framework](given, what, framework, found.config, Stored(found))

@@ -1,6 +1,7 @@
 """What torch's pickles say about tensors: their types, their storages, and the views of those."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -74,6 +75,12 @@ class StoredTensor(Leaf):
 def whole(storage: Storage) -> StoredTensor:
     """All numbers of a storage as one flat tensor."""
     return StoredTensor((storage.count,), storage.dtype, storage, 0, (1,))
+
+
+def view(flat: StoredTensor, start: int, shape: tuple[int, ...]) -> StoredTensor:
+    """Some of the numbers of a flat tensor that lies densely, in row order of a shape."""
+    strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    return replace(flat, shape=shape, offset=flat.offset + start, strides=strides)
 
 
 def rebuild_tensor(numbers: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> StoredTensor:

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from convert_cases import convert, fail
+from convert_cases import convert
 from messages import says
 from torch_nn_cases import CASES, PAD
 
 from convert.checkpoints import load_weights_of, read_checkpoint
 from convert.core.tensors import Held
-from convert.formats.safetensors import write_safetensors
+from convert.formats.safetensors import open_safetensors, write_safetensors
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 
@@ -141,8 +141,8 @@ def test_numbers_without_an_order(user, tmp_path, capsys):
     state = {name: value.numpy() for name, value in module.state_dict().items()}
     write_safetensors(folder / "model.safetensors", Held(state))
     torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-    error = fail(capsys, folder, tmp_path / "x", "--to", "torch", *flags_of(case))
-    assert "give --parameter-names FILE" in error
+    convert(folder, tmp_path / "without", "--to", "torch", *flags_of(case))
+    says(capsys.readouterr().out, "optimizer is left out", "give --parameter-names FILE")
     named = [n for n, _ in module.named_parameters()]
     if grouped:
         shapes = dict(module.named_parameters())
@@ -178,3 +178,139 @@ def test_our_own_run_as_torch_optim(tmp_path):
         assert state["step"] == 20
         assert np.array_equal(state["exp_avg"].numpy(), expected.first_moments[name])
     assert json.loads((tmp_path / "pt" / "conversion.json").read_text())["optimizer_steps"] == 20
+
+
+class TestMarian:
+    """The library's own model and torch's own optimizers, saved as people's loops save them."""
+
+    SIZES = {
+        "vocab_size": 40, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32, "max_position_embeddings": 32, "pad_token_id": 39,
+        "eos_token_id": 0, "decoder_start_token_id": 39, "scale_embedding": True,
+    }  # fmt: skip
+
+    @pytest.fixture
+    def model(self):
+        transformers = pytest.importorskip("transformers")
+        torch.manual_seed(0)
+        return transformers.MarianMTModel(transformers.MarianConfig(**self.SIZES))
+
+    def folder(self, model, optimizer, place, names=("model.pt", None)):
+        ids = torch.randint(1, 39, (2, 7))
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        place.mkdir()
+        model.config.save_pretrained(place)
+        weights, beside = names
+        if beside is None:
+            states = {"model_state_dict": model.state_dict(), "loss": 2.0}
+            torch.save(states | {"optimizer_state_dict": optimizer.state_dict()}, place / weights)
+        else:
+            torch.save(model.state_dict(), place / weights)
+            torch.save(optimizer.state_dict(), place / beside)
+        return place
+
+    def moments(self, folder, place):
+        convert(folder, place, "--to", "torch")
+        return open_safetensors(place / "optimizer.safetensors").read_all()
+
+    @pytest.mark.parametrize("frozen", ["nothing", "model.encoder."])
+    @pytest.mark.parametrize("names", [("model.pt", None), ("pytorch_model.bin", "optimizer.bin")])
+    def test_tables_and_frozen_parameters_among_them(self, model, frozen, names, tmp_path, capsys):
+        """``AdamW(model.parameters())``: the sinusoid tables are parameters without moments."""
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(frozen))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        found = self.moments(self.folder(model, optimizer, tmp_path / "a", names), tmp_path / "b")
+        layers = "encoder.layers.0", "decoder.layers.0"
+        for ours, theirs in (
+            (".multiheadattention.fcQ", ".self_attn.q_proj"),
+            (".ffn.fc2", ".fc2"),
+            (".multiheadattention2.fcOut", ".encoder_attn.out_proj"),
+        ):
+            half = layers["2." in ours]
+            parameter = model.get_parameter(f"model.{half}{theirs}.weight")
+            state = optimizer.state.get(parameter, {"exp_avg": torch.zeros_like(parameter)})
+            layer = half.replace("layers", f"{half[:3]}_layers")
+            assert (found[f"exp_avg/{layer}{ours}.weight"] == state["exp_avg"].numpy()).all()
+        said = capsys.readouterr().out
+        assert ("zeros stand for them" in said) == (frozen != "nothing")
+
+    def test_the_way_back(self, model, tmp_path):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        self.folder(model, optimizer, tmp_path / "a")
+        convert(tmp_path / "a", tmp_path / "flax", "--to", "flax")
+        convert(tmp_path / "flax", tmp_path / "back", "--to", "marian", "--container", "pt")
+        again = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        again.load_state_dict(torch.load(tmp_path / "back/optimizer.pt", weights_only=True))
+        for parameter, state in optimizer.state.items():
+            assert (again.state[parameter]["exp_avg_sq"] == state["exp_avg_sq"]).all()
+        assert again.state.keys() == optimizer.state.keys()
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda p: torch.optim.Adafactor(p, lr=1e-3),
+            lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9),
+            lambda p: torch.optim.AdamW(p, amsgrad=True),
+            lambda p: torch.optim.AdamW(list(p)[3:7]),
+        ],
+        ids=["Adafactor", "SGD", "amsgrad", "some parameters"],
+    )
+    @pytest.mark.parametrize("names", [("model.pt", None), ("pytorch_model.bin", "optimizer.pt")])
+    def test_what_cannot_be_carried(self, model, make, names, tmp_path, capsys):
+        self.folder(model, make(model.parameters()), tmp_path / "a", names)
+        convert(tmp_path / "a", tmp_path / "b", "--to", "torch")
+        says(capsys.readouterr().out, "optimizer is left out", "weights are not")
+        assert not (tmp_path / "b/optimizer.safetensors").exists()
+        convert("inspect", tmp_path / "a")
+        says(capsys.readouterr().out, "optimizer is left out")
+
+    def test_a_file_that_is_no_optimizer(self, model, tmp_path, capsys):
+        optimizer = torch.optim.AdamW(model.parameters())
+        self.folder(model, optimizer, tmp_path / "a", ("pytorch_model.bin", "optimizer.pt"))
+        torch.save([1, 2], tmp_path / "a/optimizer.pt")
+        convert(tmp_path / "a", tmp_path / "b", "--to", "torch")
+        says(capsys.readouterr().out, "optimizer is left out", "optimizer.pt")
+
+    def test_not_asked_for(self, model, tmp_path, capsys):
+        optimizer = torch.optim.AdamW(model.parameters())
+        self.folder(model, optimizer, tmp_path / "a", ("pytorch_model.bin", "optimizer.pt"))
+        convert(tmp_path / "a", tmp_path / "b", "--to", "flax")
+        convert(tmp_path / "b", tmp_path / "c", "--to", "torch", "--no-optimizer")
+        assert not list((tmp_path / "c").glob("optimizer*"))
+        ledger = json.loads((tmp_path / "c/conversion.json").read_text())
+        assert sum("not asked for" in s.get("reason", "") for s in ledger["sources"].values()) > 80
+
+
+def test_one_flat_parameter_of_fairseq(tmp_path, capsys):
+    """FP16Optimizer makes one parameter of all; its moments lie one after the other."""
+    pytest.importorskip("transformers")
+    import argparse
+
+    import fairseq_cases
+
+    model = fairseq_cases.m2m100()
+    state = fairseq_cases.state_of(model, sinusoidal=True)
+    tied = "decoder.embed_tokens.weight", "decoder.output_projection.weight"
+    buffers = "version", "_float_tensor"
+    trained = [n for n in state if n not in tied and not n.endswith(buffers)]
+    flat = torch.cat([torch.randn(state[name].size) for name in trained])
+    moments = {"step": 5, "exp_avg": flat, "exp_avg_sq": flat**2}
+    group = {"lr": 5e-4, "betas": (0.9, 0.98), "eps": 1e-8, "weight_decay": 0.0, "params": [0]}
+    content = {
+        "args": argparse.Namespace(**fairseq_cases.settings_of(model)),
+        "model": {name: torch.from_numpy(array).half() for name, array in state.items()},
+        "last_optimizer_state": {"state": {0: moments}, "param_groups": [group]},
+    }
+    torch.save(content, tmp_path / "checkpoint_best.pt")
+    convert(tmp_path / "checkpoint_best.pt", tmp_path / "b", "--to", "torch")
+    says(capsys.readouterr().out, "optimizer moments carried", "5 steps")
+    found = open_safetensors(tmp_path / "b/optimizer.safetensors")
+    before = trained[: trained.index("encoder.layers.1.fc1.weight")]
+    start = sum(state[name].size for name in before)
+    ours = found.read("exp_avg/encoder.enc_layers.1.ffn.fc1.weight")
+    assert (ours.ravel() == flat[start : start + ours.size].numpy()).all()
+    squares = found.read("exp_avg_sq/encoder.enc_layers.1.ffn.fc1.weight")
+    assert (squares.ravel() == flat[start : start + ours.size].numpy() ** 2).all()

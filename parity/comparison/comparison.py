@@ -15,6 +15,7 @@ from parity.comparison.report import Cause, Departure, Report, Row, SideSummary
 from parity.comparison.rounding import agreement_of, not_computed, rounding, with_errors
 from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
 from parity.comparison.settings import Settings
+from parity.comparison.tables import table_causes, table_rows
 from parity.forward.ids import Ids, generated, read_ids
 from parity.forward.measures import largest_difference, mask_of
 from parity.frameworks import check_devices, exact_numbers
@@ -55,6 +56,8 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     truths = [(a.trace(ids, "float64"), b.trace(ids, "float64")) for ids in batches]
     check_traces(truths, batches, a.config)
     rows, notes, budget = step_rows(a, truths, batches), [*how.notes, *unseen(a, b, truths)], {}
+    for held, found in zip((rows, notes), table_rows(a, b, batches), strict=True):
+        held += found
     if how.gradients:
         say("gradients")
         for held, found in zip((rows, notes), gradient_rows(a, b, batches), strict=True):
@@ -105,7 +108,8 @@ def with_causes(
     failed = (row.part for row in report.rows if not row.passed)
     step = next((part for part in failed if part in truths[0][0]), None)
     if step is None:
-        return replace(report, causes=gradient_causes(*sides, report.rows))
+        tables = table_causes(*sides, report.rows)
+        return replace(report, causes=tables or gradient_causes(*sides, report.rows))
     first = departure(step, truths, batches, sides[0])
     if say is None:
         return replace(report, first=first)

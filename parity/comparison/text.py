@@ -9,6 +9,7 @@ from parity.comparison.report import NO_SLIP, Report, Rounding, Row
 from parity.forward.substeps import in_words, is_step
 
 GRADIENT = "gradient of "
+EVERY_ROW = "every row of "
 
 
 def as_text(report: Report, full: bool = False) -> str:
@@ -43,7 +44,8 @@ def group_of(part: str) -> str:
         return f"gradients of {layer}" if gradient else f"{layer}, {pieces[3]}"
     if gradient:
         return "gradients of tables, norms and output"
-    return part if part == "loss" else in_words(name.removesuffix(" input"))
+    own = part == "loss" or part.startswith(EVERY_ROW)
+    return part if own else in_words(name.removesuffix(" input"))
 
 
 def worst_of(name: str, members: Sequence[Row]) -> Row:

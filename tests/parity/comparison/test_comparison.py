@@ -26,7 +26,7 @@ from parity.__main__ import main  # noqa: E402
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
-from parity.forward.substeps import substeps  # noqa: E402
+from parity.forward.substeps import is_step, substeps  # noqa: E402
 from transformer_spec import UserError, trained_names  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -44,7 +44,8 @@ class TestSameFunction:
         report = compare_sides(torch_side(config), flax_side(config), EXACT)
         parts = [row.part for row in report.rows]
         gradients = [f"gradient of {name}" for name in trained_names(config)]
-        assert parts == [*substeps(config), "loss", *gradients]
+        tables = [f"every row of {half}.embedding.weight" for half in ("encoder", "decoder")]
+        assert parts == [*substeps(config), *tables, "loss", *gradients]
         assert report.same and report.verdict == "same function"
         assert all(0 < row.scale for row in report.rows)
         assert report.agreement.top1 == 1
@@ -55,7 +56,7 @@ class TestSameFunction:
         found = {name: report.budget[name].max_abs for name in settings.precisions}
         assert 1e-8 < found["float32"] < 1e-5 and 1e-3 < found["bfloat16"] < 1
         assert 0 < report.budget["float32"].a.max_kl < 1e-10
-        steps = [row for row in report.rows if row.part != "encoder.embed"]
+        steps = [r for r in report.rows if is_step(r.part) and r.part != "encoder.embed"]
         assert all(r.errors["float32"] < r.errors["bfloat16"] for r in steps)
 
     def test_number_formats_of_the_files_do_not_matter(self, tmp_path, capsys):
@@ -65,6 +66,48 @@ class TestSameFunction:
         one, other = (write(tmp_path / n, TINY, w) for n, w in (("half", half), ("wide", wide)))
         assert main([str(one), str(other), "--precision", "--no-gradients"]) == 0
         assert "PASS: same function" in capsys.readouterr().out
+
+
+class TestRowsThatNoTokenLooksUp:
+    """The ids of a comparison are a few; the tables are compared whole."""
+
+    CONFIG = replace(TINY, source_vocab_size=9000, target_vocab_size=9000)
+
+    @pytest.mark.parametrize("half", ["encoder", "decoder"])
+    def test_two_exchanged_rows(self, half):
+        weights = random_weights(self.CONFIG)
+        name, table = f"{half}.embedding.weight", weights[f"{half}.embedding.weight"].copy()
+        table[[5100, 8200]] = table[[8200, 5100]]
+        report = compare_sides(torch_side(self.CONFIG, weights),
+                               flax_side(self.CONFIG, weights | {name: table}), EXACT)  # fmt: skip
+        assert [row.part for row in report.rows if not row.passed] == [f"every row of {name}"]
+        says(report.verdict, "not the same function", "2 of 9,000 rows", "5100, 8200")
+
+    def test_what_is_padding_and_never_read_may_differ(self):
+        weights = random_weights(self.CONFIG)
+        table = weights["encoder.embedding.weight"].copy()
+        table[self.CONFIG.pad_id] += 1
+        other = flax_side(self.CONFIG, weights | {"encoder.embedding.weight": table})
+        assert compare_sides(torch_side(self.CONFIG, weights), other, EXACT).same
+
+    def test_scales_that_are_in_the_table(self):
+        """What is looked up is the same number, whoever multiplies."""
+        weights, scale = random_weights(self.CONFIG), 2.0
+        doubled = {
+            n: x * scale if n.endswith("embedding.weight") else x for n, x in weights.items()
+        }
+        configs = [replace(self.CONFIG, embedding_scale=x) for x in (scale, 1.0)]
+        sides = torch_side(configs[0], weights), flax_side(configs[1], doubled)
+        assert compare_sides(*sides, replace(EXACT, gradients=False)).same
+
+    def test_without_weights_it_is_said_how_many_were(self):
+        side = torch_side(self.CONFIG)
+        shown = torch_side(self.CONFIG, given="b")
+        shown.weights, shown.model = None, side.model
+        settings = Settings(precisions=(), gradients=False, longest=7)
+        report = compare_sides(side, shown, settings)
+        assert report.same
+        says(report.notes, "of 9,000 source tokens", "not compared", "--ids")
 
 
 class TestReport:

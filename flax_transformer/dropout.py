@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool
 
-from flax_transformer.precision import wide
+from flax_transformer.precision import kept, wide
 from transformer_spec import UserError
 from transformer_spec.dropout_keys import (
     MULTIPLIER_1,
@@ -17,7 +17,9 @@ from transformer_spec.dropout_keys import (
     SHIFT_2,
     SITE_STRIDE,
     WORD,
+    check_key,
     drop_threshold,
+    no_key,
 )
 
 
@@ -27,11 +29,11 @@ class Dropout:
 
     Every place that drops out is another site. A step needs a key of its own: of equal keys the
     masks are equal. A compiled function takes it, or its key, as an argument; one that it closes
-    over stays the same in every call.
+    over stays the same in every call. A key that is no whole number of 32 bits is a UserError.
     """
 
     def __init__(self, key: int | Array) -> None:
-        self.key, self.site = jnp.asarray(key, jnp.uint32), 0
+        self.key, self.site = _word(key), 0
 
     def tree_flatten(self) -> tuple[tuple[Any], int]:
         return (self.key,), self.site
@@ -102,7 +104,16 @@ SOURCES = {"portable": Dropout, "native": NativeDropout}
 
 def drop(x: Array, rate: float, dropout: Dropout | None) -> Array:
     """Zero each element with probability ``rate`` and scale the others by 1/(1-rate)."""
-    return x if dropout is None or rate == 0 else dropout(x, rate)
+    return x if dropout is None or rate == 0 else kept(dropout(x, rate), x.dtype)
+
+
+def _word(key: int | Array) -> Array:
+    """The key as an array; what is traced is known by its type alone."""
+    if not isinstance(key, Array):
+        return jnp.uint32(check_key(key))
+    if not jnp.issubdtype(key.dtype, jnp.integer) or key.shape:
+        raise no_key(f"an array of {key.dtype} {list(key.shape)}")
+    return key.astype(jnp.uint32)
 
 
 def _hash32(bits: Array) -> Array:

@@ -51,6 +51,11 @@ def factors(*arrays: Array) -> tuple[Array, ...]:
     return tuple(array.astype(jnp.bfloat16) for array in arrays)
 
 
+def kept(x: Array, dtype: jnp.dtype) -> Array:
+    """A sum in ``wide`` numbers where products alone are bfloat16; in a narrow model in its own."""
+    return x if PRODUCTS.get() == "bfloat16" else x.astype(dtype)
+
+
 def wide(dtype: jnp.dtype) -> jnp.dtype:
     """The number format of sums: float32 at least."""
     return jnp.promote_types(dtype, jnp.float32)

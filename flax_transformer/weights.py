@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from transformer_spec import (
     UserError,
     check_arrays,
+    check_names,
     flax_name,
     initial_weight,
     to_flax,
@@ -32,9 +33,15 @@ NO_NUMBERS = "the model is a skeleton; initialise(model, seed) or load_weights g
 
 
 def variables(model: Transformer) -> dict[str, nnx.Variable]:
-    """Every stored weight by its Flax name, in the inventory's order."""
+    """Every stored weight by its Flax name, in the inventory's order.
+
+    A model that holds others, as one with an adapter does, is a UserError.
+    """
     held = {_joined(path): leaf for path, leaf in nnx.to_flat_state(nnx.state(model))}
-    return {flax_name(name): held[flax_name(name)] for name in weight_shapes(model.config)}
+    held = {name: leaf for name, leaf in held.items() if not isinstance(leaf, nnx.RngState)}
+    names = [flax_name(name) for name in weight_shapes(model.config)]
+    check_names(held, names)
+    return {name: held[name] for name in names}
 
 
 def _joined(path: tuple) -> str:

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from torch_transformer.precision import wide
+from torch_transformer.precision import kept, wide
 from transformer_spec.dropout_keys import (
     MULTIPLIER_1,
     MULTIPLIER_2,
@@ -12,6 +12,7 @@ from transformer_spec.dropout_keys import (
     SHIFT_2,
     SITE_STRIDE,
     WORD,
+    check_key,
     drop_threshold,
     hash32,
 )
@@ -21,11 +22,11 @@ class Dropout:
     """Masks that the Flax twin shares: those of one call of the model, by a key of 32 bits.
 
     Every place that drops out is another site. A step needs a key of its own: of equal keys the
-    masks are equal.
+    masks are equal. A key that is no whole number of 32 bits is a UserError.
     """
 
     def __init__(self, key: int) -> None:
-        self.key, self.site = key, 0
+        self.key, self.site = check_key(key), 0
 
     def next_key(self) -> int:
         self.site += 1
@@ -65,7 +66,7 @@ SOURCES = {"portable": Dropout, "native": NativeDropout}
 
 def drop(x: Tensor, rate: float, dropout: Dropout | None) -> Tensor:
     """Zero each element with probability ``rate`` and scale the others by 1/(1-rate)."""
-    return x if dropout is None or rate == 0 else dropout(x, rate)
+    return x if dropout is None or rate == 0 else kept(dropout(x, rate), x.dtype)
 
 
 def _signed(word: int) -> int:

@@ -22,6 +22,11 @@ def factors(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
+def kept(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A sum in ``wide`` numbers where products alone are bfloat16; in a narrow model in its own."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(dtype)
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The number format of sums: float32 at least."""
     return torch.promote_types(dtype, torch.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transformer_spec import UserError, check_arrays, initial_weight, weight_shapes
+from transformer_spec import UserError, check_arrays, check_names, initial_weight, weight_shapes
 
 if TYPE_CHECKING:
     from torch_transformer.model import Transformer
@@ -19,9 +19,13 @@ NO_NUMBERS = "the model is a skeleton; initialise(model, seed) or load_weights g
 
 
 def tensors(model: Transformer) -> dict[str, Tensor]:
-    """Every stored weight by its canonical name, in the inventory's order."""
-    held = model.state_dict(keep_vars=True)
-    return {name: held[name] for name in weight_shapes(model.config)}
+    """Every stored weight by its canonical name, in the inventory's order.
+
+    A model that holds others, as one with an adapter does, is a UserError.
+    """
+    held, names = model.state_dict(keep_vars=True), weight_shapes(model.config)
+    check_names(held, names)
+    return {name: held[name] for name in names}
 
 
 def weights(model: Transformer) -> dict[str, np.ndarray]:

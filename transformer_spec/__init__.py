@@ -12,7 +12,7 @@ from transformer_spec.inventory import (
 )
 from transformer_spec.leaves import canonical_name, flax_name, leaf_kind, to_flax, to_torch
 from transformer_spec.positions import check_length, position_rows, sinusoid_table
-from transformer_spec.strict import check_arrays
+from transformer_spec.strict import check_arrays, check_names
 
 __all__ = [
     "FORMAT_VERSION",
@@ -22,6 +22,7 @@ __all__ = [
     "UserError",
     "canonical_name",
     "check_arrays",
+    "check_names",
     "check_ids",
     "check_rows",
     "no_array",

@@ -8,6 +8,9 @@ the key of a batch in plain Python.
 
 import hashlib
 
+from transformer_spec.errors import UserError
+from transformer_spec.strict import is_whole
+
 # Multipliers and shifts of the 32-bit mixer "lowbias32" (C. Wellons, "Prospecting for Hash
 # Functions", 2018); the last shift is left out because only the high bits decide.
 MULTIPLIER_1 = 0x7FEB352D
@@ -25,6 +28,18 @@ def hash32(x: int) -> int:
     x = x * MULTIPLIER_1 & WORD
     x ^= x >> SHIFT_2
     return x * MULTIPLIER_2 & WORD
+
+
+def check_key(key: object) -> int:
+    """The key of one call of a model; a UserError where it is no whole number of 32 bits."""
+    if not is_whole(key, 0, WORD):
+        raise no_key(repr(key))
+    return int(key)
+
+
+def no_key(given: str) -> UserError:
+    """The error for a key that is none."""
+    return UserError(f"the key of a Dropout is {given}; give a whole number from 0 to {WORD}")
 
 
 def batch_key(seed: int, number: int) -> int:

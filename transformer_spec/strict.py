@@ -1,7 +1,7 @@
 """Strict acceptance of named arrays: every fault on either side, in one message."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -16,6 +16,26 @@ class Described(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]: ...
+
+
+def is_whole(value: object, least: int, most: int | None = None) -> TypeGuard[int]:
+    """Whether a value is a whole number of a range, Python's or NumPy's; True and False are not."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    number = int(value)  # pyright: ignore[reportUnknownArgumentType]
+    return least <= number and (most is None or number <= most)
+
+
+def check_names(held: Collection[str], expected: Collection[str]) -> None:
+    """Raise one UserError where a model holds other weights than its config says."""
+    faults = Faults()
+    for name in expected:
+        if name not in held:
+            faults.add(f"{name} is missing, or under another name", "are missing")
+    for name in held:
+        if name not in expected:
+            faults.add(f"{name} is no weight of it", "are no weights of it")
+    faults.raise_if_any("the model was changed and is no longer what its config says")
 
 
 def check_arrays(

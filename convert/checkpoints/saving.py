@@ -5,12 +5,14 @@ from typing import Any
 
 from convert.checkpoints.checkpoint import FORMATS
 from convert.checkpoints.folders import CONFIG, MODEL
+from convert.checkpoints.layouts import TWIN_RULES
+from convert.core.pipeline import check_source
 from convert.core.tensors import Tensors
 from convert.formats.safetensors import write_safetensors
 from training_recipe.files.writing import folder_aside, make_parent
-from training_recipe.text.model_vocabularies import load_vocabularies
-from training_recipe.text.vocabulary import Vocabulary, load_vocabulary
-from transformer_spec import TransformerConfig, UserError
+from training_recipe.text.model_vocabularies import check_fit, load_vocabularies
+from training_recipe.text.vocabulary import Vocabulary
+from transformer_spec import Faults, TransformerConfig, UserError, weight_shapes
 
 Vocabularies = tuple[Vocabulary, Vocabulary] | str | Path | None
 VOCABULARY = "vocabulary"
@@ -32,7 +34,8 @@ def save_model(
     folder = Path(folder)
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists already; name a folder that does not")
-    pair = _pair(vocabulary)
+    check_whole(config, tensors, twin)
+    pair = _pair(vocabulary, config)
     make_parent(folder)
     with folder_aside(folder) as aside:
         config.save(aside / CONFIG)
@@ -41,7 +44,6 @@ def save_model(
             (aside / VOCABULARY).mkdir()
             pair[0].save(aside / VOCABULARY, "source")
             pair[1].save(aside / VOCABULARY, "target")
-            load_vocabularies(aside / VOCABULARY, config)
 
 
 def require_twin(model: Any, twin: type) -> None:
@@ -54,8 +56,21 @@ def require_twin(model: Any, twin: type) -> None:
         )
 
 
-def _pair(vocabulary: Vocabularies) -> tuple[Vocabulary, Vocabulary] | None:
-    if vocabulary is None or isinstance(vocabulary, tuple):
+def check_whole(config: TransformerConfig, tensors: Tensors, twin: str) -> None:
+    """Raise a UserError where ``load`` would not read what is to be saved."""
+    faults, rules = Faults(), TWIN_RULES[twin](config, list(tensors))
+    dtype = next(iter(tensors.values())).dtype
+    check_source(tensors, rules, weight_shapes(config), faults, dtype)
+    faults.raise_if_any("the model is not what its config says, in one number format")
+
+
+def _pair(
+    vocabulary: Vocabularies, config: TransformerConfig
+) -> tuple[Vocabulary, Vocabulary] | None:
+    if vocabulary is None:
+        return None
+    if isinstance(vocabulary, tuple):
+        check_fit(vocabulary, config, "vocabulary")
         return vocabulary
     place = Path(vocabulary)
     place = place / VOCABULARY if (place / VOCABULARY).is_dir() else place
@@ -64,4 +79,4 @@ def _pair(vocabulary: Vocabularies) -> tuple[Vocabulary, Vocabulary] | None:
             f"vocabulary {vocabulary} holds none: give a run, a converted folder, or its "
             f"{VOCABULARY}/ with source.json and target.json"
         )
-    return load_vocabulary(place, "source"), load_vocabulary(place, "target")
+    return load_vocabularies(place, config)

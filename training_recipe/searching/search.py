@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -14,6 +13,7 @@ from transformer_spec.errors import Faults
 WHOLE = " without a fraction"
 KINDS = dict.fromkeys(("beam", "nbest", "max_length", "top_k", "seed"), Integral)
 KINDS |= dict.fromkeys(("length_penalty", "temperature"), Real)
+HOTTEST = 1e6  # every token is as likely as another long before
 STEEPEST = 10  # beyond this exponent, length ** length_penalty leaves the range of float32
 
 
@@ -64,10 +64,10 @@ def check_search(search: Search) -> None:
     penalty, temperature = search.length_penalty, search.temperature
     message = f"length_penalty is {penalty}; it must lie between -{STEEPEST} and {STEEPEST}"
     faults.require(abs(penalty) <= STEEPEST, message)
-    positive = math.isfinite(temperature) and temperature > 0
-    faults.require(positive, f"temperature is {temperature}; it must be positive and finite")
+    message = f"temperature is {temperature}; it must be above 0 and at most {HOTTEST:g}"
+    faults.require(0 < temperature <= HOTTEST, message)
     if search.sample:
-        faults.require(search.beam == 1, f"beam is {search.beam}; sampling has none, leave it at 1")
+        faults.require(search.beam == 1, f"beam is {search.beam}; sampling has none: leave it out")
     else:
         enough = search.nbest <= max(search.beam, 1)
         message = f"nbest is {search.nbest}; a beam of {search.beam} holds no more than that"

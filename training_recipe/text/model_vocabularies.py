@@ -13,18 +13,23 @@ def load_vocabularies(folder: Path, config: TransformerConfig) -> tuple[Vocabula
     """The vocabularies of a model; missing ones and ones of another model are a UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; without vocabularies a model reads no text")
-    source, target = load_vocabulary(folder, "source"), load_vocabulary(folder, "target")
+    pair = load_vocabulary(folder, "source"), load_vocabulary(folder, "target")
+    check_fit(pair, config, str(folder))
+    return pair
+
+
+def check_fit(pair: tuple[Vocabulary, Vocabulary], config: TransformerConfig, label: str) -> None:
+    """Raise one UserError that names everything in which vocabularies are another model's."""
     faults = Faults()
     sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
-    for vocabulary, (side, size) in zip((source, target), sizes.items(), strict=True):
+    for vocabulary, (side, size) in zip(pair, sizes.items(), strict=True):
         message = f"the {side} vocabulary has {vocabulary.size} tokens, the model {size}"
         faults.require(vocabulary.size == size, message)
         for name in ("pad_id", "unk_id", "eos_id"):
             ours, models = getattr(vocabulary, name), getattr(config, name)
             message = f"{name} is {ours} in the {side} vocabulary and {models} in the model"
             faults.require(ours == models, message)
-    faults.raise_if_any(f"{folder} does not fit the model's config.json")
-    return source, target
+    faults.raise_if_any(f"{label} does not fit the model's config.json")
 
 
 def small_letters(texts: Sequence[str], vocabulary: Vocabulary) -> dict[int, str]:

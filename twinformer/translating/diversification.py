@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +47,12 @@ def diversify(request: DiversificationRequest, *, show_progress: bool = False) -
     """Have every run translate what it was trained on, and write the new pairs.
 
     What was translated is kept beside the destination until all is, so that the same request goes
-    on where it stopped. Raises UserError where runs have other data or say nothing new.
+    on where it stopped. Raises UserError where a file would be overwritten, and where runs have
+    other data or say nothing new.
     """
     request.check()
     records = [RunRecord.load(path / "settings.json") for path in request.runs]
+    check_free(files_of(request.out, records[0].settings))
     pairs = [training_pairs(record.settings) for record in records]
     ways = directions(request.runs, pairs)
     kept = [_kept(request.out, number) for number in range(1, len(records) + 1)]
@@ -213,18 +216,39 @@ def key_of(record: RunRecord, weights: Iterable[bytes], search: str, texts: Sequ
 
 def write_pairs(prefix: Path, pairs: Sequence[Pair], settings: TrainingSettings) -> list[Path]:
     """Write pairs in the form of the data of ``settings``: parallel files, or a .tsv table."""
-    named = NAMED_CORPORA.get(settings.data)
-    columns = settings.columns or (named.columns if named else None)
+    columns, paths = _columns(settings), files_of(prefix, settings)
     if columns:
-        path = prefix.with_name(f"{prefix.name}.tsv")
-        _write(path, _table(columns, pairs))
-        return [path]
-    languages = settings.source_lang, settings.target_lang
-    languages = languages if any(languages) or named is None else named.languages
-    paths = [prefix.with_name(f"{prefix.name}.{language}") for language in languages]
+        _write(paths[0], _table(columns, pairs))
+        return paths
     for path, side in zip(paths, zip(*pairs, strict=True), strict=True):
         _write(path, side)
     return paths
+
+
+def files_of(prefix: Path, settings: TrainingSettings) -> list[Path]:
+    """The files that ``write_pairs`` writes."""
+    if _columns(settings):
+        return [prefix.with_name(f"{prefix.name}.tsv")]
+    named, languages = (
+        NAMED_CORPORA.get(settings.data),
+        (settings.source_lang, settings.target_lang),
+    )
+    languages = languages if any(languages) or named is None else named.languages
+    return [prefix.with_name(f"{prefix.name}.{language}") for language in languages]
+
+
+def _columns(settings: TrainingSettings) -> Sequence[str] | None:
+    named = NAMED_CORPORA.get(settings.data)
+    return settings.columns or (named.columns if named else None)
+
+
+def check_free(paths: Sequence[Path]) -> None:
+    """Raise one UserError that names every file that is there already."""
+    there = [str(path) for path in paths if os.path.lexists(path)]
+    if there:
+        raise UserError(
+            f"{' and '.join(there)} would be overwritten; name another --out, or remove them"
+        )
 
 
 def _table(columns: Sequence[str], pairs: Sequence[Pair]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from training_recipe.corpora.text_files import decode_utf8, read_lines, split_lines
@@ -73,13 +73,17 @@ def encode_texts(
     return Sources([part[: longest - 1] for part in ids], notes)
 
 
-def check_texts(texts: Sequence[object]) -> None:
-    """Raise a UserError where something among texts is none."""
+def check_texts(given: object) -> list[str]:
+    """The texts that were given, one alone or several; what is none is a UserError."""
+    if not isinstance(given, str | Iterable):
+        raise UserError(f"texts are {given!r}; give a str or a list of them")
+    texts = [given] if isinstance(given, str) else list(given)
     others = [number for number, text in enumerate(texts) if not isinstance(text, str)]
     if others:
         first = texts[others[0]]
         count = f", as {len(others) - 1:,} more are" if others[1:] else ""
         raise UserError(f"text {others[0]} is {first!r}, which is no text{count}; give a str each")
+    return texts
 
 
 def _counted(counts: list[int], what: str) -> str:

@@ -13,17 +13,20 @@ import numpy as np
 
 from convert.checkpoints import load_weights_of
 from convert.checkpoints.folders import locate
+from training_recipe.options.settings import SETTINGS
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
 from training_recipe.text.model_vocabularies import load_vocabularies
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
 BEST = "best"
 DEFAULT_BEAM = 5
 DEFAULT_BATCH = 32
+DEVICES = SETTINGS["device"].choices
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,7 @@ class Translator:
         checkpoint: str | int = BEST,
         batch_size: int = DEFAULT_BATCH,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}; it must be at least 1")
+        check_made_of(checkpoint, batch_size, device)
         self.folder, self.batch_size = checkpoint_folder(Path(folder), checkpoint), batch_size
         home = locate(self.folder).home
         if home is None:
@@ -118,8 +120,8 @@ class Translator:
             seed,
         )
         check_search(search)
-        given = [texts] if isinstance(texts, str) else list(texts)
-        check_texts(given)
+        given = check_texts(texts)
+        check_wanted(sample, temperature, top_k, truncate, skip_long)
         sources = self.encode([text.strip() for text in given], truncate, skip_long)
         blocks = self.decode(sources.ids, search)
         return [self.translation(found) for block in blocks for found in block]
@@ -162,6 +164,32 @@ class Translator:
     def _numbers(self) -> AbstractContextManager[None]:
         """A block in which the framework has the numbers of the model's format."""
         return twin(self.backend, "device").numbers_of(self._dtype)
+
+
+def check_made_of(checkpoint: object, batch_size: object, device: object) -> None:
+    """Raise one UserError that names every argument that no Translator is made of."""
+    faults = Faults()
+    step = is_whole(checkpoint, 0)
+    named = isinstance(checkpoint, str) and (checkpoint == BEST or checkpoint.isdecimal())
+    message = f"checkpoint is {checkpoint!r}; it must be {BEST!r} or the step of a checkpoint"
+    faults.require(step or named, message)
+    message = f"batch_size is {batch_size!r}; it must be a whole number of at least 1"
+    faults.require(is_whole(batch_size, 1), message)
+    known = ", ".join(DEVICES)
+    faults.require(device in DEVICES, f"device is {device!r}; it must be one of {known}")
+    faults.raise_if_any("cannot translate")
+
+
+def check_wanted(
+    sample: bool, temperature: float, top_k: int, truncate: bool, skip_long: bool
+) -> None:
+    """Raise one UserError for what would be ignored without a word."""
+    faults = Faults()
+    for name, changed in (("temperature", temperature != 1), ("top_k", top_k != 0)):
+        faults.require(sample or not changed, f"{name} is of sampling alone; give sample=True")
+    both = truncate and skip_long
+    faults.require(not both, "truncate and skip_long are both given; a long text is one or other")
+    faults.raise_if_any("cannot translate")
 
 
 def checkpoint_folder(run: Path, checkpoint: str | int = BEST) -> Path:

@@ -112,7 +112,11 @@ def test_goes_on_where_it_was_stopped(runs, tmp_path, capsys, monkeypatch):
     flags = [runs / "there", "--out", tmp_path / "more", "--beam", 1]
     assert said_by(capsys, *flags)[0] == 0
     whole = (tmp_path / "more.out").read_bytes()
-    (tmp_path / "more.out").unlink()
+    status, _, err = said_by(capsys, *flags)
+    assert status == 2
+    says(err, "more.out", "would be overwritten")
+    for path in tmp_path.glob("more.*"):
+        path.unlink()
     calls = []
     real = Kept.add
 

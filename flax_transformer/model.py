@@ -7,6 +7,7 @@ Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 
 from typing import cast
 
+import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
@@ -29,12 +30,13 @@ from flax_transformer.layers import (
 )
 from flax_transformer.precision import full_precision
 from flax_transformer.primitives import Embed, empty
-from flax_transformer.weights import initialise, set_dtype
+from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
 from transformer_spec import (
     TransformerConfig,
     UserError,
     check_ids,
     check_length,
+    check_memory,
     check_rows,
     no_array,
     position_rows,
@@ -210,6 +212,7 @@ class Transformer(nnx.Module):
     @full_precision
     def encode(self, source: Int[Array, "B S"], dropout: Given = None) -> Float[Array, "B S D"]:
         """The encoder's output for each source token; arguments as those of the model itself."""
+        self.check_numbers(source)
         check_tokens(source, self.config.source_vocab_size, "source")
         return self.encoder_states(source, self.dropout_source(dropout))
 
@@ -226,10 +229,17 @@ class Transformer(nnx.Module):
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
         check_rows(target=len(target), memory=len(memory), source=len(source))
+        check_memory(memory.shape, source.shape)
+        self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
         return self.project(
             self.decoder_states(target, memory, source, self.dropout_source(dropout))
         )
+
+    def check_numbers(self, tokens: Array) -> None:
+        """A UserError where the model is a skeleton and the tokens are not."""
+        if isinstance(self.encoder.embedding.embedding.get_value(), jax.ShapeDtypeStruct):
+            raise UserError(NO_NUMBERS)
 
     def dropout_source(self, dropout: Given) -> Dropout | None:
         """The given source of masks; in training mode there must be one."""

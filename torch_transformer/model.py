@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from torch_transformer.dropout import Dropout, NativeDropout, drop
 from torch_transformer.layers import (
@@ -25,12 +26,13 @@ from torch_transformer.layers import (
     never_empty,
     padding_mask,
 )
-from torch_transformer.weights import initialise
+from torch_transformer.weights import NO_NUMBERS, initialise
 from transformer_spec import (
     TransformerConfig,
     UserError,
     check_ids,
     check_length,
+    check_memory,
     check_rows,
     no_array,
     position_rows,
@@ -152,8 +154,11 @@ def check_tokens(tokens: Int[Tensor, "B K"], vocab_size: int, side: str) -> None
     """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
     if not isinstance(tokens, Tensor):
         raise no_array(tokens, side, "torch.Tensor")
-    if not (tokens.is_meta or torch.compiler.is_compiling()):
-        check_ids(tokens.cpu().numpy(), vocab_size, side)
+    if tokens.dtype not in (torch.int32, torch.int64):
+        raise UserError(f"{side} token ids are {tokens.dtype}; give torch.int64 or torch.int32")
+    if tokens.is_meta or torch.compiler.is_compiling() or is_functorch_wrapped_tensor(tokens):
+        return
+    check_ids(tokens.cpu().numpy(), vocab_size, side)
 
 
 class Transformer(nn.Module):
@@ -213,6 +218,7 @@ class Transformer(nn.Module):
         self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
     ) -> Float[Tensor, "B S D"]:
         """The encoder's output for each source token; arguments as those of the model itself."""
+        self.check_numbers(source)
         check_tokens(source, self.config.source_vocab_size, "source")
         return self.encoder_states(source, self.dropout_source(dropout))
 
@@ -228,10 +234,17 @@ class Transformer(nn.Module):
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
         check_rows(target=len(target), memory=len(memory), source=len(source))
+        check_memory(memory.shape, source.shape)
+        self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
         return self.project(
             self.decoder_states(target, memory, source, self.dropout_source(dropout))
         )
+
+    def check_numbers(self, tokens: Tensor) -> None:
+        """A UserError where the model is a skeleton and the tokens are not."""
+        if self.encoder.embedding.weight.is_meta and not tokens.is_meta:
+            raise UserError(NO_NUMBERS)
 
     def dropout_source(self, dropout: Dropout | None) -> Dropout | None:
         """The given source of masks or, in training mode, PyTorch's own generator."""

@@ -2,7 +2,7 @@
 
 from transformer_spec.config import FORMAT_VERSION, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
-from transformer_spec.ids import check_ids, check_rows, no_array
+from transformer_spec.ids import check_ids, check_memory, check_rows, no_array
 from transformer_spec.inventory import (
     initial_weight,
     initial_weights,
@@ -24,6 +24,7 @@ __all__ = [
     "check_arrays",
     "check_names",
     "check_ids",
+    "check_memory",
     "check_rows",
     "no_array",
     "check_length",

@@ -8,9 +8,9 @@ from transformer_spec.errors import UserError
 def check_ids(ids: np.ndarray, vocab_size: int, side: str) -> None:
     """Raise a UserError where an id is no row of a side's table of embeddings.
 
-    Ids are integers (rows, tokens), one token at least.
+    Ids are integers (rows, tokens), one row and one token at least.
     """
-    if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape[1] == 0:
+    if ids.ndim != 2 or ids.dtype.kind not in "iu" or 0 in ids.shape:
         given = f"{ids.dtype} {list(ids.shape)}"
         raise UserError(f"{side} token ids are {given}; give integers [rows, tokens]")
     outside = ids[(ids < 0) | (ids >= vocab_size)]
@@ -24,6 +24,15 @@ def check_ids(ids: np.ndarray, vocab_size: int, side: str) -> None:
 def no_array(ids: object, side: str, wanted: str) -> UserError:
     """The error for token ids that are no array of a twin's."""
     return UserError(f"{side} token ids are a {type(ids).__name__}; give a {wanted} of integers")
+
+
+def check_memory(memory: tuple[int, ...], source: tuple[int, ...]) -> None:
+    """Raise a UserError where a memory (B, S, D) is not that of the source tokens (B, S)."""
+    if memory[1] != source[1]:
+        raise UserError(
+            f"memory has {memory[1]} positions and source {source[1]} tokens; give the memory that "
+            "encode(source) gave"
+        )
 
 
 def check_rows(**rows: int) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from training_recipe.options.usual_names import meant
-from transformer_spec import Faults
+from transformer_spec import Faults, UserError
+from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, training_backend, twin
 
 if TYPE_CHECKING:
@@ -28,8 +31,15 @@ def load(folder: str | os.PathLike[str], *, backend: Backend | None = None) -> A
     logits (B, T, V). ``backend`` None is the framework that wrote the run, else one that is
     installed. Raises UserError where there is no model or the framework is not installed.
     """
-    name, _ = choose(backend, Path(folder))
+    name, _ = choose(backend, Path(_path(folder, "folder")))
     return twin(name).load(folder)
+
+
+def _path(value: object, name: str) -> str:
+    """The text of a path; what is none is a UserError."""
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{name} is a {type(value).__name__}; give the path of a folder or a file")
+    return os.fspath(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def convert(
@@ -51,7 +61,7 @@ def convert(
 
     known = {field.name for field in dataclasses.fields(ConversionRequest)}
     _check_names(options, known - {"source", "destination", "to"})
-    return run_conversion(ConversionRequest(Path(source), Path(destination), to=to, **options))
+    return run_conversion(ConversionRequest(source, destination, to=to, **options))  # pyright: ignore[reportArgumentType]
 
 
 def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any) -> Report:
@@ -69,7 +79,7 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
     from parity.comparison.settings import Settings
 
     _check_names(options, {field.name for field in dataclasses.fields(Settings)})
-    return run_comparison(os.fspath(a), os.fspath(b), Settings(**options))
+    return run_comparison(_path(a, "a"), _path(b, "b"), Settings(**options))
 
 
 def _check_names(options: Mapping[str, Any], known: Collection[str]) -> None:
@@ -101,5 +111,10 @@ def train(**settings: Any) -> Trained:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as recipes hold it: paths are text."""
+    """A setting as recipes hold it: paths and columns are text, NumPy's numbers Python's."""
+    if isinstance(value, tuple | list):
+        parts = list[Any](value)  # pyright: ignore[reportUnknownArgumentType]
+        return tuple(str(part) if is_whole(part, 1) else part for part in parts)
+    if isinstance(value, np.integer | np.floating):
+        return value.item()  # pyright: ignore[reportUnknownMemberType]
     return str(value) if isinstance(value, Path) else value

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convert.checkpoints.named_moments import own_groups
 from convert.checkpoints.torch_states import Group
 from convert.conversion.origin import Export
@@ -15,6 +17,7 @@ from convert.conversion.target import CTRANSLATE2, FOREIGN, LAYOUTS, Target, tar
 from convert.core.ledger import Ledger
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
+from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
 from transformer_spec import UserError
@@ -63,9 +66,24 @@ def make_plan(request: ConversionRequest) -> Plan:
     export = target_rules(target, source.config, canonical, source.origin)
     settings = _with_usual(settings, export, target, source)
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
-    ledger = Ledger(source.rules, export.rules, dropped)
+    casts = casts_of(Converted(canonical, export.rules), target)
+    ledger = Ledger(source.rules, export.rules, dropped, casts)
     notes = [*source.notes, *export.notes, *(model.notes if model else [])]
     return Plan(source, target, export.rules, ledger, settings, notes)
+
+
+def casts_of(written: Tensors, target: Target) -> dict[str, str]:
+    """Weight -> what its number format becomes, where it becomes another."""
+    if target.dtype is None or target.model is not None:
+        return {}
+    layout, wanted = target.layout, np.dtype(target.dtype)
+    found = {}
+    for name in (layout.weights + name for name in layout.weight_names(written)):
+        given = written[name].dtype
+        if given != wanted:
+            verb = "widened" if given.itemsize < wanted.itemsize else "rounded"
+            found[name] = f"{verb} to {wanted}"
+    return found
 
 
 def check_destination(source: Path, dest: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -14,6 +15,7 @@ from convert.conversion.target import CONTAINERS, TARGETS
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec.strict import is_whole
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 SOURCES = (OURS, *FAMILIES)
@@ -42,15 +44,28 @@ class SourceRequest:
     optimizer: bool = True
 
     def __post_init__(self) -> None:
-        self._as_paths("source", "config", "parameter_names")
         faults = Faults()
-        _choose(faults, "family", self.family, SOURCES)
-        faults.raise_if_any("this source cannot be read")
+        self._find_faults(faults)
+        faults.raise_if_any("this cannot be converted")
 
-    def _as_paths(self, *names: str) -> None:
+    def _find_faults(self, faults: Faults) -> None:
+        self._as_paths(faults, "source", "config", "parameter_names")
+        _choose(faults, "family", self.family, SOURCES)
+        for name in ("fields", "map"):
+            _require(faults, name, getattr(self, name), Mapping, "a mapping")
+        _require(faults, "optimizer", self.optimizer, bool, "True or False")
+        if isinstance(self.drop, str):
+            object.__setattr__(self, "drop", (self.drop,))
+        _require(faults, "drop", self.drop, Sequence, "a list of names")
+
+    def _as_paths(self, faults: Faults, *names: str) -> None:
+        """Paths given as text become paths; a source and a destination must be there."""
         for name in names:
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, Path(getattr(self, name)))
+            value, needed = getattr(self, name), name in ("source", "destination")
+            if isinstance(value, str | os.PathLike):
+                object.__setattr__(self, name, Path(value))
+            elif value is not None or needed:
+                faults.add(f"{name} is {value!r}; give a path")
 
     def given_fields(self) -> dict[str, Any]:
         """The fields of our config that the file and the fields give, the fields winning."""
@@ -99,17 +114,32 @@ class ConversionRequest(SourceRequest):
     quantization: str | None = None
     dry_run: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._as_paths("destination")
-        if isinstance(self.shard_size, str):
-            object.__setattr__(self, "shard_size", size_in_bytes(self.shard_size))
-        faults = Faults()
+    def _find_faults(self, faults: Faults) -> None:
+        super()._find_faults(faults)
+        self._as_paths(faults, "destination")
+        if self.shard_size is not None:
+            self._read_shard_size(faults)
+        _require(faults, "dry_run", self.dry_run, bool, "True or False")
+        faults.require(self.to is not None, f"to is None; choose one of {', '.join(TARGETS)}")
         _choose(faults, "to", self.to, TARGETS)
         _choose(faults, "container", self.container, CONTAINERS)
         _choose(faults, "dtype", self.dtype, DTYPES)
         _choose(faults, "quantization", self.quantization, QUANTIZATIONS)
-        faults.raise_if_any("this conversion cannot be made")
+
+    def _read_shard_size(self, faults: Faults) -> None:
+        try:
+            size = self.shard_size
+            size = size_in_bytes(size) if isinstance(size, str) else size
+            object.__setattr__(self, "shard_size", size)
+        except UserError as error:
+            faults.add(f"shard_size: {error}")
+            return
+        whole = is_whole(size, 1)
+        faults.require(whole, f"shard_size is {size!r}; give bytes, or a size such as '5GB'")
+
+
+def _require(faults: Faults, name: str, value: object, kind: type, what: str) -> None:
+    faults.require(isinstance(value, kind), f"{name} is {value!r}; give {what}")
 
 
 def _choose(faults: Faults, name: str, value: str | None, allowed: Sequence[str]) -> None:

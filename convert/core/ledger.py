@@ -6,7 +6,7 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +110,21 @@ class Ledger:
     """What becomes of every source tensor, and where every target tensor comes from.
 
     ``imports`` lead from the source's names to canonical ones, ``exports`` from there to the
-    target's; a source tensor in no import is dropped for the reason given in ``dropped``.
+    target's; a source tensor in no import is dropped for the reason given in ``dropped``. ``casts``
+    says what then becomes of a target's numbers, as in "rounded to bfloat16".
     """
 
     def __init__(
-        self, imports: list[Rule], exports: list[Rule], dropped: dict[str, str] | None = None
+        self,
+        imports: list[Rule],
+        exports: list[Rule],
+        dropped: dict[str, str] | None = None,
+        casts: Mapping[str, str] | None = None,
     ) -> None:
         self.origin = {target: rule for rule in imports for target in rule.targets}
         self.exports = exports
         self.dropped = dropped or {}
+        self.casts = casts or {}
 
     def targets(self) -> dict[str, dict[str, Any]]:
         """Target name -> the source names it comes from, and what was done."""
@@ -128,7 +134,10 @@ class Ledger:
             reasons = [r.reason for r in (*self._origins(rule), rule) if r.reason]
             if reasons:
                 entry["reason"] = "; ".join(dict.fromkeys(reasons))
-            entries |= {target: entry for target in rule.targets}
+            for target in rule.targets:
+                steps = [entry["what"]] * (entry["what"] != COPY.label or target not in self.casts)
+                steps += [self.casts[target]] if target in self.casts else []
+                entries[target] = entry | {"what": " then ".join(steps)}
         return entries
 
     def sources(self) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from convert.commands.source import size
 from parity.certificates.certificate import check_folder
 from parity.commands.printing import check_picture, progress
-from parity.comparison.settings import Settings
+from parity.comparison.settings import PRECISIONS, Settings
 from parity.frameworks import both_frameworks
 from parity.sides.given import MODULE, local_path
 from training_recipe.options.parser import Parser
@@ -158,7 +158,7 @@ def add_inputs(group: argparse._ArgumentGroup) -> None:
 def add_measures(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--precision", nargs="*", default=["float32", "bfloat16"], metavar="NAME",
-        choices=("float32", "bfloat16", "float16", "one-pass-bfloat16"),
+        choices=PRECISIONS,
         help="of the error budget: float32, bfloat16, float16; one-pass-bfloat16 is what a TPU "
         "does with float32 unless asked for more, emulated by the Flax twin "
         "[float32 bfloat16]")  # fmt: skip

@@ -7,6 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from transformer_spec import Faults, UserError
+from transformer_spec.strict import is_whole
+
+# What the words of a setting may be, and how many are needed.
+PRECISIONS = ("float32", "bfloat16", "float16", "one-pass-bfloat16")
+NAMES: dict[str, tuple[tuple[str | None, ...], int | None]] = {
+    "precisions": (PRECISIONS, None),
+    "frameworks": (("torch", "jax", None), 2),
+    "devices": (("cpu", "gpu", "tpu"), 2),
+}
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,26 @@ class Settings:
 
     def find_faults(self, faults: Faults) -> None:
         """Values that nothing can be compared with."""
-        faults.require(self.seed >= 0, f"seed {self.seed} is negative; the least is 0")
-        shortest = self.longest is None or self.longest >= 1
-        faults.require(shortest, f"length {self.longest} is too short; at least 1 is needed")
+        faults.require(is_whole(self.seed, 0), f"seed is {self.seed!r}; the least is 0")
+        for name in ("longest", "max_ram"):
+            value = getattr(self, name)
+            fits = value is None or is_whole(value, 1)
+            faults.require(fits, f"{name} is {value!r}; give a whole number of at least 1")
+        for name in ("gradients", "explain"):
+            value = getattr(self, name)
+            faults.require(isinstance(value, bool), f"{name} is {value!r}; give True or False")
+        self._find_names(faults)
+
+    def _find_names(self, faults: Faults) -> None:
+        """Words that name nothing."""
+        for name, (allowed, count) in NAMES.items():
+            value = getattr(self, name)
+            held = value if isinstance(value, tuple | list) else (value,)
+            known = isinstance(value, tuple | list) and all(word in allowed for word in held)
+            fits = known and (count is None or len(held) == count)
+            number = f"{count}" if count else "a tuple"
+            said = ", ".join(map(repr, allowed))
+            faults.require(fits, f"{name} is {value!r}; give {number} of {said}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

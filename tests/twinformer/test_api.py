@@ -118,3 +118,51 @@ class TestTrain:
             twinformer.train(stepz=3, seed="x", beam=0)
         assert len(raised.value.faults) == 3
         assert "stepz" in str(raised.value) and "steps" in str(raised.value)
+
+
+class TestWrongKinds:
+    """Arguments that no command could give; each mistake is named, all at once."""
+
+    def test_conversion(self, tmp_path) -> None:
+        with pytest.raises(twinformer.UserError) as caught:
+            twinformer.convert(
+                3, tmp_path / "x", to=None, config=5, fields=[1], shard_size=-1, dry_run="no"
+            )
+        for name in ("source", "to", "config", "fields", "shard_size", "dry_run"):
+            assert any(fault.startswith(f"{name} is ") for fault in caught.value.faults), name
+        with pytest.raises(twinformer.UserError, check=saying("'nope'")):
+            twinformer.convert(tmp_path, tmp_path / "x", to="torch", family="nope", shard_size="x")
+
+    def test_comparison(self) -> None:
+        wrong = {
+            "precisions": ("foo",), "longest": "x", "max_ram": -1, "frameworks": ("torch", "foo"),
+            "devices": "cpu", "gradients": "no", "seed": -1,
+        }  # fmt: skip
+        with pytest.raises(twinformer.UserError) as caught:
+            twinformer.compare("a", "b", **wrong)
+        for name in wrong:
+            assert any(fault.startswith(f"{name} is ") for fault in caught.value.faults), name
+        with pytest.raises(twinformer.UserError, match="precisions is 'float32'"):
+            twinformer.compare("a", "b", precisions="float32")
+
+    def test_what_is_no_path(self) -> None:
+        for call in (lambda: twinformer.load(None), lambda: twinformer.compare(3, "b")):
+            with pytest.raises(twinformer.UserError, match="give the path"):
+                call()
+
+    def test_translator(self, runs) -> None:
+        with pytest.raises(twinformer.UserError) as caught:
+            twinformer.Translator(
+                runs["torch"], checkpoint="newest", batch_size=1.5, device="cuda:9"
+            )
+        assert len(caught.value.faults) == 3
+        translate = twinformer.Translator(runs["torch"])
+        for texts in (None, 5, [1]):
+            with pytest.raises(twinformer.UserError, match="text"):
+                translate(texts)
+        with pytest.raises(twinformer.UserError, check=saying("temperature", "sample=True")):
+            translate("a", temperature=0.5)
+        with pytest.raises(twinformer.UserError, match="both given"):
+            translate("a", truncate=True, skip_long=True)
+        with pytest.raises(twinformer.UserError, match="temperature is 4e"):
+            translate("a", sample=True, temperature=4e38)

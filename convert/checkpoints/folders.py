@@ -39,7 +39,13 @@ CONTAINER_OF = {
     ".npz": "npz",
 }
 CONFIG = "config.json"
-FOREIGN_MARKS = {"model_type", "architectures", "d_model", "transformers_version"}
+FOREIGN_MARKS = {
+    "model_type",
+    "architectures",
+    "d_model",
+    "transformers_version",
+    "torch.nn.Transformer",
+}
 HUB_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
@@ -66,7 +72,8 @@ def locate(path: Path) -> Located:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_file():
-        return Located(path, None, "weight file")
+        beside = path.parent if _has_our_config(path.parent) else None
+        return Located(path, beside, "weight file")
     if (path / "checkpoints").is_dir():
         return Located(RunFolder(path).best_or_newest(), path, "run")
     above = path.resolve().parent

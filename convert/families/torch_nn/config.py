@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from convert.families.base import Source
 from convert.families.torch_nn.wrapper import HALVES, Layout, depth
 from transformer_spec import Faults, TransformerConfig
 
+CLASS = "torch.nn.Transformer"
 SOURCE_TABLE, TARGET_TABLE = "encoder.embedding.weight", "decoder.embedding.weight"
 OUTPUT_TABLE = "decoder.finalFc.weight"
 TABLES = (SOURCE_TABLE, TARGET_TABLE, OUTPUT_TABLE)
@@ -179,7 +181,7 @@ def notes_of(source: Source, layout: Layout, config: TransformerConfig) -> list[
     one = layout.tensors[SOURCE_TABLE] == layout.tensors[TARGET_TABLE]
     if one and config.tied_embeddings != "all":
         notes.append(f"{layout.tensors[SOURCE_TABLE]} serves both halves; kept as two tables")
-    if source.settings:
+    if source.settings and CLASS not in source.settings:
         notes.append(f"the module's own settings are not read: {', '.join(source.settings)}")
     return notes
 
@@ -218,6 +220,25 @@ def arguments(config: TransformerConfig) -> dict[str, Any]:
         "norm_first": config.norm_position == "pre",
         "bias": config.attention_bias,
     }
+
+
+def told(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The fields that the settings say which this family itself has written, if there are any."""
+    given = (settings or {}).get(CLASS)
+    if not isinstance(given, Mapping):
+        return {}
+    names = {expression: ours for ours, expression in ACTIVATIONS.items()}
+    fields = {
+        "num_heads": given.get("nhead"),
+        "activation": names.get(given.get("activation")),
+        "norm_epsilon": given.get("layer_norm_eps"),
+        "norm_position": "pre" if given.get("norm_first") else "post",
+        "dropout": given.get("dropout"),
+    }
+    outside = (settings or {}).get("wrapper")
+    outside = outside if isinstance(outside, Mapping) else {}
+    fields |= {name: outside[name] for name in AROUND if name in outside}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def around(config: TransformerConfig) -> dict[str, Any]:

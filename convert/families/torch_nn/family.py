@@ -1,14 +1,16 @@
 """torch.nn.Transformer inside a user's own module.
 
 The names inside the stacks of layers are PyTorch's; embeddings, positions and output projection are
-the wrapper's, and ``Source.wrapper`` says where they are. There is no settings file: sizes, layers,
-biases and tied tables are read off the tensors, everything else must be given as flags; what
-PyTorch has a default for is not taken from there unasked, for the wrapper may have set it.
+the wrapper's, and ``Source.wrapper`` says where they are. There is no settings file but the one
+that is written here: sizes, layers, biases and tied tables are read off the tensors, everything
+else must be given as flags; what PyTorch has a default for is not taken from there unasked, for the
+wrapper may have set it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,14 @@ from convert.core.rules import Rule, rename
 from convert.core.tensors import Held
 from convert.families.base import Family, Reading, Source
 from convert.families.torch_nn.config import (
+    CLASS,
     TABLES,
     arguments,
     around,
     check_export,
     config_of,
     notes_of,
+    told,
 )
 from convert.families.torch_nn.wrapper import (
     HALVES,
@@ -63,6 +67,7 @@ class TorchTransformer(Family):
 
     def read_config(self, source: Source) -> Reading:
         faults = Faults()
+        source = replace(source, flags={**told(source.settings), **source.flags})
         layout = find_layout(source, faults)
         config = config_of(source, layout, faults)
         return Reading(config, notes_of(source, layout, config))
@@ -90,7 +95,7 @@ class TorchTransformer(Family):
     ) -> dict[str, Any]:
         """The arguments of nn.Transformer, and what the module around it has to do."""
         check_export(config)
-        return {"torch.nn.Transformer": arguments(config), "wrapper": around(config)}
+        return {CLASS: arguments(config), "wrapper": around(config)}
 
 
 def _rules(config: TransformerConfig, layout: Layout) -> list[Rule]:

@@ -13,7 +13,7 @@ from messages import says
 from convert.__main__ import main
 from convert.core.tensors import Held
 from convert.formats.safetensors import open_safetensors, write_safetensors
-from transformer_spec import TransformerConfig, trained_names
+from transformer_spec import TransformerConfig, initial_weights, trained_names
 
 
 @pytest.fixture
@@ -193,3 +193,34 @@ class TestInspect:
     def test_what_is_no_checkpoint(self, tmp_path, capsys):
         assert main(["inspect", str(tmp_path / "absent")]) == 2
         assert "does not exist" in capsys.readouterr().err
+
+
+class TestTorchNN:
+    """A module's settings are not in its file; those that were written with it are read."""
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {},
+            {"norm_position": "pre", "final_norm": True, "activation": "gelu_tanh",
+             "encoder_positions": "learned", "decoder_positions": "learned",
+             "tied_embeddings": "all"},
+            {"tied_embeddings": "target_output", "embedding_norm": True, "attention_dropout": 0.2},
+        ],
+        ids=["usual", "pre, learned, tied", "norm of embeddings"],
+    )  # fmt: skip
+    def test_what_was_written_comes_back(self, changed, tmp_path, capsys):
+        config = TransformerConfig(11, 11, 8, 12, 2, 2, 1, 9, **changed)
+        config.save(tmp_path / "config.json")
+        arrays = initial_weights(config, 3)
+        write_safetensors(tmp_path / "model.safetensors", Held(arrays))
+        convert(tmp_path / "model.safetensors", tmp_path / "nn", "--to", "torch-nn")
+        convert(tmp_path / "nn", tmp_path / "back", "--to", "torch")
+        assert_same_arrays(weights_in(tmp_path / "back"), arrays)
+        assert TransformerConfig.load(tmp_path / "back" / "config.json") == config
+        settings = tmp_path / "nn" / "config.json"
+        (tmp_path / "alone").mkdir()
+        (tmp_path / "nn" / "model.pt").rename(tmp_path / "alone" / "model.pt")
+        convert(tmp_path / "alone/model.pt", tmp_path / "b2", "--to", "torch", "--config", settings)
+        assert TransformerConfig.load(tmp_path / "b2" / "config.json") == config
+        assert "not read" not in capsys.readouterr().out

@@ -247,7 +247,7 @@ class Transformer(nnx.Module):
             raise UserError(
                 "the model is in training mode and drops out, so each call needs a source of "
                 "masks: dropout=jax.random.key(...), an nnx.Rngs or a flax_transformer.Dropout; "
-                "after model.eval() it drops out nothing"
+                "after model.eval() it needs none and drops out nothing without one"
             )
         return source_of(dropout)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Prepared:
     valid_plan: BatchPlan
     longest_target: int
     fingerprint: str
+    judged_fingerprint: str
     notes: list[str]
 
     def save(self, run: RunFolder) -> None:
@@ -120,6 +122,7 @@ def _prepare(
         _plan(valid, _evaluated(settings), config),
         longest_target=max(len(target) + 1 for _, target in pairs),
         fingerprint=fingerprint(pairs),
+        judged_fingerprint=fingerprint([*corpus.valid, *corpus.test]),
         notes=[
             *corpus.notes,
             *notes,
@@ -163,8 +166,8 @@ def _evaluated(settings: TrainingSettings) -> TrainingSettings:
     return replace(settings, batch_tokens=ROOM * settings.batch_tokens, batch_shapes=shapes)
 
 
-def fingerprint(pairs: list[IdPair]) -> str:
-    """A hash of the training pairs: a run is not continued on other data than it began with."""
+def fingerprint(pairs: Sequence[object]) -> str:
+    """A hash of pairs or examples: a run is not continued on other data than it began with."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(repr(pair).encode())

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from messages import saying
 
@@ -166,3 +167,11 @@ class TestWrongKinds:
             translate("a", truncate=True, skip_long=True)
         with pytest.raises(twinformer.UserError, match="temperature is 4e"):
             translate("a", sample=True, temperature=4e38)
+
+
+def test_settings_as_python_has_them(tmp_path) -> None:
+    from twinformer.api import _plain
+
+    assert _plain((1, np.int64(2))) == ("1", "2") and _plain(["Q", "A"]) == ("Q", "A")
+    assert (_plain(np.int64(3)), _plain(np.float32(0.5))) == (3, 0.5)
+    assert type(_plain(np.int64(3))) is int and _plain(tmp_path) == str(tmp_path)

@@ -232,6 +232,8 @@ def _check_arguments(files: list[str], languages: Languages, columns: Sequence[s
     faults = Faults()
     tables = [name for name in files if is_table(name)]
     prefixes = [name for name in files if not is_table(name)]
+    if tables and columns is not None and len(columns) == 2 and columns[0] == columns[1]:
+        faults.add(f"--columns names {columns[0]} twice: source and target are the same text")
     if tables and (columns is None or len(columns) != 2):
         faults.add(
             f"{', '.join(tables)}: give the source and the target column, as in --columns Q,A "

@@ -16,15 +16,15 @@ from transformer_spec import UserError
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "torch", "jax", "jaxlib", "flax", "optax", "sentencepiece", "sacrebleu")
 # What older records do not say.
-ADDED: dict[str, Any] = {"plan_fingerprint": None}
+ADDED: dict[str, Any] = {"plan_fingerprint": None, "judged_fingerprint": None}
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
     """``backend`` wrote ``newest_checkpoint``, or is to write the first where there is none.
 
-    ``data_fingerprint`` is of the training pairs, ``plan_fingerprint`` of their batches; records
-    of older versions have none.
+    ``data_fingerprint`` is of the training pairs, ``plan_fingerprint`` of their batches,
+    ``judged_fingerprint`` of validation and test; records of older versions lack the last two.
     """
 
     settings: TrainingSettings
@@ -32,6 +32,7 @@ class RunRecord:
     data_fingerprint: str
     newest_checkpoint: int | None = None
     plan_fingerprint: str | None = None
+    judged_fingerprint: str | None = None
 
     def save(self, path: Path) -> None:
         """Replace settings.json at once."""

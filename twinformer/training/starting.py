@@ -37,6 +37,10 @@ OTHER_BATCHES = (
     "note: the pairs are put into other batches than before, as another version of this program "
     "does; the run goes on with these, and not as it would have without the interruption"
 )
+OTHER_JUDGES = (
+    "note: the pairs to validate or test by are not those that the run began with; scores from "
+    "here on do not compare with those before"
+)
 UNKNOWN_BATCHES = (
     "note: this run was begun by an older version, which did not record how pairs are put into "
     "batches; if that has changed, it does not go on as it would have without the interruption"
@@ -76,8 +80,13 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     if prepared.corpus.task == "translation":
         bleu(settings.bleu_tokenize)  # a tokenization that is not there is said before training
     backend = make_backend(prepared.config, settings, first_state(prepared.config, settings))
-    fingerprints = prepared.fingerprint, prepared.plan.fingerprint
-    record = RunRecord(settings, name, fingerprints[0], plan_fingerprint=fingerprints[1])
+    record = RunRecord(
+        settings,
+        name,
+        prepared.fingerprint,
+        plan_fingerprint=prepared.plan.fingerprint,
+        judged_fingerprint=prepared.judged_fingerprint,
+    )
 
     def fill(run: RunFolder) -> None:
         prepared.save(run)
@@ -120,8 +129,14 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
     plan = prepared.plan.fingerprint
     if plan != record.plan_fingerprint:
         notes.append(OTHER_BATCHES if record.plan_fingerprint else UNKNOWN_BATCHES)
+    if record.judged_fingerprint not in (None, prepared.judged_fingerprint):
+        notes.append(OTHER_JUDGES)
     record = dataclasses.replace(
-        record, settings=settings, newest_checkpoint=step, plan_fingerprint=plan
+        record,
+        settings=settings,
+        newest_checkpoint=step,
+        plan_fingerprint=plan,
+        judged_fingerprint=prepared.judged_fingerprint,
     )
     heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
     return Started(run, record, prepared, backend, progress, [heading, *about(prepared), *notes])

@@ -230,7 +230,7 @@ def told(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     names = {expression: ours for ours, expression in ACTIVATIONS.items()}
     fields = {
         "num_heads": given.get("nhead"),
-        "activation": names.get(given.get("activation")),
+        "activation": names.get(str(given.get("activation"))),
         "norm_epsilon": given.get("layer_norm_eps"),
         "norm_position": "pre" if given.get("norm_first") else "post",
         "dropout": given.get("dropout"),

@@ -225,6 +225,12 @@ class TestTables:
         with pytest.raises(UserError, match="2 columns 'A'"):
             load_corpus("x.csv", columns=("Q", "A"))
 
+    @pytest.mark.parametrize("column", ["Q", "1"])
+    def test_one_column_for_both_sides_is_refused(self, folder, column):
+        (folder / "x.csv").write_text("Q,A\na,b\n")
+        with pytest.raises(UserError, check=saying("--columns", column, "twice")):
+            load_corpus("x.csv", columns=(column, column))
+
     def test_short_rows_are_located(self, folder):
         (folder / "x.csv").write_text("Q,A\na,A\nb\nc,C\nd\n")
         with pytest.raises(UserError, check=saying("2 of 4 rows", "too few", "line 3")):

@@ -23,6 +23,7 @@ from training_cases import (
 )
 
 from training_recipe.batching import batches
+from training_recipe.corpora.corpus import load_corpus
 
 RESUMABLE = ("numpy", "torch", "jax")
 MOMENTS = {"numpy": range(1, 13), "torch": (1, 5, 8, 11), "jax": (5, 7)}
@@ -102,6 +103,10 @@ class TestInterruption:
         assert_same_run(place / "runs/a", whole("numpy"))
 
 
+def words():
+    return load_corpus("words.tsv", columns=("word", "sound"))
+
+
 class TestResuming:
     def test_what_may_not_change(self, place, quick, capsys):
         run("numpy", [*SMALL, "--name", "a"], signal_after(4))
@@ -117,6 +122,18 @@ class TestResuming:
             says(message, *parts, "differs")
         assert "--log-every 2" not in message
         says(message.splitlines()[-1], "may change", "--steps")
+
+    def test_other_pairs_to_test_by_are_said(self, place, quick, capsys):
+        run("numpy", [*SMALL, "--name", "a"], signal_after(4))
+        tested = {example.source for example in words().test}
+        lines = (place / "words.tsv").read_text().splitlines(keepends=True)
+        first = next(line for line in lines if line.split("\t")[0] in tested)
+        (place / "words.tsv").write_text("".join(line for line in lines if line != first))
+        capsys.readouterr()
+        assert run("numpy", ["--resume", "runs/a"]) == 0
+        says(capsys.readouterr().out, "note", "test by", "not those")
+        assert run("numpy", ["--resume", "runs/a", "--steps", "13"]) == 0
+        assert "not those" not in capsys.readouterr().out
 
     def test_equal_flags_are_fine(self, place, quick):
         run("numpy", [*SMALL, "--name", "a"], signal_after(4))

@@ -36,6 +36,11 @@ class Faults:
         self.messages.append(message)
         self.kinds.append(kind)
 
+    def take(self, error: UserError) -> None:
+        """The faults of an error, an entry each."""
+        for fault in error.faults:
+            self.add(fault)
+
     def require(self, holds: bool, message: str) -> None:
         if not holds:
             self.add(message)

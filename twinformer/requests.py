@@ -35,5 +35,5 @@ class DiversificationRequest:
         try:
             check_search(self.search)
         except UserError as error:
-            faults.add(str(error))
+            faults.take(error)
         faults.raise_if_any("cannot make training pairs")

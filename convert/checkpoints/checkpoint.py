@@ -64,7 +64,7 @@ def _by_name(content: Content) -> Tensors:
         try:
             rules.append(_rule_by_name(name, content.layout))
         except UserError as error:
-            faults.add(str(error))
+            faults.take(error)
     faults.raise_if_any(f"cannot read {content.tensors.label}")
     return Converted(content.tensors, rules)
 

@@ -67,7 +67,7 @@ def prepare(config: TransformerConfig, home: Path | None, quantization: str) -> 
     try:
         tokens = read_tokens(config, home)
     except UserError as error:
-        faults.add(str(error))
+        faults.take(error)
     faults.raise_if_any("this model cannot be written for CTranslate2")
     return CTranslate2Model(config, tokens, quantization)
 

@@ -99,7 +99,7 @@ def _rules_of_names(names: Weights, rule_of: Callable[[str], Rule]) -> list[Rule
         try:
             rules.append(rule_of(name))
         except UserError as error:
-            faults.add(str(error))
+            faults.take(error)
     faults.raise_if_any("cannot convert weights")
     return rules
 

@@ -41,6 +41,15 @@ def test_many_of_a_kind_are_shown_by_the_first_and_counted() -> None:
     assert sum("odd" in line for line in lines) == 3
 
 
+def test_faults_of_an_error_are_counted_one_by_one() -> None:
+    faults = Faults()
+    faults.add("one")
+    faults.take(raised(["two", "three"]))
+    with pytest.raises(UserError, match="3 faults") as caught:
+        faults.raise_if_any("x")
+    assert caught.value.faults == ["one", "two", "three"]
+
+
 def test_few_of_a_kind_are_all_shown() -> None:
     faults = Faults()
     for n in range(6):

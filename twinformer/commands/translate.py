@@ -298,5 +298,5 @@ def _search(given: dict[str, Any], faults: Faults) -> Search:
     try:
         check_search(search)
     except UserError as error:
-        faults.add(str(error))
+        faults.take(error)
     return search

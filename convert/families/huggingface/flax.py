@@ -54,7 +54,7 @@ class HuggingFaceFlax(Family):
         try:
             reading = self.family.read_config(_as_torch(source))
         except UserError as error:
-            faults.add(str(error))
+            faults.take(error)
         faults.raise_if_any(f"{self.name} cannot be read")
         assert reading is not None
         return reading
@@ -84,7 +84,7 @@ class HuggingFaceFlax(Family):
         try:
             self.family.check_expressible(config)
         except UserError as error:
-            faults.add(str(error))
+            faults.take(error)
         if config.activation == "identity":
             faults.add("activation is 'identity', which the Flax modules do not know")
         if config.tied_embeddings == "target_output":

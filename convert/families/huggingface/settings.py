@@ -144,7 +144,7 @@ class HuggingFaceSettings(Family):
         try:
             config = TransformerConfig(**values | derived | free)
         except ConfigError as error:
-            faults.add(str(error))
+            faults.take(error)
             return None
         for name, value in flags.items():
             said = getattr(config, name, None)

@@ -61,4 +61,4 @@ def main(folder: str, pairs: str, steps: str = "100") -> list[float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)

@@ -323,8 +323,8 @@ class TestRefusals:
         (tmp_path / "net.pt").write_text("")
         given = ["nothing", tmp_path / "net.pt", "--seed", -1, "--length", 0, "--certificate"]
         error = failed(capsys, *given, "--plot", tmp_path / "none" / "x.svg")
-        assert "5 faults" in error and "seed -1 is negative" in error
-        assert "length 0 is too short" in error and "x.svg must end in .png" in error
+        assert "5 faults" in error and "seed is -1" in error
+        assert "longest is 0" in error and "x.svg must end in .png" in error
         assert f"there is no folder {tmp_path / 'none'}" in error
         says(error, "net.pt", "no folder", "certificate")
 

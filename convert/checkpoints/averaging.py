@@ -41,7 +41,7 @@ def write_average(folders: list[Path], config: TransformerConfig, destination: P
             parts.append(_whole_weights(folder, config))
             faults.require(_dtypes(parts[-1]) == _dtypes(parts[0]), f"{folder}: other dtypes")
         except UserError as error:
-            faults.take(error)
+            faults.add(str(error))
     faults.raise_if_any("cannot average")
     write_safetensors(destination / MODEL, Mean(parts), FORMATS["torch"])
     record_mean(folders, destination)

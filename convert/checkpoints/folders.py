@@ -12,6 +12,7 @@ from convert.checkpoints.optax_states import LoopState, find_loop_state, step_co
 from convert.core.tensors import Joined, Subset, Tensors
 from convert.families.twinformer import is_flax
 from convert.formats.content import leaves
+from convert.formats.kinds import container_of
 from convert.formats.msgpack import open_msgpack, open_msgpack_file
 from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
@@ -38,7 +39,9 @@ CONTAINER_OF = {
     ".msgpack": "msgpack",
     ".npz": "npz",
 }
+CONTAINERS = tuple(dict.fromkeys(CONTAINER_OF.values()))
 CONFIG = "config.json"
+FILE = "weight file"
 FOREIGN_MARKS = {
     "model_type",
     "architectures",
@@ -52,6 +55,7 @@ HUB_FILES = (
     MODEL_MSGPACK,
     "flax_model.msgpack.index.json",
 )
+# In the order in which they are looked for.
 MODELS = (MODEL, MODEL_INDEX, MODEL_PICKLE, *HUB_FILES, ORBAX_FOLDER)
 
 
@@ -73,7 +77,7 @@ def locate(path: Path) -> Located:
         raise UserError(f"{path} does not exist")
     if path.is_file():
         beside = path.parent if _has_our_config(path.parent) else None
-        return Located(path, beside, "weight file")
+        return Located(path, beside, FILE)
     if (path / "checkpoints").is_dir():
         return Located(RunFolder(path).best_or_newest(), path, "run")
     above = path.resolve().parent
@@ -115,7 +119,7 @@ class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
 
     ``dropped`` are those among them that are neither weights nor moments, name -> reason;
-    ``notes`` say what of an optimizer was not read.
+    ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not.
     """
 
     tensors: Tensors
@@ -126,6 +130,7 @@ class Content:
     optimizer: OptimizerPart | None = None
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    unread: str = ""
 
 
 def open_content(path: Path, key: str | None = None) -> Content:
@@ -139,21 +144,30 @@ def open_content(path: Path, key: str | None = None) -> Content:
 
 def _open_folder(path: Path, key: str | None) -> Content:
     present = [name for name in MODELS if (path / name).exists()]
-    if len(present) != 1:
-        found = f"it has {' and '.join(present)}" if present else "it has none of them"
-        hint = "; name one of these files" if present else ""
-        raise UserError(f"{path} should hold one of {', '.join(MODELS)}; {found}{hint}")
+    if len(present) > 1 and ORBAX_FOLDER in present:  # not a folder that a library left
+        found = " and ".join(present)
+        raise UserError(f"{path} should hold one of {found}; it has all; name the one to read")
+    if not present:
+        raise UserError(f"{path} should hold one of {', '.join(MODELS)}; it has none of them")
     model = path / present[0]
     content = _open_orbax(model, key) if present[0] == ORBAX_FOLDER else _open_file(model, key)
+    if len(present) > 1:
+        others = " and ".join(present[1:])
+        note = f"{present[0]} is read, not {others} beside it; name a file to read that one"
+        content = replace(content, notes=(note, *content.notes))
     return _with_side_files(path, content)
 
 
 def _open_file(path: Path, key: str | None) -> Content:
     name = path.name.removesuffix(INDEX_SUFFIX)
     container = CONTAINER_OF.get(Path(name).suffix)
+    if name == path.name:
+        container = container_of(path) or container
     if container is None:
-        known = ", ".join(CONTAINER_OF)
-        raise UserError(f"{path} is no weight file; known: {known}, and folders")
+        raise UserError(
+            f"{path} is no weight file: its content is none of {', '.join(CONTAINERS)}, whatever "
+            "its name; give a file of torch.save, safetensors, Flax msgpack or npz, or a folder"
+        )
     if container == "pt" and name == path.name:
         nested = open_nested(path, key)
         layout = _layout_of(nested.tensors)
@@ -175,25 +189,25 @@ def _layout_of(names: Tensors) -> Layout:
 def _with_side_files(path: Path, content: Content) -> Content:
     """The optimizer's moments and what was kept aside belong to the folder's tensors."""
     parts, count, optimizer = [content.tensors], content.count, content.optimizer
-    notes = content.notes
+    unread = ""
     if (path / OPTIMIZER).exists():
         parts.append(open_safetensors(path / OPTIMIZER))
         count = _count(parts[-1])
     else:
         beside = [path / name for name in OPTIMIZER_PICKLES if (path / name).exists()]
-        optimizer, notes = _optimizer_in(beside[0]) if beside else (optimizer, notes)
+        optimizer, unread = _optimizer_in(beside[0]) if beside else (optimizer, "")
     if (path / KEPT_ASIDE).exists():
         parts.append(open_safetensors(path / KEPT_ASIDE))
     tensors = Joined(str(path), parts) if len(parts) > 1 else content.tensors
-    return replace(content, tensors=tensors, count=count, optimizer=optimizer, notes=notes)
+    return replace(content, tensors=tensors, count=count, optimizer=optimizer, unread=unread)
 
 
-def _optimizer_in(path: Path) -> tuple[OptimizerPart | None, Sequence[str]]:
+def _optimizer_in(path: Path) -> tuple[OptimizerPart | None, str]:
     """The optimizer of a file beside weights, or why there is none."""
     try:
-        return open_optimizer(path), ()
+        return open_optimizer(path), ""
     except UserError as error:
-        return None, (left_out(error),)
+        return None, left_out(error)
 
 
 def left_out(error: UserError) -> str:

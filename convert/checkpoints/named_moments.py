@@ -79,7 +79,7 @@ def name_optimizer(
     if part is None:
         if names is not None:
             raise UserError(f"--parameter-names: {content.tensors.label} has no torch optimizer")
-        return Named(content)
+        return Named(content, notes=[content.unread] if content.unread else [])
     try:
         return _carried(content, part, config, rules_of, names)
     except UserError as error:

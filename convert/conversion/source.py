@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.checkpoint import check_tensors
-from convert.checkpoints.folders import Content, Located, locate, open_content
+from convert.checkpoints.folders import FILE, Content, Located, locate, open_content
 from convert.checkpoints.layouts import OWN_PARTS, TORCH, canonical_rules
 from convert.checkpoints.named_moments import name_optimizer
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
@@ -138,7 +138,7 @@ def leave_out(
     if not optimizer:
         training = [n for n in content.tensors if n.startswith(content.layout.training)]
         gone |= dict.fromkeys(training, NO_OPTIMIZER)
-        content = replace(content, optimizer=None, count=None, notes=())
+        content = replace(content, optimizer=None, count=None, unread="")
     if not gone:
         return content, {}
     kept = Subset(content.tensors, [name for name in content.tensors if name not in gone])
@@ -152,7 +152,9 @@ def _read_ours(
     wrapping: Wrapping,
     dropped: dict[str, str],
 ) -> Import:
-    config = request.our_config(located.home)
+    # Of a file, what lies beside it is looked at where nothing is said.
+    told = located.kind == FILE and request.given_fields()
+    config = request.our_config(None if told else located.home)
 
     def rules_of(tensors: Tensors) -> list[Rule]:
         return wrapping.around(

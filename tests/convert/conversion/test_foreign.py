@@ -224,3 +224,31 @@ class TestTorchNN:
         convert(tmp_path / "alone/model.pt", tmp_path / "b2", "--to", "torch", "--config", settings)
         assert TransformerConfig.load(tmp_path / "b2" / "config.json") == config
         assert "not read" not in capsys.readouterr().out
+
+
+class TestFiles:
+    """Folders as trainers leave them, with weights in more than one file."""
+
+    def test_safetensors_are_read_first_and_it_is_said(self, marian, tmp_path, capsys):
+        import torch
+
+        other = {name: torch.from_numpy(x) + 1 for name, x in marian_weights().items()}
+        torch.save(other, marian / "pytorch_model.bin")
+        convert(marian, tmp_path / "a", "--to", "marian")
+        says(capsys.readouterr().out, "model.safetensors is read", "pytorch_model.bin")
+        assert_same_arrays(weights_in(tmp_path / "a"), marian_weights())
+        convert(marian / "pytorch_model.bin", tmp_path / "b", "--to", "marian")
+        found = weights_in(tmp_path / "b")
+        assert (found[SHARED] == marian_weights()[SHARED] + 1).all()
+
+    def test_a_file_s_own_config_where_another_is_given(self, tmp_path):
+        CONFIG.save(tmp_path / "config.json")
+        write_safetensors(tmp_path / "model.safetensors", Held(initial_weights(CONFIG, 1)))
+        other = dataclasses.replace(CONFIG, dropout=0.3)
+        (tmp_path / "given").mkdir()
+        other.save(tmp_path / "given/config.json")
+        convert(tmp_path / "model.safetensors", tmp_path / "a", "--to", "torch")
+        assert TransformerConfig.load(tmp_path / "a/config.json") == CONFIG
+        convert(tmp_path / "model.safetensors", tmp_path / "b", "--to", "torch",
+                "--config", tmp_path / "given/config.json")  # fmt: skip
+        assert TransformerConfig.load(tmp_path / "b/config.json") == other

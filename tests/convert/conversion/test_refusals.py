@@ -96,7 +96,7 @@ class TestRefusals:
     @pytest.mark.parametrize("name", ["nothing", "empty", "text.txt"])
     def test_no_weights(self, tmp_path, capsys, name):
         (tmp_path / "empty").mkdir()
-        (tmp_path / "text.txt").touch()
+        (tmp_path / "text.txt").write_text("some text, which is no weights")
         flags = config_flags(CONFIG)
         error = fail(capsys, tmp_path / name, tmp_path / "d", "--to", "flax", *flags)
         assert "does not exist" in error or "should hold" in error or "no weight file" in error

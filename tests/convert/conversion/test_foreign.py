@@ -82,6 +82,12 @@ class TestChoices:
         full = weights_in(tmp_path / "full")
         expected = {name: array.astype(ml_dtypes.bfloat16) for name, array in full.items()}
         assert_same_arrays(weights_in(tmp_path / "half"), expected)
+        entries = ledger_in(tmp_path / "half")["targets"].values()
+        assert all(entry["what"].endswith("rounded to bfloat16") for entry in entries)
+        convert(tmp_path / "half", tmp_path / "wide", "--to", "flax", "--dtype", "float32")
+        said = {entry["what"] for entry in ledger_in(tmp_path / "wide")["targets"].values()}
+        assert said == {"widened to float32", "transposed then widened to float32"}
+        assert "widened" not in json.dumps(ledger_in(tmp_path / "full"))
 
     def test_numbers_too_large_for_it(self, tmp_path, capsys):
         arrays = marian_weights()

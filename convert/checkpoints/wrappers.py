@@ -48,15 +48,13 @@ class Wrapping:
     names: Mapping[str, str] = field(default_factory=dict)
     added: Sequence[str] = ()
 
-    @property
-    def notes(self) -> list[str]:
+    def notes(self, restored: bool) -> list[str]:
+        """What is to be said; ``restored`` where the way back gives the names that came."""
         if not self.names:
             return []
         parts = " and ".join(repr(part) for part in self.added)
-        return [
-            f"{len(self.names)} names have {parts} of a wrapper in them: it is taken off, and put "
-            "back on the way to the same family"
-        ]
+        back = ", and put back on the way to the same family" if restored else ""
+        return [f"{len(self.names)} names have {parts} of a wrapper in them: it is taken off{back}"]
 
     def plain(self, name: str) -> str:
         """A weight's name without what was added."""

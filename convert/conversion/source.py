@@ -165,7 +165,7 @@ def _read_ours(
     place = located.home / ORIGIN if located.home else None
     origin = Origin.load(place) if place is not None and place.exists() else None
     rules = rules_of(found.content.tensors)
-    notes = [*wrapping.notes, *content.notes, *found.notes]
+    notes = [*wrapping.notes(False), *content.notes, *found.notes]
     return Import(
         request.source, located, found.content, None, config, rules, origin, dropped, notes
     )
@@ -196,7 +196,8 @@ def _read_foreign(
     headers, groups = dict(source.tensors), found.groups
     origin = Origin(family.name, source.settings, headers, source.wrapper, groups, wrapping.names)
     rules = rules_of(found.content.tensors)
-    notes = [*wrapping.notes, *reading.notes, *content.notes, *found.notes]
+    notes = [*wrapping.notes(family.restores_names), *reading.notes]
+    notes += [*content.notes, *found.notes]
     return Import(
         request.source, located, found.content, family, reading.config, rules, origin, dropped,
         notes,

@@ -19,6 +19,7 @@ JUDGE = "float64"
 COLOURS = {JUDGE: "#4c72b0", "float32": "#55a868", "bfloat16": "#dd8452", "float16": "#8172b3"}
 OTHER_COLOURS = ("#937860", "#64b5cd", "#da8bc3", "#8c8c8c")
 WRONG, BOUND = "#c44e52", "#222222"
+MOST_LEVEL = 4  # groups whose labels are not tilted: of more, those of single steps would overlap
 NARROWEST = 1 / 36  # of the axis: the room of a group of one step, for its label
 MOST_LABELS = 30
 
@@ -133,9 +134,10 @@ def _layers(axes: Any, groups: list[Group]) -> None:
     every = math.ceil(len(groups) / MOST_LABELS)
     kept = [g for n, g in enumerate(groups) if n % every == 0 or g is groups[-1]]
     axes.set_xticks([(g.start + g.end) / 2 for g in kept], [g.label for g in kept])
-    axes.tick_params(axis="x", length=0, rotation=45 if len(groups) > 8 else 0, labelsize=9)
+    tilted = len(groups) > MOST_LEVEL
+    axes.tick_params(axis="x", length=0, rotation=45 if tilted else 0, labelsize=9)
     for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right" if len(groups) > 8 else "center")
+        label.set_horizontalalignment("right" if tilted else "center")
         label.set_rotation_mode("anchor")
     for group in groups:
         axes.axvline(group.start, color="#cccccc", linewidth=0.6, zorder=0)

@@ -56,7 +56,8 @@ def figure_of(found: Map, meaning: str, title: str, families: list[str]) -> Any:
     columns, rows = labels(found.columns, width / heads), labels(found.rows, height / layers)
     left, below = room(rows[1]), room(columns[1])
     across = left + width + GAP * heads + BAR
-    lines = [meaning, *textwrap.wrap(title, int(LETTERS * across))[:3]]
+    letters = int(LETTERS * across)
+    lines = textwrap.wrap(meaning, letters) + textwrap.wrap(title, letters)[:3]
     top = 3 * GAP + len(lines) * HEADING * 1.2 / 72
     whole = across, below + height + GAP * layers + top
     figure = Figure(figsize=whole)

@@ -42,6 +42,15 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         help="leave this tensor of the source out; repeatable",
     )
     add(
+        "--ignore-setting",
+        dest="ignore_settings",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="pass over this setting of the source, which is not known and changes nothing that "
+        "the model computes; it is recorded; repeatable",
+    )
+    add(
         "--parameter-names",
         type=Path,
         metavar="FILE",
@@ -77,6 +86,7 @@ def _argument(declared: Declaration) -> dict[str, Any]:
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
     names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer")
+    names += ("ignore_settings",)
     given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}
     return fields | {"fields": given, "map": _pairs(options.map)}

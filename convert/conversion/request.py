@@ -30,6 +30,7 @@ class SourceRequest:
     TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in
     a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
     in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
+    ``ignore_settings`` names settings of the source that no family knows and that change nothing.
     """
 
     source: Path
@@ -42,6 +43,7 @@ class SourceRequest:
     drop: Sequence[str] = ()
     parameter_names: Path | None = None
     optimizer: bool = True
+    ignore_settings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -54,9 +56,10 @@ class SourceRequest:
         for name in ("fields", "map"):
             _require(faults, name, getattr(self, name), Mapping, "a mapping")
         _require(faults, "optimizer", self.optimizer, bool, "True or False")
-        if isinstance(self.drop, str):
-            object.__setattr__(self, "drop", (self.drop,))
-        _require(faults, "drop", self.drop, Sequence, "a list of names")
+        for name in ("drop", "ignore_settings"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+            _require(faults, name, getattr(self, name), Sequence, "a list of names")
 
     def _as_paths(self, faults: Faults, *names: str) -> None:
         """Paths given as text become paths; a source and a destination must be there."""

@@ -110,14 +110,21 @@ def source_of(content: Content, request: SourceRequest, wrapping: Wrapping) -> S
     plain = [wrapping.plain(name) for name in layout.weight_names(content.tensors)]
     stored = {name: layout.weights + wrapping.in_file(name) for name in plain}
     weights = Renamed(content.tensors, stored)
-    return Source(weights, settings_of(content, request), request.given_fields(), request.map)
+    settings, ignored = settings_of(content, request), request.ignore_settings
+    return Source(weights, settings, request.given_fields(), request.map, ignored)
 
 
 def choose_family(wanted: str | None, source: Source) -> Family | None:
-    """The family that is asked for, or the one that names and settings show; None is ours."""
+    """The family that is asked for, or the one that names and settings show; None is ours.
+
+    One that is asked for and that the settings contradict is a UserError.
+    """
     if wanted == OURS:
         return None
     if wanted is not None:
+        contradiction = FAMILIES[wanted].contradiction(source)
+        if contradiction:
+            raise UserError(f"{source.tensors.label} is not of {wanted}: {contradiction}")
         return FAMILIES[wanted]
     ours = any(name.startswith(OWN_PARTS) for name in source.tensors)
     return None if ours else recognize(source)

@@ -24,13 +24,15 @@ class Source:
 
     ``settings`` is the content of its config file, or of the Namespace or mapping inside it; None
     where there is none. ``flags`` are fields of TransformerConfig that the user gave, ``wrapper``
-    maps our modules to the user's (``--map encoder.embedding=src_emb``).
+    maps our modules to the user's (``--map encoder.embedding=src_emb``), and ``ignored`` are
+    settings that no family knows and that by the user's word change nothing.
     """
 
     tensors: Tensors
     settings: Mapping[str, Any] | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     wrapper: Mapping[str, str] = field(default_factory=dict)
+    ignored: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,10 @@ class Family(ABC):
     @abstractmethod
     def recognizes(self, source: Source) -> bool:
         """Whether names and settings are this family's and no other's; reads no tensor."""
+
+    def contradiction(self, source: Source) -> str | None:
+        """What the settings say that makes this family the wrong one, whoever asks for it."""
+        return None
 
     @abstractmethod
     def read_config(self, source: Source) -> Reading:
@@ -111,11 +117,13 @@ def renamed(pairs: Mapping[str, str]) -> list[Rule]:
 class Settings:
     """Reads a foreign settings mapping once over, and collects every fault of it.
 
-    Each key must be looked at: ``finish`` names those that nobody asked for or declared harmless.
+    Each key must be looked at: ``finish`` names those that nobody asked for or declared harmless,
+    but for those that the user has ignored.
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], ignored: Collection[str] = ()) -> None:
         self.values = values
+        self.ignored = ignored
         self.seen: set[str] = set()
         self.faults = Faults()
         self.notes: list[str] = []
@@ -145,12 +153,34 @@ class Settings:
         if value is not None and value not in harmless:
             self.notes.append(f"{key} {value!r} is used in training only and is not kept")
 
+    def unread(self, key: str, *usual: Any, who: str) -> None:
+        """A key that a library's class never reads: said in a note where it has another value."""
+        value = self.get(key)
+        if value is not None and value not in usual:
+            wanted = f"; it computes as with {usual[0]!r}" if usual else ""
+            self.notes.append(f"{key} is {value!r}, which {who} does not read{wanted}")
+
     def ignore(self, keys: Collection[str]) -> None:
         """Keys that say nothing about the model: paths, versions, decoding habits."""
         self.seen.update(keys)
 
     def finish(self, what: str) -> None:
         """Raise one UserError with all faults, unknown keys included."""
-        for key in sorted(self.values.keys() - self.seen):
-            self.faults.add(f"{key} = {self.values[key]!r} is not known; what it does is not kept")
-        self.faults.raise_if_any(f"{what} cannot be expressed")
+        unknown = sorted(self.values.keys() - self.seen - set(self.ignored))
+        for key in unknown:
+            told = f"{key} = {self.values[key]!r} is not known; what it does is not kept"
+            self.faults.add(told, "settings are not known")
+        for key in self.ignored:
+            self._ignored(key)
+        flags = " ".join(f"--ignore-setting {key}" for key in unknown)
+        advice = f"what changes nothing that the model computes is passed over with {flags}"
+        self.faults.raise_if_any(f"{what} cannot be expressed", advice=advice if unknown else "")
+
+    def _ignored(self, key: str) -> None:
+        """What the user ignores must be there, and nothing that is known."""
+        if key not in self.values:
+            self.faults.add(f"--ignore-setting {key}: there is no such setting")
+        elif key in self.seen:
+            self.faults.add(f"--ignore-setting {key}: it is known, and not passed over")
+        else:
+            self.notes.append(f"{key} = {self.values[key]!r} is ignored, as --ignore-setting says")

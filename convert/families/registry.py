@@ -6,6 +6,7 @@ from convert.families.huggingface.bart import Bart, MBart
 from convert.families.huggingface.flax import BartFlax, MarianFlax, MBartFlax
 from convert.families.huggingface.m2m100 import M2M100
 from convert.families.huggingface.marian import Marian
+from convert.families.huggingface.names import HuggingFace
 from convert.families.marian_npz.family import MarianNpz
 from convert.families.opennmt.family import OpenNMT
 from convert.families.torch_nn.family import TorchTransformer
@@ -27,6 +28,8 @@ ALL: tuple[Family, ...] = (
     OpenNMT(),
     Tutorial(),
 )
+HUGGING_FACE = [family for family in ALL if isinstance(family, HuggingFace)]
+HALF = 0.5
 FAMILIES: dict[str, Family] = {family.name: family for family in ALL}
 
 
@@ -39,8 +42,33 @@ def recognize(source: Source) -> Family:
     if fitting:
         found = " and of ".join(family.name for family in fitting)
         raise UserError(f"{source.tensors.label} could be of {found}; say which with --from")
+    said = (source.settings or {}).get("model_type")
+    if isinstance(said, str) and is_hugging_face(source):
+        types = ", ".join(family.model_type for family in HUGGING_FACE)
+        raise UserError(
+            f"{source.tensors.label} is of model_type {said!r} by its config.json, which is not "
+            f"read; those of Hugging Face that are: {types}{_nearest(source)}"
+        )
     some = ", ".join(list(source.tensors)[:3]) or "none"
     raise UserError(
         f"{source.tensors.label} has names of no known family ({some}, ...); "
-        f"known: {known}; say which with --from"
+        f"known: {known}; say which with --from{_nearest(source)}"
+    )
+
+
+def is_hugging_face(source: Source) -> bool:
+    """Whether settings are those of a transformers config, of whatever class."""
+    marks = {"architectures", "transformers_version", "d_model"}
+    return bool(marks & (source.settings or {}).keys())
+
+
+def _nearest(source: Source) -> str:
+    """The class of Hugging Face whose names are nearest, where half of all names agree."""
+    likeness = {family.name: family.likeness(source) for family in HUGGING_FACE}
+    name = max(likeness, key=lambda name: likeness[name])
+    if likeness[name] < HALF:
+        return ""
+    return (
+        f"; the nearest is {name}, which has {likeness[name]:.0%} of the names, and names do not "
+        "say what is computed"
     )

@@ -83,7 +83,7 @@ def reading_of(source: Source) -> Reading:
     """The config that settings, flags and the shapes of tables say; all faults in one UserError."""
     if source.settings is None:
         raise UserError(f"{source.tensors.label} has no settings; fairseq's stand in args or cfg")
-    settings = Settings(_flat(source.settings))
+    settings = Settings(_flat(source.settings), source.ignored)
     _check(settings)
     fields = FAIRSEQ | _sizes(settings) | _tables(settings, source) | _norms(settings, source)
     fields |= _positions(settings) | _dropouts(settings)

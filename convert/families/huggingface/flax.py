@@ -44,8 +44,10 @@ class HuggingFaceFlax(Family):
     family: ClassVar[HuggingFace]
 
     def recognizes(self, source: Source) -> bool:
-        settings = source.settings or {}
-        return settings.get("model_type") == self.family.model_type and is_flax(source.tensors)
+        return self.family.is_named(source) and is_flax(source.tensors)
+
+    def contradiction(self, source: Source) -> str | None:
+        return self.family.contradiction(source)
 
     def read_config(self, source: Source) -> Reading:
         faults, reading = Faults(), None

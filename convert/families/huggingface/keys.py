@@ -1,4 +1,4 @@
-"""The keys of Hugging Face config files: which say nothing about the model, and which must agree.
+"""The keys of Hugging Face config files: which say nothing about the model, which no class reads.
 
 Taken from ``to_dict()`` of the four classes in transformers 4.57 and 5.23, and from what versions
 before them left in published files.
@@ -40,21 +40,32 @@ GENERATION = """
     remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
     renormalize_logits prefix sep_token_id
 """
-HARMLESS = frozenset((BOOKKEEPING + GENERATION).split())
+# What people write in beside it: which text the model was made for.
+TEXTS = """
+    source_lang target_lang src_lang tgt_lang lang langs language languages language_pair task
+    tokenizer_max_length max_source_length max_target_length vocab_file source_spm target_spm
+"""
+HARMLESS = frozenset((BOOKKEEPING + GENERATION + TEXTS).split())
 
-# Keys that say what is computed, and the values that say what these classes do.
+# A key that says that the weights are something else, and the only values that it may have.
 FIXED: dict[str, tuple[Any, ...]] = {
-    "is_encoder_decoder": (True, None),
-    "is_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "cross_attention_hidden_size": (None,),
-    "tie_encoder_decoder": (False, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
-    "do_blenderbot_90_layernorm": (False, None),
-    "layer_norm_eps": (1e-5, None),
+}
+# Keys that sound as if they said what is computed and that the classes do not read (tests compare
+# logits): what the classes do.
+UNREAD: dict[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (True,),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "cross_attention_hidden_size": (),
+    "tie_encoder_decoder": (False,),
+    "do_blenderbot_90_layernorm": (False,),
+    "layer_norm_eps": (1e-5,),
+    "layer_norm_epsilon": (1e-5,),
+    "layernorm_epsilon": (1e-5,),
     # final_logits_bias is added whatever this key says
-    "add_bias_logits": (False, True, None),
+    "add_bias_logits": (True, False),
 }
 DEFAULTS: dict[str, Any] = {
     "activation_function": "gelu",

@@ -7,9 +7,10 @@ of Marian and nothing else; files of other versions may hold them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,6 +29,21 @@ OUR_SOURCE, OUR_TARGET = "encoder.embedding.weight", "decoder.embedding.weight"
 OUR_OUTPUT = "decoder.finalFc.weight"
 VERSIONS = ("encoder.version", "decoder.version")
 SINUSOIDS = tuple(f"{half}.embed_positions.weight" for half in ("encoder", "decoder"))
+
+# A model of any size, to see which names a class has.
+LIKE: dict[str, Any] = {
+    "source_vocab_size": 8,
+    "target_vocab_size": 8,
+    "hidden_dim": 4,
+    "inner_dim": 4,
+    "max_length": 8,
+    "num_heads": 1,
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 1,
+    "pad_id": 0,
+    "decoder_start_id": 1,
+    "attention_scale": 0.5,
+}
 
 PROJECTIONS = {"q_proj": "fcQ", "k_proj": "fcK", "v_proj": "fcV", "out_proj": "fcOut"}
 
@@ -105,6 +121,10 @@ class SinusoidCheck(Copy):
     inverse = forward
 
 
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\.\d+\.", ".{i}.", name.removeprefix(PREFIX))
+
+
 @dataclass(frozen=True)
 class Written(Source):
     """Names to be written for a model that was not imported under them: nothing is kept aside."""
@@ -117,8 +137,15 @@ class HuggingFace(HuggingFaceSettings):
     shared_is_dead: ClassVar[bool] = True  # whether an untied model still stores ``shared``
 
     def recognizes(self, source: Source) -> bool:
-        settings = source.settings or {}
-        return settings.get("model_type") == self.model_type and not is_flax(source.tensors)
+        return self.is_named(source) and not is_flax(source.tensors)
+
+    def likeness(self, source: Source) -> float:
+        """The share of a checkpoint's names, layers' numbers aside, that this class has too."""
+        fields = dict(self.fields) | {"tied_embeddings": "all", "output_bias": "none"}
+        like = TransformerConfig(**LIKE | fields | {"position_offset": self.position_offset(0)})
+        mine = {_unnumbered(name) for name in self.written(like).tensors}
+        theirs = {_unnumbered(name) for name in source.tensors}
+        return len(theirs & mine) / max(1, len(theirs | mine))
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         given = source.tensors

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from convert.core.tensors import Held
 from convert.families.base import Family, Reading, Settings, Source
-from convert.families.huggingface.keys import ACTIVATIONS, DEFAULTS, FIXED, HARMLESS, OURS
+from convert.families.huggingface.keys import ACTIVATIONS, DEFAULTS, FIXED, HARMLESS, OURS, UNREAD
 from transformer_spec import ConfigError, Faults, TransformerConfig, UserError
 
 PLAIN = {
@@ -41,21 +41,46 @@ class HuggingFaceSettings(Family):
     start_is_optional: ClassVar[bool] = False
     forces_eos: ClassVar[bool] = True  # whether the class has a default for forced_eos_token_id
 
+    def is_named(self, source: Source) -> bool:
+        """Whether the settings name this class, by model_type or else by architecture."""
+        settings = source.settings or {}
+        if settings.get("model_type") is not None:
+            return settings["model_type"] == self.model_type
+        named = settings.get("architectures") or ()
+        return any(str(name).removeprefix("Flax") == self.architecture for name in named)
+
+    def contradiction(self, source: Source) -> str | None:
+        """A config.json of another class: the names may fit all the same, the function does not."""
+        settings = source.settings or {}
+        key = "architectures" if settings.get("model_type") is None else "model_type"
+        if not settings.get(key) or self.is_named(source):
+            return None
+        return f"its settings say {key} {settings[key]!r}, which computes something else"
+
     def read_config(self, source: Source) -> Reading:
+        settings, config = self._read(source)
+        settings.finish(f"{self.name} settings")
+        assert config is not None
+        return Reading(config, settings.notes)
+
+    def _read(self, source: Source) -> tuple[Settings, TransformerConfig | None]:
+        """The settings looked at, faults not raised; no config where there are faults."""
         if source.settings is None:
             raise UserError(
                 f"a {self.name} checkpoint needs the config.json that its library wrote, and "
                 f"none such is with {source.tensors.label}"
             )
-        settings = Settings(source.settings)
-        derived: dict[str, Any] = {"unk_id": self.unk_id}
+        settings = Settings(source.settings, source.ignored)
+        derived = {"unk_id": self._unknown_id(settings)}
         values = self._fields(settings, derived) | {"output_bias": self.bias_of(source)}
         self._check_fixed(settings)
         settings.ignore(HARMLESS)
-        config = self._make(values, derived, source.flags, settings.faults)
-        settings.finish(f"{self.name} settings")
-        assert config is not None
-        return Reading(config, settings.notes)
+        return settings, self._make(values, derived, source.flags, settings.faults)
+
+    def _unknown_id(self, settings: Settings) -> Any:
+        """The tokenizer's, which some configs name too."""
+        given = settings.get("unk_token_id")
+        return self.unk_id if given is None else given
 
     def bias_of(self, source: Source) -> str:
         """``final_logits_bias`` is a buffer; where a file lacks it, it is zero."""
@@ -74,7 +99,7 @@ class HuggingFaceSettings(Family):
     def vocabularies(self, settings: Settings) -> dict[str, Any]:
         """One vocabulary, one table for all three uses or three tables."""
         size = settings.need("vocab_size")
-        settings.only("share_encoder_decoder_embeddings", True, None)
+        settings.unread("share_encoder_decoder_embeddings", True, who=self.architecture)
         tied = "all" if self.is_tied(settings) else "none"
         return {"source_vocab_size": size, "target_vocab_size": size, "tied_embeddings": tied}
 
@@ -109,7 +134,7 @@ class HuggingFaceSettings(Family):
         return math.sqrt(D) if scaled and isinstance(D, int) and D > 0 else 1.0
 
     def _tokens(self, settings: Settings, derived: dict[str, Any]) -> dict[str, Any]:
-        tokens = {"pad_id": settings.need("pad_token_id"), "eos_id": _one_id(settings)}
+        tokens = {"pad_id": settings.need("pad_token_id"), "eos_id": _one_id(settings, derived)}
         start = settings.get("decoder_start_token_id")
         bos = settings.get("bos_token_id", self.defaults["bos_token_id"])
         if start is None and not self.start_is_optional:
@@ -127,8 +152,9 @@ class HuggingFaceSettings(Family):
     def _check_fixed(self, settings: Settings) -> None:
         for key, allowed in FIXED.items():
             settings.only(key, *allowed)
-        for key, value in self.older.items():
-            settings.only(key, value, None)
+        unread = UNREAD | {key: (value,) for key, value in self.older.items()}
+        for key, usual in unread.items():
+            settings.unread(key, *usual, who=self.architecture)
 
     def _make(
         self,
@@ -163,7 +189,9 @@ class HuggingFaceSettings(Family):
         ours = self.expressed(config)
         if original is None or original.get("model_type") != self.model_type:
             return self._heading(config) | ours
-        before = self.expressed(self.read_config(Source(Held({}), original)).config)
+        _, imported = self._read(Source(Held({}), original))
+        assert imported is not None
+        before = self.expressed(imported)
         changed = {key: value for key, value in ours.items() if value != before[key]}
         seconds = {s: ours[f] for s, f in SECOND_NAMES.items() if s in original and f in changed}
         return dict(original) | changed | seconds
@@ -232,14 +260,21 @@ def _both_halves(settings: Settings, key: str) -> Any:
     return one
 
 
-def _one_id(settings: Settings) -> Any:
-    """eos_token_id, which may be a list of one."""
+def _one_id(settings: Settings, derived: dict[str, Any]) -> Any:
+    """eos_token_id; of a list the first, which a flag may replace."""
     value = settings.need("eos_token_id")
-    if isinstance(value, list):
-        if len(value) != 1:
-            settings.faults.add(f"eos_token_id is {value!r}; only one id can be expressed")
-        return value[0] if value else None
-    return value
+    if not isinstance(value, list):
+        return value
+    if not value:
+        settings.faults.add("eos_token_id is an empty list; one id is needed")
+        return None
+    if len(value) > 1:
+        derived["eos_id"] = value[0]
+        settings.notes.append(
+            f"eos_token_id is {value!r}: a model has one eos_id here, the first unless --eos-id "
+            "says another; text ends at that one alone"
+        )
+    return value[0]
 
 
 def _note_training(settings: Settings) -> None:
@@ -248,5 +283,5 @@ def _note_training(settings: Settings) -> None:
     given, used = settings.get("num_hidden_layers"), settings.get("encoder_layers")
     if given is not None and given != used:
         settings.notes.append(
-            f"num_hidden_layers {given!r} is not used; encoder_layers {used!r} is"
+            f"num_hidden_layers is {given!r} and encoder_layers {used!r}, which is what is read"
         )

@@ -94,7 +94,7 @@ def read_options(source: Source) -> dict[str, Any]:
 
 def reading_of(options: dict[str, Any], source: Source) -> Reading:
     """The config that options and flags say together; all faults in one UserError."""
-    settings = Settings(options)
+    settings = Settings(options, source.ignored)
     fields = MARIAN | _sizes(settings) | _norms(settings) | _ties(settings, source)
     fields["activation"] = _activation(settings)
     for theirs, ours in DROPOUTS.items():

@@ -58,7 +58,7 @@ class OpenNMT(Family):
         return len(starts) == 2 and SOURCE_TABLE in source.tensors
 
     def read_config(self, source: Source) -> Reading:
-        settings = Settings(source.settings or {})
+        settings = Settings(source.settings or {}, source.ignored)
         if source.settings is None:
             settings.faults.add("its options are missing: the checkpoint's opt says what it is")
         values = config_values(source, settings)

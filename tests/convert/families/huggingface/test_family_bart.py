@@ -161,24 +161,6 @@ def test_every_key_of_the_library_is_known(kind):
     assert {key: getattr(config_class(), key) for key in family.defaults} == family.defaults
 
 
-def test_settings_of_the_other_class_are_faults():
-    wrong = MBART | {"model_type": "bart", "decoder_start_token_id": 2}
-    message = fault_of(Bart().read_config, settings_only(**wrong))
-    assert "normalize_before is True" in message and "add_final_layer_norm is True" in message
-    older = {
-        "normalize_embedding": False,
-        "static_position_embeddings": True,
-        "extra_pos_embeddings": 0,
-        "do_blenderbot_90_layernorm": True,
-        "share_encoder_decoder_embeddings": False,
-        "add_cross_attention": True,
-        "cross_attention_hidden_size": 64,
-        "is_encoder_decoder": False,
-    }
-    message = fault_of(MBart().read_config, settings_only(**(MBART | older)))
-    assert all(f"{key} is" in message for key in older)
-
-
 def test_notes_of_training(usual):
     family, _, source = usual
     changed = with_settings(source, encoder_layerdrop=0.1, decoder_layerdrop=0.2)

@@ -149,9 +149,9 @@ def test_tables_that_flax_cannot_hold_apart():
 
 def test_separate_vocabularies_are_refused(usual):
     family, source = usual
-    separate = with_settings(source, share_encoder_decoder_embeddings=False, is_decoder=True)
+    separate = with_settings(source, share_encoder_decoder_embeddings=False, d_model=True)
     message = fault_of(family.read_config, separate)
-    assert "share_encoder_decoder_embeddings is False" in message and "is_decoder" in message
+    assert "share_encoder_decoder_embeddings is False" in message and "d_model" in message
 
 
 def test_a_base_model_has_no_prefix(usual):

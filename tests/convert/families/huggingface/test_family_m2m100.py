@@ -138,10 +138,6 @@ def test_every_key_of_the_library_is_known():
 def test_all_faults_in_one_error():
     wrong = {
         "decoder_ffn_dim": 7,
-        "normalize_before": False,
-        "add_final_layer_norm": False,
-        "normalize_embedding": True,
-        "static_position_embeddings": False,
         "num_experts": 128,
         "pad_token_id": 2,
     }

@@ -22,7 +22,7 @@ from convert.conversion.target import SETTINGS, Target
 from convert.conversion.writing import write_target
 from convert.core.ledger import Hashed, plan_lines, write_ledger
 from convert.core.numbers import AsDtype, as_dtype
-from convert.core.operations import Duplicate, Reversed, RuleError
+from convert.core.operations import RuleError
 from convert.core.pipeline import Converted
 from convert.core.tensors import Joined, Subset, Tensors
 from training_recipe.files.writing import make_parent, written_aside
@@ -159,13 +159,15 @@ def _converted(plan: Plan, tensors: Tensors) -> tuple[Tensors, AsDtype | None]:
 
 
 def _check_ties(tensors: Tensors, plan: Plan) -> None:
-    """Tensors that should be one but differ in a byte are all named in one UserError."""
+    """Tensors that should be one but differ in a byte are all named in one UserError.
+
+    So are tables that are not those which the config stands for.
+    """
     faults = Faults()
     for rule in plan.source.rules:
-        operation = rule.operation
-        if isinstance(operation, Reversed) and isinstance(operation.operation, Duplicate):
+        if rule.operation.compares:
             try:
-                operation.forward(*(tensors.read(name) for name in rule.sources))
+                rule.operation.forward(*(tensors.read(name) for name in rule.sources))
             except RuleError as error:
                 faults.add(f"{', '.join(rule.sources)}: {error}")
     faults.raise_if_any(f"{tensors.label} is not what its config says")

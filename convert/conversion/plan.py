@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convert.checkpoints.layouts import TORCH
 from convert.checkpoints.named_moments import own_groups
 from convert.checkpoints.torch_states import Group
-from convert.conversion.origin import Export
+from convert.conversion.origin import Export, Origin
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import Import, read_import
 from convert.conversion.target import CTRANSLATE2, FOREIGN, LAYOUTS, Target, target_rules
 from convert.core.ledger import Ledger
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
-from convert.core.tensors import Tensors
+from convert.core.tensors import Header, Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
 from transformer_spec import UserError
@@ -65,6 +67,7 @@ def make_plan(request: ConversionRequest) -> Plan:
     settings = _settings(target, source)
     export = target_rules(target, source.config, canonical, source.origin)
     settings = _with_usual(settings, export, target, source)
+    settings = _with_format(settings, Converted(canonical, export.rules), target, source.origin)
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
     casts = casts_of(Converted(canonical, export.rules), target)
     ledger = Ledger(source.rules, export.rules, dropped, casts)
@@ -153,6 +156,28 @@ def _with_usual(
     if not settings or not export.gone or target.family is None:
         return settings
     return settings | target.family.write_settings(source.config, None)
+
+
+def _with_format(
+    settings: dict[str, Any] | None, written: Tensors, target: Target, origin: Origin | None
+) -> dict[str, Any] | None:
+    """Settings that say which number format is written, where it is not the one that came in."""
+    if settings is None or target.family is None:
+        return settings
+    now = target.dtype or _usual_format(written)
+    came = origin and origin.family == target.name and _usual_format(origin.tensors)
+    if target.dtype or (came and now != came):
+        return settings | target.family.number_format(settings, now)
+    return settings
+
+
+def _usual_format(tensors: Mapping[str, Header]) -> str:
+    """The number format of most bytes of the weights."""
+    sizes: dict[str, int] = {}
+    for name in TORCH.weight_names(tensors):
+        dtype = str(tensors[name].dtype)
+        sizes[dtype] = sizes.get(dtype, 0) + tensors[name].size
+    return max(sizes, key=lambda dtype: sizes[dtype], default="float32")
 
 
 def _without_place(imports: list[Rule], exports: list[Rule], target: Target) -> dict[str, str]:

@@ -72,7 +72,8 @@ def _write_moments(
 def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
     metadata = FORMATS[target.layout.twin]
     if target.container == "pt":
-        write_torch_pickle(folder / MODEL_PICKLE, weights)
+        name = target.family.pickle if target.family else MODEL_PICKLE
+        write_torch_pickle(folder / name, weights)
     elif target.container == "msgpack":
         write_msgpack(folder / MODEL_MSGPACK, weights)
     elif target.shard_size:

@@ -21,10 +21,15 @@ class RuleError(UserError):
 
 
 class Operation(ABC):
-    """Arrays in, arrays out, with the same said of shapes alone; ``label`` is for the ledger."""
+    """Arrays in, arrays out, with the same said of shapes alone; ``label`` is for the ledger.
+
+    ``compares`` says that some arrays are accepted and others refused by their numbers.
+    """
 
     label: str = "copied"
     reversed_label: str = ""  # where it differs
+    compares: bool = False
+    reversed_compares: bool = False
 
     @abstractmethod
     def forward(self, *arrays: np.ndarray) -> Arrays: ...
@@ -49,6 +54,7 @@ class Reversed(Operation):
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
         self.label = operation.reversed_label or operation.label
+        self.compares = operation.reversed_compares
 
     def forward(self, *arrays: np.ndarray) -> Arrays:
         return self.operation.inverse(*arrays)
@@ -158,6 +164,7 @@ class Duplicate(Operation):
 
     label = "duplicated"
     reversed_label = "tied"
+    reversed_compares = True
 
     def __init__(self, copies: int) -> None:
         self.copies = copies

@@ -47,13 +47,15 @@ class Family(ABC):
     """One naming family. ``containers`` is what it can be written in, the usual one first.
 
     ``restores_names`` says whether imported weights leave under the names they came with; else
-    they leave under those of ``written``. ``wrapped`` families lie inside a module of the user's,
+    they leave under those of ``written``. ``pickle`` is what its library calls a file of
+    torch.save. ``wrapped`` families lie inside a module of the user's,
     whose names ``Source.wrapper`` gives. Tensors in ``never_read`` are in the family's files and
     change nothing that its code computes: any numbers will do.
     """
 
     name: str
     containers: tuple[str, ...] = ()
+    pickle = "model.pt"
     restores_names = True
     wrapped = False
     never_read: frozenset[str] = frozenset()
@@ -95,6 +97,10 @@ class Family(ABC):
         Every setting of ours that the family cannot express is named in one UserError.
         """
         raise NotImplementedError(f"{self.name} is not written")
+
+    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        """What the family's settings say of weights in a number format; most say nothing."""
+        return {}
 
 
 def announced(shapes: Mapping[str, tuple[int, ...]]) -> Source:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import torch_transformer.layers as layers
 import torch_transformer.model as model
+from parity.mutations.sinusoids import TABLES
 from torch_transformer.dropout import drop
 
 
@@ -62,6 +63,7 @@ PATCHES: dict[str, tuple[Any, str, Callable]] = {
     "unbiased variance": (nn.LayerNorm, "forward", unbiased_norm),
     "residual after norm": (layers.Layer, "after", residual_after_norm),
     "scale after positions": (model.Half, "embed", scaled_after_positions),
+    **{words: (model, "sinusoids", table) for words, table in TABLES.items()},
 }
 
 

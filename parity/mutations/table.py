@@ -7,6 +7,7 @@ them all; docs/parity.md shows what each of them does to the numbers.
 
 from __future__ import annotations
 
+from parity.mutations.sinusoids import float32_sinusoids
 from parity.mutations.structure import (
     embedding_norms,
     final_norms,
@@ -72,6 +73,7 @@ MUTATIONS = (
     Mutation("rows of a table", moved_rows),
     Mutation("source and target embeddings exchanged", exchanged_tables),
     Mutation("weights rounded", rounded),
+    Mutation("sinusoid table", float32_sinusoids),
     patch_mutation("mask inverted", "padding mask inverted", "padding seen, tokens not"),
     patch_mutation("no padding mask", "padding mask missing", "padding is seen"),
     patch_mutation("no look-ahead mask", "look-ahead mask missing", "later tokens are seen"),

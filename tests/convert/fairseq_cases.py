@@ -192,7 +192,9 @@ def legacy(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for half in HALVES:
         weights = f"{half}.embed_positions.weights"
         if f"{half}.embed_positions._float_tensor" in old:
-            old[weights] = old.pop(f"{half}.embed_positions._float_tensor").repeat(6).reshape(2, 3)
+            del old[f"{half}.embed_positions._float_tensor"]
+            width = state[f"{half}.embed_tokens.weight"].shape[1]
+            old[weights] = positions(LENGTH + 2, width).astype(np.float32)
     if np.array_equal(old["decoder.output_projection.weight"], old["decoder.embed_tokens.weight"]):
         del old["decoder.output_projection.weight"]
     else:

@@ -13,6 +13,7 @@ from convert.core.operations import Duplicate, Split
 from convert.core.rules import Rule, rename
 from convert.families.base import Family, Reading, Source, kept_aside, renamed
 from convert.families.fairseq.config import HALVES, reading_of
+from convert.families.sinusoids import sinusoid_rule
 from transformer_spec import TransformerConfig
 
 LAYERS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
@@ -35,8 +36,8 @@ COPIES = tuple(
 BUFFERS = {
     "version": "fairseq's mark of how the layers end",
     "embed_positions._float_tensor": "a number that fairseq reads the device from",
-    "embed_positions.weights": "a table of sinusoids that fairseq computes again",
 }
+ADVICE = "fairseq computes its table again and never reads this one: --drop {} passes over it"
 
 
 class Fairseq(Family):
@@ -97,6 +98,9 @@ def _outside(config: TransformerConfig, given: Collection[str], half: str) -> li
         rules += _aside(given, f"{half}.layer_norm", LEAVES, "not used, by its version or a flag")
     for name, reason in BUFFERS.items():
         rules += _aside(given, half, (name,), reason)
+    table = f"{half}.embed_positions.weights"
+    if table in given and getattr(config, f"{half}_positions") == "sinusoidal":
+        rules.append(sinusoid_rule(table, config, ADVICE.format(table)))
     return rules
 
 

@@ -81,11 +81,19 @@ shorten_method shuffle_instance source_dict target_dict tokens_per_sample trunca
 upsample_primary valid_lang_pairs virtual_data_size virtual_epoch_size wer_char_level
 wer_lowercase wer_remove_punct wer_tokenizer word_blanking_prob word_dropout_prob
 """
-# Of the model, without a trace in what it computes after training.
+# What the branch that trained NLLB adds to data and runs.
+NLLB = """
+add_data_source_prefix_tags add_ssl_task_tokens enable_m2m_validation eval_lang_pairs
+finetune_dict_specs ignore_mmt_main_data mixed_multitask_denoising_prob pad_to_fixed_length
+replication_count snapshot_code use_local_shard_size
+"""
+# Of the model, without a trace in what it computes after training; layernorm_extra stands in the
+# settings of mBART, and fairseq's code never reads it.
 MODEL = """
 adaptive_softmax_dropout adaptive_softmax_factor alignment_heads alignment_layer base_shuffle
 base_sublayers checkpoint_activations decoder_embed_path encoder_embed_path export
-full_context_alignment min_params_to_wrap offload_activations pooler_activation_fn pooler_dropout
+full_context_alignment layernorm_extra min_params_to_wrap offload_activations
+pooler_activation_fn pooler_dropout
 quant_noise_pq_block_size spectral_norm_classification_head tie_adaptive_proj tie_adaptive_weights
 """
-HARMLESS = frozenset((RUN + TRAINING + TASKS + MODEL).split())
+HARMLESS = frozenset((RUN + TRAINING + TASKS + NLLB + MODEL).split())

@@ -81,6 +81,9 @@ class HuggingFaceFlax(Family):
         settings = self.family.write_settings(config, original)
         return settings | ({SHARE: True} if SHARE in settings else {})
 
+    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        return self.family.number_format(settings, dtype)
+
     def _check_expressible(self, config: TransformerConfig) -> None:
         faults = Faults()
         try:

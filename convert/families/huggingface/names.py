@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from convert.core.operations import AddAxis, Constant, Copy, Duplicate, RuleError
+from convert.core.operations import AddAxis, Constant, Duplicate
 from convert.core.rules import Rule, rename
 from convert.core.tensors import Held
 from convert.families.base import Source, kept_aside
 from convert.families.huggingface.settings import OUTPUT_BIAS, HuggingFaceSettings
+from convert.families.sinusoids import sinusoid_rule
 from convert.families.twinformer import is_flax
-from transformer_spec import TransformerConfig, sinusoid_table, weight_shapes
+from transformer_spec import TransformerConfig, weight_shapes
 
 PREFIX = "model."  # absent where only the model under the head was saved
 SHARED, SOURCE_TABLE = "shared.weight", "encoder.embed_tokens.weight"
@@ -91,36 +92,6 @@ def module_names(config: TransformerConfig) -> dict[str, str]:
     return names
 
 
-def stored_sinusoids(config: TransformerConfig, rows: int) -> np.ndarray:
-    """The first rows of the table that older files hold, float32; padding has no position."""
-    table = sinusoid_table(replace(config, max_length=max(rows, 1)))[:rows]
-    if config.positions_skip_padding:
-        table[config.pad_id : config.pad_id + 1] = 0
-    return table
-
-
-class SinusoidCheck(Copy):
-    """A stored sinusoid table, which must be the one that the config stands for."""
-
-    label = "checked"
-    TOLERANCE = 4e-3  # bfloat16 rounds to 2e-3, a float32 angle is off by 1e-4 at position 1024
-
-    def __init__(self, config: TransformerConfig) -> None:
-        self.config = config
-
-    def forward(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        (table,) = arrays
-        expected = stored_sinusoids(self.config, len(table))
-        if table.shape != expected.shape:
-            raise RuleError(f"shape {list(table.shape)} is not {len(table)} positions of the model")
-        worst = float(np.abs(table.astype(np.float32) - expected).max(initial=0))
-        if not worst <= self.TOLERANCE:
-            raise RuleError(f"not the sinusoids of this model; they differ by up to {worst:.3g}")
-        return arrays
-
-    inverse = forward
-
-
 def _unnumbered(name: str) -> str:
     return re.sub(r"\.\d+\.", ".{i}.", name.removeprefix(PREFIX))
 
@@ -134,6 +105,7 @@ class HuggingFace(HuggingFaceSettings):
     """A family of PyTorch checkpoints; the settings are the class above's."""
 
     containers = ("safetensors", "pt")
+    pickle = "pytorch_model.bin"
     shared_is_dead: ClassVar[bool] = True  # whether an untied model still stores ``shared``
 
     def recognizes(self, source: Source) -> bool:
@@ -235,6 +207,5 @@ def _aside_rules(config: TransformerConfig, prefix: str, given: Collection[str])
     if config.encoder_positions == "sinusoidal":
         for name in (prefix + stem + plural for stem in SINUSOIDS for plural in ("", "s")):
             if name in given:
-                rule = kept_aside(name, "sinusoids, which the config stands for")
-                rules.append(replace(rule, operation=SinusoidCheck(config)))
+                rules.append(sinusoid_rule(name, config))
     return rules

@@ -196,6 +196,11 @@ class HuggingFaceSettings(Family):
         seconds = {s: ours[f] for s, f in SECOND_NAMES.items() if s in original and f in changed}
         return dict(original) | changed | seconds
 
+    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        """``dtype``, or as transformers 4 called it where the settings have that."""
+        there = [key for key in ("dtype", "torch_dtype") if settings.get(key) is not None]
+        return dict.fromkeys(there or ["dtype"], dtype)
+
     def _heading(self, config: TransformerConfig) -> dict[str, Any]:
         names = {"model_type": self.model_type, "architectures": [self.architecture]}
         forced = {"forced_eos_token_id": config.eos_id} if self.forces_eos else {}

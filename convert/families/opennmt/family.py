@@ -11,7 +11,7 @@ from __future__ import annotations
 from convert.core.operations import Duplicate
 from convert.core.rules import Rule, rename
 from convert.core.tensors import Tensors
-from convert.families.base import Family, Reading, Settings, Source, kept_aside
+from convert.families.base import Family, Reading, Settings, Source
 from convert.families.opennmt.config import (
     SINUSOIDS,
     SOURCE_TABLE,
@@ -21,10 +21,13 @@ from convert.families.opennmt.config import (
     generator_of,
     has,
 )
+from convert.families.sinusoids import sinusoid_rule
 from transformer_spec import TransformerConfig
 
 HALVES = ("encoder", "decoder")
 OURS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
+
+ADVICE = "OpenNMT-py computes with the table in the file, so that --drop makes another function"
 
 # Theirs -> ours, inside a layer.
 LINEARS = {
@@ -77,7 +80,7 @@ class OpenNMT(Family):
                 rules += _layer(config, half, i, norm_leaves)
             rules += _norm(f"{half}.layer_norm", f"{half}.final_norm", norm_leaves)
             if f"{half}.{SINUSOIDS}" in names and config.encoder_positions == "sinusoidal":
-                rules.append(kept_aside(f"{half}.{SINUSOIDS}", "computed from the config"))
+                rules.append(sinusoid_rule(f"{half}.{SINUSOIDS}", config, ADVICE))
         return rules
 
 

@@ -17,13 +17,15 @@ import numpy as np
 
 from convert.core.operations import (
     AddAxis,
+    Chain,
     Duplicate,
     Split,
     WithZeros,
 )
 from convert.core.rules import Rule, rename
-from convert.core.tensors import Held
+from convert.core.tensors import Held, Tensors
 from convert.families.base import Family, Reading, Source
+from convert.families.sinusoids import position_buffers, sinusoid_rule
 from convert.families.torch_nn.config import (
     CLASS,
     TABLES,
@@ -52,6 +54,7 @@ ATTENTIONS = {
 }
 NORMS = {"encoder": 2, "decoder": 3}
 SHARED = "one weight under several names"
+ADVICE = "--map encoder.pos_embedding={0} and decoder.pos_embedding={0} take the table as it is"
 TWICE = "one table in several places"
 
 
@@ -76,7 +79,8 @@ class TorchTransformer(Family):
         faults = Faults()
         layout = find_layout(source, faults)
         faults.raise_if_any("this torch.nn.Transformer cannot be read")
-        return _rules(config, layout)
+        rules = _rules(config, layout)
+        return rules + _stored_sinusoids(config, source.tensors, rules)
 
     def written(
         self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
@@ -142,11 +146,28 @@ def _outside(config: TransformerConfig, layout: Layout) -> list[Rule]:
             if leaf == "weight":
                 bias = f"{module}.bias" in layout.tensors
                 rules += _norm(bias, theirs.removesuffix(".weight"), module)
-        elif theirs in layout.axes:
-            rules.append(rename(theirs, ours, AddAxis(layout.axes[theirs]).reversed))
         else:
             groups.setdefault(theirs, []).append(ours)
-    return rules + [_shared((theirs,), tuple(ours)) for theirs, ours in groups.items()]
+    return rules + [_whole(layout, theirs, tuple(ours)) for theirs, ours in groups.items()]
+
+
+def _whole(layout: Layout, theirs: str, ours: tuple[str, ...]) -> Rule:
+    """A tensor in one or two places of ours, perhaps with an axis that ours has not."""
+    if theirs not in layout.axes:
+        return _shared((theirs,), ours)
+    axis = AddAxis(layout.axes[theirs]).reversed
+    if len(ours) == 1:
+        return rename(theirs, ours[0], axis)
+    return Rule((theirs,), ours, Chain(axis, Duplicate(len(ours))), TWICE)
+
+
+def _stored_sinusoids(config: TransformerConfig, given: Tensors, rules: list[Rule]) -> list[Rule]:
+    """A buffer of the module's own that the config stands for."""
+    if "sinusoidal" not in (config.encoder_positions, config.decoder_positions):
+        return []
+    taken = {name for rule in rules for name in rule.sources}
+    names = position_buffers(given, taken, config)
+    return [sinusoid_rule(name, config, ADVICE.format(name)) for name in names]
 
 
 def _layer(config: TransformerConfig, layout: Layout, half: str, i: int) -> list[Rule]:

@@ -1,6 +1,7 @@
 """fairseq's settings: mapped, refused by name, harmless, or said in a note; the version marks."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,25 @@ class TestFields:
         reading = FAMILY.read_config(given)
         assert reading.config.max_length == 20
         assert "max_length is the longest of" in reading.notes[0]
+
+    def test_an_architecture_of_ones_own(self):
+        given = source(arch="my_mid_transformer_12e3d")
+        reading = FAMILY.read_config(given)
+        assert reading.config == config_of()
+        (note,) = set(reading.notes) - set(FAMILY.read_config(source()).notes)
+        assert "arch 'my_mid_transformer_12e3d' is none of fairseq's" in note
+
+    def test_settings_of_the_branch_that_trained_nllb(self):
+        more = {"add_data_source_prefix_tags": True, "mixed_multitask_denoising_prob": 0.5}
+        assert config_of(**more, arch="transformer_12_12", layernorm_extra=True) == config_of()
+
+    def test_settings_of_a_plugin_are_passed_over_where_that_is_asked(self):
+        given = source(my_plugins_rate=3)
+        with pytest.raises(UserError, check=saying("--ignore-setting my_plugins_rate")):
+            FAMILY.read_config(given)
+        reading = FAMILY.read_config(replace(given, ignored=["my_plugins_rate"]))
+        assert reading.config == config_of()
+        assert "my_plugins_rate = 3 is ignored, as --ignore-setting says" in reading.notes
 
     def test_flags(self):
         flags = {"max_length": 40, "decoder_start_id": 5}

@@ -161,13 +161,13 @@ def test_tensors_that_our_model_has_no_place_for():
 def test_missing_extra_and_misshapen_tensors_are_named():
     state = Case().module().state_dict()
     gone = ("transformer.encoder.layers.2.norm1.bias", "transformer.decoder.layers.0.linear2.bias")
-    state = without(state, *gone) | {"pos.pe": torch.ones(1, 20, 15)}
+    state = without(state, *gone) | {"norm.scale": torch.ones(1, 20, 15)}
     state["transformer.encoder.layers.1.self_attn.in_proj_bias"] = torch.ones(44)
     with pytest.raises(UserError) as error:
         import_source(FAMILY, source_of(state, flags=FLAGS))
     message = str(error.value)
     assert all(f"missing '{name}'" in message for name in gone)
-    assert "extra 'pos.pe'" in message and "float32 [44], expected float [45]" in message
+    assert "extra 'norm.scale'" in message and "float32 [44], expected float [45]" in message
 
 
 def test_a_table_that_is_not_where_the_map_says():

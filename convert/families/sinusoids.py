@@ -1,0 +1,83 @@
+"""Sinusoid tables that lie in checkpoints although the config stands for them.
+
+Modules keep theirs in a buffer, and ``state_dict()`` saves it. It is compared with the config's: a
+library or module that reads it computes with what lies there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+
+from convert.core.operations import Copy, RuleError
+from convert.core.rules import Rule
+from convert.core.tensors import Tensors
+from convert.families.base import kept_aside
+from transformer_spec import TransformerConfig, sinusoid_table
+
+REASON = "sinusoids, which the config stands for"
+POSITIONS = re.compile(r"(^|[._])(pe|pos\w*|position\w*|sin\w*)([._]|$)", re.IGNORECASE)
+
+
+class SinusoidCheck(Copy):
+    """A stored sinusoid table, which must be the one that the config stands for.
+
+    It may have axes of length 1 besides (positions, D).
+    """
+
+    label = "checked"
+    compares = reversed_compares = True
+    TOLERANCE = 4e-3  # bfloat16 rounds to 2e-3, a float32 angle is off by 1e-4 at position 1024
+
+    def __init__(self, config: TransformerConfig, advice: str = "") -> None:
+        self.config = config
+        self.advice = f"; {advice}" if advice else ""
+
+    def forward(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        (array,) = arrays
+        table = array.reshape(_matrix(array.shape))
+        expected = stored_sinusoids(self.config, len(table))
+        if table.shape != expected.shape:
+            shape = list(array.shape)
+            raise RuleError(f"shape {shape} is not {len(table)} positions of the model")
+        worst = float(np.abs(table.astype(np.float32) - expected).max(initial=0))
+        if not worst <= self.TOLERANCE:
+            raise RuleError(
+                f"not the sinusoids of this model; they differ by up to {worst:.3g}{self.advice}"
+            )
+        return arrays
+
+    inverse = forward
+
+
+def stored_sinusoids(config: TransformerConfig, rows: int) -> np.ndarray:
+    """The first rows of the table that files hold, float32; padding has no position."""
+    table = sinusoid_table(replace(config, max_length=max(rows, 1)))[:rows]
+    if config.positions_skip_padding:
+        table[config.pad_id : config.pad_id + 1] = 0
+    return table
+
+
+def sinusoid_rule(name: str, config: TransformerConfig, advice: str = "") -> Rule:
+    """A stored table is checked and kept beside the weights."""
+    return replace(kept_aside(name, REASON), operation=SinusoidCheck(config, advice))
+
+
+def position_buffers(
+    given: Tensors, taken: Collection[str], config: TransformerConfig
+) -> list[str]:
+    """What no rule has taken and what has name and shape of a table of positions."""
+    left = [name for name in given if name not in taken and POSITIONS.search(name)]
+    shapes = {name: _matrix(given[name].shape) for name in left}
+    return [name for name, shape in shapes.items() if shape[1:] == (config.hidden_dim,)]
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without axes of length 1 beyond two."""
+    while len(shape) > 2 and 1 in shape:
+        at = shape.index(1)
+        shape = (*shape[:at], *shape[at + 1 :])
+    return shape

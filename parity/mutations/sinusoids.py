@@ -1,0 +1,86 @@
+"""Sinusoid tables in float32, as modules keep them in a buffer whatever format they compute in.
+
+A table that was computed in float64 and rounded has one form; one that was computed in float32 has
+as many as there are orders in which its formula can be written.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from parity.mutations.subjects import Subject, Variants
+from transformer_spec import TransformerConfig, position_rows, sinusoid_table
+
+Frequencies = Callable[[Tensor, float], Tensor]
+BASE = 10000.0
+
+# With e = 0, 2, ... and d the width; of frequencies i/(d/2-1) e = 0, 1, ... and d/2-1 in its place.
+FREQUENCIES: dict[str, Frequencies] = {
+    "exp(e * (-log(10000) / d))": lambda e, d: torch.exp(e * (-math.log(BASE) / d)),
+    "exp(-e * log(10000) / d)": lambda e, d: torch.exp(-e * math.log(BASE) / d),
+    "1 / 10000 ** (e / d)": lambda e, d: 1.0 / torch.pow(BASE, e / d),
+}
+ROUNDED = "rounded to float32"
+DIVIDED = "computed in float32, position / 10000 ** (e / d)"
+
+
+def rounded_table(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The right table, rounded."""
+    return torch.as_tensor(sinusoid_table(config), dtype=dtype, device=device)
+
+
+def divided_table(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Angles as quotients of float32 numbers."""
+    positions, even, width = _parts(config)
+    return _table(config, positions / torch.pow(BASE, even / width)).to(device, dtype)
+
+
+def multiplied_table(
+    frequencies: Frequencies, config: TransformerConfig, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Angles as products of float32 numbers."""
+    positions, even, width = _parts(config)
+    return _table(config, positions * frequencies(even, width)).to(device, dtype)
+
+
+def _parts(config: TransformerConfig) -> tuple[Tensor, Tensor, float]:
+    """Positions (rows, 1), the numerators of the exponents, and their denominator."""
+    positions = torch.arange(position_rows(config), dtype=torch.float32)[:, None]
+    pairs, D = torch.arange((config.hidden_dim + 1) // 2, dtype=torch.float32), config.hidden_dim
+    if config.sinusoid_frequency == "2i/d":
+        return positions, 2 * pairs, D
+    return positions, pairs, D // 2 - 1
+
+
+def _table(config: TransformerConfig, angles: Tensor) -> Tensor:
+    """Sines and cosines of angles (rows, pairs) where a config has them, float32."""
+    D = config.hidden_dim
+    sines = D - D // 2 if config.sinusoid_frequency == "2i/d" else D // 2
+    sine, cosine = torch.sin(angles[:, :sines]), torch.cos(angles[:, : D // 2])
+    table = torch.zeros(len(angles), D)
+    if config.sinusoid_layout == "interleaved":
+        table[:, 0 : 2 * sines : 2], table[:, 1 : 2 * (D // 2) : 2] = sine, cosine
+    else:
+        table[:, :sines], table[:, sines : sines + D // 2] = sine, cosine
+    return table
+
+
+TABLES = {ROUNDED: rounded_table, DIVIDED: divided_table} | {
+    f"computed in float32, {words}": functools.partial(multiplied_table, formula)
+    for words, formula in FREQUENCIES.items()
+}
+
+
+def float32_sinusoids(subject: Subject) -> Variants:
+    """The table in float32, in each of its forms."""
+    config = subject.config
+    if "sinusoidal" not in (config.encoder_positions, config.decoder_positions):
+        return
+    for words in TABLES:
+        yield words, replace(subject, patches=(*subject.patches, words))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from convert.checkpoints.adapters import is_adapter_folder, what_it_is
 from convert.checkpoints.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
 from convert.checkpoints.optax_states import LoopState, find_loop_state, step_count
@@ -147,6 +148,8 @@ def _open_folder(path: Path, key: str | None) -> Content:
     if len(present) > 1 and ORBAX_FOLDER in present:  # not a folder that a library left
         found = " and ".join(present)
         raise UserError(f"{path} should hold one of {found}; it has all; name the one to read")
+    if not present and is_adapter_folder(path):
+        raise UserError(what_it_is(path))
     if not present:
         raise UserError(f"{path} should hold one of {', '.join(MODELS)}; it has none of them")
     model = path / present[0]

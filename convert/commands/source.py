@@ -39,7 +39,15 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="leave this tensor of the source out; repeatable",
+        help="leave this tensor of the source out, or all of a pattern such as '*.lora_*'; "
+        "repeatable",
+    )
+    add(
+        "--merge-adapter",
+        dest="adapter",
+        type=Path,
+        metavar="FOLDER",
+        help="merge this LoRA adapter of PEFT into the weights, in float64",
     )
     add(
         "--ignore-setting",
@@ -86,7 +94,7 @@ def _argument(declared: Declaration) -> dict[str, Any]:
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
     names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer")
-    names += ("ignore_settings",)
+    names += ("ignore_settings", "adapter")
     given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}
     return fields | {"fields": given, "map": _pairs(options.map)}

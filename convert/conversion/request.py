@@ -30,6 +30,7 @@ class SourceRequest:
     TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in
     a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
     in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
+    ``adapter`` is a folder of PEFT's whose LoRA adapter is merged into the weights.
     ``ignore_settings`` names settings of the source that no family knows and that change nothing.
     """
 
@@ -43,6 +44,7 @@ class SourceRequest:
     drop: Sequence[str] = ()
     parameter_names: Path | None = None
     optimizer: bool = True
+    adapter: Path | None = None
     ignore_settings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -51,7 +53,7 @@ class SourceRequest:
         faults.raise_if_any("this cannot be converted")
 
     def _find_faults(self, faults: Faults) -> None:
-        self._as_paths(faults, "source", "config", "parameter_names")
+        self._as_paths(faults, "source", "config", "parameter_names", "adapter")
         _choose(faults, "family", self.family, SOURCES)
         for name in ("fields", "map"):
             _require(faults, name, getattr(self, name), Mapping, "a mapping")

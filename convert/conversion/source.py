@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from convert.checkpoints.folders import FILE, Content, Located, locate, open_con
 from convert.checkpoints.layouts import OWN_PARTS, TORCH, canonical_rules
 from convert.checkpoints.named_moments import name_optimizer
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
+from convert.conversion.merging import merged, without_adapter
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
 from convert.core.rules import Rule
@@ -78,7 +80,9 @@ def read_import(request: SourceRequest) -> Import:
     """Open, recognize and check a source from its headers; every fault is a UserError."""
     located = locate(request.source)
     opened = open_content(located.weights, request.key)
-    content, dropped = leave_out(opened, request.drop, request.optimizer)
+    merges = request.adapter is not None
+    content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
+    content, attached = without_adapter(content, located.weights, merges)
     wrapping = wrapping_of(content, request)
     family = choose_family(request.family, source_of(content, request, wrapping))
     if family is None:
@@ -86,11 +90,30 @@ def read_import(request: SourceRequest) -> Import:
     else:
         result = _read_foreign(request, located, content, wrapping, family, dropped)
     label = str(located.weights)
+    if request.adapter is not None:
+        result = _merge(request.adapter, attached, result, wrapping)
+        dropped = dropped | result.dropped
     check_tensors(result.content.tensors, result.rules, result.config, None, label)
     if not dropped:
         return result
     gone = Subset(opened.tensors, list(dropped))
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
+
+
+def _merge(folder: Path, attached: Tensors | None, found: Import, wrapping: Wrapping) -> Import:
+    """The same source with an adapter merged into its weights; an optimizer's state is left out."""
+    content = found.content
+    merge = merged(
+        folder, attached, content.tensors, found.rules, found.config, wrapping, content.layout
+    )
+    kept = [name for name in merge.tensors if name not in merge.dropped]
+    return replace(
+        found,
+        content=replace(content, tensors=Subset(merge.tensors, kept)),
+        rules=merge.rules,
+        dropped=found.dropped | merge.dropped,
+        notes=[*found.notes, merge.note],
+    )
 
 
 def wrapping_of(content: Content, request: SourceRequest) -> Wrapping:
@@ -138,10 +161,13 @@ def leave_out(
     Unknown names are a UserError.
     """
     faults = Faults()
+    named = list[str]()
     for name in names:
-        faults.require(name in content.tensors, f"{name!r} is not in {content.tensors.label}")
+        found = [name] if name in content.tensors else fnmatch.filter(content.tensors, name)
+        faults.require(bool(found), f"{name!r} is not in {content.tensors.label}")
+        named += found
     faults.raise_if_any("--drop")
-    gone = {**content.dropped, **counters(content.tensors), **dict.fromkeys(names, DROPPED)}
+    gone = {**content.dropped, **counters(content.tensors), **dict.fromkeys(named, DROPPED)}
     if not optimizer:
         training = [n for n in content.tensors if n.startswith(content.layout.training)]
         gone |= dict.fromkeys(training, NO_OPTIMIZER)

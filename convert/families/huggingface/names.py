@@ -114,7 +114,8 @@ class HuggingFace(HuggingFaceSettings):
     def likeness(self, source: Source) -> float:
         """The share of a checkpoint's names, layers' numbers aside, that this class has too."""
         fields = dict(self.fields) | {"tied_embeddings": "all", "output_bias": "none"}
-        like = TransformerConfig(**LIKE | fields | {"position_offset": self.position_offset(0)})
+        fields["position_offset"] = self.position_offset(0)
+        like = TransformerConfig.from_dict(LIKE | fields)
         mine = {_unnumbered(name) for name in self.written(like).tensors}
         theirs = {_unnumbered(name) for name in source.tensors}
         return len(theirs & mine) / max(1, len(theirs | mine))

@@ -1,0 +1,122 @@
+"""An adapter merged into the base that is read: the same rules, with products added on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from convert.checkpoints.adapters import (
+    Adapter,
+    Merged,
+    adapter_names,
+    open_adapter,
+    what_it_is,
+)
+from convert.checkpoints.folders import Content
+from convert.checkpoints.layouts import TORCH, Layout
+from convert.checkpoints.wrappers import Wrapping, translated
+from convert.core.rules import Rule
+from convert.core.tensors import Joined, Subset, Tensors
+from transformer_spec import Faults, TransformerConfig, UserError, tied_weights
+
+REPLACED = "replaced by the adapter's"
+
+
+def without_adapter(content: Content, path: Path, asked: bool) -> tuple[Content, Tensors | None]:
+    """Content without the tensors of an adapter that is attached to it, and those, if any.
+
+    An adapter alone, and one that is attached and not ``asked`` for, is a UserError.
+    """
+    names = adapter_names(content.tensors)
+    if not names:
+        return content, None
+    if len(names) == len(content.layout.weight_names(content.tensors)):
+        raise UserError(what_it_is(path))
+    if not asked:
+        raise UserError(
+            f"{content.tensors.label} holds {len(names)} tensors of LoRA adapters beside the "
+            f"weights ({', '.join(names[:2])}, ...): --merge-adapter FOLDER, with the "
+            "adapter_config.json that says their scale, merges them; --drop '*.lora_*' leaves "
+            "them out"
+        )
+    attached = Subset(content.tensors, names)
+    rest = [name for name in content.tensors if name not in attached]
+    return replace(content, tensors=Subset(content.tensors, rest)), attached
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A base with an adapter: all tensors, the rules of the base changed, what is gone, a note."""
+
+    tensors: Tensors
+    rules: list[Rule]
+    dropped: dict[str, str]
+    note: str
+
+
+def merged(
+    folder: Path,
+    attached: Tensors | None,
+    tensors: Tensors,
+    rules: list[Rule],
+    config: TransformerConfig,
+    wrapping: Wrapping,
+    layout: Layout,
+) -> Merge:
+    """The base's rules with the adapter of a folder merged in; what does not fit is a UserError."""
+    if layout is not TORCH:
+        raise UserError(f"--merge-adapter is for PyTorch names; {tensors.label} has Flax names")
+    adapter = open_adapter(folder, attached)
+    base = {translated(name, layout, wrapping.plain): name for name in tensors}
+    names = _Names(adapter, base, rules, config)
+    changed = [names.changed(rule) for rule in rules]
+    names.faults.raise_if_any(f"the adapter in {folder} does not fit {tensors.label}")
+    dropped = {base[name]: REPLACED for name in names.replaced}
+    note = f"the adapter in {folder} is merged into {len(adapter.updates)} weights"
+    if dropped:
+        note += f", and {len(dropped)} weights are replaced by its own"
+    return Merge(Joined(tensors.label, [tensors, adapter.tensors]), changed, dropped, note)
+
+
+class _Names:
+    """What becomes of each rule; what the adapter has and no rule takes is a fault."""
+
+    def __init__(
+        self, adapter: Adapter, base: dict[str, str], rules: list[Rule], config: TransformerConfig
+    ) -> None:
+        self.adapter = adapter
+        self.faults = Faults()
+        self.tied = set(tied_weights(config).values())
+        known = {name for rule in rules for name in rule.sources}
+        found = {self._in(base, name): name for name in adapter.replaced}
+        self.replaced = {name: adapter.replaced[own] for name, own in found.items() if name in base}
+        self.updates = {}
+        for module, update in adapter.updates.items():
+            name = self._in(base, f"{module}.weight")
+            if name in base and base[name] in known:
+                self.updates[base[name]] = update
+            else:
+                self.faults.add(f"{module} has no weight {module}.weight", "have no weight")
+        for name in found:
+            if name not in base:
+                self.faults.add(f"{found[name]} is no weight of it", "are no weights of it")
+        self.instead = {base[name]: own for name, own in self.replaced.items()}
+
+    @staticmethod
+    def _in(base: dict[str, str], name: str) -> str:
+        """A name as the base has it, which may lack the library's ``model.`` or have it more."""
+        shorter = name.removeprefix("model.")
+        return next((n for n in (name, shorter, f"model.{name}") if n in base), name)
+
+    def changed(self, rule: Rule) -> Rule:
+        sources = tuple(self.instead.get(name, name) for name in rule.sources)
+        places = {i: self.updates[n] for i, n in enumerate(rule.sources) if n in self.updates}
+        if not places:
+            return replace(rule, sources=sources)
+        if len(rule.sources) > 1 or self.tied & set(rule.targets):
+            self.faults.add(
+                f"{', '.join(rule.sources)} is one table in several places, and the adapter "
+                "changes it in one"
+            )
+        more = [name for update in places.values() for name in (update.first, update.second)]
+        return replace(rule, sources=(*sources, *more), operation=Merged(rule.operation, places))

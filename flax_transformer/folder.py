@@ -20,9 +20,12 @@ def save(model: Transformer, folder: str | Path, vocabulary: Vocabularies = None
     save_model(folder, model.config, Held(arrays(model)), "flax", vocabulary)
 
 
-def load(folder: str | Path) -> Transformer:
-    """The model of a run, a checkpoint or a converted folder, whichever framework wrote it."""
-    config, canonical = open_weights_of(Path(folder))
+def load(folder: str | Path, verify: bool = True) -> Transformer:
+    """The model of a run, a checkpoint or a converted folder, whichever framework wrote it.
+
+    Weights that are not what was written there are a UserError, unless told not to ``verify``.
+    """
+    config, canonical = open_weights_of(Path(folder), verify=verify)
     dtype = next(iter(canonical.values())).dtype
     check_arrays(canonical, weight_shapes(config), dtype, f"{folder} does not fit its config")
     model = Transformer.skeleton(config, dtype)

@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 Backend = Literal["jax", "torch"]
 
 
-def load(folder: str | os.PathLike[str], *, backend: Backend | None = None) -> Any:
+def load(
+    folder: str | os.PathLike[str], *, backend: Backend | None = None, verify: bool = True
+) -> Any:
     """The model of a run, a checkpoint or a converted folder, whichever framework wrote it.
 
     It is a ``torch_transformer.Transformer`` or a ``flax_transformer.Transformer``, deterministic
     until told to ``train()``; ``model(source, target)`` takes token ids (B, S) and (B, T) and gives
     logits (B, T, V). ``backend`` None is the framework that wrote the run, else one that is
-    installed. Raises UserError where there is no model or the framework is not installed.
+    installed. Raises UserError where there is no model or the framework is not installed, and,
+    unless told not to ``verify``, where the weights are not what was written.
     """
     name, _ = choose(backend, Path(_path(folder, "folder")))
-    return twin(name).load(folder)
+    return twin(name).load(folder, verify)
 
 
 def _path(value: object, name: str) -> str:
@@ -53,8 +56,8 @@ def convert(
 
     ``to`` is whose names and layout to write: "flax", "torch", "marian" ... ``options`` are those
     of ``convert.ConversionRequest``: family, key, config, fields, map, drop, parameter_names,
-    container, dtype, shard_size, quantization, dry_run. Returns what was done. Raises UserError,
-    and writes nothing, where a setting cannot be expressed or a tensor has no place.
+    container, dtype, shard_size, quantization, dry_run, verify. Returns what was done. Raises
+    UserError, and writes nothing, where a setting cannot be expressed or a tensor has no place.
     """
     from convert.conversion import ConversionRequest
     from convert.conversion import convert as run_conversion
@@ -69,9 +72,9 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
 
     ``a`` and ``b`` are whatever ``convert`` reads, "hf:FOLDER" or "module:FILE.py:FUNCTION";
     ``options`` are those of ``parity.comparison.settings.Settings``: precisions, gradients,
-    explain, longest, ids, text, seed, frameworks, devices, max_ram. The report has ``same``,
-    ``verdict`` and ``rows``. Needs both frameworks; JAX has 64-bit numbers from then on. Raises
-    UserError where the two cannot be compared.
+    explain, longest, ids, text, seed, frameworks, devices, max_ram, verify. The report has
+    ``same``, ``verdict`` and ``rows``. Needs both frameworks; JAX has 64-bit numbers from then on.
+    Raises UserError where the two cannot be compared.
     """
     for name in ("jax", "torch"):
         twin(name)

@@ -16,6 +16,7 @@ class DiversificationRequest:
     """Pairs made by the models of ``runs``, written to ``out``.SOURCE and ``out``.TARGET or .tsv.
 
     ``backend`` None is the framework that wrote each run; ``device`` is auto, cpu, gpu or tpu.
+    With ``verify`` weights that are not what was saved are an error.
     """
 
     runs: tuple[Path, ...]
@@ -23,6 +24,7 @@ class DiversificationRequest:
     search: Search = field(default_factory=lambda: Search(beam=DEFAULT_BEAM))
     backend: str | None = None
     device: str = "auto"
+    verify: bool = True
 
     def check(self) -> None:
         """Raise one UserError that names every fault."""

@@ -8,6 +8,8 @@ import numpy as np
 
 from convert.checkpoints.checkpoint import FORMATS, open_weights
 from convert.checkpoints.folders import MODEL
+from convert.checkpoints.records import write_record
+from convert.core.ledger import Hashed
 from convert.core.tensors import Tensors
 from convert.formats.safetensors import write_safetensors
 from training_recipe.runs.averages import record_mean
@@ -43,7 +45,9 @@ def write_average(folders: list[Path], config: TransformerConfig, destination: P
         except UserError as error:
             faults.add(str(error))
     faults.raise_if_any("cannot average")
-    write_safetensors(destination / MODEL, Mean(parts), FORMATS["torch"])
+    mean = Hashed(Mean(parts))
+    write_safetensors(destination / MODEL, mean, FORMATS["torch"])
+    write_record(destination, mean)
     record_mean(folders, destination)
 
 
@@ -51,7 +55,7 @@ def _whole_weights(folder: Path, config: TransformerConfig) -> Tensors:
     fault = damage(folder)
     if fault is not None:
         raise UserError(fault)
-    return open_weights(folder, config)
+    return open_weights(folder, config, verify=False)  # its files have just been
 
 
 def _dtypes(tensors: Tensors) -> list[np.dtype]:

@@ -30,6 +30,8 @@ from convert.checkpoints.layouts import (
     canonical_rules,
     expected_shapes,
 )
+from convert.checkpoints.records import write_record
+from convert.core.ledger import Hashed
 from convert.core.numbers import count_not_finite
 from convert.core.pipeline import Converted, check_source
 from convert.core.rules import ASIDE, Rule, rename
@@ -43,12 +45,15 @@ from transformer_spec import Faults, TransformerConfig, UserError
 FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint of either backend; a missing, truncated or damaged file is a UserError."""
+def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
+    """The checkpoint of either backend; a missing, truncated or damaged file is a UserError.
+
+    Without ``verify`` tensors are not compared with what was written of them.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no checkpoint folder")
-    content = open_content(folder)
+    content = open_content(folder, verify=verify)
     if content.count is None:
         missing = folder / (ORBAX_FOLDER if content.container == "orbax" else OPTIMIZER)
         raise UserError(f"{folder} has no optimizer state: {missing} is missing or lacks it")
@@ -145,11 +150,12 @@ def write_torch_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Numbers that are not finite are a UserError, here and in ``write_flax_checkpoint``.
     """
     check_finite(checkpoint)
-    tensors = Held(_canonical(checkpoint))
+    tensors = Hashed(Held(_canonical(checkpoint)))
     write_safetensors(folder / MODEL, Subset(tensors, list(checkpoint.weights)), FORMATS["torch"])
     moments = [name for name in tensors if name.startswith(BESIDE)]
     count = {COUNT: str(checkpoint.count)}
     write_safetensors(folder / OPTIMIZER, Subset(tensors, moments), count)
+    write_record(folder, tensors, checkpoint.count)
 
 
 def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -160,7 +166,9 @@ def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     arrays |= _under(ORBAX.second, checkpoint.second_moments)
     arrays |= _under(ORBAX.raw, checkpoint.raw)
     count = {ORBAX.count: np.array(checkpoint.count, np.int32)}
-    write_orbax(folder / ORBAX_FOLDER, Held(arrays | count))
+    tensors = Hashed(Held(arrays | count))
+    write_orbax(folder / ORBAX_FOLDER, tensors)
+    write_record(folder, tensors, checkpoint.count)
 
 
 def _under(prefix: str, weights: Weights) -> dict[str, np.ndarray]:
@@ -168,32 +176,33 @@ def _under(prefix: str, weights: Weights) -> dict[str, np.ndarray]:
 
 
 def load_weights_of(
-    path: Path, config: TransformerConfig | None = None
+    path: Path, config: TransformerConfig | None = None, verify: bool = True
 ) -> tuple[TransformerConfig, dict[str, np.ndarray]]:
     """Config and canonical weights of a run, a checkpoint in it, or a converted folder.
 
     A run gives its best checkpoint, or its newest where none is marked best. ``config`` is for
-    weights without a config.json. Weights that do not fit the config are a UserError.
+    weights without a config.json. Weights that do not fit the config are a UserError, and so are
+    those that are not what was written, unless told not to ``verify``.
     """
-    config, tensors = open_weights_of(path, config)
+    config, tensors = open_weights_of(path, config, verify)
     return config, tensors.read_all()
 
 
 def open_weights_of(
-    path: Path, config: TransformerConfig | None = None
+    path: Path, config: TransformerConfig | None = None, verify: bool = True
 ) -> tuple[TransformerConfig, Tensors]:
-    """The same with no weight read yet."""
+    """The same with no weight read yet: each is compared when it is read."""
     located = locate(Path(path))
     config = config or _config_of(located.home, Path(path))
-    return config, open_weights(located.weights, config)
+    return config, open_weights(located.weights, config, verify)
 
 
-def open_weights(folder: Path, config: TransformerConfig) -> Tensors:
+def open_weights(folder: Path, config: TransformerConfig, verify: bool = True) -> Tensors:
     """The weights that a checkpoint is used by, under canonical names, read one at a time.
 
     What does not fit the config is a UserError.
     """
-    content = open_content(folder)
+    content = open_content(folder, verify=verify)
     rules = canonical_rules(content.layout, config, list(content.tensors))
     check_tensors(content.tensors, rules, config, None, str(folder))
     wanted = [rule for rule in rules if not rule.targets[0].startswith(BESIDE)]

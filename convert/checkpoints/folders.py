@@ -10,6 +10,7 @@ from convert.checkpoints.adapters import is_adapter_folder, what_it_is
 from convert.checkpoints.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
 from convert.checkpoints.optax_states import LoopState, find_loop_state, step_count
+from convert.checkpoints.records import Record, checked, record_in
 from convert.core.tensors import Joined, Subset, Tensors
 from convert.families.twinformer import is_flax
 from convert.formats.content import leaves
@@ -18,7 +19,7 @@ from convert.formats.msgpack import open_msgpack, open_msgpack_file
 from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
 from convert.formats.safetensors import open_safetensors
-from convert.formats.shards import INDEX_SUFFIX
+from convert.formats.shards import INDEX_SUFFIX, NUMBERED
 from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
@@ -120,7 +121,8 @@ class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
 
     ``dropped`` are those among them that are neither weights nor moments, name -> reason;
-    ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not.
+    ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not;
+    ``record`` is what the tensors are compared with while they are read.
     """
 
     tensors: Tensors
@@ -132,18 +134,41 @@ class Content:
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     unread: str = ""
+    record: Record | None = None
 
 
-def open_content(path: Path, key: str | None = None) -> Content:
-    """Open whatever holds weights, headers only; ``key`` picks a dict of a nested file."""
+def open_content(path: Path, key: str | None = None, verify: bool = True) -> Content:
+    """Open whatever holds weights, headers only; ``key`` picks a dict of a nested file.
+
+    Where it was written by us, a tensor that is not what was written is a UserError when it is
+    read, unless told not to ``verify``.
+    """
+    record = _record_of(path) if verify else None
     if path.is_dir():
-        content = _open_orbax(path, key) if is_orbax(path) else _open_folder(path, key)
+        opening = _open_orbax if is_orbax(path) else _open_folder
+        content = opening(path, key, record)
     else:
-        content = _open_file(path, key)
-    return replace(content, settings=foreign_settings(path) or content.settings)
+        content = _open_checked(path, key, record)
+    if record is not None:
+        record.check_count(content.count, content.tensors.label)
+    settings = foreign_settings(path) or content.settings
+    return replace(content, settings=settings, record=record)
 
 
-def _open_folder(path: Path, key: str | None) -> Content:
+def _record_of(path: Path) -> Record | None:
+    """What a folder of ours says of its tensors, or of those in a file or Orbax folder in it."""
+    if path.is_dir() and not is_orbax(path):
+        return record_in(path)
+    ours = path.name in MODELS or NUMBERED.fullmatch(path.name)
+    return record_in(path.parent) if ours else None
+
+
+def _open_checked(path: Path, key: str | None, record: Record | None) -> Content:
+    content = _open_file(path, key)
+    return replace(content, tensors=checked(content.tensors, record))
+
+
+def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
     present = [name for name in MODELS if (path / name).exists()]
     if len(present) > 1 and ORBAX_FOLDER in present:  # not a folder that a library left
         found = " and ".join(present)
@@ -153,12 +178,13 @@ def _open_folder(path: Path, key: str | None) -> Content:
     if not present:
         raise UserError(f"{path} should hold one of {', '.join(MODELS)}; it has none of them")
     model = path / present[0]
-    content = _open_orbax(model, key) if present[0] == ORBAX_FOLDER else _open_file(model, key)
+    opening = _open_orbax if present[0] == ORBAX_FOLDER else _open_checked
+    content = opening(model, key, record)
     if len(present) > 1:
         others = " and ".join(present[1:])
         note = f"{present[0]} is read, not {others} beside it; name a file to read that one"
         content = replace(content, notes=(note, *content.notes))
-    return _with_side_files(path, content)
+    return _with_side_files(path, content, record)
 
 
 def _open_file(path: Path, key: str | None) -> Content:
@@ -189,18 +215,18 @@ def _layout_of(names: Tensors) -> Layout:
     return FLAX if is_flax(names) else TORCH
 
 
-def _with_side_files(path: Path, content: Content) -> Content:
+def _with_side_files(path: Path, content: Content, record: Record | None) -> Content:
     """The optimizer's moments and what was kept aside belong to the folder's tensors."""
     parts, count, optimizer = [content.tensors], content.count, content.optimizer
     unread = ""
     if (path / OPTIMIZER).exists():
-        parts.append(open_safetensors(path / OPTIMIZER))
+        parts.append(checked(open_safetensors(path / OPTIMIZER), record))
         count = _count(parts[-1])
     else:
         beside = [path / name for name in OPTIMIZER_PICKLES if (path / name).exists()]
         optimizer, unread = _optimizer_in(beside[0]) if beside else (optimizer, "")
     if (path / KEPT_ASIDE).exists():
-        parts.append(open_safetensors(path / KEPT_ASIDE))
+        parts.append(checked(open_safetensors(path / KEPT_ASIDE), record))
     tensors = Joined(str(path), parts) if len(parts) > 1 else content.tensors
     return replace(content, tensors=tensors, count=count, optimizer=optimizer, unread=unread)
 
@@ -228,8 +254,8 @@ def _count(tensors: Tensors) -> int:
     return int(text)
 
 
-def _open_orbax(path: Path, key: str | None = None) -> Content:
-    tensors = open_orbax(path)
+def _open_orbax(path: Path, key: str | None, record: Record | None) -> Content:
+    tensors = checked(open_orbax(path), record)
     state = find_loop_state(tensors, key)
     if state is not None:
         return _of_loop(state, "orbax")

@@ -13,6 +13,7 @@ import numpy as np
 from convert.checkpoints.folders import Content, left_out
 from convert.checkpoints.layouts import FIRST, SECOND
 from convert.checkpoints.nested import OptimizerPart
+from convert.checkpoints.records import checked
 from convert.checkpoints.torch_states import (
     FIRST_KEY,
     SECOND_KEY,
@@ -132,7 +133,10 @@ def _named(
     groups = [_plain(group, part.file) for group in state.groups]
     if not moments:
         return Named(content, groups, notes)
-    both = Joined(content.tensors.label, [content.tensors, FileTensors(part.file, moments, False)])
+    if content.record is not None:
+        content.record.check_count(state.count, label)
+    named = checked(FileTensors(part.file, moments, False), content.record)
+    both = Joined(content.tensors.label, [content.tensors, named])
     return Named(replace(content, tensors=both, count=state.count), groups, notes)
 
 

@@ -70,6 +70,12 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave an optimizer's state out, and do not look at it",
     )
+    add(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="read a run or a converted folder even where tensors are not what was written",
+    )
 
 
 def _add_config_flags(result: argparse.ArgumentParser) -> None:
@@ -93,7 +99,7 @@ def _argument(declared: Declaration) -> dict[str, Any]:
 
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
-    names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer")
+    names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer", "verify")
     names += ("ignore_settings", "adapter")
     given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}

@@ -14,6 +14,7 @@ import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
 import numpy as np
 from tqdm import tqdm
 
+from convert.checkpoints.records import LEDGER
 from convert.conversion.origin import ORIGIN
 from convert.conversion.plan import Plan, make_plan
 from convert.conversion.request import ConversionRequest
@@ -29,7 +30,6 @@ from training_recipe.files.writing import make_parent, written_aside
 from transformer_spec import Faults
 
 CARRIED = ("vocabulary", "settings.json")
-LEDGER = "conversion.json"
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,8 @@ class Inspection:
 def inspect(request: SourceRequest) -> Inspection:
     """Open and recognize; a file that cannot be opened is a UserError, an unknown one is not."""
     located = locate(request.source)
-    content = open_content(located.weights, request.key)
+    request = dataclasses.replace(request, verify=False)  # headers alone are read
+    content = open_content(located.weights, request.key, request.verify)
     family, found, fault = None, None, None
     try:
         source = source_of(content, request, wrapping_of(content, request))

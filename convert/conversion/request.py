@@ -32,6 +32,7 @@ class SourceRequest:
     in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
     ``adapter`` is a folder of PEFT's whose LoRA adapter is merged into the weights.
     ``ignore_settings`` names settings of the source that no family knows and that change nothing.
+    With ``verify``, tensors of our own folders that are not what was written there are an error.
     """
 
     source: Path
@@ -46,6 +47,7 @@ class SourceRequest:
     optimizer: bool = True
     adapter: Path | None = None
     ignore_settings: Sequence[str] = ()
+    verify: bool = True
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -57,7 +59,8 @@ class SourceRequest:
         _choose(faults, "family", self.family, SOURCES)
         for name in ("fields", "map"):
             _require(faults, name, getattr(self, name), Mapping, "a mapping")
-        _require(faults, "optimizer", self.optimizer, bool, "True or False")
+        for name in ("optimizer", "verify"):
+            _require(faults, name, getattr(self, name), bool, "True or False")
         for name in ("drop", "ignore_settings"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))

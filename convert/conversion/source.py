@@ -79,7 +79,7 @@ class Import:
 def read_import(request: SourceRequest) -> Import:
     """Open, recognize and check a source from its headers; every fault is a UserError."""
     located = locate(request.source)
-    opened = open_content(located.weights, request.key)
+    opened = open_content(located.weights, request.key, request.verify)
     merges = request.adapter is not None
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.core.checked import known_hash
 from convert.core.numbers import count_not_finite
 from convert.core.operations import COPY
 from convert.core.parallel import in_threads
@@ -92,10 +93,14 @@ class Fingerprint:
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Fingerprint":
-        result = cls()
+        """That of an array, which is not hashed again where it has just been checked."""
+        result, known = cls(), known_hash(array)
         for piece in pieces(array):
-            result.add(piece)
+            if known is None:
+                result.add(piece)
             result.not_finite += count_not_finite(piece.view(array.dtype))
+        if known is not None:
+            result.hash = known
         return result
 
     def add(self, piece: np.ndarray) -> None:

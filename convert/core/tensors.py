@@ -40,7 +40,9 @@ def header_of(array: np.ndarray) -> Header:
 
 def contiguous(array: np.ndarray) -> np.ndarray:
     """The array in row order, a copy only where it does not lie that way."""
-    if array.ndim != 2 or array.flags.c_contiguous:
+    if array.flags.c_contiguous:
+        return array
+    if array.ndim != 2:
         return np.ascontiguousarray(array).reshape(array.shape)
     result = np.empty(array.shape, array.dtype)
     for start in range(0, len(array), TILE):

@@ -79,6 +79,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         frameworks=(options.a_framework, options.b_framework),
         devices=(options.a_device or options.device, options.b_device or options.device),
         max_ram=options.max_ram,
+        verify=options.verify,
     )
 
 
@@ -153,6 +154,9 @@ def add_inputs(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
+    add("--no-verify", dest="verify", action="store_false",
+        help="compare even where weights are not what was saved or converted; after A or B in the "
+        "same quotes: of that one")  # fmt: skip
 
 
 def add_measures(group: argparse._ArgumentGroup) -> None:

@@ -39,7 +39,7 @@ def compare(a: str, b: str, settings: Settings | None = None, say: Said = lambda
     faults.raise_if_any("cannot compare")
     exact_numbers()
     say("reading")
-    sides = open_sides(a, b, settings.frameworks)
+    sides = open_sides(a, b, settings.frameworks, settings.verify)
     for side, device in zip(sides, settings.devices, strict=True):
         side.device = device
     check_devices((label, s.framework, s.device) for label, s in zip("AB", sides, strict=True))

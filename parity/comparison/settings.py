@@ -25,6 +25,8 @@ class Settings:
     All batches are compared in float64, the first one in ``precisions`` as well. ``ids`` and
     ``text`` are files of token ids or texts to compare on; without them ids are generated, up to
     ``longest`` tokens. ``frameworks`` and ``devices`` are those of A and B, ``max_ram`` is bytes.
+    With ``verify`` weights that are not what was written into a run or converted folder are a
+    UserError.
     """
 
     precisions: tuple[str, ...] = ("float32", "bfloat16")
@@ -37,6 +39,7 @@ class Settings:
     devices: tuple[str, str] = ("cpu", "cpu")
     max_ram: int | None = None
     text: str | None = None
+    verify: bool = True
 
     def find_faults(self, faults: Faults) -> None:
         """Values that nothing can be compared with."""
@@ -45,7 +48,7 @@ class Settings:
             value = getattr(self, name)
             fits = value is None or is_whole(value, 1)
             faults.require(fits, f"{name} is {value!r}; give a whole number of at least 1")
-        for name in ("gradients", "explain"):
+        for name in ("gradients", "explain", "verify"):
             value = getattr(self, name)
             faults.require(isinstance(value, bool), f"{name} is {value!r}; give True or False")
         self._find_names(faults)

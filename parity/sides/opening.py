@@ -17,31 +17,39 @@ from parity.sides.twins import TWINS
 from transformer_spec import Faults, TransformerConfig, UserError
 
 
-def open_sides(a: str, b: str, frameworks: tuple[str | None, str | None]) -> tuple[Side, Side]:
+def open_sides(
+    a: str, b: str, frameworks: tuple[str | None, str | None], verify: bool = True
+) -> tuple[Side, Side]:
     """Both sides, with whatever is wrong with either said at once."""
     faults, sides = Faults(), []
     for label, given, framework in (("A", a, frameworks[0]), ("B", b, frameworks[1])):
         try:
-            sides.append(open_side(given, framework))
+            sides.append(open_side(given, framework, verify))
         except UserError as error:
             faults.add(f"{label}: {error}")
     faults.raise_if_any("cannot compare")
     return sides[0], sides[1]
 
 
-def open_side(given: str, framework: str | None = None) -> Side:
-    """A checkpoint as ``convert`` reads it, ``hf:FOLDER`` or ``module:FILE.py:FUNCTION``."""
+def open_side(given: str, framework: str | None = None, verify: bool = True) -> Side:
+    """A checkpoint as ``convert`` reads it, ``hf:FOLDER`` or ``module:FILE.py:FUNCTION``.
+
+    Unless told not to ``verify``, weights that are not what was written are a UserError when they
+    are read.
+    """
     if given.startswith((HUGGING_FACE, MODULE)):
         from parity.sides.library import open_library_side
 
         return open_library_side(given)
-    return checkpoint_side(given, framework)
+    return checkpoint_side(given, framework, verify)
 
 
-def checkpoint_side(given: str, framework: str | None) -> Side:
+def checkpoint_side(given: str, framework: str | None, verify: bool) -> Side:
     """A run, a folder or a file, with the flags of ``python -m convert inspect`` after it."""
     path, flags = path_and_flags(given)
-    found = read_import(replace(source_request([path, *words(flags)]), optimizer=False))
+    request = source_request([path, *words(flags)])
+    verify = verify and request.verify
+    found = read_import(replace(request, optimizer=False, verify=verify))
     framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
     what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
     return TWINS[framework](given, what, framework, found.config, Stored(found))

@@ -49,6 +49,9 @@ class Invocation:
     from_step: int | None = in_run(
         "with --resume: the checkpoint to go on from; none: the newest", None, least=0
     )
+    verify: bool = in_run(
+        "compare every tensor that is read from a checkpoint with what was saved", True
+    )
 
 
 INVOCATION = declarations(Invocation)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from training_recipe.files.fingerprints import fingerprint, fingerprints
 from training_recipe.files.json_files import json_text, read_json
@@ -16,8 +18,11 @@ def seal(folder: Path, progress: Progress) -> None:
     (folder / PROGRESS).write_text(json_text(content), encoding="utf-8")
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, naming the file, or None if it is whole."""
+def damage(folder: Path, contents: bool = True) -> str | None:
+    """What is wrong with a checkpoint folder, naming the file, or None if it is whole.
+
+    Without ``contents`` no file is read to its end: only what is missing or too short is found.
+    """
     if not folder.is_dir():
         return f"{folder} does not exist"
     try:
@@ -25,6 +30,13 @@ def damage(folder: Path) -> str | None:
         files = read_json(folder / PROGRESS).get("files", {})
     except UserError as error:
         return str(error)
+    return changed_file(folder, files, contents)
+
+
+def changed_file(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], contents: bool = True
+) -> str | None:
+    """What is wrong with the first file that is not as its fingerprint says, or None."""
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
@@ -32,6 +44,6 @@ def damage(folder: Path) -> str | None:
         if path.stat().st_size != expected["bytes"]:
             size = path.stat().st_size
             return f"{path} is truncated: it has {size} bytes, not {expected['bytes']}"
-        if fingerprint(path) != expected:
+        if contents and fingerprint(path) != expected:
             return f"{path} is damaged: its content is not what was saved"
     return None

@@ -67,6 +67,7 @@ class Request:
     checkpoint: str
     device: str
     batch_size: int
+    verify: bool
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,6 +91,7 @@ def run(request: Request) -> None:
         device=request.device,
         checkpoint=request.checkpoint,
         batch_size=request.batch_size,
+        verify=request.verify,
     )
     texts = read_texts(request.texts, request.file)
     sources = translator.encode(texts, request.truncate, request.skip_long)
@@ -101,6 +103,8 @@ def run(request: Request) -> None:
 
 def write_outputs(ids: list[list[int]], translator: Translator, request: Request) -> None:
     """Decode, write and draw, block by block."""
+    if ids:
+        _ = translator.model  # what is wrong with it is said before a file is written
     pictures = make_pictures(ids, translator, request)
     done = 0
     with progress(len(ids), request) as bar, opened(request.output) as stream:
@@ -235,6 +239,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     device = "where to compute; auto: an accelerator if there is one [auto]"
     add("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help=device)
     add("--batch-size", type=int, metavar="N", default=32, help="texts at once [32]")
+    verify = "translate even where weights are not what was saved or converted"
+    add("--no-verify", dest="verify", action="store_false", help=verify)
 
 
 def parse(arguments: list[str] | None, piped: bool) -> Request:

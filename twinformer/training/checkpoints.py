@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from training_recipe.backend import Backend
+from training_recipe.backend import Backend, Checkpoint
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.files.writing import folder_aside, point_link
 from training_recipe.options.invocation import words
@@ -19,7 +19,7 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.integrity import damage, seal
 from training_recipe.runs.progress import PROGRESS, Progress
 from transformer_spec import UserError
-from twinformer.training.states import save_state
+from twinformer.training.states import read_state, save_state
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write for a backend wrap the system's error in their own; its words remain.
@@ -82,16 +82,25 @@ def choose_checkpoint(run: RunFolder, recorded: int | None, from_step: int | Non
 
     ``recorded`` is the newest checkpoint that settings.json knows of. A damaged or missing choice
     is a UserError that names the file and the complete checkpoints that could be taken instead.
+    What is in the files is looked at when the state is read.
     """
     steps = run.steps()
     saved = steps if recorded is None else [*steps, recorded]
     if not saved and not from_step:
         return None
     chosen = max(saved) if from_step is None else from_step
-    fault = damage(run.checkpoint(chosen))
+    fault = damage(run.checkpoint(chosen), contents=False)
     if fault is not None:
         raise UserError(f"{fault}; {_alternatives(run, chosen)}")
     return chosen
+
+
+def chosen_state(run: RunFolder, chosen: int, verify: bool = True) -> Checkpoint:
+    """The state of a checkpoint; where it cannot be read, a UserError names complete ones."""
+    try:
+        return read_state(run.checkpoint(chosen), verify)
+    except UserError as error:
+        raise UserError(f"{error}; {_alternatives(run, chosen)}", error.faults) from None
 
 
 def _alternatives(run: RunFolder, chosen: int) -> str:

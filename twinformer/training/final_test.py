@@ -21,7 +21,7 @@ class FinalTest:
     def __init__(self, started: Started, judge: Judge, metrics: Metrics, display: Display) -> None:
         self.run_folder, self.progress = started.run, started.progress
         self.prepared, self.backend = started.prepared, started.backend
-        self.settings = started.record.settings
+        self.settings, self.verify = started.record.settings, started.verify
         self.judge, self.metrics, self.display = judge, metrics, display
 
     def run(self) -> Judgement:
@@ -55,7 +55,7 @@ class FinalTest:
         """Take the best checkpoint's weights; what they are, and its step."""
         best = self.progress.best_step
         if best is not None and best != self.progress.step:
-            use_weights(self.backend, self.run_folder.checkpoint(best))
+            use_weights(self.backend, self.run_folder.checkpoint(best), self.verify)
         step = self.progress.step if best is None else best
         return f"of the checkpoint after step {step}", step
 
@@ -64,7 +64,7 @@ class FinalTest:
         began, settings = time.monotonic(), self.settings
         steps = averaged_steps(self.run_folder.steps(), settings.average, settings.save_every)
         folder = save_average(self.run_folder, self.prepared.config, steps)
-        use_weights(self.backend, folder)
+        use_weights(self.backend, folder, self.verify)
         found = self.judge.validate()
         record = {"kind": "average", "step": steps[-1], "average_of": steps, **found.record()}
         self.metrics.write(record | {"speed": {"seconds": seconds_since(began)}})

@@ -26,12 +26,13 @@ from transformer_spec.declarations import as_text
 from transformer_spec.errors import Faults
 from twinformer.training.checkpoints import (
     choose_checkpoint,
+    chosen_state,
     disk_full_is_clear,
     repair_best,
     set_aside_after,
 )
 from twinformer.training.evaluation.scores import bleu
-from twinformer.training.states import first_state, read_state
+from twinformer.training.states import first_state
 
 OTHER_BATCHES = (
     "note: the pairs are put into other batches than before, as another version of this program "
@@ -49,7 +50,7 @@ UNKNOWN_BATCHES = (
 
 @dataclasses.dataclass
 class Started:
-    """Everything the loop needs; ``notes`` are shown first."""
+    """Everything the loop needs; ``notes`` are shown first, ``verify`` is for what is read yet."""
 
     run: RunFolder
     record: RunRecord
@@ -57,6 +58,7 @@ class Started:
     backend: Backend
     progress: Progress
     notes: list[str]
+    verify: bool = True
 
 
 def backend_name(request: Request) -> str:
@@ -96,7 +98,7 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
         run = RunFolder.create(path, fill)
     heading = f"run {path}: backend {name}, {settings.dtype}, preset {asked.preset}"
     notes = [heading, *about(prepared)]
-    return Started(run, record, prepared, backend, Progress(), notes)
+    return Started(run, record, prepared, backend, Progress(), notes, asked.verify)
 
 
 def about(prepared: Prepared) -> list[str]:
@@ -111,6 +113,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
     record = RunRecord.load(run.settings)
     settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
     step = choose_checkpoint(run, record.newest_checkpoint, request.invocation.from_step)
+    verify = request.invocation.verify
     progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)
     if progress.step > settings.steps:
         raise UserError(f"{run.path} has done {progress.step} steps; --steps cannot be fewer")
@@ -123,7 +126,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
     if step is None:
         state = first_state(prepared.config, settings)
     else:
-        state = read_state(run.checkpoint(step))
+        state = chosen_state(run, step, verify)
     backend = make_backend(prepared.config, settings, state)
     notes = _settle_folder(run, progress, request.invocation.from_step)
     plan = prepared.plan.fingerprint
@@ -139,7 +142,8 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
         judged_fingerprint=prepared.judged_fingerprint,
     )
     heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
-    return Started(run, record, prepared, backend, progress, [heading, *about(prepared), *notes])
+    notes = [heading, *about(prepared), *notes]
+    return Started(run, record, prepared, backend, progress, notes, verify)
 
 
 def _settle_folder(run: RunFolder, progress: Progress, from_step: int | None) -> list[str]:

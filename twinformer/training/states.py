@@ -28,15 +28,18 @@ def save_state(backend: Backend, folder: Path) -> None:
     WRITERS[backend.name](folder, backend.state())
 
 
-def read_state(folder: Path) -> Checkpoint:
-    """What a run goes on from, in either backend; a fault in the files is a UserError."""
-    return read_checkpoint(folder)
+def read_state(folder: Path, verify: bool = True) -> Checkpoint:
+    """What a run goes on from, in either backend; a fault in the files is a UserError.
+
+    So are tensors that are not what was saved, here and below, unless told not to ``verify``.
+    """
+    return read_checkpoint(folder, verify)
 
 
-def use_weights(backend: Backend, folder: Path) -> None:
+def use_weights(backend: Backend, folder: Path, verify: bool = True) -> None:
     """Take the weights that a checkpoint folder is used by, to judge them.
 
     The optimizer begins anew: no moments, and 0 steps.
     """
-    _, weights = load_weights_of(folder, backend.config)
+    _, weights = load_weights_of(folder, backend.config, verify)
     backend.restore(Checkpoint(weights, label=str(folder)))

@@ -88,11 +88,13 @@ def translated(
     """What the model of a run says to each source of its pairs that is not too long."""
     from tqdm import tqdm
 
-    translator = Translator(path, backend=request.backend, device=request.device)
+    translator = Translator(
+        path, backend=request.backend, device=request.device, verify=request.verify
+    )
     config, search = translator.config, request.search
     ids = {text: translator.source.encode(text) for text, _ in pairs}
     texts = [text for text, tokens in ids.items() if len(tokens) < config.max_length]
-    weights = load_weights_of(path)[1]
+    weights = load_weights_of(path, verify=request.verify)[1]
     arrays = (weights[name].tobytes() for name in sorted(weights))
     kept = Kept(place, key_of(record, arrays, repr(search), texts))
     rows = within(record.settings.batch_tokens, search.beam)

@@ -52,7 +52,8 @@ class Translator:
     ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is installed, else
     the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best" or the step of
     a run's checkpoint. Calculates in float64 where the weights are, and in float32 otherwise.
-    Raises UserError where the folder holds no model that reads and writes text.
+    Raises UserError where the folder holds no model that reads and writes text, and, unless told
+    not to ``verify``, when the weights are first needed and are not what was written there.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Translator:
         device: str = "auto",
         checkpoint: str | int = BEST,
         batch_size: int = DEFAULT_BATCH,
+        verify: bool = True,
     ) -> None:
         check_made_of(checkpoint, batch_size, device)
         self.folder, self.batch_size = checkpoint_folder(Path(folder), checkpoint), batch_size
@@ -72,13 +74,13 @@ class Translator:
         self.config = TransformerConfig.load(home / "config.json")
         self.source, self.target = load_vocabularies(home / "vocabulary", self.config)
         self.backend, self.notes = choose(backend, home)
-        self.device = device
+        self.device, self.verify = device, verify
         self._dtype = "float32"
 
     @functools.cached_property
     def model(self) -> Any:
         """The framework's own model, read when it is first needed."""
-        _, weights = load_weights_of(self.folder)
+        _, weights = load_weights_of(self.folder, verify=self.verify)
         exact = any(array.dtype == np.float64 for array in weights.values())
         self._dtype = "float64" if exact else "float32"
         cast = {name: array.astype(self._dtype, copy=False) for name, array in weights.items()}

@@ -51,7 +51,7 @@ class TestReadAndWrite:
     def test_files(self, tmp_path, twin):
         WRITERS[twin](tmp_path, checkpoint())
         expected = ["model.safetensors", "optimizer.safetensors"] if twin == "torch" else ["orbax"]
-        assert sorted(p.name for p in tmp_path.iterdir()) == expected
+        assert sorted(p.name for p in tmp_path.iterdir()) == [*expected, "tensors.json"]
 
     def test_writing_twice_gives_the_same_bytes(self, tmp_path):
         for name in ("one", "two"):

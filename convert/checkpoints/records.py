@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from convert.core.checked import Checked
 from convert.core.ledger import LEDGER_VERSION, Hashed
@@ -116,7 +116,7 @@ def _of_conversion(path: Path) -> Record | None:
     return Record(path, hashes, count if isinstance(count, int) else None)
 
 
-def _is_text_by_text(content: Any) -> bool:
+def _is_text_by_text(content: Any) -> TypeGuard[dict[str, str]]:
     return isinstance(content, dict) and all(isinstance(value, str) for value in content.values())
 
 

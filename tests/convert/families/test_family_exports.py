@@ -25,6 +25,7 @@ from tutorial_reference import Sizes, random_state
 
 import torch_transformer
 from convert.__main__ import main
+from convert.checkpoints.folders import open_content
 from convert.conversion.target import FOREIGN
 from convert.core.tensors import Held
 from convert.formats.msgpack import write_msgpack
@@ -89,6 +90,16 @@ def test_a_model_that_the_family_holds(name, tmp_path):
     ours = write_ours(tmp_path / "ours", JUDGES[name].held)
     convert(ours, tmp_path / "theirs", "--to", name)
     assert_measured(name, "out", difference(name, ours, tmp_path / "theirs"))
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_every_tensor_is_compared_when_it_is_read(name, tmp_path):
+    ours = write_ours(tmp_path / "ours", JUDGES[name].held)
+    for container in FOREIGN[name].containers:
+        convert(ours, tmp_path / container, "--to", name, "--container", container)
+        content = open_content(tmp_path / container)
+        assert content.record is not None and set(content.tensors) == set(content.record.hashes)
+        content.tensors.read_all()
 
 
 @pytest.mark.parametrize("field", VALUES)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, what_it_is
+from convert.checkpoints.copies import begun_with, one_copy
 from convert.checkpoints.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
+from convert.checkpoints.odd_places import of_hub, only_weights
 from convert.checkpoints.optax_states import LoopState, find_loop_state, step_count
 from convert.checkpoints.records import Record, checked, record_in
 from convert.core.tensors import Joined, Subset, Tensors
@@ -76,7 +78,7 @@ def locate(path: Path) -> Located:
     A run is used by its best checkpoint, or by its newest where none is marked.
     """
     if not path.exists():
-        raise UserError(f"{path} does not exist")
+        raise UserError(f"{path} does not exist{of_hub(path)}")
     if path.is_file():
         beside = path.parent if _has_our_config(path.parent) else None
         return Located(path, beside, FILE)
@@ -176,7 +178,10 @@ def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
     if not present and is_adapter_folder(path):
         raise UserError(what_it_is(path))
     if not present:
-        raise UserError(f"{path} should hold one of {', '.join(MODELS)}; it has none of them")
+        only = only_weights(path, MODELS)
+        content = _open_file(only, key)
+        note = f"{only.name} is read: the one file of weights, whatever its name"
+        return _with_side_files(path, replace(content, notes=(note, *content.notes)), record)
     model = path / present[0]
     opening = _open_orbax if present[0] == ORBAX_FOLDER else _open_checked
     content = opening(model, key, record)
@@ -200,15 +205,21 @@ def _open_file(path: Path, key: str | None) -> Content:
     if container == "pt" and name == path.name:
         nested = open_nested(path, key)
         layout = _layout_of(nested.tensors)
-        return Content(nested.tensors, layout, None, container, nested.settings, nested.optimizer)
-    if key is not None and container not in ("pt", "msgpack"):
-        raise UserError(f"--key picks a dict of a .pt or .msgpack file, and {path} is {container}")
+        return Content(
+            nested.tensors, layout, None, container, nested.settings, nested.optimizer,
+            notes=nested.notes, unread=nested.undone,
+        )  # fmt: skip
     if container == "msgpack":
         return _open_msgpack(path, key)
     if container == "npz":
+        if key is not None:
+            raise UserError(f"--key picks a part of a file with names, and {path} is npz")
         return Content(open_npz(path), TORCH, None, container)
-    tensors = open_torch_pickle(path, key) if container == "pt" else open_safetensors(path)
-    return Content(tensors, _layout_of(tensors), None, container)
+    if container == "pt":
+        tensors, notes = open_torch_pickle(path, key), list[str]()
+    else:
+        tensors, notes = one_copy(begun_with(open_safetensors(path), key))
+    return Content(tensors, _layout_of(tensors), None, container, notes=notes)
 
 
 def _layout_of(names: Tensors) -> Layout:

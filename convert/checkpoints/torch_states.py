@@ -14,7 +14,7 @@ from typing import Any
 from transformer_spec import Faults, UserError
 
 FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
-NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer")
+NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer", "mu_product")
 Shape = tuple[int, ...]
 Sort = Callable[[str, Shape], bool]
 
@@ -87,6 +87,11 @@ def _named_group(group: Mapping[str, Any], order: Mapping[Any, str]) -> Group:
 def _check_adam(groups: Any, state: Mapping[Any, Any], label: str) -> None:
     faults = Faults()
     for index, entry in state.items():
+        if not isinstance(entry, Mapping):
+            faults.add(
+                f"parameter {index} has a state of its own kind", "have states of their own kind"
+            )
+            continue
         missing = [key for key in (STEP_KEY, FIRST_KEY, SECOND_KEY) if key not in entry]
         faults.require(not missing, f"parameter {index} has no {', '.join(missing)}")
         extra = [key for key in NOT_CARRIED if key in entry]

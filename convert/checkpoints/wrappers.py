@@ -28,6 +28,8 @@ INSIDE = (
 )
 # Names that a model may have as well: taken off where every name begins with them.
 AROUND = ("module", "base_model.model", "model", "net", "network", "online_model", "ema_model")
+# Of norms in files that were made from TensorFlow's; transformers renamed them as it loaded.
+OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 # What wrappers keep beside the parameters, which is no weight.
 COUNTERS = {
     "n_averaged": "a count of torch's AveragedModel, no weight",
@@ -42,19 +44,25 @@ LIBRARY_TOPS = ("model.", "lm_head.", "final_logits_bias")
 class Wrapping:
     """Names without what wrappers added -> names as they lie in the file, where they differ.
 
-    ``added`` are the beginnings and the inner parts that were taken off.
+    ``added`` are the beginnings and the inner parts that were taken off, ``old`` the number of
+    norms' weights and biases that have the names of old versions.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     added: Sequence[str] = ()
+    old: int = 0
 
     def notes(self, restored: bool) -> list[str]:
         """What is to be said; ``restored`` where the way back gives the names that came."""
-        if not self.names:
-            return []
         parts = " and ".join(repr(part) for part in self.added)
         back = ", and put back on the way to the same family" if restored else ""
-        return [f"{len(self.names)} names have {parts} of a wrapper in them: it is taken off{back}"]
+        stems = [(s.rpartition(".")[0], n.rpartition(".")[0]) for s, n in self.names.items()]
+        count = sum(short != name for short, name in stems)
+        told = [f"{self.old} norms' weights and biases are called gamma and beta: read as those"]
+        told = [told[0] + back] if self.old else []
+        if count:
+            told += [f"{count} names have {parts} of a wrapper in them: it is taken off{back}"]
+        return told
 
     def plain(self, name: str) -> str:
         """A weight's name without what was added."""
@@ -110,14 +118,28 @@ def unwrap(
     ``settings`` are those of the checkpoint's library; a beginning that the user's own names in
     ``spoken`` have as well stays.
     """
+    of_library = "model_type" in (settings or {})
     plain = {name: _without_inside(name) for name in names}
+    old = [name for name in names if of_library and _is_old(name)]
+    plain |= {name: _of_today(plain[name]) for name in old}
     added = [part for part in INSIDE if any(part in name.split(".") for name in names)]
-    around = _around(list(plain.values()), "model_type" in (settings or {}), spoken)
+    around = _around(list(plain.values()), of_library, spoken)
     added += [around] if around else []
     found = {short.removeprefix(around): name for name, short in plain.items()}
-    if not added or len(found) < len(plain):
+    if not (added or old) or len(found) < len(plain):
         return Wrapping()
-    return Wrapping({short: name for short, name in found.items() if short != name}, added)
+    names_in_file = {short: name for short, name in found.items() if short != name}
+    return Wrapping(names_in_file, added, len(old))
+
+
+def _is_old(name: str) -> bool:
+    stem, _, leaf = name.rpartition(".")
+    return leaf in OLD_LEAVES and "norm" in stem.rpartition(".")[2].lower()
+
+
+def _of_today(name: str) -> str:
+    stem, _, leaf = name.rpartition(".")
+    return f"{stem}.{OLD_LEAVES[leaf]}"
 
 
 def _without_inside(name: str) -> str:

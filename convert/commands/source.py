@@ -25,7 +25,11 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         choices=SOURCES,
         help="whose names the source has (default: found out from names and settings)",
     )
-    add("--key", help="which dict of a nested .pt file holds the weights")
+    add(
+        "--key",
+        help="where the weights are in a file that holds more: keys joined with dots, through "
+        "dicts, lists and objects, or the beginning of flat names",
+    )
     add(
         "--map",
         action="append",

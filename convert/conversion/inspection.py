@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.checkpoints.encodings import check_names
 from convert.checkpoints.folders import locate, open_content
 from convert.conversion.conversion import in_bytes
 from convert.conversion.request import SourceRequest
@@ -101,6 +102,7 @@ def inspect(request: SourceRequest) -> Inspection:
     content = open_content(located.weights, request.key, request.verify)
     family, found, fault = None, None, None
     try:
+        check_names(content.tensors, content.tensors.label)
         source = source_of(content, request, wrapping_of(content, request))
         chosen = choose_family(request.family, source)
         family = chosen.name if chosen else f"twinformer {content.layout.twin}"
@@ -118,7 +120,7 @@ def inspect(request: SourceRequest) -> Inspection:
         ties=_ties(found),
         config=found.config if found else None,
         fault=fault,
-        notes=found.notes if found else [],
+        notes=found.notes if found else list(content.notes),
         tensors=dict(content.tensors),
     )
 

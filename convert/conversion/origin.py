@@ -81,7 +81,7 @@ class Origin:
             "format_version": ORIGIN_VERSION,
             "family": self.family,
             "wrapper": dict(self.wrapper),
-            "settings": self.settings,
+            "settings": _with_text_keys(self.settings),
             "tensors": tensors,
             "optimizer_groups": [[group.names, group.settings] for group in self.groups],
         } | ({"wrapped": dict(self.wrapped)} if self.wrapped else {})
@@ -102,6 +102,14 @@ class Origin:
             return cls(content["family"], settings, tensors, wrapper, groups, wrapped)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error!r}; delete it to write without") from error
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Settings with keys that JSON has; another key becomes its text."""
+    if isinstance(value, Mapping):
+        items = ((k if isinstance(k, (str, int, float)) else str(k), x) for k, x in value.items())
+        return {key: _with_text_keys(part) for key, part in items}
+    return [_with_text_keys(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.checkpoint import check_tensors
+from convert.checkpoints.encodings import check_names
 from convert.checkpoints.folders import FILE, Content, Located, locate, open_content
 from convert.checkpoints.layouts import OWN_PARTS, TORCH, canonical_rules
 from convert.checkpoints.named_moments import name_optimizer
@@ -80,6 +81,7 @@ def read_import(request: SourceRequest) -> Import:
     """Open, recognize and check a source from its headers; every fault is a UserError."""
     located = locate(request.source)
     opened = open_content(located.weights, request.key, request.verify)
+    check_names(opened.tensors, opened.tensors.label)
     merges = request.adapter is not None
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)

@@ -13,6 +13,7 @@ from transformer_spec import Faults, UserError
 
 MAX_DEPTH = 100
 MAX_NAMED = 12
+OPTIMIZER = {"state", "param_groups"}  # keys of the state_dict() of an optimizer of torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,33 @@ class Namespace(dict[str, Any]):
         self.kind = kind
 
 
+class Unread:
+    """An object of a class that is not made here: the class's name, and what the object is made of.
+
+    ``arguments`` are None where a file speaks of a class or function and makes nothing of it.
+    ``state`` is what its attributes were, ``items`` and ``values`` what it held as a dict or list.
+    """
+
+    __slots__ = ("arguments", "items", "name", "state", "values")
+
+    def __init__(self, name: str, arguments: tuple[Any, ...] | None = None) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.state: Any = None
+        self.items: dict[Any, Any] = {}
+        self.values: list[Any] = []
+
+    @property
+    def attributes(self) -> dict[Any, Any]:
+        """What it holds under names: dicts that it was made of, its attributes, its items."""
+        pair = type(self.state) is tuple and len(self.state) == 2  # a dict, and that of its slots
+        parts = (*(self.arguments or ()), *(self.state if pair else (self.state,)), self.items)
+        return {key: value for part in parts if type(part) is dict for key, value in part.items()}
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, not read>"
+
+
 def some_of(names: list[str]) -> str:
     """Names for a message, the first of them where there are many."""
     more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
@@ -67,25 +95,68 @@ class ContentFile(ABC):
         """The array that a leaf of ``content`` describes, in memory of its own."""
 
     def at(self, key: str) -> Any:
-        """The part under a key, or under keys joined with dots; a UserError says what there is."""
-        if isinstance(self.content, dict) and key in self.content:
-            return self.content[key]
-        part = self.content
-        for name in key.split("."):
-            if not isinstance(part, dict) or name not in part:
-                raise UserError(f"{self.path} has no key {key!r}; {self.choices()}")
-            part = part[name]
-        return part
+        """The part under a key, or under keys joined with dots; a UserError says what there is.
+
+        Keys go through dicts, lists and the attributes of objects. The beginning of flat names,
+        which a dot ends, stands for a dict of what follows it.
+        """
+        found = self.find(self.content, key)
+        if found is None:
+            raise UserError(f"{self.path} has no key {key!r}; {self.choices()}")
+        return found
+
+    def find(self, part: Any, key: str) -> Any:
+        """The part of a part under keys joined with dots; None where there is none."""
+        inside = self.members(part)
+        names = key.split(".")
+        for count in range(len(names), 0, -1):
+            first, rest = ".".join(names[:count]), ".".join(names[count:])
+            found = inside.get(first)
+            found = self.find(found, rest) if rest and found is not None else found
+            if found is not None:
+                return found
+        flat = {n.removeprefix(f"{key}."): x for n, x in inside.items() if n.startswith(f"{key}.")}
+        return flat or None
+
+    def members(self, part: Any) -> Mapping[str, Any]:
+        """What is inside a dict, list or object, each under its key, number or attribute."""
+        return {str(key): value for key, value in children(part)}
+
+    def mapping(self, part: Any) -> Mapping[Any, Any] | None:
+        """What ``tensors`` would look for arrays in, if a part is a dict or an object like one."""
+        if isinstance(part, Unread):
+            held = any(map(is_array, part.items.values()))
+            return part.items if held else part.attributes or None
+        return part if isinstance(part, dict) else None
 
     def dicts(self) -> dict[str, Mapping[Any, Any]]:
-        """Every dict that holds an array, by its keys joined with dots; the top one is ``""``."""
-        return dict(_dicts(self.content, ""))
+        """Every dict that holds an array, by its keys joined with dots; the top one is ``""``.
+
+        Those inside the state of an optimizer are none of weights, and are not among them.
+        """
+        return dict(self._dicts(self.content, [], set()))
+
+    def _dicts(
+        self, part: Any, keys: list[str], seen: set[int]
+    ) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+        mapping = self.mapping(part)
+        inside = dict(children(part)) if mapping is None else mapping
+        if id(part) in seen or len(keys) > MAX_DEPTH or inside.keys() >= OPTIMIZER:
+            return
+        if isinstance(part, Unread):
+            seen.add(id(part))
+        if mapping is not None and any(map(is_array, mapping.values())):
+            yield ".".join(keys), mapping
+        for key, value in inside.items():
+            if isinstance(value, (dict, list, tuple, Unread)):
+                yield from self._dicts(value, [*keys, str(key)], seen)
 
     def choices(self) -> str:
         """What ``--key`` could be, in words."""
-        if not isinstance(self.content, dict):
-            return f"it holds a {type(self.content).__name__}"
         named = some_of([key for key in self.dicts() if key])
+        if not named and self.mapping(self.content) is None:
+            kind = repr(self.content) if isinstance(self.content, Unread) else ""
+            return f"it holds {kind or f'a {type(self.content).__name__}'}"
         return f"choose one of its dicts of tensors with --key: {named or 'it has none'}"
 
     def tensors(self, content: Any = None, nested: bool = False) -> Tensors:
@@ -101,9 +172,10 @@ class FileTensors(Tensors):
     """The arrays of one dict of a file."""
 
     def __init__(self, file: ContentFile, content: Any, nested: bool) -> None:
-        if not isinstance(content, dict):
+        mapping = file.mapping(content)
+        if mapping is None:
             raise UserError(f"{file.path} holds no dict of tensors; {file.choices()}")
-        pairs = list(_flat(content, "") if nested else content.items())
+        pairs = list(_flat(mapping, "") if nested else mapping.items())
         others = [str(name) for name, value in pairs if not is_array(value)]
         if others:
             raise UserError(
@@ -133,36 +205,61 @@ def _named(path: Path, pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
     return named
 
 
-def _children(value: Any) -> Iterator[tuple[Any, Any]]:
+def children(value: Any) -> Iterator[tuple[Any, Any]]:
+    """The parts of a dict, list or object with their keys; of anything else none."""
     if isinstance(value, dict):
         yield from value.items()
     elif isinstance(value, (list, tuple)):
         yield from enumerate(value)
+    elif isinstance(value, Unread):
+        yield from value.attributes.items()
+        yield from enumerate(value.values)
 
 
 def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, part in _children(value):
+    for key, part in children(value):
         if isinstance(part, (dict, list, tuple)):
             yield from _flat(part, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", part
 
 
-def _dicts(value: Any, prefix: str) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    if not isinstance(value, dict):
-        return
-    if any(is_array(part) for part in value.values()):
-        yield prefix, value
-    for key, part in value.items():
-        yield from _dicts(part, f"{prefix}.{key}" if prefix else str(key))
+def leaves(value: Any) -> Iterator[tuple[str, Leaf]]:
+    """Every array of a tree that is not read yet, under its keys joined with dots.
+
+    Objects, which may contain each other, are gone through once; keys inside them come after the
+    name of their class.
+    """
+    for name, part in _walk(value):
+        if isinstance(part, Leaf):
+            yield name, part
 
 
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Every array of a tree that is not read yet, under its keys joined with dots."""
-    if isinstance(value, Leaf):
-        yield name, value
-    for key, part in _children(value):
-        yield from leaves(part, f"{name}.{key}" if name else str(key))
+def unread(value: Any) -> Iterator[Unread]:
+    """Every object of a tree that was not read, once; not what lies inside such objects."""
+    seen = set[int]()
+    for _, part in _walk(value, inside=False):
+        if isinstance(part, Unread) and id(part) not in seen:
+            seen.add(id(part))
+            yield part
+
+
+def _walk(value: Any, inside: bool = True) -> Iterator[tuple[str, Any]]:
+    """Every part of a tree with its name; ``inside`` objects as well."""
+    waiting, seen = [("", value)], set[int]()
+    while waiting:
+        name, part = waiting.pop()
+        yield name, part
+        if isinstance(part, Unread):
+            if not inside or id(part) in seen:
+                continue
+            seen.add(id(part))
+            name = part.name
+            inner = [("state", part.state), *part.items.items(), *enumerate(part.values)]
+            everything = [*enumerate(part.arguments or ()), *inner]
+        else:
+            everything = list(children(part))
+        waiting += [(f"{name}.{k}" if name else str(k), x) for k, x in reversed(everything)]
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from convert.formats.arrays import file_size, read_bytes
 from convert.formats.torch_file.old_form import is_legacy
+from convert.formats.torch_file.reader import PICKLES
 from transformer_spec import UserError
 
 START = 512
-PICKLES = tuple(bytes((0x80, version)) for version in (2, 3, 4, 5))
 MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)  # how msgpack begins a map that is not empty
 ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z",
             b"\x28\xb5\x2f\xfd": "zstandard", b"Rar!": "rar"}  # fmt: skip
@@ -54,6 +54,11 @@ def _refuse_others(path: Path, start: bytes) -> None:
     for magic, what in OTHERS.items():
         if start.lstrip()[: len(magic)] == magic:
             raise UserError(f"{path} is {what}")
+    if start[4:5] and start[6 : 6 + start[4]].endswith(b"Spec\0"):
+        raise UserError(
+            f"{path} is a model of CTranslate2, whose weights nothing reads back; give the "
+            "checkpoint that it was made from"
+        )
     if path.suffix == ".onnx":
         raise UserError(
             f"{path} is an ONNX program, which keeps no names of a model's parts; give the weights "

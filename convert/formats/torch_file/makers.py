@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convert.formats.arrays import check_shape, shown
-from convert.formats.content import Namespace
+from convert.formats.content import Namespace, Unread
 from convert.formats.torch_file.tensors import StoredTensor, rebuild_tensor, rebuild_typed_tensor
 from convert.formats.torch_file.unpickler import PickleError, checked_key
 
@@ -38,15 +38,17 @@ NUMBERS = {
 }
 
 
-def _same_tensor(tensor: Any, *_: Any, state: Any = None) -> StoredTensor:
-    """A parameter is the tensor in it."""
-    if not isinstance(tensor, StoredTensor):
+def _same_tensor(tensor: Any, *_: Any, state: Any = None) -> StoredTensor | Unread:
+    """A parameter is the tensor in it, or what stands for one that is not read."""
+    if not isinstance(tensor, (StoredTensor, Unread)):
         raise PickleError("a parameter holds something else than a tensor")
     return tensor
 
 
-def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> StoredTensor:
+def _of_type(function: Any, _: Any, arguments: Any, *__: Any) -> StoredTensor | Unread:
     """A tensor with attributes of its own, which are dropped."""
+    if isinstance(function, Unread):
+        return Unread(function.name, tuple(arguments))
     make = MAKERS.get(function) if "._rebuild_" in function else None
     if make is None or make is _of_type:
         raise PickleError("a tensor is made by something that makes no tensors")
@@ -59,7 +61,9 @@ def _dict(pairs: Any = (), *, state: Any = None, items: Any = ()) -> dict[Any, A
     return made | dict(items)
 
 
-def _dict_with_default(_: Any = None, pairs: Any = (), *, items: Any = ()) -> dict[Any, Any]:
+def _dict_with_default(
+    _: Any = None, pairs: Any = (), *, state: Any = None, items: Any = ()
+) -> dict[Any, Any]:
     return _dict(pairs, items=items)
 
 
@@ -112,24 +116,28 @@ def _text(value: Any) -> str:
     return value
 
 
-def _dtype(text: Any, *_: Any, state: Any = (3, "=", None, None, None)) -> str:
+def _dtype(text: Any, *_: Any, state: Any = (3, "=", None, None, None)) -> str | Unread:
     """The name of a NumPy type of plain numbers; its state adds the byte order."""
-    if type(text) is not str or text not in NUMBERS:
-        raise PickleError(f"NumPy data of type {shown(text, 40)}; only plain numbers are read")
-    if type(state) is not tuple or len(state) < 5 or any(state[2:5]) or any(state[8:]):
-        raise PickleError("it has NumPy data of a composed type; only plain numbers are read")
+    if type(text) is not str:
+        raise PickleError(f"NumPy data of type {shown(text, 40)}, which is no name of one")
+    if type(state) is not tuple or len(state) < 5:
+        raise PickleError("it has a NumPy type with a wrong state")
+    if text not in NUMBERS or any(state[2:5]) or any(state[8:]):
+        return Unread("numpy.dtype", (text,))
     if state[1] not in ("<", ">", "=", "|"):
         raise PickleError("it has NumPy data of unknown byte order")
     return str(NUMBERS[text].newbyteorder(state[1]))
 
 
-def _array(*_: Any, state: Any) -> np.ndarray:
+def _array(*_: Any, state: Any) -> np.ndarray | Unread:
     """A NumPy array whose numbers come with its state."""
     _, shape, dtype, fortran, content = state
     return _numpy_array(content, dtype, shape, "F" if fortran else "C")
 
 
-def _numpy_array(content: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray:
+def _numpy_array(content: Any, dtype: Any, shape: Any, order: Any = "C") -> np.ndarray | Unread:
+    if isinstance(dtype, Unread):
+        return Unread("numpy.ndarray", ())
     if type(dtype) is not str or dtype not in NUMBERS:
         raise PickleError("a NumPy array has no type of plain numbers")
     content = content.encode() if type(content) is str else content  # as Python 2 wrote bytes
@@ -140,7 +148,8 @@ def _numpy_array(content: Any, dtype: Any, shape: Any, order: Any = "C") -> np.n
 
 def _number(dtype: Any, content: Any) -> Any:
     """A NumPy number as a Python one."""
-    return _numpy_array(content, dtype, ()).item()
+    found = _numpy_array(content, dtype, ())
+    return found if isinstance(found, Unread) else found.item()
 
 
 MAKERS: dict[str, Callable[..., Any] | None] = {
@@ -162,19 +171,17 @@ MAKERS: dict[str, Callable[..., Any] | None] = {
     "torch.serialization._get_layout": _text,
     "_codecs.encode": _encode,
     "copyreg._reconstructor": None,
-    "copy_reg._reconstructor": None,
     "numpy.dtype": _dtype,
     "numpy.ndarray": None,
 }
-for _module in ("builtins", "__builtin__"):
-    MAKERS |= {
-        f"{_module}.set": _set,
-        f"{_module}.frozenset": _set,
-        f"{_module}.bytes": _bytes,
-        f"{_module}.bytearray": _bytes,
-        f"{_module}.complex": _complex,
-    }
-    MAKERS |= {f"{_module}.{_name}": None for _name in ("object", "dict", "list", "int", "float")}
+MAKERS |= {
+    "builtins.set": _set,
+    "builtins.frozenset": _set,
+    "builtins.bytes": _bytes,
+    "builtins.bytearray": _bytes,
+    "builtins.complex": _complex,
+}
+MAKERS |= {f"builtins.{_name}": None for _name in ("dict", "list", "int", "float")}
 for _module in ("numpy.core", "numpy._core"):
     MAKERS |= {
         f"{_module}.multiarray.scalar": _number,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from convert.formats.torch_file.plain_values import load_plain
-from convert.formats.torch_file.tensors import Storage, StoredTensor, stored
-from convert.formats.torch_file.unpickler import BoundedFile
+from convert.formats.torch_file.tensors import Storage, stored
+from convert.formats.torch_file.unpickler import BoundedFile, Named
 from transformer_spec import UserError
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -35,7 +35,9 @@ def read_legacy(path: Path) -> tuple[Any, dict[str, Place]]:
     """The content, and where each storage lies; no tensor is read."""
     storages: list[Storage] = []
 
-    def refer(pid: Any) -> StoredTensor:
+    def refer(pid: Any) -> Any:
+        if type(pid) is tuple and len(pid) == 4 and pid[0] == "module" and type(pid[1]) is Named:
+            return pid[1]  # a class, with its source beside it
         found = stored(pid)
         storages.append(found.storage)
         return found

@@ -6,6 +6,7 @@ The form from before PyTorch 1.6 is read as well. Neither reading nor writing ne
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from convert.core.tensors import Tensors, as_bytes
 from convert.formats.arrays import crc_of_file, file_size, read_bytes
 from convert.formats.content import ContentFile, Leaf, leaves
 from convert.formats.shards import INDEX_SUFFIX, open_shards
+from convert.formats.torch_file.modules import is_module, parameters_of, parts_of
 from convert.formats.torch_file.old_form import Place, is_legacy, read_legacy
 from convert.formats.torch_file.plain_values import load_plain
 from convert.formats.torch_file.strided import is_dense, last_element, read_strided
@@ -25,13 +27,15 @@ from transformer_spec import Faults, UserError
 
 REPEATED = 4
 SMALL = 1 << 20
+PICKLES = tuple(bytes((0x80, version)) for version in (2, 3, 4, 5))  # how one of each begins
 
 
 class TorchFile(ContentFile):
     """One file of ``torch.save``: its plain content, each tensor read when asked for.
 
-    ``content`` has dicts, lists, tuples, numbers, strings and namespaces as they were saved, and a
-    StoredTensor where a tensor is.
+    ``content`` has dicts, lists, tuples, numbers, strings and namespaces as they were saved, a
+    StoredTensor where a tensor is, and an Unread where another object is. A file of ``pickle.dump``
+    is read as well, arrays of NumPy in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +43,8 @@ class TorchFile(ContentFile):
         start = read_bytes(path, 0, min(size, 32))
         if is_legacy(start):
             content, self.places = read_legacy(path)
+        elif start.startswith(PICKLES):
+            content, self.places = _read_pickle(path, size), {}
         else:
             content, self.places = _read_zip(path)
         super().__init__(path, content)
@@ -53,6 +59,12 @@ class TorchFile(ContentFile):
                 fault = _fault(tensor, self.places.get(tensor.storage.key), limit)
                 faults.require(not fault, f"{name!r} {fault}")
         faults.raise_if_any(f"cannot read {self.path}")
+
+    def members(self, part: Any) -> Mapping[str, Any]:
+        return parts_of(part) if is_module(part) else super().members(part)
+
+    def mapping(self, part: Any) -> Mapping[Any, Any] | None:
+        return parameters_of(part) if is_module(part) else super().mapping(part)
 
     def read(self, leaf: Leaf) -> np.ndarray:
         if not isinstance(leaf, StoredTensor):
@@ -89,6 +101,12 @@ def _fault(tensor: StoredTensor, place: Place | None, limit: int) -> str:
     return ""
 
 
+def _read_pickle(path: Path, size: int) -> Any:
+    """The content of a file that is one pickle, without storages beside it."""
+    with open(path, "rb") as file:
+        return load_plain(BoundedFile(file, size), str(path))
+
+
 def _read_zip(path: Path) -> tuple[Any, dict[str, Place]]:
     """The content, and where each storage lies; no tensor is read."""
     with open_archive(path, "file of torch.save") as archive:
@@ -119,7 +137,13 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
     A CRC-32 of 0 means that torch was told to write none.
     """
     entries: dict[str, Entry] = {}
-    for name, entry in read_entries(path, archive).items():
+    found = read_entries(path, archive)
+    if any(name.endswith("/constants.pkl") for name in found):
+        raise UserError(
+            f"{path} is a TorchScript program, not a file of weights; save those in it: "
+            f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'model.pt')"
+        )
+    for name, entry in found.items():
         short = name.partition("/")[2]
         if entry.deflated:
             raise UserError(f"{path}: {name!r} is compressed, which torch.save never does")
@@ -128,8 +152,6 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, Entry]:
         entries[short] = entry._replace(crc=entry.crc or None)
     if "data.pkl" not in entries:
         raise UserError(f"{path} is a zip file without data.pkl: not written by torch.save")
-    if "constants.pkl" in entries:
-        raise UserError(f"{path} is a TorchScript program; save the module's state_dict() instead")
     return entries
 
 

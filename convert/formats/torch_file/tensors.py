@@ -47,10 +47,18 @@ STORAGES = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
 }
+# Of quantized tensors: whole numbers, which a scale and a zero point beside them give a meaning.
+QUANTIZED = {
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
+}
 UNTYPED = "torch.storage.UntypedStorage"
 
 
-NAMES = {UNTYPED, *(f"torch.{name}" for name in (*STORAGES, *TORCH_DTYPES))}
+NAMES = {UNTYPED, *(f"torch.{name}" for name in (*STORAGES, *QUANTIZED, *TORCH_DTYPES))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,7 @@ def _storage_type(kind: Any) -> np.dtype:
     name = kind.name if isinstance(kind, Named) else ""
     if name == UNTYPED:
         return np.dtype(np.uint8)
-    if name.removeprefix("torch.") not in STORAGES:
+    found = (STORAGES | QUANTIZED).get(name.removeprefix("torch."))
+    if found is None:
         raise PickleError("it refers to something that is no tensor storage")
-    return TORCH_DTYPES[STORAGES[name.removeprefix("torch.")]]
+    return TORCH_DTYPES[found]

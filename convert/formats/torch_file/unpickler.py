@@ -7,12 +7,17 @@ takes memory for any number that a part is filed under.
 
 import pickle
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Collection, Mapping
 from typing import IO, Any, NoReturn
+
+from convert.formats.content import Unread
+from convert.formats.torch_file.dangers import danger_of
 
 MAX_OPERATIONS = 10_000_000
 LARGE = 1 << 16
 MAX_KEY_PARTS = 16
+LONGEST_NAME = 100
 KEY_TYPES = (str, bytes, int, float, bool, type(None))
 STANDARD: Mapping[int, Callable[[Any], None]] = pickle._Unpickler.dispatch
 # What other code of the process has registered, and buffers beside the file.
@@ -34,19 +39,38 @@ class Named:
 
 
 class Made:
-    """What a call in a pickle would have made: the call, and what was put into the result after."""
+    """What a call in a pickle would have made: the call, and what was put into the result after.
 
-    __slots__ = ("arguments", "items", "name", "state")
+    What the call of a call's result would have made has that result as its first argument.
+    """
+
+    __slots__ = ("arguments", "items", "name", "state", "values")
 
     def __init__(self, function: Any, arguments: Any) -> None:
-        if type(function) is not Named:
+        if type(function) not in (Named, Made):
             raise PickleError(f"it tries to call {describe(function)}")
+        self.name = called(function)
         if type(arguments) is not tuple:
-            raise PickleError(f"it calls {function.name} with {describe(arguments)} for arguments")
-        self.name = function.name
-        self.arguments = arguments
+            raise PickleError(f"it calls {self.name} with {describe(arguments)} for arguments")
+        if danger := danger_of(self.name):
+            raise PickleError(f"it calls {self.name}, {danger}")
+        self.arguments = arguments if type(function) is Named else (function, *arguments)
         self.state: Any = None
         self.items: dict[Any, Any] = {}
+        self.values: list[Any] = []
+
+
+def called(function: Any) -> str:
+    """The name of what a call would run, also where the pickle looks an attribute up for it."""
+    if type(function) is Named:
+        return function.name
+    name, arguments = function.name, function.arguments
+    if name.endswith(".getattr") and len(arguments) > 1 and type(arguments[1]) is str:
+        owner = called(arguments[0]) if type(arguments[0]) in (Named, Made) else "an object"
+        return printable(f"{owner}.{arguments[1][:LONGEST_NAME]}", LONGEST_NAME)
+    if name.endswith(".partial") and arguments and type(arguments[0]) in (Named, Made):
+        return called(arguments[0]).removesuffix(".__new__")
+    return printable(f"{name}()", LONGEST_NAME)
 
 
 class BoundedFile:
@@ -79,8 +103,9 @@ class _Operations(dict[int, Callable[[Any], None]]):
 class Unpickler(pickle._Unpickler):
     """Builds lists, tuples, dicts, sets and plain values, ``Named`` and ``Made`` for all else.
 
-    ``names`` are those that a pickle may speak of; ``refer`` says what outer references mean. What
-    is built costs memory in proportion to the pickle, whatever the pickle says.
+    ``names`` are those that are known by heart; ``refer`` says what outer references mean. What is
+    built costs memory in proportion to the pickle, whatever the pickle says. The call of a function
+    that is known to run programs, or to reach outside the pickle, ends the reading.
     """
 
     stack: list[Any]
@@ -119,14 +144,9 @@ class Unpickler(pickle._Unpickler):
         return self.refer(pid)
 
     def find_class(self, module: str, name: str) -> Named:
-        full = f"{module}.{name}"
-        if full not in self.names:
-            raise PickleError(
-                f"it asks for {printable(full)}; only tensors, dicts, lists, tuples, numbers, "
-                "strings and namespaces are read, and nothing was run; of a whole model save its "
-                "state_dict()"
-            )
-        return Named(full)
+        module, name = NAME_MAPPING.get((module, name), (module, name))  # as Python 2 says it
+        full = f"{IMPORT_MAPPING.get(module, module)}.{name}"
+        return Named(full if full in self.names else printable(full, LONGEST_NAME))
 
     def _decode_string(self, value: bytes) -> str | bytes:
         """A string of Python 2, which did not tell text from bytes."""
@@ -144,9 +164,12 @@ class Unpickler(pickle._Unpickler):
         self.append(Made(function, arguments))
 
     def call_with_names(self) -> None:
-        if self.stack.pop():
-            raise PickleError("it makes an object with arguments by name")
+        by_name = self.stack.pop()
         self.call()
+        if by_name and self.stack[-1].name in self.names:
+            raise PickleError(f"it makes {describe(self.stack[-1])} with arguments by name")
+        if by_name:
+            self.stack[-1].arguments += (by_name,)
 
     def _instantiate(self, klass: Any, args: list[Any]) -> None:
         self.append(Made(klass, tuple(args)))
@@ -178,6 +201,20 @@ class Unpickler(pickle._Unpickler):
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[checked_key(key)] = value
 
+    def append_one(self) -> None:
+        value = self.stack.pop()
+        self._extend([value])
+
+    def append_all(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        top = self.stack[-1]
+        target = top.values if type(top) is Made else top
+        if type(target) is not list:
+            raise PickleError(f"it adds to {describe(top)} as if it were a list")
+        target.extend(values)
+
     def add_items(self) -> None:
         values, target = self.pop_mark(), self.stack[-1]
         if type(target) is not set:
@@ -197,6 +234,8 @@ class Unpickler(pickle._Unpickler):
         pickle.NEWOBJ[0]: call,
         pickle.NEWOBJ_EX[0]: call_with_names,
         pickle.BUILD[0]: build,
+        pickle.APPEND[0]: append_one,
+        pickle.APPENDS[0]: append_all,
         pickle.DICT[0]: new_dict,
         pickle.SETITEM[0]: set_item,
         pickle.SETITEMS[0]: set_items,
@@ -208,9 +247,14 @@ class Unpickler(pickle._Unpickler):
 
 
 def checked_key(key: Any) -> Any:
-    """A key that is plain and cheap to hash, a flat tuple of such ones included."""
+    """A key that is plain and cheap to hash, a flat tuple of such ones included.
+
+    A class, and an object that a call would make, is told from others by what it is.
+    """
     parts = key if type(key) is tuple and len(key) <= MAX_KEY_PARTS else (key,)
     for part in parts:
+        if type(part) in (Named, Made, Unread):
+            continue
         if type(part) not in KEY_TYPES or (type(part) is int and abs(part) >= 2**64):
             raise PickleError(f"a dict or set has the key {describe(key)}")
     return key

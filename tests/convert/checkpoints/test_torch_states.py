@@ -134,6 +134,18 @@ class TestFaults:
         with pytest.raises(UserError, match="group 0 has amsgrad"):
             name_state(optimizer.state_dict(), shapes_of(model), float)
 
+    def test_what_only_resembles_adam(self, model):
+        """NAdam has Adam's moments and a product of its own; a state can be any object."""
+        optimizer = torch.optim.NAdam(model.parameters())
+        model(torch.arange(7)).backward()
+        optimizer.step()
+        content = optimizer.state_dict()
+        with pytest.raises(UserError, check=saying("parameter 0", "mu_product", "not Adam's")):
+            name_state(content, shapes_of(model), float)
+        content["state"] = dict.fromkeys(content["state"], "quantized")
+        with pytest.raises(UserError, check=saying("parameter 0", "of its own kind")):
+            name_state(content, shapes_of(model), float)
+
     def test_different_step_counts(self, model):
         content = trained(model, model.parameters()).state_dict()
         content["state"][2]["step"] = torch.tensor(5.0)

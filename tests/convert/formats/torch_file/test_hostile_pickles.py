@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import functools
 import os
 import pickle
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from array_cases import assert_holds
 from pickle_cases import Calls, Storage, pickled, tensor_pickle, write_zip
 
+from convert.formats.content import Unread
 from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle
 from transformer_spec import UserError
 
@@ -33,7 +35,6 @@ class TestCalls:
             (os.system, ("touch /tmp/should-not-exist",), f"{os.system.__module__}.system"),
             (eval, ("1+1",), "builtins.eval"),
             (exec, ("1+1",), "builtins.exec"),
-            (getattr, (1, "real"), "builtins.getattr"),
             (setattr, (1, "real", 2), "builtins.setattr"),
             (__import__, ("os",), "builtins.__import__"),
             (open, ("/tmp/should-not-exist", "w"), "io.open"),
@@ -42,26 +43,53 @@ class TestCalls:
             (torch.storage._load_from_bytes, (b"x",), "torch.storage._load_from_bytes"),
             (np.load, ("x",), "numpy.load"),
             (pickle.loads, (b"N.",), "_?pickle.loads"),
-            (dict.fromkeys, ([1],), "builtins.getattr"),
         ],
     )
     def test_names_what_it_tried_to_call(self, tmp_path, function, arguments, name, protocol):
         content = pickle.dumps({"x": Calls(function, *arguments)}, protocol)
-        name = name.replace("builtins", "(builtins|__builtin__)") if protocol < 3 else name
-        refuse(tmp_path, content, f"it asks for {name}; .*nothing was run")
+        refuse(tmp_path, content, f"it calls {name}, .*nothing was run")
+
+    @pytest.mark.parametrize(("owner", "name"), [("os", "system"), ("subprocess", "run")])
+    def test_functions_that_are_looked_up_before_the_call(self, tmp_path, owner, name):
+        """Their name is that of the owner and the attribute, as old protocols write methods."""
+        function = f"cbuiltins\ngetattr\n(ctorch\n{owner}\nV{name}\ntR".encode()
+        refuse(tmp_path, function + b"(Vtrue\ntR.", f"it calls torch.{owner}.{name}, which runs")
+        through = b"cfunctools\npartial\n(" + function + b"Vtrue\ntR)R."
+        refuse(tmp_path, through, f"it calls torch.{owner}.{name}, which runs")
+
+    @pytest.mark.parametrize("protocol", [0, 2, 4])
+    @pytest.mark.parametrize(
+        ("function", "arguments", "name"),
+        [
+            (getattr, (1, "real"), "builtins.getattr"),
+            (dict.fromkeys, ([1],), "builtins.dict.fromkeys"),
+            (os.path.join, ("a", "b"), "posixpath.join"),
+            (os.stat_result, (range(10),), "os.stat_result"),
+        ],
+    )
+    def test_harmless_calls_become_their_names(self, tmp_path, function, arguments, name, protocol):
+        content = pickle.dumps({"x": Calls(function, *arguments)}, protocol)
+        found = open_torch_file(write_zip(tmp_path / "m.pt", content)).content
+        assert isinstance(found["x"], Unread) and found["x"].name == name
+
+    def test_what_is_named_and_not_called(self, tmp_path):
+        content = pickle.dumps({"x": functools.partial(os.system, "touch /tmp/x"), "f": eval}, 2)
+        found = open_torch_file(write_zip(tmp_path / "m.pt", content)).content
+        assert repr(found["x"]) == "<functools.partial, not read>"
+        assert found["f"].name == "builtins.eval" and found["f"].arguments is None
 
     def test_in_the_state_of_a_namespace(self, tmp_path):
         run = Calls(os.system, "touch /tmp/should-not-exist")
         for kind in (argparse.Namespace, types.SimpleNamespace):
-            refuse(tmp_path, pickled({"args": kind(a=[{"b": run}])}), "it asks for posix.system")
+            refuse(tmp_path, pickled({"args": kind(a=[{"b": run}])}), "it calls posix.system")
 
     @pytest.mark.parametrize(
-        "name", ["os.path.join", "torch.os.system", "argparse.os.system", "torch.Size.__class__"]
+        "name", ["os.popen", "torch.os.system", "argparse.os.remove", "a.b.subprocess.run"]
     )
-    def test_names_that_lead_through_allowed_modules(self, tmp_path, name):
+    def test_names_that_lead_through_other_modules(self, tmp_path, name):
         module, _, attribute = name.partition(".")
         text = [b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, attribute)]
-        refuse(tmp_path, b"\x80\x04" + text[0] + text[1] + b"\x93)R.", f"it asks for {name}")
+        refuse(tmp_path, b"\x80\x04" + text[0] + text[1] + b"\x93)R.", f"it calls {name}")
 
     def test_names_that_are_no_text(self, tmp_path):
         refuse(tmp_path, b"\x80\x04]]\x93.", "STACK_GLOBAL requires str")
@@ -74,7 +102,7 @@ class TestCalls:
         refuse(tmp_path, b"\x80\x02X\x01\x00\x00\x00a)R.", "tries to call a str")
         refuse(tmp_path, b"\x80\x02ctorch\nFloatStorage\n)R.", "tries to call torch.FloatStorage")
         refuse(tmp_path, b"\x80\x02ctorch\nSize\n]R.", "calls torch.Size with a list for arguments")
-        refuse(tmp_path, b"\x80\x02cbuiltins\nobject\n)\x81.", "tries to call builtins.object")
+        refuse(tmp_path, b"\x80\x02cbuiltins\nint\n)\x81.", "tries to call builtins.int")
 
     @pytest.mark.parametrize("name", ["collections OrderedDict", "torch._utils _rebuild_parameter"])
     def test_wrong_arguments(self, tmp_path, name):
@@ -146,8 +174,12 @@ class TestStates:
 
     @pytest.mark.parametrize("text", ["O", "U4", "V8", "f4,f4", "(2,)f4", "m8", "f16", "x" * 99])
     def test_types_that_are_no_plain_numbers(self, tmp_path, text):
-        content = pickled(Calls(np.dtype, text, False, True))
-        refuse(tmp_path, content, "only plain numbers are read")
+        """They are named, and so is an array of them: neither is made."""
+        make, kind = np._core.multiarray._reconstruct, Calls(np.dtype, text, False, True)
+        array = Calls(make, np.ndarray, (0,), b"b", state=(1, (1,), kind, False, b"12345678"))
+        path = write_zip(tmp_path / "m.pt", pickled({"kind": kind, "array": array}))
+        found = open_torch_file(path).content
+        assert [part.name for part in found.values()] == ["numpy.dtype", "numpy.ndarray"]
 
 
 class TestHeaders:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pickle_cases import Calls, Storage, pickled, write_zip
 
-from convert.formats.content import Leaf, Namespace, is_array
+from convert.formats.content import Leaf, Namespace, Unread, is_array
 from convert.formats.torch_file.reader import open_torch_file
 from transformer_spec import UserError
 
@@ -127,9 +127,10 @@ def test_arrays_of_numpy_count_as_tensors(tmp_path):
 @pytest.mark.parametrize(
     "value", [np.array(["a"]), np.array([object()]), np.zeros(1, [("a", "f4")]), np.str_("a")]
 )
-def test_other_data_of_numpy_is_refused(tmp_path, value):
-    with pytest.raises(UserError, match="NumPy data of .*type|asks for"):
-        opened(tmp_path / "m.pt", {"x": value})
+def test_other_data_of_numpy_is_named(tmp_path, value):
+    found = opened(tmp_path / "m.pt", {"x": value, "w": torch.ones(2)}).content
+    assert isinstance(found["x"], Unread) and found["x"].name == "numpy.ndarray"
+    assert is_array(found["w"])
 
 
 def test_tensors_of_any_dict(tmp_path):
@@ -140,7 +141,7 @@ def test_tensors_of_any_dict(tmp_path):
     file = opened(tmp_path / "m.pt", content)
     assert list(file.tensors(file.content["model"], nested=True)) == ["enc.w", "list.0", "list.1.b"]
     assert list(file.tensors(file.content["flat"])) == ["a.b", "5"]
-    assert set(file.dicts()) == {"model.enc", "flat"}
+    assert set(file.dicts()) == {"model.enc", "model.list.1", "flat"}
     with pytest.raises(UserError, match="holds more than tensors: step"):
         file.tensors(nested=True)
     with pytest.raises(UserError, match="holds more than tensors: enc, list"):

@@ -132,22 +132,19 @@ class TestReading:
         expected = {"x": np.ones(2, np.float32), "y": np.zeros(3, np.float32)}
         assert_holds(open_torch_pickle(index), expected)
 
-    @BOTH_FORMS
-    def test_a_whole_module_is_refused_with_the_way_out(self, tmp_path, as_zip):
-        path = save(tmp_path / "m.pt", torch.nn.Linear(2, 3), as_zip)
-        with pytest.raises(UserError, match=r"modules\.linear\.Linear; .*save its state_dict\(\)"):
-            open_torch_pickle(path)
-
     def test_a_program_of_torchscript_is_refused_with_the_way_out(self, tmp_path):
         with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
             archive.writestr("m/data.pkl", b"\x80\x02}.")
             archive.writestr("m/constants.pkl", b"\x80\x02).")
-        with pytest.raises(UserError, match=r"TorchScript program; save the module's state_dict"):
+        way_out = (
+            r"TorchScript program, .*torch\.jit\.load\('m\.pt'\)\.state_dict\(\), 'model\.pt'\)"
+        )
+        with pytest.raises(UserError, match=way_out):
             open_torch_pickle(tmp_path / "m.pt")
 
     def test_tensors_that_are_no_plain_numbers(self, tmp_path):
         path = save(tmp_path / "m.pt", {"x": torch.eye(3).to_sparse()})
-        with pytest.raises(UserError, match=r"it asks for torch\._utils\._rebuild_sparse_tensor"):
+        with pytest.raises(UserError, match="holds more than tensors: x"):
             open_torch_pickle(path)
 
     def test_conjugate_views_are_refused(self, tmp_path):

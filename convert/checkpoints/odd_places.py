@@ -1,0 +1,58 @@
+"""Paths where weights are under no usual name, or are not at all: what is there, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from convert.formats.kinds import container_of
+from transformer_spec import UserError
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+# What trainers leave beside weights, and is none.
+BESIDE = re.compile(
+    r"(optimizer|optim|scheduler|scaler|random_states|rng_state|training_args|trainer_state)\b.*"
+    r"|.*_optim_states\.pt|(random_states|rng_state)_\d+.*|.*\.(json|txt|md|model|spm|py|yaml|yml)"
+)
+MOST = 50  # files that are looked at
+
+
+def of_hub(path: Path) -> str:
+    """What to say of a path that is not there, where it looks like a name on the Hub; or nothing.
+
+    A first folder that is there makes it a path.
+    """
+    text = path.as_posix()
+    if not HUB_ID.fullmatch(text) or path.parent.exists():
+        return ""
+    return (
+        "; nothing is downloaded here. If it is a name on the Hugging Face Hub, get it first and "
+        f"give that folder: huggingface-cli download {text} --local-dir {path.name}"
+    )
+
+
+def only_weights(folder: Path, usual: Sequence[str]) -> Path:
+    """The one file of weights in a folder by its content; none or several are a UserError.
+
+    What else lies there is named with what to do about it.
+    """
+    weights, told = list[Path](), list[str]()
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()][:MOST]
+    for path in files:
+        if BESIDE.fullmatch(path.name) or path.name.startswith("."):
+            continue
+        try:
+            weights += [path] if container_of(path) else []
+        except UserError as error:
+            told.append(str(error))
+    if len(weights) == 1:
+        return weights[0]
+    if weights:
+        names = ", ".join(path.name for path in weights)
+        raise UserError(f"{folder} holds several files of weights ({names}); name the one to read")
+    found = f": {told[0]}" if told else ""
+    more = f" (and {len(told) - 1} more such files)" if len(told) > 1 else ""
+    raise UserError(
+        f"{folder} should hold one of {', '.join(usual)}; it has none of them{found}{more}"
+    )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from convert.families.twinformer import flax_to_torch, torch_to_flax
-
 if TYPE_CHECKING:
     from convert.conversion import (
         Average,
@@ -19,7 +17,9 @@ if TYPE_CHECKING:
         convert,
         inspect,
     )
+    from convert.families.twinformer import flax_to_torch, torch_to_flax
 
+MAPS = ("flax_to_torch", "torch_to_flax")
 __all__ = [
     "Average",
     "AverageRequest",
@@ -36,7 +36,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What converts files is imported when it is asked for: the twins need the two maps alone."""
+    """Everything is imported when it is asked for: the twins need the two maps alone."""
     if name in __all__:
-        return getattr(import_module("convert.conversion"), name)
+        place = "convert.families.twinformer" if name in MAPS else "convert.conversion"
+        return getattr(import_module(place), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

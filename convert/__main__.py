@@ -1,11 +1,17 @@
 """python -m convert SOURCE DEST --to FAMILY, python -m convert inspect CHECKPOINT, ... average"""
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
+# What follows takes a while to import: until the command listens, Ctrl-C just ends it.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+
 from convert.commands import averaging, conversion, inspection
-from transformer_spec import UserError
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
+from transformer_spec.errors import printable
 
 # By the word that comes first; a conversion has none.
 COMMANDS: dict[str, Callable[[Sequence[str]], str]] = {
@@ -21,15 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> None:
-    try:
-        if words and words[0] in COMMANDS:
-            print(COMMANDS[words[0]](words[1:]), flush=True)
-        else:
-            print(conversion.run(words), flush=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UserError(str(error)) from None
+    command = COMMANDS.get(words[0]) if words else None
+    print(printable(command(words[1:]) if command else conversion.run(words)), flush=True)
 
 
 if __name__ == "__main__":

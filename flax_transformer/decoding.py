@@ -28,6 +28,7 @@ from training_recipe.searching.search import (
     Hypothesis,
     Search,
     check_search,
+    check_search_memory,
     hypotheses,
     longest_output,
     never_produced,
@@ -89,7 +90,11 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     is compiled once.
     """
     check_search(search)
-    task, (graph, weights) = make_task(model, source, search), nnx.split(model)
+    graph, weights = nnx.split(model)
+    if on_processor(weights):
+        size = jax.tree.leaves(weights)[0].dtype.itemsize
+        check_search_memory(len(source), source.shape[1], model.config, search, size)
+    task = make_task(model, source, search)
     longest = longest_output(source.shape[1], model.config, search)
     program = compiled_for_processor if on_processor(weights) else compiled
     if search.beam > 1:

@@ -1,8 +1,14 @@
 """python -m parity A B: whether two models are the same function; twins, train, verify, tpu"""
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+
+# What follows takes a while to import: until the command listens, Ctrl-C just ends it.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
 
 COMMANDS = ("twins", "train", "verify", "tpu", "mutations")
 

@@ -17,6 +17,7 @@ from training_recipe.searching.search import (
     Hypothesis,
     Search,
     check_search,
+    check_search_memory,
     hypotheses,
     never_produced,
     random_numbers,
@@ -70,6 +71,9 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     the empty output. Settings that no search can follow are a UserError.
     """
     check_search(search)
+    if model.source_table.device.type == "cpu":
+        size = model.source_table.element_size()
+        check_search_memory(len(source), source.shape[1], model.config, search, size)
     task = make_task(model, source, search)
     if search.beam > 1:
         outputs = beam_search(model, task, search.beam)

@@ -19,7 +19,7 @@ from training_recipe.batching.batches import (
 )
 from training_recipe.batching.recutting import Recut
 from training_recipe.corpora.corpus import Corpus, Example, load_corpus
-from training_recipe.options.settings import TrainingSettings
+from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
@@ -163,7 +163,8 @@ def _plan(
 def _evaluated(settings: TrainingSettings) -> TrainingSettings:
     """The settings with larger batches of fewer shapes, for losses without gradients."""
     shapes = min(settings.batch_shapes, EVALUATION_SHAPES)
-    return replace(settings, batch_tokens=ROOM * settings.batch_tokens, batch_shapes=shapes)
+    tokens = min(ROOM * settings.batch_tokens, MOST_TOKENS)
+    return replace(settings, batch_tokens=tokens, batch_shapes=shapes)
 
 
 def fingerprint(pairs: Sequence[object]) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from transformer_spec.declarations import declarations, setting, settle
-from transformer_spec.errors import ConfigError, Faults
+from transformer_spec.errors import ConfigError, Faults, closest, printable_name
+from transformer_spec.json_text import read_json_file
 
 FORMAT_VERSION = 1
+SECTIONS = ("format_version", "model", "tied_weights")
 
 NORM_POSITIONS = ("pre", "post")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity")
@@ -155,7 +157,7 @@ class TransformerConfig:
 
 def _read_model_section(path: Path) -> dict[str, Any]:
     try:
-        content = cast(object, json.loads(path.read_text(encoding="utf-8")))
+        content = cast(object, read_json_file(path))
     except FileNotFoundError:
         raise ConfigError("does not exist; a model folder has a config.json") from None
     except (OSError, ValueError) as error:
@@ -166,6 +168,10 @@ def _read_model_section(path: Path) -> dict[str, Any]:
         raise ConfigError("has no 'model' section; is it a twinformer config.json?")
     if given != FORMAT_VERSION:
         raise ConfigError(f"has format_version {given!r}; this program reads {FORMAT_VERSION}")
+    faults = Faults()
+    for name in sections.keys() - set(SECTIONS):
+        faults.add(f"unknown key '{printable_name(name)}'{closest(name, SECTIONS)}")
+    faults.raise_if_any(f"has more than {', '.join(SECTIONS)}", ConfigError)
     return cast(dict[str, Any], model)
 
 

@@ -14,8 +14,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from transformer_spec.errors import Faults, closest
+from transformer_spec.errors import Faults, closest, text_fault
 
+MOST_WHOLE = 2**31 - 1  # what both frameworks count with
 REQUIRED = dataclasses.MISSING
 
 
@@ -32,6 +33,7 @@ class Declaration:
     least: float | None = None
     above: float | None = None
     below: float | None = None
+    most: int = MOST_WHOLE
     resumable: bool = False
 
     @property
@@ -110,15 +112,31 @@ def read_text(declaration: Declaration, text: str) -> Any:
     if declaration.optional and text.lower() == "none":
         return None
     if declaration.type is tuple:
-        return tuple(part.strip() for part in text.split(","))
+        return tuple(part.strip() for part in _checked(text).split(","))
     if declaration.type is bool:
         return _read_bool(text)
     if declaration.type is str:
-        return text
+        return _checked(text)
     try:
         return declaration.type(text.replace("_", ""))
     except ValueError:
-        raise ValueError(f"{text!r} is not {_noun(declaration)}") from None
+        raise ValueError(f"{_shown(text)} is not {_noun(declaration)}") from None
+
+
+def _checked(text: str) -> str:
+    """The text; a ValueError where neither a file's name nor its content can be that."""
+    fault = text_fault(text)
+    if fault is not None:
+        raise ValueError(f"{_shown(text)}: {fault}")
+    return text
+
+
+def _shown(value: object, limit: int = 60) -> str:
+    """A value for a message, cut where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**limit:
+        return "a number of more than 60 digits"
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def _read_bool(text: str) -> bool:
@@ -142,12 +160,12 @@ def read_value(declaration: Declaration, value: Any) -> Any:
     elif declaration.type is tuple and isinstance(value, str | list | tuple):
         parts = value.split(",") if isinstance(value, str) else typing.cast(list[Any], value)
         if all(isinstance(part, str) for part in parts):
-            return tuple(str(part).strip() for part in parts)
-    elif declaration.type is float and type(value) is int:
+            return tuple(_checked(str(part)).strip() for part in parts)
+    elif declaration.type is float and type(value) is int and abs(value) < 2**1000:
         return float(value)
     elif type(value) is declaration.type:
-        return value
-    raise ValueError(f"{value!r} is not {_noun(declaration)}")
+        return _checked(value) if isinstance(value, str) else value
+    raise ValueError(f"{_shown(typing.cast(object, value))} is not {_noun(declaration)}")
 
 
 def _noun(declaration: Declaration) -> str:
@@ -163,6 +181,9 @@ def range_fault(declaration: Declaration, value: Any) -> str | None:
     if declaration.choices and value not in declaration.choices:
         allowed = ", ".join(declaration.choices)
         return f"{value!r} is not one of {allowed}{closest(str(value), declaration.choices)}"
+    if type(value) is int and abs(value) > declaration.most:
+        word = "large" if value > 0 else "small"
+        return f"{_shown(value)} is too {word}; it must be at most {declaration.most:,}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a finite number"
     if declaration.least is not None and value < declaration.least:

@@ -1,11 +1,37 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
 import difflib
+import errno
 import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 MOST_OF_A_KIND, SHOWN_OF_A_KIND = 6, 3
+LONGEST_PATH = 200
+# What a terminal would obey instead of showing it, and what no text can hold; in a name also what
+# would begin another line or column.
+CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+IN_TEXTS = re.compile(f"[{CONTROLS}]")
+IN_NAMES = re.compile(f"[{CONTROLS}\t\n\u2028\u2029]")
+MOVED = "it is not there now; was it moved or removed?"
+ROOM = "make room, or name a place on another disk"
+RIGHTS = "this user may not; change the permissions or name another place"
+ADVICE = {
+    errno.EROFS: "this disk can only be read; name a place on another",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "the disk or the user's limit (ulimit -f) allows no file of that size",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EACCES: RIGHTS,
+    errno.EPERM: RIGHTS,
+    errno.ENOENT: MOVED,
+    errno.ESTALE: MOVED,
+    errno.ENOTDIR: "a part of the path is a file; name a place in a folder",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.ELOOP: "its symbolic links lead in a circle; name the place that is meant",
+    errno.EMFILE: "close other files, or allow more (ulimit -n)",
+    errno.EIO: "the disk does not answer as it should; try another",
+}
 
 
 class UserError(ValueError):
@@ -78,32 +104,42 @@ def closest(given: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {names[near[0]]}?" if near else ""
 
 
-def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:
-    """Run a command; its status (None is 0), 2 for a user's mistake and 130 for Ctrl-C.
+def printable(text: str) -> str:
+    """A text of several lines with its other control characters escaped, as in ``\\x1b``."""
+    return IN_TEXTS.sub(_escaped, text)
 
-    Each is said on stderr in one message; memory that does not suffice counts as a mistake. A
-    reader that takes no more, as ``head`` does, ends the command with 1 and silently; every other
-    exception goes through.
-    """
+
+def printable_name(name: object) -> str:
+    """A name that a file gave, on one line, with its control characters escaped."""
+    return IN_NAMES.sub(_escaped, str(name))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode()
+
+
+def system_fault(error: OSError) -> str:
+    """What the system refused, in one line: the path, the reason and what to do."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    where = " -> ".join(map(_shown_path, names))
+    reason = error.strerror or str(error) or type(error).__name__
+    advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
+    return f"{where}: {reason}{advice}" if where else f"{reason}{advice}"
+
+
+def _shown_path(path: str | bytes) -> str:
+    """A path for a message, its middle left out where it is very long."""
+    text = printable_name(os.fsdecode(path))
+    half = LONGEST_PATH // 2
+    return text if len(text) <= LONGEST_PATH else f"{text[:half]}...{text[-half:]}"
+
+
+def text_fault(text: str) -> str | None:
+    """Why a text is no name of a file and no text of a file, or None."""
+    if "\0" in text:
+        return "it holds the character NUL, which no name can hold"
     try:
-        status = command() or 0
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return status
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        print(f"error: memory does not suffice: {error or 'none is left'}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(when_interrupted, file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        close_standard_output()
-        return 1
-
-
-def close_standard_output() -> None:
-    """Drop what could not be written, which Python would try, and complain of, when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        return f"it holds {text[error.start]!r}, which is half of a character"
+    return None

@@ -5,14 +5,19 @@ from numpy.typing import DTypeLike
 
 from transformer_spec.config import TransformerConfig
 from transformer_spec.errors import UserError
+from transformer_spec.memory import check_memory
+
+TABLE_COPIES = 3  # angles, sines and cosines, and the table
 
 
 def sinusoid_table(config: TransformerConfig, dtype: DTypeLike = np.float32) -> np.ndarray:
     """The table (max_length + position_offset, D) of Vaswani et al. 2017, section 3.5.
 
     Computed in float64 and rounded once. Frequency ``2i/d`` is the paper's; ``i/(d/2-1)`` is
-    tensor2tensor's, which leaves the last column of an odd width at zero.
+    tensor2tensor's, which leaves the last column of an odd width at zero. A UserError where memory
+    does not suffice.
     """
+    check_table(config)
     rows, D = position_rows(config), config.hidden_dim
     angles = np.arange(rows, dtype=np.float64)[:, None] * _frequencies(config)
     sines = D - D // 2 if config.sinusoid_frequency == "2i/d" else D // 2
@@ -30,6 +35,14 @@ def _frequencies(config: TransformerConfig) -> np.ndarray:
     pair = np.arange((D + 1) // 2, dtype=np.float64)
     exponent = 2 * pair / D if config.sinusoid_frequency == "2i/d" else pair / (D // 2 - 1)
     return 10000.0**-exponent
+
+
+def check_table(config: TransformerConfig) -> None:
+    """Raise a UserError where memory does not suffice for the sinusoid table of a config."""
+    rows = position_rows(config)
+    what = f"a table of {rows:,} positions (max_length, position_offset)"
+    needed = TABLE_COPIES * 8 * rows * config.hidden_dim
+    check_memory(needed, what, "give a smaller max_length")
 
 
 def position_rows(config: TransformerConfig) -> int:

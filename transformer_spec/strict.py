@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
-from transformer_spec.errors import Faults
+from transformer_spec.errors import Faults, printable_name
 
 
 class Described(Protocol):
@@ -34,7 +34,7 @@ def check_names(held: Collection[str], expected: Collection[str]) -> None:
             faults.add(f"{name} is missing, or under another name", "are missing")
     for name in held:
         if name not in expected:
-            faults.add(f"{name} is no weight of it", "are no weights of it")
+            faults.add(f"{printable_name(name)} is no weight of it", "are no weights of it")
     faults.raise_if_any("the model was changed and is no longer what its config says")
 
 
@@ -57,5 +57,8 @@ def check_arrays(
             faults.add(f"{name}: dtype {found}, expected {np.dtype(dtype)}", "have another dtype")
     for name in arrays:
         if name not in shapes:
-            faults.add(f"{name}: not a weight of this model", "are no weights of this model")
+            faults.add(
+                f"{printable_name(name)}: not a weight of this model",
+                "are no weights of this model",
+            )
     faults.raise_if_any(heading)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
-
-from training_recipe.options.usual_names import meant
-from transformer_spec import UserError
-from transformer_spec.errors import exit_status
 
 # What each command is, and whose main takes which words before the user's.
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -24,6 +22,9 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first word names; its exit status."""
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Imports take a while: until the command listens, Ctrl-C just ends the process.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] in (["--version"], ["-V"]):
         from twinformer import __version__
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview())
         return 0 if given else 2
     if given[0] not in COMMANDS:
-        return exit_status(lambda: _unknown(given[0]), "")
+        return _unknown(given[0])
     _, module, before = COMMANDS[given[0]]
     return importlib.import_module(module).main([*before, *given[1:]])
 
@@ -48,8 +49,15 @@ def overview() -> str:
 
 
 def _unknown(word: str) -> int:
-    known = ", ".join(COMMANDS)
-    raise UserError(f"there is no command {word!r}; choose one of {known}{meant(word, COMMANDS)}")
+    from training_recipe.options.usual_names import meant
+    from transformer_spec.door import exit_status
+    from transformer_spec.errors import UserError
+
+    def fail() -> int:
+        near = meant(word, COMMANDS)
+        raise UserError(f"there is no command {word!r}; choose one of {', '.join(COMMANDS)}{near}")
+
+    return exit_status(fail, "")
 
 
 if __name__ == "__main__":

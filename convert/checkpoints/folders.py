@@ -1,6 +1,7 @@
 """Finding the weights in a run folder, a checkpoint folder or a converted folder."""
 
-import json
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from convert.formats.shards import INDEX_SUFFIX, NUMBERED
 from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
+from transformer_spec.errors import system_fault
+from transformer_spec.json_text import read_json_file
 
 MODEL = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
@@ -77,19 +80,26 @@ def locate(path: Path) -> Located:
 
     A run is used by its best checkpoint, or by its newest where none is marked.
     """
-    if not path.exists():
-        raise UserError(f"{path} does not exist{of_hub(path)}")
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise UserError(_not_there(path, error)) from None
     if path.is_file():
         beside = path.parent if _has_our_config(path.parent) else None
         return Located(path, beside, FILE)
     if (path / "checkpoints").is_dir():
         return Located(RunFolder(path).best_or_newest(), path, "run")
-    above = path.resolve().parent
+    above = Path(os.path.realpath(path)).parent
     if _has_our_config(path):
         return Located(path, path, "model folder")
     if above.name == "checkpoints" and _has_our_config(above.parent):
         return Located(path, above.parent, "checkpoint")
     return Located(path, None, "weight folder")
+
+
+def _not_there(path: Path, error: OSError) -> str:
+    missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    return f"{path} does not exist{of_hub(path)}" if missing else system_fault(error)
 
 
 def _has_our_config(folder: Path) -> bool:
@@ -101,7 +111,7 @@ def _has_our_config(folder: Path) -> bool:
 def _settings_in(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or nothing where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

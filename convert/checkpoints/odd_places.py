@@ -28,7 +28,7 @@ def of_hub(path: Path) -> str:
         return ""
     return (
         "; nothing is downloaded here. If it is a name on the Hugging Face Hub, get it first and "
-        f"give that folder: huggingface-cli download {text} --local-dir {path.name}"
+        f"give that folder: hf download {text} --local-dir {path.name}"
     )
 
 

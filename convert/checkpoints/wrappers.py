@@ -122,7 +122,8 @@ def unwrap(
     plain = {name: _without_inside(name) for name in names}
     old = [name for name in names if of_library and _is_old(name)]
     plain |= {name: _of_today(plain[name]) for name in old}
-    added = [part for part in INSIDE if any(part in name.split(".") for name in names)]
+    inside = {part for name in names for part in name.split(".")}
+    added = [part for part in INSIDE if part in inside]
     around = _around(list(plain.values()), of_library, spoken)
     added += [around] if around else []
     found = {short.removeprefix(around): name for name, short in plain.items()}

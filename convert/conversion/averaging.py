@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.averaging import write_average
 from convert.conversion.conversion import carry
 from convert.conversion.plan import check_destination
-from training_recipe.files.writing import make_parent, written_aside
+from training_recipe.files.abandoned import remove_abandoned
+from training_recipe.files.writing import folder_aside, make_parent
 from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.record import RunRecord
@@ -30,15 +31,19 @@ class AverageRequest:
 
 @dataclass(frozen=True)
 class Average:
-    """The folder that was written, and the steps of the checkpoints that it is the mean of."""
+    """The folder that was written, the steps of the checkpoints that it is the mean of, and notes
+    on what was found or left out.
+    """
 
     folder: Path
     steps: list[int]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
         listed = ", ".join(map(str, self.steps))
-        return f"wrote the mean of {len(self.steps)} checkpoints (steps {listed}) to {self.folder}"
+        count = f"{len(self.steps)} checkpoints (steps {listed})"
+        return "\n".join([*self.notes, f"wrote the mean of {count} to {self.folder}"])
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -54,12 +59,12 @@ def average(request: AverageRequest) -> Average:
     check_destination(run.path, destination)
     config, steps = TransformerConfig.load(run.config), last_steps(run, request.last)
     make_parent(destination)
-    with written_aside(destination) as folder:
-        folder.mkdir()
+    left = remove_abandoned(destination)
+    with folder_aside(destination) as folder:
         write_average([run.checkpoint(step) for step in steps], config, folder)
         config.save(folder / run.config.name)
-        carry(run.path, folder)
-    return Average(destination, steps)
+        left += carry(run.path, folder, config)
+    return Average(destination, steps, left)
 
 
 def last_steps(run: RunFolder, count: int) -> list[int]:

@@ -26,8 +26,11 @@ from convert.core.numbers import AsDtype, as_dtype
 from convert.core.operations import RuleError
 from convert.core.pipeline import Converted
 from convert.core.tensors import Joined, Subset, Tensors
-from training_recipe.files.writing import make_parent, written_aside
-from transformer_spec import Faults
+from training_recipe.files.abandoned import remove_abandoned
+from training_recipe.files.json_files import read_json
+from training_recipe.files.writing import folder_aside, make_parent
+from training_recipe.text.model_vocabularies import load_vocabularies
+from transformer_spec import Faults, TransformerConfig, UserError
 
 CARRIED = ("vocabulary", "settings.json")
 
@@ -116,15 +119,15 @@ def convert(request: ConversionRequest) -> Conversion:
         lines = plan_lines(plan.ledger, plan.source.tensors, target)
         return dataclasses.replace(_done(plan, None, []), plan=lines)
     make_parent(request.destination)
+    left = remove_abandoned(request.destination)
     tensors = plan.source.tensors
     _check_ties(tensors, plan)
     with (
-        written_aside(request.destination) as folder,
+        folder_aside(request.destination) as folder,
         tqdm(total=tensors.size, unit="B", unit_scale=True, disable=None, leave=False) as bar,
     ):
-        folder.mkdir()
         warnings = _write(plan, folder, Hashed(tensors, bar.update))
-    return _done(plan, request.destination, warnings)
+    return _done(plan, request.destination, [*left, *warnings])
 
 
 def _done(plan: Plan, folder: Path | None, warnings: list[str]) -> Conversion:
@@ -179,9 +182,9 @@ def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
     write_target(folder, plan.target, target, plan.count, plan.groups)
     source.read_rest()
     _write_settings(plan, folder)
-    carry(plan.source.located.home, folder)
+    left_out = carry(plan.source.located.home, folder, plan.source.config)
     write_ledger(folder / LEDGER, _heading(plan), plan.ledger, source, target)
-    return source.warnings() + (cast.warnings() if cast else [])
+    return left_out + source.warnings() + (cast.warnings() if cast else [])
 
 
 def _write_settings(plan: Plan, folder: Path) -> None:
@@ -199,13 +202,36 @@ def _write_settings(plan: Plan, folder: Path) -> None:
         plan.source.config.save(folder / SETTINGS)
 
 
-def carry(home: Path | None, folder: Path) -> None:
-    """Copy what makes the weights usable, so that a converted run still translates."""
+def carry(home: Path | None, folder: Path, config: TransformerConfig) -> list[str]:
+    """Copy what makes the weights usable, so that a converted run still translates.
+
+    A vocabulary or settings that could not be read from there stay where they are; a warning on
+    each says why.
+    """
+    warnings = []
     for part in [home / name for name in CARRIED] if home else []:
-        if part.is_dir():
+        fault = _fault_of(part, config)
+        if fault is not None:
+            warnings.append(f"warning: {part.name} is left out: {fault}")
+        elif part.is_dir():
             shutil.copytree(part, folder / part.name)
         elif part.exists():
             shutil.copyfile(part, folder / part.name)
+    return warnings
+
+
+def _fault_of(part: Path, config: TransformerConfig) -> str | None:
+    """Why what lies beside weights is not to be carried, or None."""
+    try:
+        if part.is_dir():
+            load_vocabularies(part, config)
+        elif part.exists():
+            read_json(part)
+    except ModuleNotFoundError:
+        return None  # its files are whole; what reads them is not installed here
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _heading(plan: Plan) -> dict[str, object]:

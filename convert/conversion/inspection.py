@@ -21,8 +21,9 @@ from convert.conversion.source import (
     wrapping_of,
 )
 from convert.core.operations import Duplicate, Reversed
-from convert.core.tensors import Header, Subset
+from convert.core.tensors import Header, Subset, dtype_name
 from transformer_spec import TransformerConfig, UserError
+from transformer_spec.errors import printable_name
 
 
 @dataclass(frozen=True)
@@ -70,25 +71,26 @@ class Inspection:
     def text(self) -> str:
         """The report for people: what it is, then a line for each tensor."""
         lines = [f"{name:<10} {value}" for name, value in self._heading()]
-        width = max(map(len, self.tensors), default=0)
-        lines += [""] if self.tensors else []
-        for name, header in self.tensors.items():
+        tensors = {printable_name(name): header for name, header in self.tensors.items()}
+        width = max(map(len, tensors), default=0)
+        lines += [""] if tensors else []
+        for name, header in tensors.items():
             shape = "x".join(map(str, header.shape)) or "scalar"
-            lines.append(f"{name:<{width}}  {header.dtype!s:<9} {shape}")
+            lines.append(f"{name:<{width}}  {dtype_name(header.dtype):<9} {shape}")
         return "\n".join(lines)
 
     def _heading(self) -> list[tuple[str, str]]:
         weights, optimizer = self.weights, self.optimizer
         kinds = ", ".join(f"{amount.tensors} {kind}" for kind, amount in weights.dtypes.items())
         lines = [
-            (self.kind, f"{self.path} ({self.container})"),
+            (self.kind, f"{printable_name(self.path)} ({self.container})"),
             ("family", self.family or "not known"),
             ("weights", f"{weights.tensors} tensors, {in_bytes(weights.bytes)} ({kinds})"),
         ]
         fresh = "none: an optimizer starts fresh"
         told = optimizer and f"moments after {optimizer.steps} steps, {in_bytes(optimizer.bytes)}"
         lines += [("optimizer", told or fresh)]
-        lines += [("tied", " = ".join(names)) for names in self.ties]
+        lines += [("tied", " = ".join(map(printable_name, names))) for names in self.ties]
         config = self.config.to_dict().items() if self.config else ()
         fields = " ".join(f"{name}={value}" for name, value in config)
         lines += [("config", fields or f"not known: {self.fault}")]
@@ -137,6 +139,6 @@ def _ties(found: Import | None) -> list[list[str]]:
 def _weights(tensors: Mapping[str, Header]) -> Weights:
     by_dtype: dict[str, list[int]] = {}
     for header in tensors.values():
-        by_dtype.setdefault(str(header.dtype), []).append(header.size)
+        by_dtype.setdefault(dtype_name(header.dtype), []).append(header.size)
     amounts = {dtype: Amount(len(sizes), sum(sizes)) for dtype, sizes in by_dtype.items()}
     return Weights(len(tensors), sum(header.size for header in tensors.values()), amounts)

@@ -22,6 +22,7 @@ from convert.core.rules import ASIDE, Rule, rename, reverse
 from convert.core.tensors import Announced, Header, Renamed, Tensors
 from convert.families.base import Family, Source
 from transformer_spec import TransformerConfig, UserError, trained_names
+from transformer_spec.json_text import read_json_file
 
 ORIGIN = "origin.json"
 ORIGIN_VERSION = 1
@@ -91,7 +92,7 @@ class Origin:
     def load(cls, path: Path) -> Origin:
         """Read origin.json; a damaged file is a UserError."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json_file(path)
             tensors = {
                 name: Header(tuple(shape), np.dtype(dtype))
                 for name, (dtype, shape) in content["tensors"].items()

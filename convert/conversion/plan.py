@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +94,7 @@ def check_destination(source: Path, dest: Path) -> None:
     """Never in place: a destination that exists or lies inside the source is a UserError."""
     if dest.exists() or dest.is_symlink():
         raise UserError(f"{dest} exists already; name a folder that does not")
-    if source.resolve() in dest.resolve().parents:
+    if Path(os.path.realpath(source)) in Path(os.path.realpath(dest)).parents:
         raise UserError(f"{dest} is inside {source}, which stays as it is; name a folder elsewhere")
 
 

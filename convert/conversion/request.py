@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ from convert.conversion.target import CONTAINERS, TARGETS
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec.errors import text_fault
+from transformer_spec.json_text import read_json_file
 from transformer_spec.strict import is_whole
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -71,6 +72,8 @@ class SourceRequest:
         for name in names:
             value, needed = getattr(self, name), name in ("source", "destination")
             if isinstance(value, str | os.PathLike):
+                fault = text_fault(os.fsdecode(value))
+                faults.require(fault is None, f"{name} is {os.fsdecode(value)!r}: {fault}")
                 object.__setattr__(self, name, Path(value))
             elif value is not None or needed:
                 faults.add(f"{name} is {value!r}; give a path")
@@ -166,7 +169,7 @@ def size_in_bytes(text: str) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):

@@ -18,6 +18,7 @@ from convert.core.operations import COPY
 from convert.core.parallel import in_threads
 from convert.core.rules import Rule
 from convert.core.tensors import Tensors, contiguous, pieces
+from transformer_spec.errors import printable_name
 
 LEDGER_VERSION = 1
 CANCELLING = ("transposed", "transposed")
@@ -77,8 +78,8 @@ class Hashed(Tensors):
     def warnings(self) -> list[str]:
         """What to say of tensors that hold NaN or infinite numbers."""
         return [
-            f"warning: {count:,} of {math.prod(self[name].shape):,} numbers of {name} are NaN or "
-            "infinite"
+            f"warning: {count:,} of {math.prod(self[name].shape):,} numbers of "
+            f"{printable_name(name)} are NaN or infinite"
             for name in self
             if (count := self.found[name].not_finite)
         ]
@@ -181,10 +182,10 @@ def plan_lines(ledger: Ledger, source: Tensors, target: Tensors) -> list[str]:
     lines = []
     for name, entry in ledger.targets().items():
         reason = f" ({entry['reason']})" if "reason" in entry else ""
-        origin = " + ".join(entry["from"]) or "nothing"
-        lines.append(f"{origin} -> {name}  {target[name]}  {entry['what']}{reason}")
+        origin = " + ".join(map(printable_name, entry["from"])) or "nothing"
+        lines.append(f"{origin} -> {printable_name(name)}  {target[name]}  {entry['what']}{reason}")
     for name, reason in ledger.dropped.items():
-        lines.append(f"{name}  {source[name]}  dropped ({reason})")
+        lines.append(f"{printable_name(name)}  {source[name]}  dropped ({reason})")
     return lines
 
 

@@ -1,7 +1,9 @@
 """Named arrays that are described at once and read one at a time."""
 
+import functools
+import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,17 +23,20 @@ class Header(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the array."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
+        return f"{dtype_name(self.dtype)} {list(self.shape)}"
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data, with the size in bytes."""
-        return {"dtype": str(self.dtype), "shape": list(self.shape), "bytes": self.size}
+        return {"dtype": dtype_name(self.dtype), "shape": list(self.shape), "bytes": self.size}
+
+
+@functools.cache
+def dtype_name(dtype: np.dtype) -> str:
+    """The name of a number format; NumPy takes a while to say it, and is asked for every array."""
+    return str(dtype)
 
 
 def header_of(array: np.ndarray) -> Header:
@@ -91,6 +96,19 @@ class Tensors(Mapping[str, Header]):
 
     def __len__(self) -> int:
         return len(self.headers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.headers
+
+    # A mapping's own views look every name up again, which takes a while for many.
+    def keys(self) -> KeysView[str]:
+        return self.headers.keys()
+
+    def values(self) -> ValuesView[Header]:
+        return self.headers.values()
+
+    def items(self) -> ItemsView[str, Header]:
+        return self.headers.items()
 
     @property
     def size(self) -> int:

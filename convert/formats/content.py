@@ -10,6 +10,7 @@ import numpy as np
 
 from convert.core.tensors import Header, Tensors, header_of
 from transformer_spec import Faults, UserError
+from transformer_spec.errors import printable_name
 
 MAX_DEPTH = 100
 MAX_NAMED = 12
@@ -75,7 +76,7 @@ class Unread:
 def some_of(names: list[str]) -> str:
     """Names for a message, the first of them where there are many."""
     more = [f"and {len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
-    return ", ".join(names[:MAX_NAMED] + more)
+    return ", ".join([*map(printable_name, names[:MAX_NAMED]), *more])
 
 
 def is_array(value: Any) -> bool:

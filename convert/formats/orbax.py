@@ -4,6 +4,8 @@ Reading needs only ``tensorstore``; writing needs ``orbax-checkpoint``, which br
 """
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import numpy as np
 
 from convert.core.tensors import Header, Tensors
 from convert.formats.content import nest
+from convert.formats.silence import silent_writers
 from training_recipe.files.writing import sync_tree
 from transformer_spec import UserError
 
 METADATA = "_METADATA"
+SYSTEM_ERROR = re.compile(r"os(?:_error_code='| error )(\d+)")  # in tensorstore's words
 MAX_RATIO = 1000
 SMALL = 1 << 26
 
@@ -140,10 +144,14 @@ def write_orbax(path: Path, tensors: Tensors) -> None:
         raise UserError(f"{path} exists already")
     tree = with_optax_state(nested(tensors.read_all()))
     try:
-        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        with silent_writers(), orbax.checkpoint.StandardCheckpointer() as checkpointer:
             checkpointer.save(path.resolve(), tree)
         sync_tree(path)
     except (OSError, ValueError) as error:
+        refused = SYSTEM_ERROR.search(str(error))
+        if refused:
+            number = int(refused[1])
+            raise OSError(number, os.strerror(number), str(path)) from None
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
 
 

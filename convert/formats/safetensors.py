@@ -5,6 +5,7 @@ pages that the library maps would stay in memory. Files are the same, byte for b
 writes them (with several keys of metadata: sorted), but few arrays are in memory at a time.
 """
 
+import functools
 import json
 import struct
 from collections.abc import Mapping
@@ -59,37 +60,42 @@ class SafetensorsFile(Tensors):
         file_size(path)
         try:
             with safetensors.safe_open(path, "numpy") as file:
-                metadata = file.metadata()
-                slices = {name: file.get_slice(name) for name in file.offset_keys()}
-                said = {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
-        except (OSError, safetensors.SafetensorError) as error:
+                metadata, order = file.metadata(), file.offset_keys()
+            (length,) = struct.unpack("<Q", read_bytes(path, 0, 8))
+            said = json.loads(read_bytes(path, 8, length))  # what the library has checked
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             message = f"{path} is truncated, damaged or no safetensors file: {error}"
             raise UserError(message) from error
-        super().__init__(str(path), _headers(path, said), metadata)
+        super().__init__(str(path), _headers(path, said, order), metadata)
         self.path = path
-        (length,) = struct.unpack("<Q", read_bytes(path, 0, 8))
         self.places: dict[str, int] = {}
         end = 8 + length
-        for name, header in self.items():  # in the order of the file, which has no gaps
+        for name, header in self.headers.items():  # in the order of the file, which has no gaps
             self.places[name], end = end, end + header.size
 
     def read(self, name: str) -> np.ndarray:
         return read_array(self.path, self.places[name], self[name])
 
 
-def _headers(path: Path, said: Mapping[str, tuple[list[int], str]]) -> dict[str, Header]:
+def _headers(path: Path, said: Mapping[str, Any], order: list[str]) -> dict[str, Header]:
+    """What a file says of its arrays, in their order in it."""
     headers: dict[str, Header] = {}
     faults = Faults()
-    for name, (shape, kind) in said.items():
-        if kind not in DTYPES:
-            faults.add(f"{name!r}: it is {kind}; readable: {', '.join(DTYPES)}")
-            continue
+    for name in order:
         try:
-            headers[name] = Header(check_shape(shape, DTYPES[kind]), DTYPES[kind])
+            headers[name] = _header(said[name]["dtype"], tuple(said[name]["shape"]))
         except ValueError as error:
-            faults.add(f"{name!r}: {error}")
+            faults.add(f"{name!r}: {error}", "cannot be read")
     faults.raise_if_any(f"cannot read {path}")
     return headers
+
+
+@functools.lru_cache
+def _header(kind: str, shape: tuple[int, ...]) -> Header:
+    """A header, made once for the many arrays that are alike; ValueError where it cannot be."""
+    if kind not in DTYPES:
+        raise ValueError(f"it is {kind}; readable: {', '.join(DTYPES)}")
+    return Header(check_shape(shape, DTYPES[kind]), DTYPES[kind])
 
 
 def open_safetensors(path: Path) -> Tensors:

@@ -4,7 +4,6 @@
 on; ``pytorch_model.bin.index.json`` and ``flax_model.msgpack.index.json`` do it alike.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from convert.core.tensors import Header, Joined, Tensors
 from convert.formats.content import some_of
 from training_recipe.files.json_files import json_text
 from transformer_spec import Faults, UserError
+from transformer_spec.json_text import read_json_file
 
 INDEX_SUFFIX = ".index.json"
 NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\..*)")
@@ -35,7 +35,7 @@ def open_shards(path: Path, open_one: Callable[[Path], Tensors]) -> Tensors:
 
 def _read_index(path: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json_file(path)["weight_map"]
         pairs = {str(name): str(shard) for name, shard in weight_map.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is no readable index of shards: {error!r}") from error

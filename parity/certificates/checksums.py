@@ -48,7 +48,7 @@ def files_below(folder: Path, besides: Collection[str] = ()) -> dict[str, Path]:
             faults.require(path.is_file(), f"{shown(name)}: no file can be read there")
             files[name] = path
     faults.raise_if_any(f"no checksums of {folder}")
-    partial = re.compile(r"\.[^/]+\.partial-[0-9a-f]{8}")
+    partial = re.compile(r"\.[^/]+\.partial-(\d+-)?[0-9a-f]{8}")
     return {name: path for name, path in sorted(files.items()) if not partial.fullmatch(name)}
 
 

@@ -16,7 +16,8 @@ from parity.frameworks import both_frameworks
 from parity.sides.given import MODULE, local_path
 from training_recipe.options.parser import Parser
 from transformer_spec import Faults, UserError
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
+from transformer_spec.errors import printable
 
 if TYPE_CHECKING:
     from parity.comparison.report import Report
@@ -60,10 +61,10 @@ def run(options: argparse.Namespace) -> int:
 
     with progress() as say:
         report = compare(options.a, options.b, settings, say)
-    print(json_of(report.to_dict()) if options.json else as_text(report, options.full))
+    print(json_of(report.to_dict()) if options.json else printable(as_text(report, options.full)))
     write(report, options)
     if not options.json:
-        print(verdict_line(report))
+        print(printable(verdict_line(report)))
     return 0 if report.same else 1
 
 

@@ -7,7 +7,7 @@ from parity.commands.printing import said, silent
 from parity.comparison.report import json_of
 from parity.frameworks import both_frameworks
 from training_recipe.options.parser import Parser
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
 
 
 def main(arguments: list[str]) -> int:

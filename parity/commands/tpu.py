@@ -17,7 +17,7 @@ from parity.tpu.request import (
     config_of,
 )
 from training_recipe.options.parser import Parser
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
 
 EXAMPLES = """\
 examples:

@@ -13,7 +13,8 @@ from parity.training.comparison import TrainingReport, TrainingRequest, compare_
 from parity.training.task import separate
 from training_recipe.options.parser import Parser
 from transformer_spec import UserError
-from transformer_spec.errors import Faults, exit_status
+from transformer_spec.door import exit_status
+from transformer_spec.errors import Faults
 
 if TYPE_CHECKING:
     from parity.training.steps import Curves, Step

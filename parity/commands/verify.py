@@ -20,7 +20,8 @@ from parity.certificates.verification import (
 from parity.commands.printing import progress
 from parity.comparison.report import json_of
 from training_recipe.options.parser import Parser
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
+from transformer_spec.errors import printable
 
 EPILOG = """exit status:
   0    everything asked for is as certified, and what is certified is PASS
@@ -66,7 +67,9 @@ def run(options: argparse.Namespace, rerun: Rerun | None) -> int:
     lines = [*found.notes, *row_lines(found.rows or (), options.full)]
     if options.card and found.status != DIFFERS:
         lines.append(f"card: {write_card(options.folder, read_certificate(options.folder))}")
-    print(json_of(found.to_dict()) if options.json else "\n".join([*lines, found.verdict]))
+    print(
+        json_of(found.to_dict()) if options.json else printable("\n".join([*lines, found.verdict]))
+    )
     return found.status
 
 

@@ -29,6 +29,7 @@ import torch_transformer
 import torch_transformer.model as torch_model
 from parity.forward.recording import TORCH_RECORDED
 from transformer_spec import TransformerConfig, UserError, to_flax
+from transformer_spec.door import UNFINISHED
 
 Weights = Mapping[str, np.ndarray]
 SOURCE, TARGET, OUTPUT = (f"{place}.weight" for place in (
@@ -42,7 +43,8 @@ class Spilled(MutableMapping[str, np.ndarray]):
 
     def __init__(self, plain: Callable[[Any], np.ndarray]) -> None:
         self.plain, self.folder = plain, tempfile.mkdtemp(prefix="parity-")
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        end = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        UNFINISHED[self.folder] = end
         self.files: dict[str, Path] = {}
 
     def __setitem__(self, name: str, value: Any) -> None:

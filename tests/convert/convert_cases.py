@@ -8,6 +8,7 @@ import numpy as np
 
 from convert.__main__ import main
 from convert.checkpoints import Checkpoint, write_flax_checkpoint, write_torch_checkpoint
+from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, initial_weights, trained_names
 
 CONFIG = TransformerConfig(
@@ -33,7 +34,7 @@ def write_run(folder: Path, twin: str, steps: tuple[int, ...] = (10, 20), best: 
     """The checkpoint of each step is seeded with the step."""
     (folder / "vocabulary").mkdir(parents=True)
     for side in ("source", "target"):
-        (folder / "vocabulary" / f"{side}.json").write_text(f'["{side}"]')
+        build_vocabulary("characters", ["abcdefg"]).save(folder / "vocabulary", side)
     CONFIG.save(folder / "config.json")
     (folder / "settings.json").write_text(json.dumps({"backend": twin}))
     for step in steps:

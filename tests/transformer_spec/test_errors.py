@@ -7,7 +7,7 @@ import pytest
 from messages import says
 
 from transformer_spec import ConfigError, Faults, TransformerConfig, UserError
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
 
 
 def raised(messages: list[str]) -> UserError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from training_recipe.files.writing import replace_file
 from transformer_spec.errors import UserError
+from transformer_spec.json_text import read_json_file
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -23,7 +24,7 @@ def json_text(content: Any) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; a missing or damaged file is a UserError that names it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

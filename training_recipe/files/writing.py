@@ -6,18 +6,33 @@ An OSError on the way becomes a UserError that names what could not be written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from transformer_spec.errors import UserError
+from training_recipe.files.abandoned import held
+from transformer_spec.door import UNFINISHED
+from transformer_spec.errors import UserError, system_fault
+
+LONGEST_NAME = 255
+LONGEST_STEM = 200  # bytes, of which a hidden name has more
 
 
 def partial_path(path: Path) -> Path:
-    """A hidden name beside ``path`` under which it is written before it is renamed."""
-    return path.parent / f".{path.name}.partial-{secrets.token_hex(4)}"
+    """A hidden name beside ``path`` under which it is written before it is renamed.
+
+    It says which process writes it.
+    """
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return path.parent / f".{_stem(path)}.partial-{mark}"
+
+
+def _stem(path: Path) -> str:
+    """A name, cut where it would leave no room for what a hidden one has more."""
+    return os.fsdecode(os.fsencode(path.name)[:LONGEST_STEM])
 
 
 @contextlib.contextmanager
@@ -28,6 +43,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     wrong inside, nothing is left.
     """
     aside = partial_path(path)
+    UNFINISHED[str(aside)] = lambda: remove(aside)
     try:
         yield aside
         sync_tree(aside) if aside.is_dir() else sync(aside)
@@ -37,6 +53,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise _not_written(str(path), error) from error
     finally:
         remove(aside)
+        UNFINISHED.pop(str(aside), None)
 
 
 @contextlib.contextmanager
@@ -44,7 +61,8 @@ def folder_aside(path: Path) -> Iterator[Path]:
     """An empty folder that becomes ``path`` as ``written_aside`` does it."""
     with written_aside(path) as aside:
         aside.mkdir()
-        yield aside
+        with held(aside):
+            yield aside
 
 
 def make_parent(path: Path) -> None:
@@ -53,14 +71,42 @@ def make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}: {error.filename}") from None
+        raise UserError(f"cannot write {path}: {system_fault(error)}") from None
 
 
 def check_parent(path: Path) -> None:
-    """Raise UserError where ``path`` is to lie in what is a file, before there is work to lose."""
+    """Raise UserError where ``path`` cannot be written, before there is work to lose.
+
+    Its name may be too long, what it is to lie in may be a file, or a folder not to be written to.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UserError(f"cannot write {system_fault(error)}") from None
     for place in path.parents:
         if os.path.lexists(place) and not place.is_dir():
             raise UserError(f"cannot write {path}: {place} is a file; name a place in a folder")
+    place = next(place for place in path.absolute().parents if place.is_dir())
+    _check_lengths(path, place)
+    if not os.access(place, os.W_OK | os.X_OK):
+        number = errno.EROFS if _is_read_only(place) else errno.EACCES
+        refused = OSError(number, os.strerror(number), str(place))
+        raise UserError(f"cannot write {path}: {system_fault(refused)}")
+
+
+def _check_lengths(path: Path, place: Path) -> None:
+    """No part of a path below an existing ``place`` may be longer than its disk has names."""
+    longest = os.pathconf(place, "PC_NAME_MAX") if hasattr(os, "pathconf") else LONGEST_NAME
+    for part in path.absolute().relative_to(place).parts:
+        if len(os.fsencode(part)) > longest:
+            refused = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+            raise UserError(f"cannot write {system_fault(refused)}")
+
+
+def _is_read_only(place: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(place).f_flag & os.ST_RDONLY)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -80,6 +126,7 @@ def all_or_nothing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     if taken:
         raise UserError(f"{folder} has {', '.join(taken)} already; name a folder that has not")
     aside, made, moved = partial_path(folder / "files"), not folder.exists(), []
+    UNFINISHED[str(aside)] = lambda: remove(aside)
     try:
         aside.mkdir(parents=True)
         yield aside
@@ -96,19 +143,24 @@ def all_or_nothing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         if not isinstance(error, OSError):
             raise
         raise _not_written(f"into {folder}", error) from error
+    finally:
+        UNFINISHED.pop(str(aside), None)
 
 
 def _not_written(what: str, error: OSError) -> UserError:
-    reason = error.strerror or str(error)
-    return UserError(f"cannot write {what}: {reason}; nothing was left there")
+    """``error`` without the hidden names that nobody knows."""
+    names = [name for name in (error.filename, error.filename2) if name is not None]
+    own = any(isinstance(name, str) and ".partial-" in name for name in names)
+    told = OSError(error.errno, error.strerror) if own and error.strerror else error
+    return UserError(f"cannot write {what}: {system_fault(told)}; nothing was left there")
 
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder with everything in it; one that is not there is no error."""
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):
             path.unlink()
 
 

@@ -54,6 +54,7 @@ class Invocation:
     )
 
 
+NAMES = ("name", "out", "recipe", "data", "valid", "test")
 INVOCATION = declarations(Invocation)
 # Vocabulary sizes come from the vocabularies, token numbers are the vocabularies' own.
 FIXED_FIELDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
@@ -94,6 +95,9 @@ def read_recipe(path: Path, faults: Faults) -> dict[str, Any]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         faults.add(f"--recipe {path} cannot be read: {error}")
+        return {}
+    except RecursionError:
+        faults.add(f"--recipe {path} cannot be read: it is nested too deep for a recipe")
         return {}
     return flatten(tables, f"{path}: ", faults)
 
@@ -201,6 +205,8 @@ def request_of(settings: dict[str, Any]) -> Request:
 
 
 def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
+    if merged["resume"] == "":
+        return ["--resume is empty; give a run folder"]
     if merged["resume"] is not None:
         fresh = [n for n in ("name", "out", "recipe", "preset") if n in flags]
         return [f"{ALL[name].flag} starts a run; it cannot go with --resume" for name in fresh]
@@ -208,7 +214,8 @@ def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
     name = merged["name"]
     if name is not None and merged["out"] is not None:
         faults.append("--name and --out both say where the run goes; give one")
-    if name is not None and (Path(name).name != name or name.startswith(".")):
+    faults += [f"{ALL[n].flag} is empty; give a name" for n in NAMES if flags.get(n) == ""]
+    if name and (Path(name).name != name or name.startswith(".")):
         faults.append(f"--name {name} is not a plain name; --out takes a path")
     if merged["from_step"] is not None:
         faults.append("--from-step chooses a checkpoint of --resume RUN, which is not given")

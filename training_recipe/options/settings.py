@@ -17,6 +17,7 @@ from training_recipe.text.vocabulary import (
 from transformer_spec.declarations import Declaration, declarations, in_group, settle
 from transformer_spec.errors import Faults
 
+MOST_TOKENS = 2**28
 USUAL_SIZE = f"none: all, {DEFAULT_SENTENCEPIECE_SIZE} for sentencepiece"
 in_data, in_optimisation = in_group("data"), in_group("optimisation")
 in_evaluation, in_run = in_group("evaluation"), in_group("run")
@@ -78,13 +79,19 @@ class TrainingSettings:
 
     steps: int = in_optimisation("optimizer steps in all", 3000, least=1, resumable=True)
     batch_tokens: int = in_optimisation(
-        "most tokens of a batch on its longer side, padding counted", 4096, least=1
+        "most tokens of a batch on its longer side, padding counted",
+        4096,
+        least=1,
+        most=MOST_TOKENS,
     )
     batch_shapes: int = in_optimisation(
-        "most different shapes of batches, each of which XLA compiles once", 12, least=1
+        "most different shapes of batches, each of which XLA compiles once", 12, least=1, most=1000
     )
     accumulate: int = in_optimisation(
-        "batches of an optimizer step; its gradient is the mean over all their tokens", 1, least=1
+        "batches of an optimizer step; its gradient is the mean over all their tokens",
+        1,
+        least=1,
+        most=100_000,
     )
     peak_lr: float = in_optimisation("highest learning rate", 2e-3, above=0)
     warmup_steps: int = in_optimisation("steps until the highest learning rate", 400, least=0)
@@ -157,7 +164,7 @@ class TrainingSettings:
         "exponent of the length that divides a beam's score", 1.0, resumable=True
     )
 
-    seed: int = in_run("of weights, batch order and dropout", 1, least=0)
+    seed: int = in_run("of weights, batch order and dropout", 1, least=0, most=2**63 - 1)
     dtype: str = in_run(
         "number format of weights and arithmetic; bfloat16: of matrix products in training alone",
         "float32",

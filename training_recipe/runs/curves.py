@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training_recipe.files.writing import replace_file
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.metrics import Record, read_metrics
+from transformer_spec.errors import printable_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +24,7 @@ def draw_curves(run: RunFolder) -> None:
     train = [record for record in records if record["kind"] == "train"]
     valid = [record for record in records if record["kind"] == "evaluation"]
     if train or valid:
-        figure = _figure(run.path.resolve().name, train, valid)
+        figure = _figure(printable_name(Path(os.path.realpath(run.path)).name), train, valid)
         replace_file(run.curves, lambda partial: _save(figure, partial))
 
 

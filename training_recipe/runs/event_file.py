@@ -7,12 +7,14 @@ checksum, an Event message in protocol buffer encoding, its checksum (TensorFlow
 
 from __future__ import annotations
 
+import math
 import struct
 import time
 from pathlib import Path
 
 CASTAGNOLI = 0x82F63B78
 MASK = 0xA282EAD8
+LARGEST = 3.4e38  # of float32
 # Protocol buffer keys: field number << 3 | encoding (0 varint, 1 64 bits, 2 bytes, 5 32 bits).
 EVENT_TIME, EVENT_STEP = 1 << 3 | 1, 2 << 3
 EVENT_FILE_VERSION, EVENT_SUMMARY = 3 << 3 | 2, 5 << 3 | 2
@@ -29,7 +31,9 @@ class EventFile:
 
     def add(self, name: str, value: float, step: int, when: float) -> None:
         """Append one scalar; ``when`` is in seconds since 1970."""
-        scalar = _bytes(VALUE_TAG, name.encode()) + _number(VALUE_NUMBER, "<f", value)
+        shown = value if abs(value) < LARGEST else math.copysign(math.inf, value)
+        scalar = _bytes(VALUE_TAG, name.encode(errors="replace"))
+        scalar += _number(VALUE_NUMBER, "<f", shown)
         summary = _bytes(EVENT_SUMMARY, _bytes(SUMMARY_VALUE, scalar))
         self._write(_number(EVENT_TIME, "<d", when) + _varints(EVENT_STEP, step) + summary)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from training_recipe.files.writing import folder_aside, make_parent
+from training_recipe.files.writing import folder_aside, make_parent, remove
 from transformer_spec.errors import UserError
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
@@ -88,7 +87,7 @@ class RunFolder:
     def best_or_newest(self) -> Path:
         """The checkpoint to use a run by: the best, or the newest where none is marked best."""
         if self.best.is_dir():
-            return self.best.resolve()
+            return Path(os.path.realpath(self.best))
         if not self.steps():
             raise UserError(f"{self.path} has no checkpoint yet; go on with --resume {self.path}")
         return self.checkpoint(self.steps()[-1])
@@ -98,7 +97,7 @@ class RunFolder:
         places = [self.path, *(p for p in (self.checkpoints,) if p.is_dir())]
         leftovers = [part for place in places for part in place.glob(".*.partial-*")]
         for part in leftovers:
-            shutil.rmtree(part) if part.is_dir() and not part.is_symlink() else part.unlink()
+            remove(part)
         return sorted(part.name for part in leftovers)
 
 

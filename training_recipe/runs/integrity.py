@@ -9,13 +9,29 @@ from typing import Any
 from training_recipe.files.fingerprints import fingerprint, fingerprints
 from training_recipe.files.json_files import json_text, read_json
 from training_recipe.runs.progress import PROGRESS, Progress
-from transformer_spec.errors import UserError
+from transformer_spec.errors import Faults, UserError, printable_name, text_fault
 
 
 def seal(folder: Path, progress: Progress) -> None:
     """Write progress.json, with the fingerprint of every other file of the checkpoint."""
     content = progress.to_dict() | {"files": fingerprints(folder, besides=PROGRESS)}
     (folder / PROGRESS).write_text(json_text(content), encoding="utf-8")
+
+
+def sealed_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """What progress.json says of the other files; UserError where it says it in no known way."""
+    files, faults = read_json(folder / PROGRESS).get("files", {}), Faults()
+    faults.require(isinstance(files, dict), "files is no object")
+    for name, said in files.items() if isinstance(files, dict) else ():
+        known = isinstance(said, dict) and said.keys() == {"bytes", "sha256"}
+        whole = known and type(said["bytes"]) is int and isinstance(said["sha256"], str)
+        faults.require(whole, f"files.{printable_name(name)} is no size and sha256")
+        plain = text_fault(name) is None and ".." not in Path(name).parts
+        faults.require(
+            plain and not Path(name).is_absolute(), f"{name!r} of files is no file's name"
+        )
+    faults.raise_if_any(f"{folder / PROGRESS} is damaged")
+    return files
 
 
 def damage(folder: Path, contents: bool = True) -> str | None:
@@ -27,7 +43,7 @@ def damage(folder: Path, contents: bool = True) -> str | None:
         return f"{folder} does not exist"
     try:
         Progress.load(folder / PROGRESS)
-        files = read_json(folder / PROGRESS).get("files", {})
+        files = sealed_files(folder)
     except UserError as error:
         return str(error)
     return changed_file(folder, files, contents)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
+from training_recipe.files.abandoned import held
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
 
@@ -17,20 +17,9 @@ def locked(run: RunFolder) -> Iterator[None]:
     The system frees the lock of a process that dies. Where folders cannot be locked (Windows, some
     network disks) nothing is held.
     """
-    try:
-        import fcntl
-    except ImportError:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(held(run.path))
+        except BlockingIOError:
+            raise UserError(f"{run.path} is trained by another process; wait or stop it") from None
         yield
-        return
-    descriptor = os.open(run.path, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"{run.path} is trained by another process; wait or stop it") from None
-    except OSError:
-        pass
-    try:
-        yield
-    finally:
-        os.close(descriptor)

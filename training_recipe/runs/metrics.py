@@ -18,8 +18,12 @@ from training_recipe.files.writing import replace_file
 from training_recipe.runs.event_file import EventFile
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
+from transformer_spec.errors import printable_name
+from transformer_spec.json_text import parse_json, value_fault
 
 Record = dict[str, Any]
+NEEDED = {"kind": str, "step": int, "speed": dict}
+CURVES = ("loss", "learning_rate", "gradient_norm")
 
 
 class Metrics:
@@ -46,7 +50,8 @@ class Metrics:
 
     def _add_events(self, record: Record) -> None:
         for name, value in scalars(record):
-            self._events.add(name, value, record["step"], record["speed"]["time"])
+            when = record["speed"].get("time", 0.0)
+            self._events.add(name, value, record["step"], when)
         self._events.flush()
 
     def sync(self) -> None:
@@ -70,13 +75,31 @@ def truncate(path: Path, lines: int) -> int:
 
 
 def read_metrics(path: Path) -> Iterator[Record]:
-    """The records of metrics.jsonl; a line that is not JSON is a UserError."""
+    """The records of metrics.jsonl; a damaged line is a UserError."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                yield json.loads(line)
+                yield checked(parse_json(line))
             except ValueError as error:
                 raise UserError(f"{path}, line {number} is damaged: {error}") from None
+
+
+def checked(record: Any) -> Record:
+    """A record of which everything can be shown; a ValueError names what cannot."""
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    faults = [value_fault(name, record.get(name), (kind,)) for name, kind in NEEDED.items()]
+    values = {name: record[name] for name in CURVES if name in record}
+    for part in ("scores", "speed"):
+        held = record.get(part, {})
+        faults.append(value_fault(part, held, (dict,)))
+        numbers = held.items() if isinstance(held, dict) else ()
+        values |= {f"{part}.{printable_name(name)}": value for name, value in numbers}
+    faults += [value_fault(name, value, (float,)) for name, value in values.items()]
+    found = [fault for fault in faults if fault is not None]
+    if found:
+        raise ValueError("; ".join(found))
+    return record
 
 
 def scalars(record: Record) -> Iterator[tuple[str, float]]:

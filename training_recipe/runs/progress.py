@@ -11,7 +11,9 @@ from typing import Any
 from training_recipe.backend import StepResult
 from training_recipe.batching.batches import Batch
 from training_recipe.files.json_files import read_json
-from transformer_spec import UserError
+from transformer_spec import Faults, UserError
+from transformer_spec.errors import printable_name
+from transformer_spec.json_text import read_fields
 
 PROGRESS = "progress.json"
 EXPLODED = 3.0  # times the first step's loss, which is that of a model that knows nothing
@@ -144,14 +146,15 @@ class Progress:
 
     @classmethod
     def load(cls, path: Path) -> Progress:
-        """Read progress.json; a damaged file is a UserError that names it."""
+        """Read progress.json; a damaged file is a UserError that names it and every field."""
         content = read_json(path)
         validated = None if content.get("best_step") is None else content.get("step")
         content = dict(ADDED, validated=validated) | content
-        names = [field.name for field in dataclasses.fields(cls)]
-        try:
-            values: dict[str, Any] = {name: content[name] for name in names}
-            values["window"] = LogWindow(**content["window"])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+        faults, window = Faults(), content.get("window")
+        values = read_fields(cls, content, faults)
+        sums = read_fields(LogWindow, window, faults, "window.") if isinstance(window, dict) else {}
+        faults.require(isinstance(window, dict), "window is missing or no object")
+        for name in sums.keys() ^ (window.keys() if isinstance(window, dict) else ()):
+            faults.require(name in sums, f"window.{printable_name(name)} is unknown")
+        faults.raise_if_any(f"{path} is damaged")
+        return cls(**values, window=LogWindow(**sums))

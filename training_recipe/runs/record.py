@@ -11,12 +11,17 @@ from typing import Any
 
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.options.settings import TrainingSettings
-from transformer_spec import UserError
+from transformer_spec import Faults, UserError
+from transformer_spec.json_text import read_fields
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "torch", "jax", "jaxlib", "flax", "optax", "sentencepiece", "sacrebleu")
 # What older records do not say.
-ADDED: dict[str, Any] = {"plan_fingerprint": None, "judged_fingerprint": None}
+ADDED: dict[str, Any] = {
+    "newest_checkpoint": None,
+    "plan_fingerprint": None,
+    "judged_fingerprint": None,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +56,14 @@ class RunRecord:
             raise UserError(
                 f"{path} has format_version {given!r}; this program reads {FORMAT_VERSION}"
             )
+        faults, settings = Faults(), content.get("settings")
+        rest = read_fields(cls, ADDED | content, faults)
+        faults.require(isinstance(settings, dict), "settings is missing or no object")
+        faults.raise_if_any(f"{path} is damaged")
         try:
-            return cls(TrainingSettings.from_dict(content["settings"]), **_rest(content))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
+            return cls(TrainingSettings.from_dict(content["settings"]), **rest)
         except UserError as error:
             raise UserError(f"{path}: {error}", error.faults) from None
-
-
-def _rest(content: dict[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in dataclasses.fields(RunRecord)[1:]]
-    return {name: (ADDED | content)[name] for name in names}
 
 
 @functools.cache

@@ -8,7 +8,9 @@ from numbers import Integral, Real
 import numpy as np
 
 from transformer_spec import TransformerConfig
+from transformer_spec.declarations import MOST_WHOLE
 from transformer_spec.errors import Faults
+from transformer_spec.memory import check_memory
 
 WHOLE = " without a fraction"
 KINDS = dict.fromkeys(("beam", "nbest", "max_length", "top_k", "seed"), Integral)
@@ -58,6 +60,10 @@ def check_search(search: Search) -> None:
     for name in ("beam", "nbest", "max_length"):
         value = getattr(search, name)
         faults.require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")
+    for name in ("beam", "nbest", "top_k"):
+        value = getattr(search, name)
+        message = f"{name} is {value}; it must be at most {MOST_WHOLE:,}"
+        faults.require(value <= MOST_WHOLE, message)
     for name in ("top_k", "seed"):
         value = getattr(search, name)
         faults.require(value >= 0, f"{name} is {value}; it must be at least 0")
@@ -79,6 +85,34 @@ def longest_output(source_tokens: int, config: TransformerConfig, search: Search
     """Most tokens of an output, eos counted, for a source of some tokens, eos counted."""
     wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
     return min(config.max_length, wanted)
+
+
+def search_bytes(
+    rows: int, source_tokens: int, config: TransformerConfig, search: Search, itemsize: int = 4
+) -> int:
+    """The least that a search of a batch of sources takes beside the weights, in bytes.
+
+    Keys and values of every layer, which output sees which cell of the cache (only outputs of a
+    beam see each other), the scores of attention over it, logits and their logarithms, candidates.
+    """
+    N, L = max(search.beam, search.nbest), max(1, longest_output(source_tokens, config, search))
+    R, V, D = rows * N, config.target_vocab_size, config.hidden_dim
+    seen_by = N if search.beam > 1 else 1
+    cache = 2 * R * L * D * config.num_decoder_layers * itemsize
+    cells = R * L * seen_by * (2 + config.num_heads * itemsize)
+    return cache + cells + 2 * R * V * itemsize + 2 * R * min(2 * N, V) * itemsize
+
+
+def check_search_memory(
+    rows: int, source_tokens: int, config: TransformerConfig, search: Search, itemsize: int = 4
+) -> None:
+    """Raise a UserError with the estimate where a search would not fit into the memory there is."""
+    width = f"a beam of {search.beam:,}" if search.beam > 1 else f"nbest {search.nbest:,}"
+    tokens = longest_output(source_tokens, config, search)
+    what = f"{width} in batches of {rows:,} and outputs of {tokens:,} tokens"
+    needed = search_bytes(rows, source_tokens, config, search, itemsize)
+    advice = "give a smaller beam, nbest or batch size, or shorter outputs"
+    check_memory(needed, what, advice)
 
 
 def row_limits(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:

@@ -19,6 +19,7 @@ from training_recipe.text.vocabulary_kinds import (
     WhitespaceVocabulary,
 )
 from transformer_spec.errors import UserError
+from transformer_spec.json_text import read_json_file
 
 __all__ = [
     "BOS_ID",
@@ -121,7 +122,7 @@ def load_vocabulary(folder: Path, side: Side) -> Vocabulary:
 
 
 def _read_vocabulary(path: Path) -> Vocabulary:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json_file(path)
     if not isinstance(content, dict):
         raise ValueError("it is not a vocabulary file")
     if content.get("format_version") != FORMAT_VERSION:

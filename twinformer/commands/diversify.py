@@ -8,7 +8,8 @@ from pathlib import Path
 from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.search import Search
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
+from transformer_spec.errors import printable
 from twinformer.requests import DEFAULT_BEAM
 from twinformer.requests import DiversificationRequest as Request
 
@@ -44,7 +45,7 @@ def run(request: Request) -> None:
         prepare_process(name, request.device)
     made = diversify(request, show_progress=True)
     for note in made.notes:
-        print(note)
+        print(printable(note))
     files = " and ".join(map(str, made.files))
     print(f"{made.new:,} pairs beside {made.real:,} in {files}")
 

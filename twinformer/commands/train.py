@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from training_recipe.backend import MakeBackend
 from training_recipe.options.flags import parse
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
 
 
 def main(arguments: list[str] | None = None, make_backend: MakeBackend | None = None) -> int:

@@ -15,7 +15,8 @@ from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Search, check_search
-from transformer_spec.errors import Faults, UserError, close_standard_output, exit_status
+from transformer_spec.door import close_standard_output, exit_status
+from transformer_spec.errors import Faults, UserError, printable, system_fault
 
 if TYPE_CHECKING:
     from training_recipe.searching.search import Hypothesis
@@ -96,7 +97,7 @@ def run(request: Request) -> None:
     texts = read_texts(request.texts, request.file)
     sources = translator.encode(texts, request.truncate, request.skip_long)
     for note in [*sources.notes, *translator.notes]:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     prepare_process(translator.backend, request.device)
     write_outputs(sources.ids, translator, request)
 
@@ -116,7 +117,7 @@ def write_outputs(ids: list[list[int]], translator: Translator, request: Request
             stream.flush()
             done += len(block)
     for note in pictures.notes() if pictures is not None else ():
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
 
 
 def output_lines(
@@ -172,7 +173,8 @@ def opened(path: Path | None) -> Iterator[TextIO]:
         if path is None:
             close_standard_output()
         where = "to standard output" if path is None else f"--output {path}"
-        raise UserError(f"cannot write {where}: {error.strerror or error}") from None
+        reason = OSError(error.errno, error.strerror) if error.strerror else error
+        raise UserError(f"cannot write {where}: {system_fault(reason)}") from None
 
 
 def parser() -> argparse.ArgumentParser:

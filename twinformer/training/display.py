@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from training_recipe.runs.metrics import Record
+from transformer_spec.errors import printable
 
 SMALL_SCREEN = (80, 24)
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
@@ -45,6 +46,7 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print one message, above the bar if there is one."""
+        text = printable(text)
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         else:

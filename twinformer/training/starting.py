@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training_recipe.backend import Backend, MakeBackend
 from training_recipe.files.writing import check_parent
 from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
@@ -21,9 +23,13 @@ from training_recipe.preparation import (
 from training_recipe.runs.folder import RunFolder, already_there
 from training_recipe.runs.progress import PROGRESS, Progress
 from training_recipe.runs.record import RunRecord
+from training_recipe.searching.batches import within
+from training_recipe.searching.search import Search, check_search_memory
 from transformer_spec import TransformerConfig, UserError, weight_shapes
 from transformer_spec.declarations import as_text
 from transformer_spec.errors import Faults
+from transformer_spec.memory import check_memory
+from transformer_spec.positions import check_table
 from twinformer.training.checkpoints import (
     choose_checkpoint,
     chosen_state,
@@ -34,6 +40,7 @@ from twinformer.training.checkpoints import (
 from twinformer.training.evaluation.scores import bleu
 from twinformer.training.states import first_state
 
+COPIES = 4  # weights, gradients and two moments
 OTHER_BATCHES = (
     "note: the pairs are put into other batches than before, as another version of this program "
     "does; the run goes on with these, and not as it would have without the interruption"
@@ -81,6 +88,7 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     prepared = prepare_new(settings, request.model)
     if prepared.corpus.task == "translation":
         bleu(settings.bleu_tokenize)  # a tokenization that is not there is said before training
+    check_fits(prepared, settings)
     backend = make_backend(prepared.config, settings, first_state(prepared.config, settings))
     record = RunRecord(
         settings,
@@ -101,10 +109,32 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     return Started(run, record, prepared, backend, Progress(), notes, asked.verify)
 
 
+def check_fits(prepared: Prepared, settings: TrainingSettings) -> None:
+    """Raise a UserError where the model, or the beam of the final test, is beyond all memory.
+
+    The weights are always made here; of an accelerator's own memory nothing is known yet.
+    """
+    config, size = prepared.config, np.dtype(settings.weight_dtype).itemsize
+    count, here = parameters(config), settings.device in ("cpu", "auto")
+    what = f"a model of {count:,} parameters{', with gradients and moments,' if here else ''}"
+    check_memory(count * size * (COPIES if here else 1), what, "give smaller sizes of the model")
+    if "sinusoidal" in (config.encoder_positions, config.decoder_positions):
+        check_table(config)
+    if here:
+        longest = min(config.max_length, prepared.longest_target)
+        search = Search(beam=settings.beam, max_length=longest)
+        rows = within(settings.batch_tokens, search.beam)(longest)
+        check_search_memory(rows, longest, config, search, size)
+
+
 def about(prepared: Prepared) -> list[str]:
     """What the log says of data and model."""
-    parameters = sum(math.prod(shape) for shape in weight_shapes(prepared.config).values())
-    return [*prepared.notes, f"model: {parameters:,} parameters"]
+    return [*prepared.notes, f"model: {parameters(prepared.config):,} parameters"]
+
+
+def parameters(config: TransformerConfig) -> int:
+    """How many numbers the weights are."""
+    return sum(math.prod(shape) for shape in weight_shapes(config).values())
 
 
 def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
@@ -123,6 +153,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
             f"the training data of {settings.data} is not what {run.path} began with; put the data "
             "back as it was, or start a new run"
         )
+    check_fits(prepared, settings)
     if step is None:
         state = first_state(prepared.config, settings)
     else:

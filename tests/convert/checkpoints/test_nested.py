@@ -419,7 +419,7 @@ class TestPlaces:
     def test_a_name_on_the_hub(self, tmp_path, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)
         told = fail(capsys, "Helsinki-NLP/opus-mt-en-de", "out", "--to", "flax")
-        says(told, "does not exist", "huggingface-cli download Helsinki-NLP/opus-mt-en-de")
+        says(told, "does not exist", "hf download Helsinki-NLP/opus-mt-en-de")
         (tmp_path / "runs").mkdir()
         for path in ("runs/best", "./a/b/c", "missing.pt"):
             assert "huggingface" not in fail(capsys, path, "out", "--to", "flax")

@@ -50,7 +50,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {str(Path(train.__file__).parent)!r})
 from training_recipe.corpora.downloads import fetch
 from training_recipe.corpora.named import NamedCorpus, PublishedFile
-from transformer_spec.errors import exit_status
+from transformer_spec.door import exit_status
 files = {{file: PublishedFile("", digest) for file, digest in {HASHES!r}.items()}}
 corpus = NamedCorpus("numbers", "", files, train="train")
 sys.exit(exit_status(lambda: print(fetch(corpus)) and None, "interrupted"))

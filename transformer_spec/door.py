@@ -1,0 +1,128 @@
+"""The door of every command: what it ends with, and the signals that ask it to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import FrameType
+
+from transformer_spec.errors import UserError, printable, system_fault
+
+ASKING = (signal.SIGINT, signal.SIGTERM)
+STDERR = 2
+voice = STDERR
+SCRIPTS = ("train.py", "translate.py", "diversify.py", "twinformer", "twinformer.exe")
+PACKAGES = ("convert", "parity", "twinformer")
+# What is written aside at this moment, and how it is taken away: for an end that leaves no time.
+UNFINISHED: dict[str, Callable[[], object]] = {}
+OUT_OF_MEMORY = ("OutOfMemoryError", "RESOURCE_EXHAUSTED", "can't allocate memory", "bad_alloc")
+
+
+def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int:
+    """Run a command; its status (None is 0), 2 for a user's mistake and 130 for Ctrl-C.
+
+    Each is said on stderr in one message; what the system refuses (OSError) and memory that does
+    not suffice count as mistakes. A reader that takes no more, as ``head`` does, ends the command
+    with 1 and silently; every other exception goes through.
+    """
+    with ending_at_signals(when_interrupted):
+        try:
+            status = command() or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            close_standard_output()
+            return 1
+        except KeyboardInterrupt:  # where another program calls a command
+            say(when_interrupted)
+            return 130
+        except Exception as error:
+            message = _mistake(error)
+            if message is None:
+                raise
+            say(f"error: {message}")
+            return 2
+
+
+@contextlib.contextmanager
+def ending_at_signals(message: str) -> Generator[None]:
+    """A block in which Ctrl-C and SIGTERM end a process that is a command, at once.
+
+    What is half-written is taken away and the message said. Nothing is raised: libraries swallow
+    exceptions, and some die from them. The exit status is 128 + the signal's number.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in ASKING:
+            signal.signal(each, signal.SIG_IGN)
+        for remove in [*UNFINISHED.values()] * 2:  # a thread may write meanwhile
+            with contextlib.suppress(Exception):
+                remove()
+        with contextlib.suppress(OSError):
+            os.write(voice, f"{message}\n".encode())
+        os._exit(128 + number)
+
+    if not is_command() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ASKING}
+    heard = [number for number in ASKING if before[number] not in (signal.SIG_IGN, None)]
+    for number in heard:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
+
+
+def is_command() -> bool:
+    """Whether this process is one of the commands, and not another program that calls one."""
+    called = Path(sys.argv[0]) if sys.argv else Path()
+    module = called.name == "__main__.py" and called.parent.name in PACKAGES
+    return module or called.name in SCRIPTS
+
+
+def speaking_to(descriptor: int) -> int:
+    """From now on, say messages to a descriptor, as stderr is silent; the one before."""
+    global voice
+    before, voice = voice, descriptor
+    return before
+
+
+def say(message: str) -> None:
+    """Say a message on stderr."""
+    text = f"{printable(message)}\n"
+    with contextlib.suppress(OSError):  # it may lie on the disk that is full
+        if voice == STDERR:
+            print(text, end="", file=sys.stderr)
+        else:
+            os.write(voice, text.encode())
+
+
+def _mistake(error: Exception) -> str | None:
+    """What to say of an exception that is no fault of the program; None where it is one."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return system_fault(error)
+    if isinstance(error, MemoryError):
+        return f"memory does not suffice: {error or 'none is left'}"
+    if isinstance(error, RuntimeError):
+        text = f"{type(error).__name__}: {error}"
+        if str(error).startswith("Symlink loop"):  # pathlib's, before Python 3.13
+            return f"{error}: its symbolic links lead in a circle; name the place that is meant"
+        if any(word in text for word in OUT_OF_MEMORY):
+            return f"memory does not suffice: {str(error).splitlines()[0]}"
+    return None
+
+
+def close_standard_output() -> None:
+    """Drop what could not be written, which Python would try, and complain of, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

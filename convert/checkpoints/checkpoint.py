@@ -42,6 +42,11 @@ from convert.formats.safetensors import write_safetensors
 from training_recipe.backend import Checkpoint
 from transformer_spec import Faults, TransformerConfig, UserError
 
+OUTPUT_BIAS = "decoder.finalFc.bias"
+FROZEN_BIAS = (
+    "this bias is never trained, and nnx.state(model, nnx.Param) leaves it out: save "
+    "nnx.state(model), or give --output-bias none where all of it is zero"
+)
 FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
 
 
@@ -65,7 +70,7 @@ def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
 def _by_name(content: Content) -> Tensors:
     """Canonical tensors with no config at hand: each name says by itself what it becomes."""
     rules, faults = [], Faults()
-    for name in content.tensors:
+    for name in content.kept:
         try:
             rules.append(_rule_by_name(name, content.layout))
         except UserError as error:
@@ -120,7 +125,9 @@ def check_tensors(
     faults = Faults()
     exact = None if dtype is None else np.dtype(dtype)
     check_source(tensors, rules, expected_shapes(config), faults, exact)
-    faults.raise_if_any(f"{label} does not fit the config")
+    bias_alone = config.output_bias == "frozen" and len(faults.messages) == 1
+    advice = FROZEN_BIAS if bias_alone and OUTPUT_BIAS in faults.messages[0] else ""
+    faults.raise_if_any(f"{label} does not fit the config", advice=advice)
 
 
 def canonical_rules_of(checkpoint: Checkpoint, config: TransformerConfig) -> list[Rule]:
@@ -203,10 +210,11 @@ def open_weights(folder: Path, config: TransformerConfig, verify: bool = True) -
     What does not fit the config is a UserError.
     """
     content = open_content(folder, verify=verify)
-    rules = canonical_rules(content.layout, config, list(content.tensors))
-    check_tensors(content.tensors, rules, config, None, str(folder))
+    tensors = content.kept
+    rules = canonical_rules(content.layout, config, list(tensors))
+    check_tensors(tensors, rules, config, None, str(folder))
     wanted = [rule for rule in rules if not rule.targets[0].startswith(BESIDE)]
-    return Converted(content.tensors, wanted)
+    return Converted(tensors, wanted)
 
 
 def _config_of(home: Path | None, path: Path) -> TransformerConfig:

@@ -9,20 +9,23 @@ from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, what_it_is
 from convert.checkpoints.copies import begun_with, one_copy
-from convert.checkpoints.layouts import BARE_ORBAX, COUNT, FLAX, ORBAX, OWN_PARTS, TORCH, Layout
+from convert.checkpoints.layouts import COUNT, FLAX, OWN_PARTS, TORCH, Layout
+from convert.checkpoints.loops.places import has_marks
+from convert.checkpoints.loops.states import find_loop_state
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
 from convert.checkpoints.odd_places import of_hub, only_weights
-from convert.checkpoints.optax_states import LoopState, find_loop_state, step_count
 from convert.checkpoints.records import Record, checked, record_in
-from convert.core.tensors import Joined, Subset, Tensors
+from convert.checkpoints.steps import is_step, newest_step, open_items, unfinished
+from convert.core.rules import ASIDE
+from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.twinformer import is_flax
-from convert.formats.content import leaves
+from convert.formats.content import some_of
 from convert.formats.kinds import container_of
-from convert.formats.msgpack import open_msgpack, open_msgpack_file
+from convert.formats.msgpack import arrays_of, open_msgpack, open_msgpack_file, with_dots
 from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
 from convert.formats.safetensors import open_safetensors
-from convert.formats.shards import INDEX_SUFFIX, NUMBERED
+from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of
 from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
@@ -92,6 +95,9 @@ def locate(path: Path) -> Located:
     above = Path(os.path.realpath(path)).parent
     if _has_our_config(path):
         return Located(path, path, "model folder")
+    home = next((place for place in _around(path) if _has_our_config(place)), None)
+    if home is not None:
+        return Located(path, home, "Orbax folder")
     if above.name == "checkpoints" and _has_our_config(above.parent):
         return Located(path, above.parent, "checkpoint")
     return Located(path, None, "weight folder")
@@ -106,6 +112,15 @@ def _has_our_config(folder: Path) -> bool:
     """Whether there is a config.json that is not another library's; a damaged one is ours."""
     path = folder / CONFIG
     return path.is_file() and not is_foreign(_settings_in(path))
+
+
+def _around(path: Path) -> list[Path]:
+    """The folders in which the config of an Orbax folder may lie, or of a step or an item."""
+    path = path.resolve()
+    step = path.parent if is_step(path.parent) else path if is_step(path) else None
+    if step is not None:
+        return [step, step.parent]
+    return [path.parent] if path.is_dir() and is_orbax(path) else []
 
 
 def _settings_in(path: Path) -> dict[str, Any]:
@@ -124,8 +139,9 @@ def is_foreign(content: Mapping[str, Any]) -> bool:
 
 def foreign_settings(path: Path) -> dict[str, Any] | None:
     """The config.json of another library in a folder, or beside a weight file."""
-    found = _settings_in((path if path.is_dir() else path.parent) / CONFIG)
-    return found if is_foreign(found) else None
+    places = [path, *_around(path)] if path.is_dir() else [path.parent]
+    found = [_settings_in(place / CONFIG) for place in places]
+    return next((settings for settings in found if is_foreign(settings)), None)
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,7 @@ class Content:
 
     ``dropped`` are those among them that are neither weights nor moments, name -> reason;
     ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not;
+    ``of_loop`` says that moments may be there of some weights alone, and of what is no weight;
     ``record`` is what the tensors are compared with while they are read.
     """
 
@@ -146,7 +163,15 @@ class Content:
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     unread: str = ""
+    of_loop: bool = False
     record: Record | None = None
+
+    @property
+    def kept(self) -> Tensors:
+        """The tensors without those that are dropped."""
+        if not self.dropped:
+            return self.tensors
+        return Subset(self.tensors, [name for name in self.tensors if name not in self.dropped])
 
 
 def open_content(path: Path, key: str | None = None, verify: bool = True) -> Content:
@@ -156,15 +181,16 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
     read, unless told not to ``verify``.
     """
     record = _record_of(path) if verify else None
-    if path.is_dir():
-        opening = _open_orbax if is_orbax(path) else _open_folder
-        content = opening(path, key, record)
-    else:
+    if not path.is_dir():
         content = _open_checked(path, key, record)
+    elif is_orbax(path) and not _models_in(path):
+        content = _open_orbax(path, key, record)
+    else:
+        content = _open_folder(path, key, record)
     if record is not None:
         record.check_count(content.count, content.tensors.label)
     settings = foreign_settings(path) or content.settings
-    return replace(content, settings=settings, record=record)
+    return replace(content, settings=settings, record=record or content.record)
 
 
 def _record_of(path: Path) -> Record | None:
@@ -180,13 +206,39 @@ def _open_checked(path: Path, key: str | None, record: Record | None) -> Content
     return replace(content, tensors=checked(content.tensors, record))
 
 
+def _open_orbax(path: Path, key: str | None, record: Record | None) -> Content:
+    return _of_loop(checked(open_orbax(path), record), key, "orbax")
+
+
+def _open_step(path: Path, key: str | None) -> Content | None:
+    """The newest of several steps, or the items of one; None where a folder has no steps."""
+    if is_step(path):
+        return _of_loop(open_items(path), key, "orbax")
+    step, begun = newest_step(path, key), unfinished(path)
+    if step is None and begun:
+        raise UserError(
+            f"{path} has no finished step: {some_of(begun)} were not written to the end"
+        )
+    if step is None:
+        return None
+    content = open_content(step.path, step.key)
+    return replace(content, notes=(step.note, *content.notes))
+
+
+def _models_in(path: Path) -> list[str]:
+    return [name for name in MODELS if (path / name).exists()]
+
+
 def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
-    present = [name for name in MODELS if (path / name).exists()]
+    present = _models_in(path)
     if len(present) > 1 and ORBAX_FOLDER in present:  # not a folder that a library left
         found = " and ".join(present)
         raise UserError(f"{path} should hold one of {found}; it has all; name the one to read")
     if not present and is_adapter_folder(path):
         raise UserError(what_it_is(path))
+    stepped = None if present else _open_step(path, key)
+    if stepped is not None:
+        return stepped
     if not present:
         only = only_weights(path, MODELS)
         content = _open_file(only, key)
@@ -220,16 +272,28 @@ def _open_file(path: Path, key: str | None) -> Content:
             notes=nested.notes, unread=nested.undone,
         )  # fmt: skip
     if container == "msgpack":
-        return _open_msgpack(path, key)
+        index = name != path.name
+        opened = open_msgpack(path) if index else arrays_of(open_msgpack_file(path))
+        return _of_loop(opened, key, container)
+    if container == "pt":
+        tensors = open_torch_pickle(path, key)
+        return Content(tensors, _layout_of(tensors), None, container, notes=notes_of(tensors))
+    tensors = open_npz(path) if container == "npz" else open_safetensors(path)
+    if container == "safetensors" and _of_flax_library(tensors):
+        return _of_loop(tensors, key, container)
     if container == "npz":
         if key is not None:
             raise UserError(f"--key picks a part of a file with names, and {path} is npz")
-        return Content(open_npz(path), TORCH, None, container)
-    if container == "pt":
-        tensors, notes = open_torch_pickle(path, key), list[str]()
-    else:
-        tensors, notes = one_copy(begun_with(open_safetensors(path), key))
-    return Content(tensors, _layout_of(tensors), None, container, notes=notes)
+        return Content(tensors, TORCH, None, container)
+    chosen, notes = one_copy(begun_with(tensors, key))
+    told = (*notes_of(tensors), *notes)
+    return Content(chosen, _layout_of(chosen), None, container, notes=told)
+
+
+def _of_flax_library(tensors: Tensors) -> bool:
+    """Whether names are those of Flax modules, and not our twin's alone."""
+    names = _dotted(tensors)
+    return is_flax(names) and has_marks(names) and not any(n.startswith(OWN_PARTS) for n in names)
 
 
 def _layout_of(names: Tensors) -> Layout:
@@ -239,13 +303,13 @@ def _layout_of(names: Tensors) -> Layout:
 def _with_side_files(path: Path, content: Content, record: Record | None) -> Content:
     """The optimizer's moments and what was kept aside belong to the folder's tensors."""
     parts, count, optimizer = [content.tensors], content.count, content.optimizer
-    unread = ""
+    unread = content.unread
     if (path / OPTIMIZER).exists():
         parts.append(checked(open_safetensors(path / OPTIMIZER), record))
         count = _count(parts[-1])
     else:
         beside = [path / name for name in OPTIMIZER_PICKLES if (path / name).exists()]
-        optimizer, unread = _optimizer_in(beside[0]) if beside else (optimizer, "")
+        optimizer, unread = _optimizer_in(beside[0]) if beside else (optimizer, unread)
     if (path / KEPT_ASIDE).exists():
         parts.append(checked(open_safetensors(path / KEPT_ASIDE), record))
     tensors = Joined(str(path), parts) if len(parts) > 1 else content.tensors
@@ -275,39 +339,21 @@ def _count(tensors: Tensors) -> int:
     return int(text)
 
 
-def _open_orbax(path: Path, key: str | None, record: Record | None) -> Content:
-    tensors = checked(open_orbax(path), record)
-    state = find_loop_state(tensors, key)
-    if state is not None:
-        return _of_loop(state, "orbax")
-    params = any(name.startswith(ORBAX.weights) for name in tensors)
-    layout, count = ORBAX if params else BARE_ORBAX, None
-    counts = [n for n in (ORBAX.count, COUNT) if n in tensors and tensors[n].shape == ()]
-    if counts:
-        count = step_count(tensors, counts[0])
-        tensors = Subset(tensors, [name for name in tensors if name != counts[0]])
-    elif layout.has_moments(tensors) or layout.has_raw(tensors):
-        raise UserError(f"{path} has optimizer moments but no step count")
-    return Content(tensors, layout, count, "orbax")
+def _of_loop(tensors: Tensors, key: str | None, container: str) -> Content:
+    """Weights, or the state of a loop around them, as arrays of nested dicts."""
+    if not tensors:
+        raise UserError(f"{tensors.label} holds no array")
+    state = find_loop_state(_dotted(tensors), key)
+    notes = [*notes_of(tensors), *state.notes]
+    return Content(
+        state.tensors, state.layout, state.count, container, dropped=state.dropped, notes=notes,
+        unread=state.unread, of_loop=True,
+    )  # fmt: skip
 
 
-def _open_msgpack(path: Path, key: str | None) -> Content:
-    """Weights, or the state of a loop around them as ``flax.serialization.to_bytes`` gives it."""
-    if path.name.endswith(INDEX_SUFFIX):
-        return Content(open_msgpack(path, key), TORCH, None, "msgpack")
-    file = open_msgpack_file(path)
-    content = file.content
-    if isinstance(content, dict) and isinstance(content.get("step"), int):
-        content = {name: part for name, part in content.items() if name != "step"}
-    if any(name.endswith(f"{COUNT}") for name, _ in leaves(content)):
-        state = find_loop_state(file.tensors(content, nested=True), key)
-        if state is not None:
-            return _of_loop(state, "msgpack")
-    tensors = open_msgpack(path, key)
-    ours = any(name.startswith(OWN_PARTS) for name in tensors) and is_flax(tensors)
-    # Flax names of other libraries have a family of their own; the layout is that of our twins.
-    return Content(tensors, FLAX if ours else TORCH, None, "msgpack")
-
-
-def _of_loop(state: LoopState, container: str) -> Content:
-    return Content(state.tensors, state.layout, state.count, container, dropped=state.dropped)
+def _dotted(tensors: Tensors) -> Tensors:
+    """The same with keys joined with dots where all are joined with slashes."""
+    slashed = [name for name in tensors if "/" in name and "." not in name]
+    if not slashed or any("." in name or name.startswith(ASIDE) for name in tensors):
+        return tensors
+    return Renamed(tensors, {with_dots(name): name for name in tensors})

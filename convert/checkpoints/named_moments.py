@@ -12,6 +12,7 @@ import numpy as np
 
 from convert.checkpoints.folders import Content, left_out
 from convert.checkpoints.layouts import FIRST, SECOND
+from convert.checkpoints.loops.moments import fit_moments
 from convert.checkpoints.nested import OptimizerPart
 from convert.checkpoints.records import checked
 from convert.checkpoints.torch_states import (
@@ -61,11 +62,15 @@ class Parameters(NamedTuple):
 
 @dataclass(frozen=True)
 class Named:
-    """Content with its moments, the optimizer's groups, and what to say about them."""
+    """Content with its moments, the optimizer's groups, and what to say about them.
+
+    ``dropped`` are moments of what is never trained here, name -> reason.
+    """
 
     content: Content
     groups: list[Group] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
 
 
 def name_optimizer(
@@ -80,7 +85,8 @@ def name_optimizer(
     if part is None:
         if names is not None:
             raise UserError(f"--parameter-names: {content.tensors.label} has no torch optimizer")
-        return Named(content, notes=[content.unread] if content.unread else [])
+        content, dropped, notes = fit_moments(content, rules_of)
+        return Named(content, [], [content.unread] * bool(content.unread) + notes, dropped)
     try:
         return _carried(content, part, config, rules_of, names)
     except UserError as error:

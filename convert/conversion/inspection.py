@@ -16,6 +16,7 @@ from convert.conversion.source import (
     Import,
     Moments,
     choose_family,
+    leave_out,
     read_import,
     source_of,
     wrapping_of,
@@ -101,7 +102,8 @@ def inspect(request: SourceRequest) -> Inspection:
     """Open and recognize; a file that cannot be opened is a UserError, an unknown one is not."""
     located = locate(request.source)
     request = dataclasses.replace(request, verify=False)  # headers alone are read
-    content = open_content(located.weights, request.key, request.verify)
+    opened = open_content(located.weights, request.key, request.verify)
+    content, _ = leave_out(opened, request.drop, request.optimizer)
     family, found, fault = None, None, None
     try:
         check_names(content.tensors, content.tensors.label)
@@ -123,7 +125,7 @@ def inspect(request: SourceRequest) -> Inspection:
         config=found.config if found else None,
         fault=fault,
         notes=found.notes if found else list(content.notes),
-        tensors=dict(content.tensors),
+        tensors=dict(opened.tensors),
     )
 
 

@@ -94,11 +94,10 @@ def read_import(request: SourceRequest) -> Import:
     label = str(located.weights)
     if request.adapter is not None:
         result = _merge(request.adapter, attached, result, wrapping)
-        dropped = dropped | result.dropped
     check_tensors(result.content.tensors, result.rules, result.config, None, label)
-    if not dropped:
+    if not result.dropped:
         return result
-    gone = Subset(opened.tensors, list(dropped))
+    gone = Subset(opened.tensors, list(result.dropped))
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
 
 
@@ -202,8 +201,9 @@ def _read_ours(
     rules = rules_of(found.content.tensors)
     notes = [*wrapping.notes(False), *content.notes, *found.notes]
     return Import(
-        request.source, located, found.content, None, config, rules, origin, dropped, notes
-    )
+        request.source, located, found.content, None, config, rules, origin,
+        dropped | found.dropped, notes,
+    )  # fmt: skip
 
 
 def _read_foreign(
@@ -234,8 +234,8 @@ def _read_foreign(
     notes = [*wrapping.notes(family.restores_names), *reading.notes]
     notes += [*content.notes, *found.notes]
     return Import(
-        request.source, located, found.content, family, reading.config, rules, origin, dropped,
-        notes,
+        request.source, located, found.content, family, reading.config, rules, origin,
+        dropped | found.dropped, notes,
     )  # fmt: skip
 
 

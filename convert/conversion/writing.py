@@ -23,6 +23,7 @@ from convert.conversion.target import Target
 from convert.core.rules import ASIDE
 from convert.core.tensors import Held, Joined, Subset, Tensors
 from convert.exports.ctranslate2_model import write_model
+from convert.families.twinformer import is_flax
 from convert.formats.content import Placed
 from convert.formats.msgpack import write_msgpack
 from convert.formats.orbax import write_orbax
@@ -70,7 +71,7 @@ def _write_moments(
 
 
 def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
-    metadata = FORMATS[target.layout.twin]
+    metadata = FORMATS["flax" if is_flax(weights) else target.layout.twin]
     if target.container == "pt":
         name = target.family.pickle if target.family else MODEL_PICKLE
         write_torch_pickle(folder / name, weights)

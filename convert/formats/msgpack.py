@@ -28,6 +28,7 @@ from transformer_spec import UserError
 ARRAY, COMPLEX, NUMBER = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK_SIZE = 2**30
+COUNTS = ("count", "step")
 MAX_VALUES = 10_000_000
 READ_SIZE = 4096
 DTYPES = {
@@ -69,7 +70,7 @@ class MsgpackFile(ContentFile):
                 content = _Scanner(file, heads, size).whole()
         except msgpack.OutOfData as error:
             raise UserError(f"{path} is truncated or no MessagePack file of Flax") from error
-        except (ScanError, OSError, ValueError, RecursionError) as error:
+        except (ScanError, OSError, ValueError, TypeError, RecursionError) as error:
             reason = str(error) or repr(error)
             raise UserError(
                 f"{path} is damaged or no MessagePack file of Flax: {reason}"
@@ -95,13 +96,43 @@ def open_msgpack_file(path: Path) -> MsgpackFile:
 def open_msgpack(path: Path, key: str | None = None) -> Tensors:
     """The arrays of a .msgpack file, or of the shards that a .index.json lists.
 
-    Names are keys joined with dots; ``key`` picks one dict, such as ``params``.
+    Names are keys joined with dots; ``key`` picks one dict, such as ``params``. An index, too,
+    may join them with dots; transformers joins them with slashes.
     """
     path = Path(path)
     if path.name.endswith(INDEX_SUFFIX):
-        return open_shards(path, lambda shard: open_msgpack(shard, key))
+        return open_shards(path, lambda shard: open_msgpack(shard, key), with_dots)
     file = MsgpackFile(path)
     return file.tensors(file.content if key is None else file.at(key), nested=True)
+
+
+def with_dots(name: str) -> str:
+    """A name whose keys are joined with slashes, as ``flatten_dict(sep="/")`` of flax gives it."""
+    return name.replace("/", ".")
+
+
+def arrays_of(file: MsgpackFile) -> Tensors:
+    """Every array of a file and every step count, which may be a plain number.
+
+    None, text and other plain values are passed over: a loop keeps such beside its weights.
+    """
+    return file.tensors(_arrays_in(file.content), nested=True)
+
+
+def _arrays_in(content: Any) -> Any:
+    if isinstance(content, list):
+        content = {str(number): part for number, part in enumerate(content)}
+    if not isinstance(content, dict):
+        return content
+    found = {}
+    for key, part in content.items():
+        if type(part) is int and key in COUNTS and abs(part) < 2**63:
+            found[key] = np.array(part)
+        elif isinstance(part, (dict, list)):
+            found[key] = _arrays_in(part)
+        elif isinstance(part, StoredArray):
+            found[key] = part
+    return found
 
 
 class _Scanner:
@@ -160,6 +191,7 @@ class _Scanner:
         content: dict[str, Any] = {}
         for _ in range(count):
             key = self._value(depth + 1)
+            key = str(key) if type(key) is int else key  # of a list in a state of flax.nnx
             if type(key) is not str or key in content:
                 raise ScanError(f"key {shown(key)} comes twice or is no text")
             content[key] = self._value(depth + 1)

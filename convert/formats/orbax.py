@@ -1,38 +1,72 @@
 """The Orbax container: a folder of arrays, nested dicts as dotted names.
 
-Reading needs only ``tensorstore``; writing needs ``orbax-checkpoint``, which brings jax.
+Reading needs only ``tensorstore``; writing needs ``orbax-checkpoint``, which brings jax. Newer
+versions list the arrays in ``_METADATA``; before, a msgpack file ``checkpoint`` had the whole tree,
+with small arrays in it and the names of the others, and before that the folders had to tell.
 """
 
+import contextlib
 import json
 import os
 import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convert.core.tensors import Header, Tensors
+from convert.core.tensors import Header, Joined, Tensors
 from convert.formats.content import nest
+from convert.formats.kinds import container_of
+from convert.formats.msgpack import arrays_of, open_msgpack_file
 from convert.formats.silence import silent_writers
 from training_recipe.files.writing import sync_tree
 from transformer_spec import UserError
 
 METADATA = "_METADATA"
 SYSTEM_ERROR = re.compile(r"os(?:_error_code='| error )(\d+)")  # in tensorstore's words
+AGGREGATE = "checkpoint"
+PLACEHOLDER = "PLACEHOLDER://"
+DATABASE = "manifest.ocdbt"
+ARRAY_FILES = (".zarray", "zarr.json")
+# What versions leave that write METADATA last: without that, a folder is not whole.
+NEWER = ("_CHECKPOINT_METADATA", "_sharding", "array_metadatas", DATABASE)
+# What Orbax writes of values that are no arrays: of these there is a name and nothing else.
+EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple", "string")
 MAX_RATIO = 1000
 SMALL = 1 << 26
 
 
 def is_orbax(path: Path) -> bool:
-    return (path / METADATA).is_file()
+    """Whether a folder is one tree of arrays, of whatever version."""
+    if (path / METADATA).is_file() or (path / DATABASE).is_file():
+        return True
+    with contextlib.suppress(UserError):  # another library's file of that name
+        if (path / AGGREGATE).is_file() and container_of(path / AGGREGATE) == "msgpack":
+            return True
+    return path.is_dir() and bool(_array_folders(path))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Which arrays lie in a folder, and how.
+
+    ``whole`` says that arrays of nothing but zeros are stored too, so that nothing may be missing.
+    """
+
+    names: Collection[str]
+    driver: str
+    database: bool
+    whole: bool = False
 
 
 class OrbaxFolder(Tensors):
-    """One Orbax checkpoint as StandardCheckpointer and PyTreeCheckpointer write it."""
+    """The arrays of one Orbax checkpoint that have files of their own."""
 
-    def __init__(self, path: Path) -> None:
-        metadata = _read_metadata(path)
-        self.stores = _open_stores(path, metadata)
+    def __init__(self, path: Path, stored: Stored) -> None:
+        self.stores = _open_stores(path, stored)
         headers = {
             name: Header(tuple(store.shape), np.dtype(store.dtype.numpy_dtype))
             for name, store in self.stores.items()
@@ -49,35 +83,84 @@ class OrbaxFolder(Tensors):
 
 def open_orbax(path: Path) -> Tensors:
     """The arrays of an Orbax folder, named by their dict keys joined with dots."""
-    return OrbaxFolder(path)
+    path = Path(path)
+    if (path / AGGREGATE).is_file():
+        return _with_aggregate(path)
+    return OrbaxFolder(path, _stored(path))
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((path / METADATA).read_text(encoding="utf-8"))
-        content["tree_metadata"].items()
-    except FileNotFoundError:
+def _with_aggregate(path: Path) -> Tensors:
+    """What the file of the whole tree holds itself, and what it names."""
+    file = open_msgpack_file(path / AGGREGATE)
+    inside = arrays_of(file)
+    stored = _stored(path) if (path / METADATA).is_file() else _named_in(path, file.content)
+    stored = replace(stored, names=[name for name in stored.names if name not in inside])
+    if not stored.names:
+        return inside
+    return Joined(str(path), [OrbaxFolder(path, stored), inside])
+
+
+def _named_in(path: Path, tree: Any) -> Stored:
+    """The arrays that a tree of an older version has the names of."""
+    texts = [text for text in _texts(tree) if text.startswith(PLACEHOLDER)]
+    names = sorted({text.removeprefix(PLACEHOLDER) for text in texts})
+    return Stored(names, _driver_of_folders(path), (path / DATABASE).is_file())
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    if isinstance(tree, str):
+        yield tree
+    for part in tree.values() if isinstance(tree, dict) else tree if type(tree) is list else ():
+        yield from _texts(part)
+
+
+def _stored(path: Path) -> Stored:
+    if (path / METADATA).is_file():
+        return _from_metadata(path)
+    folders = _array_folders(path)
+    newer = [name for name in NEWER if (path / name).exists()]
+    if not folders or newer:
         raise UserError(
             f"{path} has no {METADATA}: it is half-written or no Orbax checkpoint; "
             "give the folder that holds this file"
-        ) from None
+        )
+    return Stored(folders, _driver_of_folders(path), False)
+
+
+def _from_metadata(path: Path) -> Stored:
+    try:
+        content = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        entries = list(content["tree_metadata"].values())
+        names = [_name(entry) for entry in entries if _is_array(entry)]
     except (OSError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"{path / METADATA} is damaged: {error!r}") from error
-    return content
+    name, count = next(iter(Counter(names).most_common(1)), ("", 0))
+    if count > 1:
+        raise UserError(f"{path} is damaged or half-written: two arrays are named {name!r}")
+    database = content.get("use_ocdbt")
+    database = (path / DATABASE).is_file() if database is None else bool(database)
+    whole = content.get("store_array_data_equal_to_fill_value") is True
+    return Stored(names, "zarr3" if content.get("use_zarr3") else "zarr", database, whole)
 
 
-def _open_stores(path: Path, metadata: dict[str, Any]) -> dict[str, Any]:
+def _array_folders(path: Path) -> list[str]:
+    """The folders in a folder that hold one array each."""
+    found = [file.parent.name for name in ARRAY_FILES for file in path.glob(f"*/{name}")]
+    return sorted(found)
+
+
+def _driver_of_folders(path: Path) -> str:
+    return "zarr3" if next(path.glob("*/zarr.json"), None) else "zarr"
+
+
+def _open_stores(path: Path, stored: Stored) -> dict[str, Any]:
     """Every array opened (shape and dtype known), none read."""
     tensorstore = _import_tensorstore()
-    driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
     try:
-        names = [_name(entry) for entry in metadata["tree_metadata"].values() if _is_array(entry)]
         pending = {}
-        for name in names:
-            if name in pending:
-                raise ValueError(f"two arrays are named {name!r}")
-            spec = {"driver": driver, "kvstore": _place(path, name, metadata)}
-            if metadata.get("store_array_data_equal_to_fill_value") is True:
+        for name in stored.names:
+            spec = {"driver": stored.driver, "kvstore": _place(path, name, stored.database)}
+            if stored.whole:
                 spec["fill_missing_data_reads"] = False  # lost numbers are no zeros
             pending[name] = tensorstore.open(spec, open=True, read=True)
         return {name: future.result() for name, future in pending.items()}
@@ -91,12 +174,13 @@ def _name(entry: dict[str, Any]) -> str:
 
 def _is_array(entry: dict[str, Any]) -> bool:
     """Whether there is an array; a part of an optimizer's state may hold nothing."""
-    return entry.get("value_metadata", {}).get("value_type") != "None"
+    value = entry.get("value_metadata", {})
+    return value.get("value_type") not in EMPTY and not value.get("skip_deserialize")
 
 
-def _place(path: Path, name: str, metadata: dict[str, Any]) -> dict[str, Any]:
+def _place(path: Path, name: str, database: bool) -> dict[str, Any]:
     """Where tensorstore finds one array: inside the OCDBT database, or in a folder of its own."""
-    if metadata.get("use_ocdbt", True):
+    if database:
         base = {"driver": "file", "path": f"{path.resolve()}/"}
         return {"driver": "ocdbt", "base": base, "path": f"{name}/"}
     place = (path / name).resolve()

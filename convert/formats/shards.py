@@ -15,12 +15,26 @@ from transformer_spec import Faults, UserError
 from transformer_spec.json_text import read_json_file
 
 INDEX_SUFFIX = ".index.json"
+MAX_SHARDS = 10_000
 NUMBERED = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\..*)")
 
 
-def open_shards(path: Path, open_one: Callable[[Path], Tensors]) -> Tensors:
-    """All shards as one; the index and the shards must name the same tensors."""
-    weight_map = _read_index(path)
+class Shards(Joined):
+    """Several files seen as one; ``notes`` say which of the folder's are not among them."""
+
+    def __init__(self, label: str, parts: list[Tensors], notes: list[str]) -> None:
+        super().__init__(label, parts)
+        self.notes = notes
+
+
+def open_shards(
+    path: Path, open_one: Callable[[Path], Tensors], named: Callable[[str], str] = str
+) -> Shards:
+    """All shards that the index lists, as one; they must name the same tensors.
+
+    ``named`` turns a name of the index into that of a shard.
+    """
+    weight_map = {named(name): shard for name, shard in _read_index(path).items()}
     shards = _open_all(path, sorted(set(weight_map.values())), open_one)
     faults = Faults()
     for name, shard in weight_map.items():
@@ -30,7 +44,12 @@ def open_shards(path: Path, open_one: Callable[[Path], Tensors]) -> Tensors:
             listed = weight_map.get(name) == shard
             faults.require(listed, f"{name!r} of {shard} is not in the index")
     faults.raise_if_any(f"cannot read {path}")
-    return Joined(str(path), list(shards.values()))
+    return Shards(str(path), list(shards.values()), _unlisted(path, list(shards)))
+
+
+def notes_of(tensors: Tensors) -> list[str]:
+    """What is to be said of the files of some tensors: that there are others beside them."""
+    return tensors.notes if isinstance(tensors, Shards) else []
 
 
 def _read_index(path: Path) -> dict[str, str]:
@@ -52,22 +71,30 @@ def _open_all(
             faults.add(f"shard {name!r} is no plain file name")
         elif not (path.parent / name).is_file():
             faults.add(f"{path.parent / name} does not exist or is no file")
-    left_out = _left_out(names)
-    faults.require(not left_out, f"the index lists nothing of {some_of(left_out)}")
     faults.require(bool(names), "it lists no tensor")
     faults.raise_if_any(f"cannot read {path}")
     return {name: open_one(path.parent / name) for name in names}
 
 
-def _left_out(names: list[str]) -> list[str]:
-    """Shards that must exist by the names of others: number 2 of 3 says that there are 1 and 3."""
-    found = [match for match in map(NUMBERED.fullmatch, names) if match]
-    return [
-        name
-        for stem, count, suffix in sorted({match.group(1, 3, 4) for match in found})
-        for number in range(1, int(count) + 1)
-        if (name := f"{stem}-{number:05}-of-{count}{suffix}") not in names
-    ]
+def _unlisted(path: Path, listed: list[str]) -> list[str]:
+    """A note on shards that must exist by the names of others, or do, and are not in the index.
+
+    They may be empty, or left from another time; that no weight is missing is proved elsewhere.
+    """
+    found = [match for match in map(NUMBERED.fullmatch, listed) if match]
+    first = 0 if any(match[2] == "00000" for match in found) else 1
+    implied = {
+        f"{stem}-{first + number:05}-of-{count}{suffix}"
+        for stem, count, suffix in {match.group(1, 3, 4) for match in found}
+        for number in range(min(int(count), MAX_SHARDS))
+    }
+    stems = {match.group(1, 4) for match in found}
+    beside = [NUMBERED.fullmatch(file.name) for file in path.parent.iterdir()]
+    present = {match.string for match in beside if match and match.group(1, 4) in stems}
+    names = sorted((implied | present) - set(listed))
+    if not names:
+        return []
+    return [f"not read, as {path.name} lists nothing of it: {some_of(names)}"]
 
 
 def _is_plain(name: str) -> bool:

@@ -1,6 +1,7 @@
 """The Orbax container: read with tensorstore alone, whichever way it was written."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from array_cases import assert_holds, various
 
 from convert.core.tensors import Held
-from convert.formats.orbax import nested, open_orbax, write_orbax
+from convert.formats.orbax import is_orbax, nested, open_orbax, write_orbax
 from transformer_spec import UserError
 
 
@@ -109,6 +110,92 @@ class TestOrbax:
         for names in (["a", "a.b"], ["a.b", "a"]):
             with pytest.raises(UserError, match="beginning|array itself"):
                 nested({name: np.zeros(1) for name in names})
+
+
+class TestOlderVersions:
+    """Their folders, made of those that today's library writes, and read by it."""
+
+    TREE = {"a": {"b": np.arange(1.0, 4.0), "c": np.ones((2, 3), np.float32)}, "n": np.arange(2)}
+    NAMED = {"a.b": TREE["a"]["b"], "a.c": TREE["a"]["c"], "n": TREE["n"]}
+
+    def write(self, folder, **options):
+        ocp = pytest.importorskip("orbax.checkpoint")
+        with ocp.PyTreeCheckpointer(**options) as checkpointer:
+            checkpointer.save(folder, self.TREE)
+        for name in ("_sharding", "_CHECKPOINT_METADATA"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "array_metadatas", ignore_errors=True)
+        return folder
+
+    def with_tree(self, folder, tree):
+        """The file of the whole tree, as the library's own code writes it."""
+        msgpack_utils = pytest.importorskip("orbax.checkpoint.msgpack_utils")
+        (folder / "_METADATA").unlink()
+        (folder / "checkpoint").write_bytes(msgpack_utils.msgpack_serialize(tree))
+
+    @pytest.mark.parametrize("ocdbt", [False, True])
+    def test_small_arrays_inside_the_tree(self, tmp_path, ocdbt):
+        folder = self.write(tmp_path / "o", use_ocdbt=ocdbt)
+        inside = {"b": self.TREE["a"]["b"], "c": "PLACEHOLDER://a.c", "empty": {}, "none": None}
+        self.with_tree(folder, {"a": inside, "n": "PLACEHOLDER://n", "step": 7})
+        assert is_orbax(folder)
+        assert_holds(open_orbax(folder), self.NAMED | {"step": np.array(7)})
+        ocp = pytest.importorskip("orbax.checkpoint")
+        theirs = ocp.PyTreeCheckpointer(use_ocdbt=ocdbt).restore(folder)
+        np.testing.assert_array_equal(theirs["a"]["c"], self.TREE["a"]["c"])
+
+    def test_everything_inside_the_tree(self, tmp_path):
+        msgpack_utils = pytest.importorskip("orbax.checkpoint.msgpack_utils")
+        tmp_path.joinpath("checkpoint").write_bytes(msgpack_utils.msgpack_serialize(self.TREE))
+        assert is_orbax(tmp_path)
+        assert_holds(open_orbax(tmp_path), self.NAMED)
+
+    def test_a_folder_for_each_array(self, tmp_path):
+        folder = self.write(tmp_path / "o", use_ocdbt=False)
+        (folder / "_METADATA").unlink()
+        assert is_orbax(folder)
+        assert_holds(open_orbax(folder), self.NAMED)
+
+    def test_where_arrays_lie_is_found_where_nothing_says_so(self, tmp_path):
+        for ocdbt in (False, True):
+            folder = self.write(tmp_path / f"{ocdbt}", use_ocdbt=ocdbt)
+            content = json.loads((folder / "_METADATA").read_text())
+            del content["use_ocdbt"]
+            (folder / "_METADATA").write_text(json.dumps(content))
+            assert_holds(open_orbax(folder), self.NAMED)
+
+    def test_an_array_that_the_tree_names_and_that_is_gone(self, tmp_path):
+        folder = self.write(tmp_path / "o", use_ocdbt=False)
+        self.with_tree(folder, {"a": {"b": "PLACEHOLDER://a.b"}})
+        shutil.rmtree(folder / "a.b")
+        with pytest.raises(UserError, match="damaged or half-written"):
+            open_orbax(folder)
+
+    @pytest.mark.parametrize("left", ["_sharding", "array_metadatas", "manifest.ocdbt"])
+    def test_a_newer_one_without_its_list_is_half_written(self, tmp_path, left):
+        folder = self.write(tmp_path / "o", use_ocdbt=False)
+        (folder / "_METADATA").unlink()
+        (folder / left).touch()
+        with pytest.raises(UserError, match="no _METADATA: it is half-written"):
+            open_orbax(folder)
+
+
+class TestValuesThatAreNoArrays:
+    def test_empty_parts_are_passed_over(self, tmp_path):
+        ocp = pytest.importorskip("orbax.checkpoint")
+        optax = pytest.importorskip("optax")
+        params = {"w": np.ones((2, 3), np.float32)}
+        empty = {"none": None, "dict": {}, "list": [], "tuple": (), "state": optax.EmptyState()}
+        masked = {"m": optax.MaskedNode(), "chain": optax.chain(optax.identity()).init(params)}
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "o", {"params": params, **empty, **masked, "step": 3})
+        assert_holds(open_orbax(tmp_path / "o"), {"params.w": params["w"], "step": np.array(3)})
+
+    def test_texts_are_passed_over(self, tmp_path):
+        ocp = pytest.importorskip("orbax.checkpoint")
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(tmp_path / "o", {"w": np.ones(3), "name": "mine"})
+        assert_holds(open_orbax(tmp_path / "o"), {"w": np.ones(3)})
 
 
 class TestMetadataThatLies:

@@ -10,7 +10,7 @@ from messages import saying, says
 
 from convert.core.tensors import Held, header_of
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
-from convert.formats.shards import plan_shards
+from convert.formats.shards import notes_of, plan_shards
 from training_recipe.files import writing
 from transformer_spec import UserError
 
@@ -171,13 +171,36 @@ class TestReading:
         assert "m-2.safetensors does not exist" in str(caught.value)
 
     def test_a_shard_that_the_index_leaves_out(self, tmp_path):
+        """Whether it is there or not, it is named and not read; a weight of it is missed later."""
         write_sharded(tmp_path, Held(various()), shard_size=1)
         content = json.loads((tmp_path / INDEX).read_text())
-        del content["weight_map"]["a.scale"], content["weight_map"]["c.d.e"]
+        gone = content["weight_map"].pop("a.scale"), content["weight_map"].pop("c.d.e")
         (tmp_path / INDEX).write_text(json.dumps(content))
-        with pytest.raises(UserError) as caught:
-            open_safetensors(tmp_path / INDEX)
-        assert f"lists nothing of {shard(1, 6)}, {shard(4, 6)}" in str(caught.value)
+        (tmp_path / gone[1]).unlink()
+        found = open_safetensors(tmp_path / INDEX)
+        rest = {n: a for n, a in various().items() if n not in ("a.scale", "c.d.e")}
+        assert_holds(found, rest)
+        named = ", ".join(sorted(gone))
+        assert notes_of(found) == [f"not read, as {INDEX} lists nothing of it: {named}"]
+
+    def test_shards_of_another_time(self, tmp_path):
+        write_sharded(tmp_path, Held(various()), shard_size=1)
+        (tmp_path / shard(2, 9)).write_bytes(b"")
+        (tmp_path / "other-00001-of-00002.safetensors").write_bytes(b"")
+        found = open_safetensors(tmp_path / INDEX)
+        assert_holds(found, various())
+        assert notes_of(found) == [f"not read, as {INDEX} lists nothing of it: {shard(2, 9)}"]
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_nothing_is_said_of_whole_ones(self, tmp_path, first):
+        """Some programs number from 0."""
+        weight_map = {}
+        for number, (name, array) in enumerate(various().items()):
+            file = shard(first + number, len(various()))
+            write_safetensors(tmp_path / file, Held({name: array}))
+            weight_map[name] = file
+        (tmp_path / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+        assert notes_of(open_safetensors(tmp_path / INDEX)) == []
 
     def test_an_index_of_nothing(self, tmp_path):
         (tmp_path / INDEX).write_text('{"weight_map": {}}')

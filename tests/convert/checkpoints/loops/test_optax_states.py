@@ -22,9 +22,10 @@ import flax_transformer  # noqa: E402
 from convert import flax_to_torch  # noqa: E402
 from convert.__main__ import main  # noqa: E402
 from convert.checkpoints import read_checkpoint  # noqa: E402
-from convert.checkpoints.optax_states import find_loop_state  # noqa: E402
+from convert.checkpoints.folders import open_content  # noqa: E402
+from convert.checkpoints.loops.states import find_loop_state  # noqa: E402
 from convert.core.tensors import Held  # noqa: E402
-from transformer_spec import TransformerConfig, UserError  # noqa: E402
+from transformer_spec import TransformerConfig  # noqa: E402
 
 CONFIG = TransformerConfig(
     source_vocab_size=11, target_vocab_size=7, hidden_dim=6, inner_dim=5, num_heads=2,
@@ -188,34 +189,151 @@ def test_what_we_write_a_loop_restores_and_we_read_again(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, back, {"params": params, "opt_state": state})
 
 
-class TestRefusals:
-    def test_weights_in_two_places(self, tmp_path, capsys):
+def said_of(capsys, source, folder, *flags) -> str:
+    """What a conversion prints, whose inspection prints the same notes and the same optimizer."""
+    capsys.readouterr()
+    convert(source, folder, "--to", "torch", *config_flags(CONFIG), *flags)
+    said = capsys.readouterr().out
+    assert main(["inspect", str(source), *config_flags(CONFIG), *flags]) == 0
+    told = capsys.readouterr().out
+    for note in said.splitlines()[:-1]:
+        assert f"note       {note}" in told
+    assert ("moments carried" in said) == ("moments after" in told)
+    return said
+
+
+def assert_weights_alone(folder, params) -> None:
+    """The weights are those of the loop, and nothing of an optimizer is there."""
+    found = open_content(folder).tensors.read_all()
+    expected = flax_to_torch(flat(params))
+    assert_same_arrays(dict(sorted(found.items())), dict(sorted(expected.items())))
+
+
+class TestSeveralCopies:
+    def test_an_average_beside_the_weights(self, tmp_path, capsys):
         params, state = trained(OPTIMIZERS["adamw"])
-        tree = {"params": params, "average": params, "opt_state": state}
+        average = jax.tree.map(lambda x: x / 2, params)
+        tree = {"params": params, "ema_params": average, "opt_state": state}
         source = save(tmp_path / "orbax", tree)
+        assert_read(source, tmp_path / "torch", params, state)
+        said = said_of(capsys, source, tmp_path / "again")
+        assert "ema_params holds a copy of the weights, which is left out; --key ema_params" in said
+        said = said_of(capsys, source, tmp_path / "average", "--key", "ema_params")
+        assert "the optimizer is left out, the weights are not: its moments are not those" in said
+        assert_weights_alone(tmp_path / "average", average)
+
+    def test_two_that_could_be_meant(self, tmp_path, capsys):
+        params, _ = trained(OPTIMIZERS["adamw"])
+        other = jax.tree.map(lambda x: x + 1, params)
+        source = save(tmp_path / "orbax", {"teacher": params, "student": other})
         said = fail(capsys, source, tmp_path / "x", "--to", "torch", *config_flags(CONFIG))
-        assert "average, params" in said and "--key" in said
-        drop = [f"--drop=average.{name}" for name in flat(params)]
-        assert_read(source, tmp_path / "torch", params, state, "--key", "params", *drop)
+        assert "in several places (student, teacher); say with --key" in said
+        said = said_of(capsys, source, tmp_path / "s", "--key", "student")
+        assert_weights_alone(tmp_path / "s", other)
+
+    def test_a_key_that_is_not_there(self, tmp_path, capsys):
+        params, _ = trained(OPTIMIZERS["adamw"])
+        source = save(tmp_path / "orbax", {"params": params})
+        flags = ("--to", "torch", "--key", "parms", *config_flags(CONFIG))
+        said = fail(capsys, source, tmp_path / "x", *flags)
+        assert "has no key 'parms'; choose one with --key: params" in said
+
+
+LEFT_OUT = "the optimizer is left out, the weights are not: "
+OTHERS = {
+    "adafactor": (optax.adafactor(1e-3), "it keeps v_row, as Adafactor does"),
+    "sgd": (optax.sgd(1e-3, momentum=0.9), "it keeps trace, as SGD with momentum does"),
+    "amsgrad": (optax.amsgrad(1e-3), "it is Adam with amsgrad, which keeps a maximum too"),
+    "lion": (optax.lion(1e-3), "it keeps mu, as Lion does"),
+    "rmsprop": (optax.rmsprop(1e-3, momentum=0.9), "it keeps nu, as RMSProp does"),
+    "novograd": (optax.novograd(1e-3), "have different shapes"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "container"), [*((kind, "msgpack") for kind in OTHERS), ("adafactor", "orbax")]
+)
+def test_what_is_not_adam_is_left_out_with_one_note(kind, container, tmp_path, capsys):
+    optimizer, reason = OTHERS[kind]
+    state = TrainState.create(apply_fn=None, params=first_weights(), tx=optimizer)
+    state = state.apply_gradients(grads=gradients(state.params, 0))
+    source = tmp_path / "checkpoint_1"
+    if container == "orbax":
+        save(source, state)
+    else:
+        source.write_bytes(flax.serialization.to_bytes(state))
+    said = said_of(capsys, source, tmp_path / "torch")
+    assert said.count(LEFT_OUT) == 1 and reason in said and "starts fresh" in said
+    assert "damaged" not in said
+    assert_weights_alone(tmp_path / "torch", state.params)
+    assert LEFT_OUT not in said_of(capsys, source, tmp_path / "without", "--no-optimizer")
+
+
+def test_an_optimizer_that_keeps_nothing_needs_no_note(tmp_path, capsys):
+    params = first_weights()
+    source = save(tmp_path / "o", {"params": params, "opt_state": optax.sgd(RATE).init(params)})
+    assert LEFT_OUT not in said_of(capsys, source, tmp_path / "torch")
+    assert_weights_alone(tmp_path / "torch", params)
+
+
+def test_gradients_that_are_gathered_over_steps(tmp_path):
+    """The state of optax.MultiSteps has gradients under the weights' names."""
+    params, state = trained(OPTIMIZERS["adamw"])
+    fresh = optax.MultiSteps(optax.adamw(1e-3), every_k_schedule=2).init(params)
+    gathered = fresh._replace(inner_opt_state=state, acc_grads=gradients(params, 9))
+    source = save(tmp_path / "orbax", {"params": params, "opt_state": gathered})
+    assert_read(source, tmp_path / "torch", params, state)
+
+
+class TestSomeMomentsMissing:
+    def test_zeros_stand_for_those_of_frozen_weights(self, tmp_path, capsys):
+        params, _ = trained(OPTIMIZERS["adamw"])
+        mask = {
+            name: jax.tree.map(lambda _, n=name: n == "decoder", p) for name, p in params.items()
+        }
+        optimizer = optax.masked(optax.adam(1e-3), mask)
+        _, state = optimizer.update(params, optimizer.init(params), params)
+        source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
+        said = said_of(capsys, source, tmp_path / "x")
+        count = len(flat(params["encoder"]))
+        assert f"{count} weights have no moments of Adam" in said and "zeros stand for them" in said
+        found = read_checkpoint(tmp_path / "x")
+        moments = flax_to_torch(adam_of(state)[0])
+        assert found.count == 1 and 0 < len(moments) < len(found.first_moments)
+        for name, array in found.first_moments.items():
+            np.testing.assert_array_equal(array, moments.get(name, np.zeros_like(array)))
 
     def test_counts_that_differ(self):
         arrays = {f"{x}.{part}.w{x}": np.zeros(1) for x in "ab" for part in ("mu", "nu")}
         arrays |= {"p.wa": np.zeros(1), "p.wb": np.zeros(1)}
         counts = {"a.count": np.array(1), "b.count": np.array(2)}
-        with pytest.raises(UserError, match="numbers of steps"):
-            find_loop_state(Held(arrays | counts))
+        found = find_loop_state(Held(arrays | counts), "p")
+        assert found.count is None and "numbers of steps" in found.unread
+        assert found.layout.weight_names(
+            [name for name in found.tensors if name not in found.dropped]
+        ) == ["wa", "wb"]
 
-    def test_weights_without_moments_are_missed(self, tmp_path, capsys):
-        """A part that is not trained has no moments, which a checkpoint of ours must have."""
-        params, _ = trained(OPTIMIZERS["adamw"])
-        mask = {
-            name: jax.tree.map(lambda _, n=name: n == "decoder", p) for name, p in params.items()
-        }
-        state = optax.masked(optax.adam(1e-3), mask).init(params)
-        source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
-        said = fail(capsys, source, tmp_path / "x", "--to", "torch", *config_flags(CONFIG))
-        assert "missing" in said and "encoder.embedding" in said
 
+OLDER = {
+    "flax.optim": ("target", "state.param_states", "grad_ema"),
+    "flax.optim inside a state": ("optimizer.target", "optimizer.state.param_states", "grad_ema"),
+    "a model inside nnx.Optimizer": ("optimizer.model", "optimizer.opt_state.0.trace", ""),
+}
+
+
+@pytest.mark.parametrize("form", OLDER)
+def test_weights_inside_an_older_optimizer(form):
+    place, states, leaf = OLDER[form]
+    weights = flat(first_weights())
+    arrays = {f"{place}.{name}": array for name, array in weights.items()}
+    arrays |= {f"{states}.{name}.{leaf}".rstrip("."): array for name, array in weights.items()}
+    found = find_loop_state(Held(arrays | {"optimizer.state.step": np.array(3)}))
+    kept = [name for name in found.tensors if name not in found.dropped]
+    assert found.layout.weight_names(kept) == list(weights) and len(kept) == len(weights)
+    assert found.notes == [] and LEFT_OUT in found.unread
+
+
+class TestInspection:
     def test_inspection_tells_the_optimizer(self, tmp_path, capsys):
         params, state = trained(OPTIMIZERS["adamw"])
         source = save(tmp_path / "orbax", {"params": params, "opt_state": state})

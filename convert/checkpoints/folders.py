@@ -13,7 +13,7 @@ from convert.checkpoints.layouts import COUNT, FLAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.loops.places import has_marks
 from convert.checkpoints.loops.states import find_loop_state
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
-from convert.checkpoints.odd_places import of_hub, only_weights
+from convert.checkpoints.odd_places import check_undistributed, of_hub, only_weights
 from convert.checkpoints.records import Record, checked, record_in
 from convert.checkpoints.steps import is_step, newest_step, open_items, unfinished
 from convert.core.rules import ASIDE
@@ -150,8 +150,9 @@ class Content:
 
     ``dropped`` are those among them that are neither weights nor moments, name -> reason;
     ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not;
-    ``of_loop`` says that moments may be there of some weights alone, and of what is no weight;
-    ``record`` is what the tensors are compared with while they are read.
+    ``others`` are weight files beside the one that is read; ``of_loop`` says that moments may be
+    there of some weights alone, and of what is no weight; ``record`` is what the tensors are
+    compared with while they are read.
     """
 
     tensors: Tensors
@@ -163,6 +164,7 @@ class Content:
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     unread: str = ""
+    others: Sequence[Path] = ()
     of_loop: bool = False
     record: Record | None = None
 
@@ -249,12 +251,17 @@ def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
     content = opening(model, key, record)
     if len(present) > 1:
         others = " and ".join(present[1:])
-        note = f"{present[0]} is read, not {others} beside it; name a file to read that one"
-        content = replace(content, notes=(note, *content.notes))
+        note = (
+            f"{present[0]} is read, not {others} beside it: name a file to read that one, or give "
+            "--compare-files"
+        )
+        files = [path / name for name in present[1:]]
+        content = replace(content, notes=(note, *content.notes), others=files)
     return _with_side_files(path, content, record)
 
 
 def _open_file(path: Path, key: str | None) -> Content:
+    check_undistributed([path])
     name = path.name.removesuffix(INDEX_SUFFIX)
     container = CONTAINER_OF.get(Path(name).suffix)
     if name == path.name:

@@ -15,6 +15,7 @@ BESIDE = re.compile(
     r"(optimizer|optim|scheduler|scaler|random_states|rng_state|training_args|trainer_state)\b.*"
     r"|.*_optim_states\.pt|(random_states|rng_state)_\d+.*|.*\.(json|txt|md|model|spm|py|yaml|yml)"
 )
+DISTRIBUTED = ".distcp"
 MOST = 50  # files that are looked at
 
 
@@ -32,6 +33,18 @@ def of_hub(path: Path) -> str:
     )
 
 
+def check_undistributed(files: Sequence[Path]) -> None:
+    """UserError where files are parts that torch.distributed.checkpoint has written."""
+    parts = [path for path in files if path.suffix == DISTRIBUTED]
+    if parts:
+        folder = parts[0].parent
+        raise UserError(
+            f"{folder} is a checkpoint of torch.distributed.checkpoint, whose tensors are cut "
+            "among its files; join them with python -m torch.distributed.checkpoint.format_utils "
+            f"dcp_to_torch {folder} joined.pt, and give joined.pt"
+        )
+
+
 def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     """The one file of weights in a folder by its content; none or several are a UserError.
 
@@ -39,6 +52,7 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     """
     weights, told = list[Path](), list[str]()
     files = [path for path in sorted(folder.iterdir()) if path.is_file()][:MOST]
+    check_undistributed(files)
     for path in files:
         if BESIDE.fullmatch(path.name) or path.name.startswith("."):
             continue

@@ -47,6 +47,12 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         "repeatable",
     )
     add(
+        "--compare-files",
+        action="store_true",
+        help="where a folder has several weight files, read all, and end unless they hold the "
+        "same weights",
+    )
+    add(
         "--merge-adapter",
         dest="adapter",
         type=Path,
@@ -104,7 +110,7 @@ def _argument(declared: Declaration) -> dict[str, Any]:
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
     names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer", "verify")
-    names += ("ignore_settings", "adapter")
+    names += ("ignore_settings", "adapter", "compare_files")
     given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}
     return fields | {"fields": given, "map": _pairs(options.map)}

@@ -32,6 +32,7 @@ class SourceRequest:
     a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
     in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
     ``adapter`` is a folder of PEFT's whose LoRA adapter is merged into the weights.
+    ``compare_files`` reads every weight file of a folder, which must hold the same weights.
     ``ignore_settings`` names settings of the source that no family knows and that change nothing.
     With ``verify``, tensors of our own folders that are not what was written there are an error.
     """
@@ -49,6 +50,7 @@ class SourceRequest:
     adapter: Path | None = None
     ignore_settings: Sequence[str] = ()
     verify: bool = True
+    compare_files: bool = False
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -60,7 +62,7 @@ class SourceRequest:
         _choose(faults, "family", self.family, SOURCES)
         for name in ("fields", "map"):
             _require(faults, name, getattr(self, name), Mapping, "a mapping")
-        for name in ("optimizer", "verify"):
+        for name in ("optimizer", "verify", "compare_files"):
             _require(faults, name, getattr(self, name), bool, "True or False")
         for name in ("drop", "ignore_settings"):
             if isinstance(getattr(self, name), str):

@@ -8,22 +8,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convert.checkpoints.checkpoint import check_tensors
 from convert.checkpoints.encodings import check_names
 from convert.checkpoints.folders import FILE, Content, Located, locate, open_content
-from convert.checkpoints.layouts import OWN_PARTS, TORCH, canonical_rules
+from convert.checkpoints.layouts import BESIDE, OWN_PARTS, TORCH, canonical_rules
 from convert.checkpoints.named_moments import name_optimizer
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
 from convert.conversion.merging import merged, without_adapter
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
+from convert.core.pipeline import Converted
 from convert.core.rules import Rule
-from convert.core.tensors import Joined, Renamed, Subset, Tensors
+from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
 from convert.families.base import Family, Source
 from convert.families.registry import FAMILIES, OURS, recognize
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DROPPED = "left out by --drop"
+DIFFER = "differ"
 NO_OPTIMIZER = "an optimizer's, which was not asked for"
 
 
@@ -95,10 +99,37 @@ def read_import(request: SourceRequest) -> Import:
     if request.adapter is not None:
         result = _merge(request.adapter, attached, result, wrapping)
     check_tensors(result.content.tensors, result.rules, result.config, None, label)
+    if request.compare_files:
+        result.notes.extend(_compare(request, result, other) for other in opened.others)
     if not result.dropped:
         return result
     gone = Subset(opened.tensors, list(result.dropped))
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
+
+
+def _compare(request: SourceRequest, found: Import, other: Path) -> str:
+    """Weights of another file that should be the same; what differs is a UserError."""
+    plain = replace(request, source=other, compare_files=False, optimizer=False, drop=())
+    theirs, ours = _weights_of(read_import(plain)), _weights_of(found)
+    faults = Faults()
+    for name in dict.fromkeys((*ours, *theirs)):
+        if name not in ours or name not in theirs:
+            faults.add(f"{name} is in one of them alone", DIFFER)
+        elif ours[name] != theirs[name]:
+            faults.add(f"{name} is {ours[name]} and {theirs[name]}", DIFFER)
+        elif not np.array_equal(as_bytes(ours.read(name)), as_bytes(theirs.read(name))):
+            faults.add(f"{name} has other numbers", DIFFER)
+    faults.raise_if_any(
+        f"{found.located.weights} and {other} do not hold the same weights",
+        advice="name the file that is to be read",
+    )
+    return f"{other.name} holds the same weights, byte by byte"
+
+
+def _weights_of(found: Import) -> Tensors:
+    """The weights of the model alone, under canonical names."""
+    rules = [rule for rule in found.rules if not any(t.startswith(BESIDE) for t in rule.targets)]
+    return Converted(found.content.tensors, rules)
 
 
 def _merge(folder: Path, attached: Tensors | None, found: Import, wrapping: Wrapping) -> Import:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -246,6 +247,38 @@ class TestFiles:
         convert(marian / "pytorch_model.bin", tmp_path / "b", "--to", "marian")
         found = weights_in(tmp_path / "b")
         assert (found[SHARED] == marian_weights()[SHARED] + 1).all()
+
+    def test_all_files_are_compared_where_that_is_asked(self, marian, tmp_path, capsys):
+        import torch
+
+        weights = {name: torch.from_numpy(x) for name, x in marian_weights().items()}
+        torch.save(weights, marian / "pytorch_model.bin")
+        convert(marian, tmp_path / "flax", "--to", "marian-flax")
+        msgpack = (tmp_path / "flax" / "flax_model.msgpack").read_bytes()
+        (marian / "flax_model.msgpack").write_bytes(msgpack)
+        capsys.readouterr()
+        convert(marian, tmp_path / "a", "--to", "marian", "--compare-files")
+        out = capsys.readouterr().out
+        says(out, "pytorch_model.bin holds the same weights, byte by byte")
+        says(out, "flax_model.msgpack holds the same weights, byte by byte")
+        torch.save({**weights, SHARED: weights[SHARED] + 1}, marian / "pytorch_model.bin")
+        error = fail(capsys, marian, tmp_path / "b", "--to", "marian", "--compare-files")
+        says(error, "do not hold the same weights", "encoder.embedding.weight has other numbers")
+        says(error, "name the file that is to be read")
+        assert not (tmp_path / "b").exists()
+
+    @pytest.mark.parametrize("given", ["", "__0_0.distcp"])
+    def test_parts_of_a_distributed_checkpoint_are_named(self, tmp_path, capsys, given):
+        import torch
+        from torch.distributed import checkpoint as distributed
+
+        place = tmp_path / "pytorch_model_fsdp_0"
+        state = {name: torch.from_numpy(x) for name, x in marian_weights().items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            distributed.save(state, checkpoint_id=place, no_dist=True)
+        error = fail(capsys, place / given, tmp_path / "out", "--to", "torch")
+        says(error, f"{place} is a checkpoint of torch.distributed.checkpoint", "dcp_to_torch")
 
     def test_a_file_s_own_config_where_another_is_given(self, tmp_path):
         CONFIG.save(tmp_path / "config.json")

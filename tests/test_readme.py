@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from convert.checkpoints.folders import MODELS
+from convert.conversion.request import SOURCES
+from convert.conversion.target import TARGETS
 from parity.__main__ import COMMANDS
 from parity.twins.cases import pairwise_configs
 from training_recipe.options.request import recipe_file
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHECKPOINTS = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8")
+WRITTEN_BY_LIBRARIES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
 HELP = {
     "train.py": ["train.py"],
     "translate.py": ["translate.py"],
@@ -49,6 +54,19 @@ def test_every_flag_in_a_command_exists(start: str) -> None:
     flags = {flag for line in commands(start) for flag in re.findall(r"--[a-z-]+", line)}
     assert flags <= known
     assert flags
+
+
+def test_the_page_of_checkpoints_names_flags_files_and_families_that_there_are() -> None:
+    known: set[str] = set()
+    for words in HELP["-m convert"]:
+        done = subprocess.run(
+            [sys.executable, *words.split(), "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        known |= set(re.findall(r"--[a-z-]+", done.stdout))
+    flags = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", CHECKPOINTS)) - {"--local-dir"}
+    assert "--merge-adapter" in flags and flags <= known, flags - known
+    assert all(f"`{name}`" in CHECKPOINTS for name in MODELS if name in WRITTEN_BY_LIBRARIES)
+    assert set(re.findall(r"--(?:to|from) ([a-z][\w-]+)", CHECKPOINTS)) <= {*TARGETS, *SOURCES}
 
 
 def test_recipes_named_in_commands_exist() -> None:

@@ -9,25 +9,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from parity.mutations.subjects import Subject, Variants
+from parity.mutations.structure import FLOAT32_SINUSOIDS
 from transformer_spec import TransformerConfig, position_rows, sinusoid_table
 
 Frequencies = Callable[[Tensor, float], Tensor]
 BASE = 10000.0
-
-# With e = 0, 2, ... and d the width; of frequencies i/(d/2-1) e = 0, 1, ... and d/2-1 in its place.
-FREQUENCIES: dict[str, Frequencies] = {
-    "exp(e * (-log(10000) / d))": lambda e, d: torch.exp(e * (-math.log(BASE) / d)),
-    "exp(-e * log(10000) / d)": lambda e, d: torch.exp(-e * math.log(BASE) / d),
-    "1 / 10000 ** (e / d)": lambda e, d: 1.0 / torch.pow(BASE, e / d),
-}
-ROUNDED = "rounded to float32"
-DIVIDED = "computed in float32, position / 10000 ** (e / d)"
 
 
 def rounded_table(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -71,16 +61,10 @@ def _table(config: TransformerConfig, angles: Tensor) -> Tensor:
     return table
 
 
-TABLES = {ROUNDED: rounded_table, DIVIDED: divided_table} | {
-    f"computed in float32, {words}": functools.partial(multiplied_table, formula)
-    for words, formula in FREQUENCIES.items()
-}
-
-
-def float32_sinusoids(subject: Subject) -> Variants:
-    """The table in float32, in each of its forms."""
-    config = subject.config
-    if "sinusoidal" not in (config.encoder_positions, config.decoder_positions):
-        return
-    for words in TABLES:
-        yield words, replace(subject, patches=(*subject.patches, words))
+FREQUENCIES: tuple[Frequencies, ...] = (
+    lambda e, d: torch.exp(e * (-math.log(BASE) / d)),
+    lambda e, d: torch.exp(-e * math.log(BASE) / d),
+    lambda e, d: 1.0 / torch.pow(BASE, e / d),
+)
+MULTIPLIED = (functools.partial(multiplied_table, formula) for formula in FREQUENCIES)
+TABLES = dict(zip(FLOAT32_SINUSOIDS, (rounded_table, divided_table, *MULTIPLIED), strict=True))

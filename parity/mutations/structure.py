@@ -9,6 +9,15 @@ import numpy as np
 
 from parity.mutations.subjects import Subject, Variants, with_fields, with_weights
 
+# With e = 0, 2, ... and d the width; of frequencies i/(d/2-1) e = 0, 1, ... and d/2-1 in its place.
+FLOAT32_SINUSOIDS = (
+    "rounded to float32",
+    "computed in float32, position / 10000 ** (e / d)",
+    "computed in float32, exp(e * (-log(10000) / d))",
+    "computed in float32, exp(-e * log(10000) / d)",
+    "computed in float32, 1 / 10000 ** (e / d)",
+)
+
 
 def tie_broken(subject: Subject) -> Variants:
     """An output projection of its own where it should be the target's table, or stale numbers."""
@@ -67,6 +76,15 @@ def rounded(subject: Subject) -> Variants:
     for name, dtype in (("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)):
         narrow = {n: a.astype(dtype).astype(a.dtype) for n, a in subject.weights.items()}
         yield f"to {name}", with_weights(subject, narrow)
+
+
+def float32_sinusoids(subject: Subject) -> Variants:
+    """The table of positions in float32, in each of its forms."""
+    config = subject.config
+    if "sinusoidal" not in (config.encoder_positions, config.decoder_positions):
+        return
+    for words in FLOAT32_SINUSOIDS:
+        yield words, replace(subject, patches=(*subject.patches, words))
 
 
 def position_offsets(subject: Subject) -> Variants:

@@ -7,10 +7,10 @@ them all; docs/parity.md shows what each of them does to the numbers.
 
 from __future__ import annotations
 
-from parity.mutations.sinusoids import float32_sinusoids
 from parity.mutations.structure import (
     embedding_norms,
     final_norms,
+    float32_sinusoids,
     no_positions,
     norm_position,
     position_offsets,

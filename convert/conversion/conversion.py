@@ -25,7 +25,8 @@ from convert.core.ledger import Hashed, plan_lines, write_ledger
 from convert.core.numbers import AsDtype, as_dtype
 from convert.core.operations import RuleError
 from convert.core.pipeline import Converted
-from convert.core.tensors import Joined, Subset, Tensors
+from convert.core.rules import Rule
+from convert.core.tensors import Joined, Subset, Tensors, as_bytes
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.json_files import read_json
 from training_recipe.files.writing import folder_aside, make_parent
@@ -166,14 +167,32 @@ def _check_ties(tensors: Tensors, plan: Plan) -> None:
 
     So are tables that are not those which the config stands for.
     """
-    faults = Faults()
+    faults, tied = Faults(), False
     for rule in plan.source.rules:
-        if rule.operation.compares:
-            try:
-                rule.operation.forward(*(tensors.read(name) for name in rule.sources))
-            except RuleError as error:
-                faults.add(f"{', '.join(rule.sources)}: {error}")
-    faults.raise_if_any(f"{tensors.label} is not what its config says")
+        if not rule.operation.compares:
+            continue
+        arrays = [tensors.read(name) for name in rule.sources]
+        try:
+            rule.operation.forward(*arrays)
+        except RuleError as error:
+            tied = tied or len(arrays) > 1
+            faults.add(f"{', '.join(rule.sources)}: {error}{_odd(rule, arrays)}")
+    advice = (
+        "--drop NAME leaves one out that is not used; where they are weights of their own, the "
+        "settings have to say so"
+    )
+    faults.raise_if_any(f"{tensors.label} is not what its config says", advice=advice * tied)
+
+
+def _odd(rule: Rule, arrays: list[np.ndarray]) -> str:
+    """Which arrays are not the first one."""
+    first = arrays[0]
+    odd = [
+        name
+        for name, array in zip(rule.sources, arrays, strict=True)
+        if array.dtype != first.dtype or not np.array_equal(as_bytes(array), as_bytes(first))
+    ]
+    return f"; {', '.join(odd)} from {rule.sources[0]}" if odd else ""
 
 
 def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:

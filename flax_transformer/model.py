@@ -32,6 +32,7 @@ from flax_transformer.precision import full_precision
 from flax_transformer.primitives import Embed, empty
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
 from transformer_spec import (
+    LEARNED,
     TransformerConfig,
     UserError,
     check_ids,
@@ -59,7 +60,7 @@ class Half(nnx.Module):
         D = config.hidden_dim
         self.config, self.positions = config, positions
         self.embedding = Embed(vocab_size, D) if own_table else None
-        learned, rows = positions == "learned", position_rows(config)
+        learned, rows = positions in LEARNED, position_rows(config)
         self.pos_embedding = Embed(rows, D) if learned else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
         self.final_norm = layer_norm(config) if config.final_norm else None
@@ -73,12 +74,15 @@ class Half(nnx.Module):
     ) -> Float[Array, "B Q D"]:
         """Scaled embeddings (section 3.4) plus positions (section 3.5)."""
         x = table[tokens] * self.config.embedding_scale
+        after_norm = self.positions == "learned_after_norm"
         if self.positions == "sinusoidal":
             x = x + sinusoids(self.config, x.dtype)[position_ids]
-        elif self.pos_embedding is not None:
+        elif self.pos_embedding is not None and not after_norm:
             x = x + self.pos_embedding.embedding[position_ids]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        if self.pos_embedding is not None and after_norm:
+            x = x + self.pos_embedding.embedding[position_ids]
         return drop(x, self.config.dropout, dropout)
 
     def finish(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:

@@ -28,6 +28,7 @@ from torch_transformer.layers import (
 )
 from torch_transformer.weights import NO_NUMBERS, initialise
 from transformer_spec import (
+    LEARNED,
     TransformerConfig,
     UserError,
     check_ids,
@@ -62,7 +63,7 @@ class Half(nn.Module):
         D = config.hidden_dim
         self.config, self.positions = config, positions
         self.embedding = embedding(vocab_size, D) if own_table else None
-        learned, rows = positions == "learned", position_rows(config)
+        learned, rows = positions in LEARNED, position_rows(config)
         self.pos_embedding = embedding(rows, D) if learned else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
         self.final_norm = layer_norm(config) if config.final_norm else None
@@ -76,12 +77,15 @@ class Half(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         """Scaled embeddings (section 3.4) plus positions (section 3.5)."""
         x = F.embedding(tokens, table) * self.config.embedding_scale
+        after_norm = self.positions == "learned_after_norm"
         if self.positions == "sinusoidal":
             x = x + sinusoids(self.config, x.dtype, x.device)[position_ids]
-        elif self.pos_embedding is not None:
+        elif self.pos_embedding is not None and not after_norm:
             x = x + F.embedding(position_ids, self.pos_embedding.weight)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        if self.pos_embedding is not None and after_norm:
+            x = x + F.embedding(position_ids, self.pos_embedding.weight)
         return drop(x, self.config.dropout, dropout)
 
     def finish(self, x: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:

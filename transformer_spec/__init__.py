@@ -1,6 +1,6 @@
 """What the model is: config, positions, weight inventory and leaf names. NumPy and stdlib only."""
 
-from transformer_spec.config import FORMAT_VERSION, TransformerConfig
+from transformer_spec.config import FORMAT_VERSION, LEARNED, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
 from transformer_spec.ids import check_ids, check_memory, check_rows, no_array
 from transformer_spec.inventory import (
@@ -16,6 +16,7 @@ from transformer_spec.strict import check_arrays, check_names
 
 __all__ = [
     "FORMAT_VERSION",
+    "LEARNED",
     "ConfigError",
     "Faults",
     "TransformerConfig",

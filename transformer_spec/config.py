@@ -19,7 +19,8 @@ SECTIONS = ("format_version", "model", "tied_weights")
 
 NORM_POSITIONS = ("pre", "post")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity")
-POSITIONS = ("sinusoidal", "learned", "none")
+LEARNED = ("learned", "learned_after_norm")
+POSITIONS = ("sinusoidal", *LEARNED, "none")
 SINUSOID_LAYOUTS = ("interleaved", "concatenated")
 SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
 OUTPUT_BIASES = ("none", "trained", "frozen")
@@ -54,8 +55,14 @@ class TransformerConfig:
     embedding_norm: bool = setting("LayerNorm on the sum of embedding and position", False)
     norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5, above=0)
     activation: str = setting("function inside the feed-forward", "relu", choices=ACTIVATIONS)
-    encoder_positions: str = setting("encoder position kind", "sinusoidal", choices=POSITIONS)
-    decoder_positions: str = setting("decoder position kind", "sinusoidal", choices=POSITIONS)
+    encoder_positions: str = setting(
+        "encoder position kind; learned_after_norm: added after the embedding norm, not before",
+        "sinusoidal",
+        choices=POSITIONS,
+    )
+    decoder_positions: str = setting(
+        "decoder position kind, as the encoder's", "sinusoidal", choices=POSITIONS
+    )
     sinusoid_layout: str = setting(
         "sine and cosine columns in turn, or all sines before all cosines",
         "interleaved",

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 from numpy.typing import DTypeLike
 
-from transformer_spec.config import TransformerConfig
+from transformer_spec.config import LEARNED, TransformerConfig
 from transformer_spec.leaves import leaf_kind
 from transformer_spec.positions import position_rows
 
@@ -58,7 +58,7 @@ def all_weight_shapes(config: TransformerConfig) -> Shapes:
 def _embeddings(config: TransformerConfig, half: str, vocab_size: int, positions: str) -> Shapes:
     D = config.hidden_dim
     shapes: Shapes = {f"{half}.embedding.weight": (vocab_size, D)}
-    if positions == "learned":
+    if positions in LEARNED:
         shapes[f"{half}.pos_embedding.weight"] = (position_rows(config), D)
     if config.embedding_norm:
         shapes |= _norm(f"{half}.embedding_norm", D)

@@ -15,9 +15,11 @@ from convert.checkpoints.loops.states import find_loop_state
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
 from convert.checkpoints.odd_places import check_undistributed, of_hub, only_weights
 from convert.checkpoints.records import Record, checked, record_in
+from convert.checkpoints.split_files import open_split
 from convert.checkpoints.steps import is_step, newest_step, open_items, unfinished
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
+from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
 from convert.formats.kinds import container_of
@@ -134,7 +136,7 @@ def _settings_in(path: Path) -> dict[str, Any]:
 
 def is_foreign(content: Mapping[str, Any]) -> bool:
     """Whether a config has the marks of another library's; ours and bare fields have none."""
-    return "model" not in content and bool(FOREIGN_MARKS & content.keys())
+    return is_eole(content) or ("model" not in content and bool(FOREIGN_MARKS & content.keys()))
 
 
 def foreign_settings(path: Path) -> dict[str, Any] | None:
@@ -182,6 +184,9 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
     Where it was written by us, a tensor that is not what was written is a UserError when it is
     read, unless told not to ``verify``.
     """
+    split = open_split(path) if key is None else None
+    if split is not None:
+        return Content(split.tensors, TORCH, None, "safetensors", split.settings)
     record = _record_of(path) if verify else None
     if not path.is_dir():
         content = _open_checked(path, key, record)

@@ -64,6 +64,7 @@ def make_plan(request: ConversionRequest) -> Plan:
     source = read_import(replace(request, optimizer=wanted))
     wrapper, model = _target_map(request, source, target), _model(request, source)
     target = replace(target, wrapper=wrapper, model=model)
+    source, adapted = _adapted(source, target)
     canonical = Converted(source.content.tensors, source.rules)
     settings = _settings(target, source)
     export = target_rules(target, source.config, canonical, source.origin)
@@ -72,8 +73,16 @@ def make_plan(request: ConversionRequest) -> Plan:
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
     casts = casts_of(Converted(canonical, export.rules), target)
     ledger = Ledger(source.rules, export.rules, dropped, casts)
-    notes = [*source.notes, *export.notes, *(model.notes if model else [])]
+    notes = [*source.notes, *adapted, *export.notes, *(model.notes if model else [])]
     return Plan(source, target, export.rules, ledger, settings, notes)
+
+
+def _adapted(source: Import, target: Target) -> tuple[Import, list[str]]:
+    """The source with its config as the target's family can hold it, and what is said of that."""
+    if target.family is None:
+        return source, []
+    config, notes = target.family.adapted(source.config)
+    return replace(source, config=config), notes
 
 
 def casts_of(written: Tensors, target: Target) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from convert.core.operations import COPY, Duplicate, Given, Operation, RowsFrom, Split
 from convert.core.rules import Rule, rename
-from transformer_spec import Faults, TransformerConfig, sinusoid_table, tied_weights
+from transformer_spec import LEARNED, Faults, TransformerConfig, sinusoid_table, tied_weights
 
 HALVES = ("encoder", "decoder")
 TABLES = {
@@ -41,6 +41,11 @@ def check_expressible(config: TransformerConfig, faults: Faults) -> None:
         name = f"num_{half}_layers"
         count = getattr(config, name)
         faults.require(count >= 1, f"{name} is {count}; CTranslate2 needs at least 1")
+        late = getattr(config, f"{half}_positions") == "learned_after_norm"
+        faults.require(
+            not (late and config.embedding_norm),
+            f"{half}_positions is 'learned_after_norm'; CTranslate2 norms after adding positions",
+        )
 
 
 def ctranslate2_rules(config: TransformerConfig) -> list[Rule]:
@@ -83,7 +88,7 @@ def _positions(config: TransformerConfig, half: str) -> Rule:
     """Without a table CTranslate2 would add sinusoids of its own, so there always is one."""
     target = (f"{half}/position_encodings/encodings",)
     kind, offset = getattr(config, f"{half}_positions"), config.position_offset
-    if kind == "learned":
+    if kind in LEARNED:
         source = (f"{half}.pos_embedding.weight",)
         if not offset:
             return Rule(source, target)

@@ -49,7 +49,8 @@ class Family(ABC):
     ``restores_names`` says whether imported weights leave under the names they came with; else
     they leave under those of ``written``. ``pickle`` is what its library calls a file of
     torch.save. ``wrapped`` families lie inside a module of the user's,
-    whose names ``Source.wrapper`` gives. Tensors in ``never_read`` are in the family's files and
+    whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's modules
+    tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files and
     change nothing that its code computes: any numbers will do.
     """
 
@@ -58,6 +59,7 @@ class Family(ABC):
     pickle = "model.pt"
     restores_names = True
     wrapped = False
+    length_first = False
     never_read: frozenset[str] = frozenset()
 
     @abstractmethod
@@ -97,6 +99,13 @@ class Family(ABC):
         Every setting of ours that the family cannot express is named in one UserError.
         """
         raise NotImplementedError(f"{self.name} is not written")
+
+    def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
+        """A config as this family can hold it where that is nearly the same, and what to say of it.
+
+        Weights are the same under both.
+        """
+        return config, []
 
     def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         """What the family's settings say of weights in a number format; most say nothing."""

@@ -1,12 +1,23 @@
 """Every foreign family by its name."""
 
 from convert.families.base import Family, Source
+from convert.families.eole.family import Eole
 from convert.families.fairseq.family import Fairseq
-from convert.families.huggingface.bart import Bart, MBart
-from convert.families.huggingface.flax import BartFlax, MarianFlax, MBartFlax
+from convert.families.huggingface.bart import Bart, MBart, PLBart
+from convert.families.huggingface.blenderbot import Blenderbot, BlenderbotSmall
+from convert.families.huggingface.flax import (
+    BartFlax,
+    BlenderbotFlax,
+    BlenderbotSmallFlax,
+    MarianFlax,
+    MBartFlax,
+    PegasusFlax,
+)
+from convert.families.huggingface.fsmt import FSMT
 from convert.families.huggingface.m2m100 import M2M100
 from convert.families.huggingface.marian import Marian
 from convert.families.huggingface.names import HuggingFace
+from convert.families.huggingface.pegasus import Pegasus
 from convert.families.marian_npz.family import MarianNpz
 from convert.families.opennmt.family import OpenNMT
 from convert.families.torch_nn.family import TorchTransformer
@@ -19,13 +30,22 @@ ALL: tuple[Family, ...] = (
     Marian(),
     Bart(),
     MBart(),
+    PLBart(),
     M2M100(),
+    Pegasus(),
+    Blenderbot(),
+    BlenderbotSmall(),
+    FSMT(),
     MarianFlax(),
     BartFlax(),
     MBartFlax(),
+    PegasusFlax(),
+    BlenderbotFlax(),
+    BlenderbotSmallFlax(),
     MarianNpz(),
     Fairseq(),
     OpenNMT(),
+    Eole(),
     Tutorial(),
 )
 HUGGING_FACE = [family for family in ALL if isinstance(family, HuggingFace)]

@@ -47,12 +47,16 @@ def residual_after_norm(self: layers.Layer, x, h, norm, dropout):
 
 def scaled_after_positions(self: model.Half, tokens, table, position_ids, dropout):
     x = F.embedding(tokens, table)
+    after_norm = self.positions == "learned_after_norm"
     if self.positions == "sinusoidal":
         x = x + model.sinusoids(self.config, x.dtype, x.device)[position_ids]
-    elif self.pos_embedding is not None:
+    elif self.pos_embedding is not None and not after_norm:
         x = x + F.embedding(position_ids, self.pos_embedding.weight)
     x = x * self.config.embedding_scale
-    return x if self.embedding_norm is None else self.embedding_norm(x)
+    x = x if self.embedding_norm is None else self.embedding_norm(x)
+    if self.pos_embedding is not None and after_norm:
+        x = x + F.embedding(position_ids, self.pos_embedding.weight)
+    return x
 
 
 PATCHES: dict[str, tuple[Any, str, Callable]] = {

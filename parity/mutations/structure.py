@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from parity.mutations.subjects import Subject, Variants, with_fields, with_weights
+from transformer_spec import LEARNED
 
 # With e = 0, 2, ... and d the width; of frequencies i/(d/2-1) e = 0, 1, ... and d/2-1 in its place.
 FLOAT32_SINUSOIDS = (
@@ -90,7 +91,8 @@ def float32_sinusoids(subject: Subject) -> Variants:
 def position_offsets(subject: Subject) -> Variants:
     """Positions counted from another number; learned tables keep their rows."""
     config = subject.config
-    learned = "learned" in (config.encoder_positions, config.decoder_positions)
+    kinds = config.encoder_positions, config.decoder_positions
+    learned = any(kind in LEARNED for kind in kinds)
     for offset in sorted({0, 1, 2, config.pad_id + 1, config.position_offset + 1}):
         moved = offset - config.position_offset
         if not moved:
@@ -111,6 +113,16 @@ def no_positions(subject: Subject) -> Variants:
         elif getattr(subject.config, f"{half}_positions") == "none":
             there = with_fields(subject, **{f"{half}_positions": "sinusoidal"})
             yield f"sinusoidal in the {half}", there
+
+
+def norm_before_positions(subject: Subject) -> Variants:
+    """Learned positions added on the other side of the norm on embeddings."""
+    for half in ("encoder", "decoder"):
+        kind = getattr(subject.config, f"{half}_positions")
+        if subject.config.embedding_norm and kind in LEARNED:
+            (other,) = set(LEARNED) - {kind}
+            words = f"{other} for {kind} in the {half}"
+            yield words, with_fields(subject, **{f"{half}_positions": other})
 
 
 def norm_position(subject: Subject) -> Variants:

@@ -82,8 +82,10 @@ class TorchModule(Side):
             in_precision(precision),
             recorded_torch(module, modules, self.first_layers(modules)) as found,
         ):
-            found[LOGITS] = self.run(module, ids)
-        return {name: as_float64(x) for name, x in found.items()}
+            logits = self.run(module, ids)
+        turned = self.family is not None and self.family.length_first
+        steps = {name: x.transpose(0, 1) if turned else x for name, x in found.items()}
+        return {name: as_float64(x) for name, x in {**steps, LOGITS: logits}.items()}
 
     def run(self, module: nn.Module, ids: Ids) -> torch.Tensor:
         source_real, target_real = ids.real(self.config)

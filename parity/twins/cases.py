@@ -12,8 +12,8 @@ from transformer_spec import TransformerConfig
 
 FIELDS: dict[str, tuple[Any, ...]] = {
     "activation": ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity"),
-    "encoder_positions": ("sinusoidal", "learned", "none"),
-    "decoder_positions": ("sinusoidal", "learned", "none"),
+    "encoder_positions": ("sinusoidal", "learned", "learned_after_norm", "none"),
+    "decoder_positions": ("sinusoidal", "learned", "learned_after_norm", "none"),
     "output_bias": ("trained", "none", "frozen"),
     "tied_embeddings": ("none", "target_output", "all"),
     "norm_position": ("post", "pre"),

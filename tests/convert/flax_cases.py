@@ -1,24 +1,44 @@
-"""Flax names of Marian, BART and mBART, written down apart from the product's."""
+"""Flax names of the Hugging Face models, written down apart from the product's."""
 
 import numpy as np
 from huggingface_cases import TINY, random_model, saved
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BlenderbotConfig,
+    BlenderbotForConditionalGeneration,
+    BlenderbotSmallConfig,
+    BlenderbotSmallForConditionalGeneration,
     MarianConfig,
     MarianMTModel,
     MBartConfig,
     MBartForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
 )
 
 from convert.core.tensors import Held
 from convert.families.base import Source
-from convert.families.huggingface.flax import BartFlax, MarianFlax, MBartFlax
+from convert.families.huggingface.flax import (
+    BartFlax,
+    BlenderbotFlax,
+    BlenderbotSmallFlax,
+    MarianFlax,
+    MBartFlax,
+    PegasusFlax,
+)
 
 CLASSES = {
     "marian": (MarianFlax(), MarianConfig, MarianMTModel),
     "bart": (BartFlax(), BartConfig, BartForConditionalGeneration),
     "mbart": (MBartFlax(), MBartConfig, MBartForConditionalGeneration),
+    "pegasus": (PegasusFlax(), PegasusConfig, PegasusForConditionalGeneration),
+    "blenderbot": (BlenderbotFlax(), BlenderbotConfig, BlenderbotForConditionalGeneration),
+    "blenderbot-small": (
+        BlenderbotSmallFlax(),
+        BlenderbotSmallConfig,
+        BlenderbotSmallForConditionalGeneration,
+    ),
 }
 
 
@@ -44,7 +64,12 @@ def flax_case(kind: str, folder, tied: bool = True, **changes):
         for half in (model.model.encoder, model.model.decoder):
             half.embed_tokens.weight.data.copy_(model.model.shared.weight)
     source = saved(model, folder)
-    arrays = {n: a for n, a in source.tensors.read_all().items() if "embed_tokens" not in n}
+    gone = ("embed_tokens", "embed_positions") if kind == "pegasus" else ("embed_tokens",)
+    arrays = {
+        name: array
+        for name, array in source.tensors.read_all().items()
+        if not any(part in name for part in gone)
+    }
     named = dict(flax_name(name, array) for name, array in arrays.items())
     return model, Source(Held(named), source.settings)
 

@@ -75,6 +75,16 @@ class Case:
     emb: str = "d"
     omit_bias: bool = False
     output: str = "W"
+    target_words: int = 0  # where it is not ``words``
+
+    @property
+    def targets(self) -> int:
+        return self.target_words or self.words
+
+    @property
+    def token(self) -> int:
+        """The padding token, of both vocabularies."""
+        return max(self.words, self.targets)
 
     @property
     def shared(self) -> bool:
@@ -86,7 +96,7 @@ class Case:
 
     def options(self) -> dict:
         return USUAL_OPTIONS | {
-            "dim-vocabs": [self.words, self.words],
+            "dim-vocabs": [self.words, self.targets],
             "dim-emb": self.width,
             "transformer-dim-ffn": self.inner,
             "transformer-heads": self.heads,
@@ -109,9 +119,9 @@ class Case:
         return arrays | {OPTIONS: as_text(self.options())}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        V, D, F = self.words, self.width, self.inner
-        tables = ("Wemb",) if self.shared else ("encoder_Wemb", "decoder_Wemb")
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(tables, (V, D))
+        V, D, F = self.targets, self.width, self.inner
+        tables = {"Wemb": V} if self.shared else {"encoder_Wemb": self.words, "decoder_Wemb": V}
+        shapes: dict[str, tuple[int, ...]] = {name: (rows, D) for name, rows in tables.items()}
         if self.own_output:
             output = {"W": (D, V), "Wt": (V, D)}[self.output]
             shapes[f"decoder_ff_logit_out_{self.output}"] = output
@@ -141,6 +151,12 @@ CASES = {
     "post relu, nothing tied": Case(activation="relu", tied=(), decoder=1),
     "post, inputs tied, newer output": Case(tied=("-src",), output="Wt", omit_bias=True),
     "post, inputs and output tied": Case(tied=("-src", ""), heads=2, width=14),
+}
+TWO_SIZES = {
+    "more target words": Case(tied=("",), target_words=17),
+    "more target words, newer output": Case(tied=(), target_words=14, output="Wt"),
+    "more source words": Case(tied=("",), target_words=11),
+    "more source words, no bias": Case(tied=(), target_words=7, omit_bias=True),
 }
 PRE_NORM = {
     "pre with final norm": Case(pre=True, top="n", tied=("-all",)),

@@ -56,8 +56,13 @@ FAIRSEQ: dict[str, Any] = {
 }
 ASSUMED = (
     "bos_id", "eos_id", "unk_id", "decoder_start_id", "max_length", "dropout", "attention_dropout",
-    "activation_dropout",
+    "activation_dropout", "positions_skip_padding",
 )  # fmt: skip
+COUNTED = (
+    "positions_skip_padding is False by your word: positions are counted over every token, and no "
+    "longer over those that are no padding; the same for padding at the end, another function "
+    "where padding comes first, as in fairseq's own batches of sources; pad on the right"
+)
 
 # Settings that must be off, by what stands for it.
 OFF: dict[str, tuple[Any, ...]] = {
@@ -99,6 +104,8 @@ def reading_of(source: Source) -> Reading:
     name = settings.only("activation_fn", *ACTIVATIONS, default="relu")
     fields["activation"] = ACTIVATIONS.get(str(name), "relu")
     fields = with_flags(fields, source.flags, _assumed(fields), settings.faults)
+    if fields["positions_skip_padding"] is False:
+        settings.notes.append(COUNTED)
     settings.finish(f"the model in {source.tensors.label}")
     return Reading(TransformerConfig.from_dict(fields), settings.notes)
 

@@ -1,4 +1,6 @@
-"""The Flax twins of Marian, BART and mBART (``flax_model.msgpack``, transformers 4).
+"""The Flax twins of Marian, BART, mBART, Pegasus and the Blenderbots, of transformers 4.
+
+Their file is ``flax_model.msgpack``.
 
 Nested names are joined by dots. The paths are the PyTorch names; the leaves, and what is
 transposed, come from the leaf table. Both halves always have one table, ``model.shared``: there are
@@ -19,6 +21,7 @@ from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Held
 from convert.families.base import Family, Reading, Source
 from convert.families.huggingface.bart import Bart, MBart
+from convert.families.huggingface.blenderbot import Blenderbot, BlenderbotSmall
 from convert.families.huggingface.marian import SHARE, Marian
 from convert.families.huggingface.names import (
     OUTPUT_TABLE,
@@ -29,6 +32,7 @@ from convert.families.huggingface.names import (
     HuggingFace,
     headers_only,
 )
+from convert.families.huggingface.pegasus import Pegasus
 from convert.families.huggingface.settings import OUTPUT_BIAS
 from convert.families.twinformer import flax_rule, is_flax
 from transformer_spec import Faults, TransformerConfig, UserError
@@ -80,6 +84,9 @@ class HuggingFaceFlax(Family):
         self._check_expressible(config)
         settings = self.family.write_settings(config, original)
         return settings | ({SHARE: True} if SHARE in settings else {})
+
+    def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
+        return self.family.adapted(config)
 
     def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         return self.family.number_format(settings, dtype)
@@ -141,3 +148,20 @@ class BartFlax(HuggingFaceFlax):
 class MBartFlax(HuggingFaceFlax):
     name = "mbart-flax"
     family = MBart()
+
+
+class PegasusFlax(HuggingFaceFlax):
+    """Its sinusoids are no parameters."""
+
+    name = "pegasus-flax"
+    family = Pegasus()
+
+
+class BlenderbotFlax(HuggingFaceFlax):
+    name = "blenderbot-flax"
+    family = Blenderbot()
+
+
+class BlenderbotSmallFlax(HuggingFaceFlax):
+    name = "blenderbot-small-flax"
+    family = BlenderbotSmall()

@@ -129,8 +129,11 @@ class HuggingFace(HuggingFaceSettings):
             module, _, leaf = name.rpartition(".")
             if module in theirs:
                 rules.append(rename(f"{prefix}{theirs[module]}.{leaf}", name))
-        rules += table_rules(config, prefix, given, isinstance(source, Written))
+        rules += self.table_rules(config, prefix, source)
         return rules + self._bias_rules(config, source) + _aside_rules(config, prefix, given)
+
+    def table_rules(self, config: TransformerConfig, prefix: str, source: Source) -> list[Rule]:
+        return table_rules(config, prefix, source.tensors, isinstance(source, Written))
 
     def _bias_rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         """Their (1, V) is our (V); a model without a bias is written with zeros."""
@@ -177,9 +180,9 @@ def table_rules(
     """Embedding tables and output projection, under as many names as the file has for each."""
     shared, source, target = prefix + SHARED, prefix + SOURCE_TABLE, prefix + TARGET_TABLE
     if config.tied_embeddings == "all":
-        return [_one_table([shared, source, target, OUTPUT_TABLE], OUR_SOURCE, given)]
+        return [one_table([shared, source, target, OUTPUT_TABLE], OUR_SOURCE, given)]
     if config.tied_embeddings == "target_output":
-        return [rename(source, OUR_SOURCE), _one_table([target, OUTPUT_TABLE], OUR_TARGET, given)]
+        return [rename(source, OUR_SOURCE), one_table([target, OUTPUT_TABLE], OUR_TARGET, given)]
     output = rename(OUTPUT_TABLE, OUR_OUTPUT)
     if shared in given and source not in given and target not in given:
         reason = "one table for both halves, the output projection apart (transformers 4)"
@@ -192,7 +195,7 @@ def table_rules(
     return [rename(source, OUR_SOURCE), rename(target, OUR_TARGET), output, *dead]
 
 
-def _one_table(names: list[str], ours: str, given: Collection[str]) -> Rule:
+def one_table(names: list[str], ours: str, given: Collection[str]) -> Rule:
     """One weight under all of ``names`` that are given, which must have the same bytes."""
     found = tuple(name for name in names if name in given) or (names[0],)
     if len(found) == 1:

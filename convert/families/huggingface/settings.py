@@ -35,6 +35,7 @@ class HuggingFaceSettings(Family):
     fields: ClassVar[Mapping[str, Any]]  # our fields that the class has in one value only
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     older: ClassVar[Mapping[str, Any]]  # keys of older versions -> what the class does
+    silent: ClassVar[tuple[str, ...]] = ()  # keys of older versions that say nothing at all
     ties: ClassVar[tuple[str, ...]] = ("all", "none")
     unk_id: ClassVar[int] = 3  # not in config.json: it belongs to the tokenizer
     output_bias: ClassVar[bool] = True
@@ -135,7 +136,8 @@ class HuggingFaceSettings(Family):
 
     def _tokens(self, settings: Settings, derived: dict[str, Any]) -> dict[str, Any]:
         tokens = {"pad_id": settings.need("pad_token_id"), "eos_id": _one_id(settings, derived)}
-        start = settings.get("decoder_start_token_id")
+        usual = self.defaults.get("decoder_start_token_id")
+        start = settings.get("decoder_start_token_id", usual)
         bos = settings.get("bos_token_id", self.defaults["bos_token_id"])
         if start is None and not self.start_is_optional:
             settings.need("decoder_start_token_id")
@@ -152,9 +154,10 @@ class HuggingFaceSettings(Family):
     def _check_fixed(self, settings: Settings) -> None:
         for key, allowed in FIXED.items():
             settings.only(key, *allowed)
+        settings.ignore(self.silent)
         unread = UNREAD | {key: (value,) for key, value in self.older.items()}
-        for key, usual in unread.items():
-            settings.unread(key, *usual, who=self.architecture)
+        for key in unread.keys() - set(self.silent):
+            settings.unread(key, *unread[key], who=self.architecture)
 
     def _make(
         self,
@@ -271,7 +274,7 @@ def _one_id(settings: Settings, derived: dict[str, Any]) -> Any:
     if not isinstance(value, list):
         return value
     if not value:
-        settings.faults.add("eos_token_id is an empty list; one id is needed")
+        settings.faults.add("eos_token_id is []; one id is needed")
         return None
     if len(value) > 1:
         derived["eos_id"] = value[0]

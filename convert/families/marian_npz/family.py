@@ -3,19 +3,35 @@
 Layers count from 1, matrices are (in, out), biases and LayerNorms are rows (1, n). Marian has no
 padding token and starts its decoder from a zero embedding: a row of zeros is added to every word
 table, and its number is both the padding and the start token, as in the conversion of OPUS-MT
-models to Hugging Face. Import only.
+models to Hugging Face. Of two vocabularies the shorter one is filled up with words that are never
+used, so that the token has one number in both. Import only.
 """
 
 from __future__ import annotations
 
-from convert.core.operations import TRANSPOSE, AddAxis, Chain, Duplicate, Operation, ZeroRows
+import numpy as np
+
+from convert.core.operations import (
+    TRANSPOSE,
+    AddAxis,
+    Arrays,
+    Chain,
+    Duplicate,
+    Given,
+    Operation,
+    RuleError,
+    Shape,
+    Shapes,
+    ZeroRows,
+)
 from convert.core.rules import Rule, rename
 from convert.families.base import Family, Reading, Source, kept_aside
 from convert.families.marian_npz.options import OPTIONS, read_options, reading_of
 from transformer_spec import TransformerConfig
 
 ROW = AddAxis(0).reversed  # (1, n) -> (n,)
-PADDED = ZeroRows(1)
+# The bias of words that are no words of the vocabulary: exp of it is 0, and float16 holds it.
+NEVER = -30000.0
 ATTENTIONS = {
     "encoder": {"self": ("multiheadattention", "layerNorm1")},
     "decoder": {
@@ -27,6 +43,50 @@ LAYERS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
 LAST_NORM = {"encoder": "layerNorm2", "decoder": "layerNorm3"}
 LETTERS = {"q": "fcQ", "k": "fcK", "v": "fcV", "o": "fcOut"}
 OUTPUT = "decoder_ff_logit_out"
+
+
+class Biases(Operation):
+    """Biases of words, then of ``unused`` ones and of the padding token; the reverse cuts them."""
+
+    label = "biases added"
+    reversed_label = "biases cut"
+
+    def __init__(self, unused: int) -> None:
+        self.unused = unused
+
+    def forward(self, *arrays: np.ndarray) -> Arrays:
+        (array,) = arrays
+        return (np.concatenate([array, self._added(array.dtype)]),)
+
+    def inverse(self, *arrays: np.ndarray) -> Arrays:
+        (array,) = arrays
+        ((words,),) = self.inverse_shapes(array.shape)
+        if not np.array_equal(array[words:], self._added(array.dtype)):
+            raise RuleError(f"the last {self.unused + 1} of {len(array)} biases were changed")
+        return (array[:words],)
+
+    def _added(self, dtype: np.dtype) -> np.ndarray:
+        return np.array([NEVER] * self.unused + [0.0], dtype)
+
+    def forward_shapes(self, *shapes: Shape) -> Shapes:
+        ((words,),) = shapes
+        return ((words + self.unused + 1,),)
+
+    def inverse_shapes(self, *shapes: Shape) -> Shapes:
+        ((words,),) = shapes
+        return ((words - self.unused - 1,),)
+
+
+class NoBiases(Given):
+    """Biases of a model without any but for unused words; the reverse accepts nothing else."""
+
+    def inverse(self, *arrays: np.ndarray) -> Arrays:
+        if not np.array_equal(arrays[0], self.array):
+            raise RuleError("biases of a model that has none were changed")
+        return ()
+
+    def inverse_shapes(self, *shapes: Shape) -> Shapes:
+        return ()
 
 
 class MarianNpz(Family):
@@ -55,27 +115,42 @@ class MarianNpz(Family):
         return rules
 
 
+def _added(config: TransformerConfig, source: Source, table: str) -> int:
+    """Rows that a table lacks; the padding token's alone, unless the other vocabulary is longer."""
+    there = table in source.tensors
+    return config.pad_id + 1 - source.tensors[table].shape[0] if there else 1
+
+
 def _tables(config: TransformerConfig, source: Source) -> list[Rule]:
     """``Wemb`` serves both halves, ``encoder_Wemb`` and ``decoder_Wemb`` one each."""
     tables = {half: f"{half}.embedding.weight" for half in LAYERS}
     if config.tied_embeddings == "all":
-        return [rename("Wemb", tables["encoder"], PADDED)]
+        return [rename("Wemb", tables["encoder"], ZeroRows(1))]
     if "Wemb" in source.tensors:
-        both = Chain(PADDED, Duplicate(2))
+        both = Chain(ZeroRows(1), Duplicate(2))
         return [Rule(("Wemb",), tuple(tables.values()), both, "one table in both halves")]
-    return [rename(f"{half}_Wemb", table, PADDED) for half, table in tables.items()]
+    names = {f"{half}_Wemb": table for half, table in tables.items()}
+    return [
+        rename(name, table, ZeroRows(_added(config, source, name))) for name, table in names.items()
+    ]
 
 
 def _output(config: TransformerConfig, source: Source) -> list[Rule]:
     """Its matrix is (D, V) as ``W`` in older files and (V, D) as ``Wt`` in newer ones."""
-    rules = []
+    rules, added = list[Rule](), _added(config, source, "decoder_Wemb")
+    padded = ZeroRows(added)
     if config.tied_embeddings == "none":
         newer = f"{OUTPUT}_Wt" in source.tensors
-        operation = PADDED if newer else Chain(TRANSPOSE, PADDED)
+        operation = padded if newer else Chain(TRANSPOSE, padded)
         name = f"{OUTPUT}_Wt" if newer else f"{OUTPUT}_W"
         rules.append(rename(name, "decoder.finalFc.weight", operation))
-    if config.output_bias != "none":
-        rules.append(rename(f"{OUTPUT}_b", "decoder.finalFc.bias", Chain(ROW, PADDED)))
+    bias = Chain(ROW, Biases(added - 1))
+    if config.output_bias == "trained":
+        rules.append(rename(f"{OUTPUT}_b", "decoder.finalFc.bias", bias))
+    elif config.output_bias == "frozen":
+        words = np.zeros(config.target_vocab_size - added, np.float32)
+        given = NoBiases(*Biases(added - 1).forward(words))
+        rules.append(Rule((), ("decoder.finalFc.bias",), given, "none but of words that are none"))
     return rules
 
 

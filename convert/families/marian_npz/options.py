@@ -13,6 +13,7 @@ from convert.families.base import Reading, Settings, Source
 from convert.families.given import with_flags
 from convert.formats.flat_yaml import read_flat_yaml
 from transformer_spec import TransformerConfig, UserError
+from transformer_spec.strict import is_whole
 
 OPTIONS = "special:model.yml"
 MAX_LENGTH = 1000  # marian-decoder's own --max-length
@@ -95,7 +96,9 @@ def read_options(source: Source) -> dict[str, Any]:
 def reading_of(options: dict[str, Any], source: Source) -> Reading:
     """The config that options and flags say together; all faults in one UserError."""
     settings = Settings(options, source.ignored)
-    fields = MARIAN | _sizes(settings) | _norms(settings) | _ties(settings, source)
+    sizes = _vocabularies(settings)
+    fields = MARIAN | _sizes(settings, sizes) | _norms(settings) | _ties(settings, source, sizes)
+    _check_rows(settings, source, sizes)
     fields["activation"] = _activation(settings)
     for theirs, ours in DROPOUTS.items():
         if settings.get(theirs) is not None:
@@ -106,17 +109,14 @@ def reading_of(options: dict[str, Any], source: Source) -> Reading:
             settings.faults.add(f"{name}: {what}; our model has no place for it")
     fields = with_flags(fields, source.flags, ASSUMED, settings.faults)
     settings.finish(f"the model in {source.tensors.label}")
-    return Reading(TransformerConfig.from_dict(fields), settings.notes + _notes(fields, source))
+    return Reading(
+        TransformerConfig.from_dict(fields), settings.notes + _notes(fields, source, sizes)
+    )
 
 
-def _sizes(settings: Settings) -> dict[str, Any]:
-    sizes = settings.need("dim-vocabs")
-    words = sizes[0] if isinstance(sizes, list) and sizes else 0
-    if sizes is not None and (sizes != [words, words] or type(words) is not int or words < 1):
-        settings.faults.add(
-            f"dim-vocabs is {sizes!r}; it must be two equal sizes, for one padding token of both"
-        )
-        words = 0
+def _sizes(settings: Settings, sizes: tuple[int, int]) -> dict[str, Any]:
+    """Both vocabularies are as long as the longer one, and a padding token more."""
+    words = max(sizes)
     width, inner = settings.need("dim-emb"), settings.need("transformer-dim-ffn")
     settings.only("transformer-decoder-dim-ffn", None, 0, inner)
     if isinstance(width, int) and width % 2:
@@ -133,6 +133,16 @@ def _sizes(settings: Settings) -> dict[str, Any]:
         "num_decoder_layers": settings.need("dec-depth"),
         "embedding_scale": math.sqrt(width) if isinstance(width, int) and width > 0 else None,
     }
+
+
+def _vocabularies(settings: Settings) -> tuple[int, int]:
+    """Words of source and target, without the padding token that both are given."""
+    sizes = settings.need("dim-vocabs")
+    if isinstance(sizes, list) and len(sizes) == 2 and all(is_whole(x, 1) for x in sizes):
+        return sizes[0], sizes[1]
+    if sizes is not None:
+        settings.faults.add(f"dim-vocabs is {sizes!r}; it must be two sizes, source and target")
+    return 0, 0
 
 
 def _norms(settings: Settings) -> dict[str, Any]:
@@ -156,7 +166,7 @@ def _norms(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _ties(settings: Settings, source: Source) -> dict[str, Any]:
+def _ties(settings: Settings, source: Source, sizes: tuple[int, int]) -> dict[str, Any]:
     """Which tables are one, which Marian says with three options; the names must agree."""
     suffixes = ("-all", "-src", "")
     every, inputs, output = (
@@ -167,11 +177,24 @@ def _ties(settings: Settings, source: Source) -> dict[str, Any]:
     for name in ("Wemb",) if shared else ("encoder_Wemb", "decoder_Wemb"):
         there = name in source.tensors
         settings.faults.require(there, f"{name} is not in the file, and {WITH_TABLES}")
+    if shared and sizes[0] != sizes[1]:
+        told = f"dim-vocabs is {list(sizes)!r}, but one table serves both halves"
+        settings.faults.add(f"{told}: {WITH_TABLES}")
     omitted = settings.only("output-omit-bias", True, False, default=False)
+    unused = "frozen" if sizes[0] > sizes[1] else "none"
     return {
         "tied_embeddings": ("all" if shared else "target_output") if tied else "none",
-        "output_bias": "none" if omitted is True else "trained",
+        "output_bias": unused if omitted is True else "trained",
     }
+
+
+def _check_rows(settings: Settings, source: Source, sizes: tuple[int, int]) -> None:
+    """The tables have a row for each word."""
+    for half, size in zip(("encoder", "decoder"), sizes, strict=True):
+        for name in (f"{half}_Wemb", "Wemb"):
+            shape = source.tensors[name].shape if name in source.tensors else (size,)
+            if size and shape[:1] != (size,):
+                settings.faults.add(f"{name} has shape {list(shape)}; dim-vocabs says {size} words")
 
 
 def _activation(settings: Settings) -> str:
@@ -191,9 +214,16 @@ def _check(settings: Settings) -> None:
     settings.ignore(HARMLESS)
 
 
-def _notes(fields: dict[str, Any], source: Source) -> list[str]:
+def _notes(fields: dict[str, Any], source: Source, sizes: tuple[int, int]) -> list[str]:
     token = fields["pad_id"]
     notes = [f"token {token} is added: padding and start of the decoder, with zero embeddings"]
+    for side, words in zip(("source", "target"), sizes, strict=True):
+        never = ", and an output bias by which they are never chosen" * (side == "target")
+        if words < token:
+            notes.append(
+                f"the {side} vocabulary has {words} words: ids {words} to {token - 1} are added, "
+                f"for one padding token of both, with zero embeddings{never}"
+            )
     if "max_length" not in source.flags:
         notes.append(f"max_length is {MAX_LENGTH}; Marian has no limit: --max-length gives another")
     if not {"norm_epsilon", "sinusoid_frequency"} & source.flags.keys():

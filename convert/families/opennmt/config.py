@@ -19,6 +19,12 @@ LAYOUTS = {
     "SinusoidalInterleaved": {"sinusoid_layout": "interleaved", "sinusoid_frequency": "2i/d"},
     "SinusoidalConcat": {"sinusoid_layout": "concatenated", "sinusoid_frequency": "i/(d/2-1)"},
 }
+# The numbers that torchtext gives: unknown, padding, begin and end come before all words.
+OLD_NUMBERS = {"unk_id": 0, "pad_id": 1, "bos_id": 2, "eos_id": 3, "decoder_start_id": 2}
+OLD_VOCABULARY = (
+    "the vocabulary is no list of words, as in version 3; its special tokens have the numbers of "
+    "every vocabulary of version 2: <unk> 0, <blank> 1, <s> 2, </s> 3"
+)
 SPECIALS = {"pad_id": "<blank>", "unk_id": "<unk>", "bos_id": "<s>", "eos_id": "</s>"}
 
 
@@ -29,7 +35,7 @@ def config_values(source: Source, settings: Settings) -> dict[str, Any]:
     settings.ignore(ABSENT | ELSEWHERE)
     values = _sizes(settings, source.tensors) | _switches(settings, source.tensors)
     values |= _positions(settings, source) | _dropout(settings)
-    values |= _special_tokens(settings, values)
+    values |= _special_tokens(settings, values, source.flags)
     _add_flags(values, source.flags, settings)
     _note_training(settings)
     return values
@@ -175,15 +181,19 @@ def _number(settings: Settings, key: str, value: Any) -> float:
     return 0.0
 
 
-def _special_tokens(settings: Settings, values: Mapping[str, Any]) -> dict[str, Any]:
+def _special_tokens(
+    settings: Settings, values: Mapping[str, Any], flags: Mapping[str, Any]
+) -> dict[str, Any]:
     """Their numbers in the vocabularies; without vocabularies they have to be given."""
     start, vocab = settings.get("decoder_start_token", "<s>"), settings.get("vocab")
-    if not isinstance(vocab, Mapping):
+    if vocab is None:
         return {}
-    source, target = (vocab.get(side) for side in ("src", "tgt"))
+    sides = vocab if isinstance(vocab, Mapping) else {}
+    source, target = (sides.get(side) for side in ("src", "tgt"))
     if not isinstance(source, list) or not isinstance(target, list):
-        return {}
-    if vocab.get("src_feats"):
+        settings.notes.append(OLD_VOCABULARY)
+        return {name: number for name, number in OLD_NUMBERS.items() if name not in flags}
+    if sides.get("src_feats"):
         settings.faults.add("its vocabulary has source features; our model has none")
     for words, field in ((source, "source_vocab_size"), (target, "target_vocab_size")):
         if len(words) != values[field]:

@@ -1,4 +1,4 @@
-"""OpenNMT-py Transformers (version 3, and 2 once converted to it): read, not written.
+"""OpenNMT-py Transformers (versions 2 and 3): read, not written.
 
 The tensors are those of the checkpoint's ``model``, and of its ``generator`` after that prefix; the
 settings are its ``opt`` as a mapping and, under the key ``vocab``, its ``vocab``, which numbers the

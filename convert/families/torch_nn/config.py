@@ -11,7 +11,7 @@ import numpy as np
 from convert.core.tensors import Tensors, as_bytes
 from convert.families.base import Source
 from convert.families.torch_nn.wrapper import HALVES, Layout, depth
-from transformer_spec import Faults, TransformerConfig
+from transformer_spec import LEARNED, Faults, TransformerConfig
 
 CLASS = "torch.nn.Transformer"
 SOURCE_TABLE, TARGET_TABLE = "encoder.embedding.weight", "decoder.embedding.weight"
@@ -75,8 +75,9 @@ def _check_given(source: Source, layout: Layout, faults: Faults) -> None:
         if name not in source.flags and name not in shown:
             faults.add(f"{name} is not given and cannot be seen: {what}")
     for half in HALVES:
-        if source.flags.get(f"{half}_positions") == "learned" and not tables[half]:
-            faults.add(f"{half}_positions is learned: --map {half}.pos_embedding=NAME says where")
+        kind = source.flags.get(f"{half}_positions")
+        if kind in LEARNED and not tables[half]:
+            faults.add(f"{half}_positions is {kind}: --map {half}.pos_embedding=NAME says where")
 
 
 def _deduced(source: Source, layout: Layout, faults: Faults) -> dict[str, Any]:
@@ -142,7 +143,10 @@ def _positions(source: Source, layout: Layout, faults: Faults) -> dict[str, Any]
             rows[half] = shape[0] if shape else 0
     if len(set(rows.values())) > 1:
         faults.add(f"encoder and decoder positions have {rows} rows; our model has one max_length")
-    found: dict[str, Any] = {f"{half}_positions": "learned" for half in rows}
+    given = {half: source.flags.get(f"{half}_positions") for half in rows}
+    found: dict[str, Any] = {
+        f"{half}_positions": kind if kind in LEARNED else "learned" for half, kind in given.items()
+    }
     if rows:
         found["max_length"] = min(rows.values()) - source.flags.get("position_offset", 0)
     return found

@@ -21,9 +21,14 @@ from huggingface_cases import library_logits, loaded, our_config
 from torch import nn
 from transformers import (
     BartForConditionalGeneration,
+    BlenderbotForConditionalGeneration,
+    BlenderbotSmallForConditionalGeneration,
+    FSMTForConditionalGeneration,
     M2M100ForConditionalGeneration,
     MarianMTModel,
     MBartForConditionalGeneration,
+    PegasusForConditionalGeneration,
+    PLBartForConditionalGeneration,
 )
 
 from convert.checkpoints.folders import open_content
@@ -37,6 +42,11 @@ CLASSES: dict[str, Any] = {
     "bart": BartForConditionalGeneration,
     "mbart": MBartForConditionalGeneration,
     "m2m100": M2M100ForConditionalGeneration,
+    "plbart": PLBartForConditionalGeneration,
+    "pegasus": PegasusForConditionalGeneration,
+    "blenderbot": BlenderbotForConditionalGeneration,
+    "blenderbot-small": BlenderbotSmallForConditionalGeneration,
+    "fsmt": FSMTForConditionalGeneration,
 }
 
 
@@ -106,7 +116,7 @@ class Described(nn.Module):
         self.generator = nn.Linear(D, around["target_vocab_size"], bias=bias)
         rows = around["max_length"] + around["position_offset"]
         for side, half in (("src", "encoder"), ("tgt", "decoder")):
-            if around[f"{half}_positions"] == "learned":
+            if around[f"{half}_positions"].startswith("learned"):
                 setattr(self, f"{side}_pos", nn.Embedding(rows, D))
             if around["embedding_norm"]:
                 eps, biases = arguments["layer_norm_eps"], arguments["bias"]
@@ -128,7 +138,9 @@ class Described(nn.Module):
             x = x + getattr(self, f"{side}_pos")(places)
         elif self.around[f"{half}_positions"] == "sinusoidal":
             x = x + self.sinusoids(places, x.shape[-1])
-        return getattr(self, f"{side}_norm")(x) if self.around["embedding_norm"] else x
+        x = getattr(self, f"{side}_norm")(x) if self.around["embedding_norm"] else x
+        late = self.around[f"{half}_positions"] == "learned_after_norm"
+        return x + getattr(self, f"{side}_pos")(places) if late else x
 
     def sinusoids(self, places: torch.Tensor, D: int) -> torch.Tensor:
         """2i/d: an odd width has one sine more; i/(d/2-1): it has a column of zeros at the end."""

@@ -25,12 +25,24 @@ CLASSES = {
     "bart": (transformers.BartConfig, transformers.BartForConditionalGeneration, {}),
     "mbart": (transformers.MBartConfig, transformers.MBartForConditionalGeneration, {}),
     "m2m100": (transformers.M2M100Config, transformers.M2M100ForConditionalGeneration, {}),
+    "pegasus": (transformers.PegasusConfig, transformers.PegasusForConditionalGeneration, {}),
+    "fsmt": (
+        transformers.FSMTConfig,
+        transformers.FSMTForConditionalGeneration,
+        {"vocab_size": None, "src_vocab_size": 29, "tgt_vocab_size": 31},
+    ),
+    "blenderbot-small": (
+        transformers.BlenderbotSmallConfig,
+        transformers.BlenderbotSmallForConditionalGeneration,
+        {"scale_embedding": False},
+    ),
 }
 
 
 def saved(kind: str, folder, **changes):
     config_class, model_class, own = CLASSES[kind]
-    model = random_model(model_class, config_class(**TINY | own | changes))
+    values = {name: value for name, value in (TINY | own | changes).items() if value is not None}
+    model = random_model(model_class, config_class(**values))
     with in_float64():
         model.save_pretrained(folder)
     return folder

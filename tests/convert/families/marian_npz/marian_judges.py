@@ -44,12 +44,12 @@ def hugging_face_state(case: Case) -> dict:
     """The arrays as transformers' conversion of OPUS-MT models lays them out.
 
     Everything but embeddings is transposed and squeezed; a zero embedding and a zero bias are added
-    for the padding token.
+    for the padding token, and zeros for words that one vocabulary has less than the other.
     """
     arrays = case.arrays()
 
     def table(name: str) -> np.ndarray:
-        return np.concatenate([arrays[name], np.zeros((1, case.width))])
+        return np.pad(arrays[name], [(0, case.token + 1 - len(arrays[name])), (0, 0)])
 
     state = {}
     for half in ("encoder", "decoder"):
@@ -71,17 +71,18 @@ def hugging_face_state(case: Case) -> dict:
     if case.own_output:
         output = arrays[f"decoder_ff_logit_out_{case.output}"]
         output = output if case.output == "Wt" else output.T
-        state["lm_head.weight"] = np.concatenate([output, np.zeros((1, case.width))])
+        state["lm_head.weight"] = np.pad(output, [(0, case.token + 1 - len(output)), (0, 0)])
     else:
         state["lm_head.weight"] = state["model.decoder.embed_tokens.weight"]
-    bias = arrays.get("decoder_ff_logit_out_b", np.zeros((1, case.words)))
-    state["final_logits_bias"] = np.concatenate([bias, np.zeros((1, 1))], 1)
+    bias = arrays.get("decoder_ff_logit_out_b", np.zeros((1, case.targets)))
+    added = case.token + 1 - case.targets
+    state["final_logits_bias"] = np.pad(bias, [(0, 0), (0, added)])
     return {name: torch.tensor(np.asarray(array, np.float64)) for name, array in state.items()}
 
 
 def sizes(case: Case) -> dict:
     return {
-        "vocab_size": case.words + 1,
+        "vocab_size": case.token + 1,
         "d_model": case.width,
         "encoder_ffn_dim": case.inner,
         "decoder_ffn_dim": case.inner,
@@ -91,11 +92,11 @@ def sizes(case: Case) -> dict:
         "decoder_layers": case.decoder,
         "activation_function": {"swish": "silu", "gelu": "quick_gelu"}.get(case.activation, "relu"),
         "max_position_embeddings": TOP["max_length"],
-        "pad_token_id": case.words,
+        "pad_token_id": case.token,
         "eos_token_id": 0,
         "bos_token_id": 0,
         "forced_eos_token_id": 0,
-        "decoder_start_token_id": case.words,
+        "decoder_start_token_id": case.token,
         "scale_embedding": True,
         "tie_word_embeddings": False,
         "attn_implementation": "eager",

@@ -17,7 +17,16 @@ from family_checks import (  # noqa: E402
     twin_logits,
 )
 from family_table import assert_measured, max_difference  # noqa: E402
-from marian_cases import CASES, HUGGING_FACE, OPTIONS, PRE_NORM, TOP, Case, source  # noqa: E402
+from marian_cases import (  # noqa: E402
+    CASES,
+    HUGGING_FACE,
+    OPTIONS,
+    PRE_NORM,
+    TOP,
+    TWO_SIZES,
+    Case,
+    source,
+)
 from marian_judges import (  # noqa: E402
     bart,
     hugging_face_positions,
@@ -52,7 +61,7 @@ def logits_of(model, source_ids: np.ndarray, target_ids: np.ndarray, pad: int) -
 def assert_twins_agree(case: Case, model, flags: dict, left: bool = False) -> None:
     """Every position up to the padding, the start token's included."""
     config, canonical = import_source(FAMILY, source(case, TOP | flags))
-    source_ids, target_ids = batch(config)
+    source_ids, target_ids = batch_of(case, config)
     source_ids = source_ids[:, ::-1].copy() if left else source_ids
     target_ids[:, 0] = config.decoder_start_id
     expected = logits_of(model, source_ids, target_ids, config.pad_id)
@@ -60,10 +69,27 @@ def assert_twins_agree(case: Case, model, flags: dict, left: bool = False) -> No
     seen[:, 0] = True
     assert expected.dtype == np.float64 and np.abs(expected).max() > 1e-2
     logits = twin_logits(config, canonical, source_ids, target_ids)
+    words = [*range(case.targets), config.pad_id]
+    logits = [found[:, :, words] for found in logits]
+    expected = expected[:, :, words]
     assert_measured(FAMILY.name, "in", max_difference(logits, expected, seen))
 
 
+def batch_of(case: Case, config):
+    """Ids of words that the vocabularies have."""
+    source_ids, target_ids = batch(config)
+    for ids, size in ((source_ids, case.words), (target_ids, case.targets)):
+        ids[(ids != config.pad_id) & (ids >= size)] = size - 1
+    return source_ids, target_ids
+
+
 class TestLogits:
+    @pytest.mark.parametrize("case", TWO_SIZES.values(), ids=TWO_SIZES)
+    def test_two_vocabularies_of_different_sizes(self, case):
+        model = marian_mt(case, marian_positions(TOP["max_length"], case.width), 1e-6)
+        assert_twins_agree(case, model, {})
+        assert_round_trip(FAMILY, source(case))
+
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_as_the_conversion_to_hugging_face(self, case):
         positions = hugging_face_positions(TOP["max_length"], case.width)
@@ -144,6 +170,30 @@ class TestTensors:
         assert canonical["encoder.embedding.weight"].shape == (14, 18)
         assert not canonical["encoder.embedding.weight"][13].any()
         assert canonical["decoder.finalFc.bias"][13] == 0
+
+    def test_words_that_one_vocabulary_lacks(self):
+        """They have zero embeddings; those of the target a bias that no sum of words brings up."""
+        case = TWO_SIZES["more source words"]
+        given = source(case)
+        config, canonical = import_source(FAMILY, given)
+        assert (config.source_vocab_size, config.target_vocab_size) == (14, 14)
+        assert config.pad_id == config.decoder_start_id == 13
+        assert not canonical["decoder.embedding.weight"][11:].any()
+        bias = canonical["decoder.finalFc.bias"]
+        assert bias[:11].any() and list(bias[11:]) == [-30000, -30000, 0]
+        assert np.exp(bias.astype(np.float64)[11]) == 0
+        _, note, *_ = FAMILY.read_config(given).notes
+        assert "target vocabulary has 11 words: ids 11 to 12 are added" in note
+        assert "never chosen" in note
+        canonical["decoder.finalFc.bias"] = bias + 1
+        with pytest.raises(UserError, match="last 3 of 14 biases were changed"):
+            export_source(FAMILY, config, canonical, given)
+
+    def test_more_target_words_and_no_bias(self):
+        case = Case(tied=("",), target_words=17, omit_bias=True)
+        config, canonical = import_source(FAMILY, source(case))
+        assert config.output_bias == "none" and "decoder.finalFc.bias" not in canonical
+        assert not canonical["encoder.embedding.weight"][13:].any()
 
     def test_a_trained_padding_row_does_not_go_back(self):
         given = source(Case())

@@ -90,7 +90,7 @@ class TestConfig:
             "input-types": ["sequence", "class"],
             "tied-embeddings": "perhaps",
             "transformer-postprocess": "dhn",
-            "dim-vocabs": [13, 12],
+            "dim-vocabs": [13, 0],
             "a-new-option": 1,
         }
         with pytest.raises(UserError) as error:
@@ -108,6 +108,15 @@ class TestConfig:
     def test_options_that_must_be_there(self, name):
         with pytest.raises(UserError, match=f"{name} is (missing|None)"):
             FAMILY.read_config(source(Case(), **{name: None}))
+
+    def test_two_sizes_of_one_table(self):
+        with pytest.raises(UserError) as error:
+            FAMILY.read_config(source(Case(), **{"dim-vocabs": [13, 12]}))
+        assert "dim-vocabs is [13, 12], but one table serves both halves" in str(error.value)
+        with pytest.raises(
+            UserError, match=r"decoder_Wemb has shape \[13, 18\]; dim-vocabs says 12"
+        ):
+            FAMILY.read_config(source(Case(tied=()), **{"dim-vocabs": [13, 12]}))
 
     @pytest.mark.parametrize("name", ["Wpos", "Wtype"])
     def test_tables_without_a_place(self, name):

@@ -1,0 +1,1 @@
+"""Transformers of eole, the successor of OpenNMT-py."""

@@ -49,8 +49,8 @@ class BlenderbotSmall(Blenderbot):
     """Another model than Blenderbot: post-norm, with a norm on embeddings.
 
     Its encoder norms the sum of embeddings and positions, its decoder the embeddings alone. Both
-    scale embeddings in ParlAI, where the model is from, and in transformers up to 4.30 at least; the
-    decoder of 4.57 and of 5 has the factor and does not use it, which a norm hides but for epsilon.
+    scale embeddings in ParlAI, where the model is from, and in transformers 4.30; the decoder of
+    4.57 and of 5 has the factor and does not use it, which a norm hides but for epsilon.
     """
 
     name = "blenderbot-small"

@@ -69,6 +69,11 @@ class FSMT(StoredSinusoids):
     def stored_positions(self, config: TransformerConfig) -> int:
         return config.max_length + config.position_offset
 
+    vocabulary_keys = {
+        "source_vocab_size": "src_vocab_size",
+        "target_vocab_size": "tgt_vocab_size",
+    }
+
     def vocabularies(self, settings: Settings) -> dict[str, Any]:
         source, target = settings.need("src_vocab_size"), settings.need("tgt_vocab_size")
         settings.only("vocab_size", None, target)

@@ -38,6 +38,10 @@ class Marian(HuggingFace):
         "static_position_embeddings": True,
     }
     ties = ("all", "target_output", "none")
+    vocabulary_keys = {
+        "source_vocab_size": "vocab_size",
+        "target_vocab_size": "decoder_vocab_size",
+    }
     unk_id = 1
     shared_is_dead = False
 

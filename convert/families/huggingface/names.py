@@ -26,6 +26,11 @@ from transformer_spec import TransformerConfig, weight_shapes
 PREFIX = "model."  # absent where only the model under the head was saved
 SHARED, SOURCE_TABLE = "shared.weight", "encoder.embed_tokens.weight"
 TARGET_TABLE, OUTPUT_TABLE = "decoder.embed_tokens.weight", "lm_head.weight"
+# Where the words of each half are.
+WORDS = {
+    "source_vocab_size": (SOURCE_TABLE, SHARED),
+    "target_vocab_size": (TARGET_TABLE, SHARED),
+}
 OUR_SOURCE, OUR_TARGET = "encoder.embedding.weight", "decoder.embedding.weight"
 OUR_OUTPUT = "decoder.finalFc.weight"
 VERSIONS = ("encoder.version", "decoder.version")
@@ -110,6 +115,15 @@ class HuggingFace(HuggingFaceSettings):
 
     def recognizes(self, source: Source) -> bool:
         return self.is_named(source) and not is_flax(source.tensors)
+
+    def table_rows(self, source: Source) -> dict[str, int]:
+        found = {}
+        for field, stems in WORDS.items():
+            names = [prefix + stem for stem in stems for prefix in (PREFIX, "")]
+            shapes = [source.tensors[name].shape for name in names if name in source.tensors]
+            if shapes and len(shapes[0]) == 2:
+                found[field] = shapes[0][0]
+        return found
 
     def likeness(self, source: Source) -> float:
         """The share of a checkpoint's names, layers' numbers aside, that this class has too."""

@@ -23,6 +23,7 @@ PLAIN = {
 }
 BOTH_HALVES = {"num_heads": "attention_heads", "inner_dim": "ffn_dim"}
 OUTPUT_BIAS = "final_logits_bias"
+VOCABULARIES = ("source_vocab_size", "target_vocab_size")
 DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 SECOND_NAMES = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 
@@ -40,6 +41,7 @@ class HuggingFaceSettings(Family):
     unk_id: ClassVar[int] = 3  # not in config.json: it belongs to the tokenizer
     output_bias: ClassVar[bool] = True
     start_is_optional: ClassVar[bool] = False
+    vocabulary_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(VOCABULARIES, "vocab_size")
     forces_eos: ClassVar[bool] = True  # whether the class has a default for forced_eos_token_id
 
     def is_named(self, source: Source) -> bool:
@@ -74,6 +76,7 @@ class HuggingFaceSettings(Family):
         settings = Settings(source.settings, source.ignored)
         derived = {"unk_id": self._unknown_id(settings)}
         values = self._fields(settings, derived) | {"output_bias": self.bias_of(source)}
+        self._check_rows(settings, values, self.table_rows(source))
         self._check_fixed(settings)
         settings.ignore(HARMLESS)
         return settings, self._make(values, derived, source.flags, settings.faults)
@@ -82,6 +85,22 @@ class HuggingFaceSettings(Family):
         """The tokenizer's, which some configs name too."""
         given = settings.get("unk_token_id")
         return self.unk_id if given is None else given
+
+    def table_rows(self, source: Source) -> dict[str, int]:
+        """Rows of the tables that are there, by the field of ours that counts them."""
+        return {}
+
+    def _check_rows(
+        self, settings: Settings, values: Mapping[str, Any], found: Mapping[str, int]
+    ) -> None:
+        names = VOCABULARIES[:1] if values["tied_embeddings"] == "all" else VOCABULARIES
+        for name in (name for name in names if name in found):
+            key, said, rows = self.vocabulary_keys[name], values[name], found[name]
+            if isinstance(said, int) and said != rows:
+                settings.faults.add(
+                    f"{key} is {said}, and the table of words has {rows} rows: the vocabulary was "
+                    f"changed after config.json was written; give {key} its number there"
+                )
 
     def bias_of(self, source: Source) -> str:
         """``final_logits_bias`` is a buffer; where a file lacks it, it is zero."""

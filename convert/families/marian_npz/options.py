@@ -61,6 +61,7 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "factors-combine": ("sum",),
     "factors-dim-emb": (0,),
     "special-vocab": ([],),
+    "quantize-bits": (0, None),
 }
 # Options of other model types, of training, or of nothing at all.
 HARMLESS = (
@@ -70,7 +71,8 @@ HARMLESS = (
     "transformer-aan-activation", "transformer-aan-nogate", "transformer-depth-scaling",
     "transformer-guided-alignment-layer", "transformer-alibi-shift", "transformer-alibi-trainable",
     "separator-symbol", "ulr-dim-emb", "ulr-trainable-transformation", "bert-train-type-embeddings",
-    "bert-type-vocab-size", "max-length",
+    "bert-type-vocab-size", "max-length", "quantize-optimization-steps", "quantize-log-based",
+    "quantize-biases", "quantize-range",
 )  # fmt: skip
 UNMAPPED = {
     "Wpos": "trained positions, which Marian adds to embeddings without a scale",

@@ -165,3 +165,9 @@ def test_an_unknown_model_type_is_named_with_the_nearest_family(folder, tmp_path
     message = refusal(changed(folder, tmp_path, model_type="bigbird_pegasus"))
     assert "model_type 'bigbird_pegasus'" in message and "nearest is marian" in message
     assert "m2m_100" in message and "names do not say what is computed" in message
+
+
+def test_tables_with_other_words_than_the_settings_say(folder, tmp_path):
+    message = refusal(changed(folder, tmp_path, vocab_size=26))
+    assert "vocab_size is 26, and the table of words has 29 rows" in message
+    assert "give vocab_size its number" in message and "model.shared" not in message

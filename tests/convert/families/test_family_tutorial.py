@@ -126,6 +126,7 @@ class TestExport:
         folder, _ = convert_state(tmp_path, sizes, "second")
         (folder / "kept_aside.safetensors").unlink()
         (folder / "origin.json").unlink()
+        (folder / "conversion.json").unlink()
         config, weights = load_weights_of(folder)
         draw = np.random.default_rng(5)
         ours = {name: draw.normal(0, 0.5, array.shape) for name, array in weights.items()}

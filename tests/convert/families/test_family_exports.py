@@ -51,6 +51,8 @@ VALUES: dict[str, tuple[Any, ...]] = FIELDS | {
     "attention_scale": (None, 1.0, 0.5),
     "norm_epsilon": (1e-5, 1e-6, 1e-3),
 }
+# What they refuse is refused by the code of marian-flax and of the PyTorch family.
+SAME_CODE = ("pegasus-flax", "blenderbot-flax", "blenderbot-small-flax")
 
 
 def ids_of(config: TransformerConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +105,7 @@ def test_every_tensor_is_compared_when_it_is_read(name, tmp_path):
 
 
 @pytest.mark.parametrize("field", VALUES)
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", [name for name in JUDGES if name not in SAME_CODE])
 def test_any_other_value_of_a_field(name, field, tmp_path):
     held = JUDGES[name].held
     for number, value in enumerate(VALUES[field]):

@@ -72,8 +72,8 @@ def checked(tensors: Tensors, record: Record | None) -> Tensors:
 
 
 def write_record(folder: Path, tensors: Hashed, count: int | None = None) -> None:
-    """Write tensors.json: the SHA-256 of every tensor that was read to be written."""
-    hashes = {name: tensors.found[name].sha256 for name in tensors}
+    """Write tensors.json: the SHA-256 of every tensor that was read to be written, by name."""
+    hashes = {name: tensors.found[name].sha256 for name in sorted(tensors)}
     write_json(folder / TENSORS, {"format_version": VERSION, "count": count, "tensors": hashes})
 
 

@@ -14,7 +14,7 @@ from parity.forward.one_pass import one_pass_bfloat16
 from parity.twins.cases import FIELDS, config_of, pairwise_configs
 from parity.twins.pair import Twins, bottom_up, float32_errors, loss_and_gradients
 from parity.twins.recursive_sums import RecursiveSums
-from parity.twins.table import Row, verdict_of
+from parity.twins.table import Row, changed_file_bytes, verdict_of
 from transformer_spec import to_torch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -177,3 +177,7 @@ def test_float32_matrix_products_keep_full_precision() -> None:
     program = jax.jit(lambda s, t: twins.flax(s, t)).lower(twins.source, twins.target).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products and all("HIGHEST" in line for line in products)
+
+
+def test_files_of_a_checkpoint_come_back_as_they_were() -> None:
+    assert changed_file_bytes() == 0

@@ -27,6 +27,11 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "adapter/"  # before the names of a folder's tensors, beside those of the base
 TOP = "base_model.model."
+LORA = "LORA"
+BY_PEFT = "PEFT merges it itself: merge_and_unload(), then save_pretrained()"
+# Kinds that add vectors to what the model reads.
+PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT")
+BESIDE_WEIGHTS = "it stands beside the weights and changes none: nothing merges it into them"
 PART = re.compile(
     r"(?P<module>.+)\.lora_(?P<part>A|B|embedding_A|embedding_B|magnitude_vector)"
     r"(?:\.(?!weight$|bias$)(?P<adapter>[^.]+))?(?P<leaf>\.weight|\.bias)?"
@@ -73,13 +78,19 @@ def what_it_is(path: Path, names: Collection[str] = ()) -> str:
         settings = _settings(folder)
     except UserError:
         settings = {}
-    kind = settings.get("peft_type", "LORA")
+    kind = settings.get("peft_type", LORA)
     base = settings.get("base_model_name_or_path")
     to_what = f" of {base!r}" if base else ""
-    return (
-        f"{path} holds a {kind} adapter{to_what}, no model: convert the base model, with "
-        f"--merge-adapter {folder}"
-    )
+    to_do = f"convert the base model, with --merge-adapter {folder}"
+    if kind != LORA:
+        to_do = f"only {LORA} is merged here; {_by_others(kind)}"
+    article = "an" if str(kind)[:1] in "AEIO" else "a"
+    return f"{path} holds {article} {kind} adapter{to_what}, no model: {to_do}"
+
+
+def _by_others(kind: Any) -> str:
+    """What to do with an adapter of a kind that is not LoRA."""
+    return BESIDE_WEIGHTS if kind in PROMPTS else BY_PEFT
 
 
 def is_adapter_folder(path: Path) -> bool:
@@ -114,7 +125,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} has no {CONFIG}; give the folder that PEFT's save_pretrained wrote"
         ) from None
@@ -126,9 +137,13 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _check(settings: Mapping[str, Any], folder: Path) -> None:
-    faults = Faults()
     kind = settings.get("peft_type")
-    faults.require(kind == "LORA", f"peft_type is {kind!r}; only 'LORA' is merged")
+    if kind != LORA:
+        raise UserError(
+            f"the adapter in {folder} cannot be merged: peft_type is {kind!r}; only {LORA!r} is "
+            f"merged\n{_by_others(kind)}"
+        )
+    faults = Faults()
     for name in VARIANTS:
         if settings.get(name):
             faults.add(f"{name} is {settings[name]!r}; it is more than W + s B A")
@@ -139,10 +154,7 @@ def _check(settings: Mapping[str, Any], folder: Path) -> None:
     values = [alpha, *patterns.values()] if isinstance(patterns, dict) else [None]
     numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
     faults.require(numbers, f"lora_alpha is {alpha!r} and alpha_pattern {patterns!r}; numbers are")
-    faults.raise_if_any(
-        f"the adapter in {folder} cannot be merged",
-        advice="PEFT merges it itself: merge_and_unload(), then save_pretrained()",
-    )
+    faults.raise_if_any(f"the adapter in {folder} cannot be merged", advice=BY_PEFT)
 
 
 def _opened(path: Path) -> Tensors:

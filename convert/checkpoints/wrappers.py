@@ -17,6 +17,8 @@ from convert.checkpoints.layouts import TORCH, Layout
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Renamed, Tensors
 
+# Of a module that an adapter changes: the adapter is merged or left out, and such names stay plain.
+ADAPTED = "base_layer"
 # Names that no model has for a part of its own: taken off wherever they stand.
 INSIDE = (
     "_orig_mod",
@@ -24,7 +26,7 @@ INSIDE = (
     "_fpw_module",
     "_checkpoint_wrapped_module",
     "_forward_module",
-    "base_layer",
+    ADAPTED,
 )
 # Names that a model may have as well: taken off where every name begins with them.
 AROUND = ("module", "base_model.model", "model", "net", "network", "online_model", "ema_model")
@@ -55,6 +57,7 @@ class Wrapping:
     def notes(self, restored: bool) -> list[str]:
         """What is to be said; ``restored`` where the way back gives the names that came."""
         parts = " and ".join(repr(part) for part in self.added)
+        restored = restored and bool(self.lasting)
         back = ", and put back on the way to the same family" if restored else ""
         stems = [(s.rpartition(".")[0], n.rpartition(".")[0]) for s, n in self.names.items()]
         count = sum(short != name for short, name in stems)
@@ -63,6 +66,11 @@ class Wrapping:
         if count:
             told += [f"{count} names have {parts} of a wrapper in them: it is taken off{back}"]
         return told
+
+    @property
+    def lasting(self) -> Mapping[str, str]:
+        """The names that are put back, which those of a module with an adapter are not."""
+        return {} if ADAPTED in self.added else self.names
 
     def plain(self, name: str) -> str:
         """A weight's name without what was added."""

@@ -96,6 +96,19 @@ class TestAsPeft:
         convert(wrapped, tmp_path / "bare", "--to", "torch", "--drop", "*.lora_*")
         convert(base, tmp_path / "plain", "--to", "torch")
         assert (tmp_path / "bare" / MODEL).read_bytes() == (tmp_path / "plain" / MODEL).read_bytes()
+        self.check_names_that_the_library_loads(base, wrapped, tmp_path, merge)
+
+    def check_names_that_the_library_loads(self, base, wrapped, tmp_path, merge):
+        """No adapter goes along, so that its wrapper's names are not put back either."""
+        convert(base, tmp_path / "right", "--to", "m2m100", *merge)
+        right = load_file(tmp_path / "right" / MODEL)
+        convert(wrapped, tmp_path / "direct", "--to", "m2m100", *merge)
+        convert(tmp_path / "one", tmp_path / "back", "--to", "m2m100")
+        for name in ("direct", "back"):
+            found = load_file(tmp_path / name / MODEL)
+            assert right.keys() <= found.keys()
+            assert not any("base_layer" in n or "base_model" in n for n in found)
+            assert all(np.array_equal(found[n], array) for n, array in right.items())
 
 
 def write_adapter(folder, tensors, **settings):
@@ -190,3 +203,17 @@ def test_flax_names_are_none_that_an_adapter_speaks_of(base, tmp_path, capsys):
         capsys, tmp_path / "ours", tmp_path / "out", "--to", "torch", "--merge-adapter", adapter
     )
     says(error, "--merge-adapter is for PyTorch names", "has Flax names")
+
+
+def test_kinds_that_change_no_weight_are_not_sent_to_a_merge(base, tmp_path, capsys):
+    adapter = write_adapter(tmp_path / "adapter", {"prompt": np.ones((3, 15))},
+                            peft_type="PROMPT_TUNING", lora_alpha=None)  # fmt: skip
+    given = (base, tmp_path / "out", "--to", "flax", "--merge-adapter")
+    for arguments in ((adapter, *given[1:4]), (*given, adapter)):
+        error = fail(capsys, *arguments)
+        says(error, "PROMPT_TUNING")
+        says(error, "nothing merges it")
+        assert "--merge-adapter" not in error and "lora_alpha" not in error
+        assert "merge_and_unload" not in error
+    error = fail(capsys, *given, adapter / "adapter_model.safetensors")
+    says(error, "has no adapter_config.json; give the folder")

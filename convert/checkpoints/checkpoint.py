@@ -6,6 +6,7 @@ model has moving averages of the weights, the weights that training goes on from
 moments (raw/NAME; raw).
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from convert.checkpoints.folders import (
     OPTIMIZER,
     ORBAX_FOLDER,
     Content,
+    convert_first,
     locate,
     open_content,
 )
@@ -33,7 +35,7 @@ from convert.checkpoints.layouts import (
 from convert.checkpoints.records import write_record
 from convert.core.ledger import Hashed
 from convert.core.numbers import count_not_finite
-from convert.core.pipeline import Converted, check_source
+from convert.core.pipeline import EXTRA, SHAPE, Converted, check_source
 from convert.core.rules import ASIDE, Rule, rename
 from convert.core.tensors import Held, Subset, Tensors
 from convert.families.twinformer import Weights, torch_rule_of_flax, torch_to_flax
@@ -45,8 +47,15 @@ from transformer_spec import Faults, TransformerConfig, UserError
 OUTPUT_BIAS = "decoder.finalFc.bias"
 FROZEN_BIAS = (
     "this bias is never trained, and nnx.state(model, nnx.Param) leaves it out: save "
-    "nnx.state(model), or give --output-bias none where all of it is zero"
+    "nnx.state(model), or, where all of it is zero, write output_bias 'none' in its config.json or "
+    "give --output-bias none in place of one"
 )
+ADVICE = {
+    EXTRA: "--drop NAME leaves one out, --drop 'PATTERN*' all of a pattern",
+    SHAPE: "where the tensors are right, write their sizes in the config: it may be older than a "
+    "change of the vocabulary",
+}
+FEWEST = 4  # missing names for which a beginning is looked for
 FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
 
 
@@ -126,8 +135,24 @@ def check_tensors(
     exact = None if dtype is None else np.dtype(dtype)
     check_source(tensors, rules, expected_shapes(config), faults, exact)
     bias_alone = config.output_bias == "frozen" and len(faults.messages) == 1
-    advice = FROZEN_BIAS if bias_alone and OUTPUT_BIAS in faults.messages[0] else ""
+    bias_alone = bias_alone and OUTPUT_BIAS in faults.messages[0]
+    advice = FROZEN_BIAS if bias_alone else _advice(tensors, rules, faults)
     faults.raise_if_any(f"{label} does not fit the config", advice=advice)
+
+
+def _advice(tensors: Tensors, rules: list[Rule], faults: Faults) -> str:
+    """What to do where all is there below a part of the names, or the faults are of one kind."""
+    kinds = set(faults.kinds)
+    used = {name for rule in rules for name in rule.sources}
+    extra = [name.split(".") for name in tensors if name not in used]
+    missing = [name for name in used if name not in tensors]
+    tops = Counter(parts[0] for parts in extra if len(parts) > 1)
+    top, count = next(iter(tops.most_common(1)), ("", 0))
+    if len(missing) >= FEWEST and count >= len(missing):
+        below = {".".join(parts[i:]) for parts in extra if parts[0] == top for i in (1, 2)}
+        if below.issuperset(missing):
+            return f"{count} names begin with '{top}.': --key {top} reads those, without it"
+    return ADVICE.get(next(iter(kinds)), "") if len(kinds) == 1 else ""
 
 
 def canonical_rules_of(checkpoint: Checkpoint, config: TransformerConfig) -> list[Rule]:
@@ -219,5 +244,6 @@ def open_weights(folder: Path, config: TransformerConfig, verify: bool = True) -
 
 def _config_of(home: Path | None, path: Path) -> TransformerConfig:
     if home is None:
-        raise UserError(f"{path} has no config.json; a config is never guessed from weights")
+        none = "no config.json; a config is never guessed from weights"
+        raise UserError(f"{path} has {convert_first(path) or none}")
     return TransformerConfig.load(home / "config.json")

@@ -16,7 +16,7 @@ from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimize
 from convert.checkpoints.odd_places import check_undistributed, of_hub, only_weights
 from convert.checkpoints.records import Record, checked, record_in
 from convert.checkpoints.split_files import open_split
-from convert.checkpoints.steps import is_step, newest_step, open_items, unfinished
+from convert.checkpoints.steps import check_finished, is_step, newest_step, open_items, unfinished
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.eole.config import is_eole
@@ -146,6 +146,16 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
     return next((settings for settings in found if is_foreign(settings)), None)
 
 
+def convert_first(path: Path) -> str:
+    """What a place has whose config.json is another library's, and what to do; else nothing."""
+    if foreign_settings(path) is None:
+        return ""
+    return (
+        "the config.json of another library; convert it first (python -m convert "
+        f"{path} NEW --to torch), and give what that writes"
+    )
+
+
 @dataclass(frozen=True)
 class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
@@ -184,6 +194,7 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
     Where it was written by us, a tensor that is not what was written is a UserError when it is
     read, unless told not to ``verify``.
     """
+    check_finished(path)
     split = open_split(path) if key is None else None
     if split is not None:
         return Content(split.tensors, TORCH, None, "safetensors", split.settings)
@@ -223,9 +234,7 @@ def _open_step(path: Path, key: str | None) -> Content | None:
         return _of_loop(open_items(path), key, "orbax")
     step, begun = newest_step(path, key), unfinished(path)
     if step is None and begun:
-        raise UserError(
-            f"{path} has no finished step: {some_of(begun)} were not written to the end"
-        )
+        raise UserError(f"{path} has no finished step: {some_of(begun)}, not written to the end")
     if step is None:
         return None
     content = open_content(step.path, step.key)
@@ -339,7 +348,8 @@ def _optimizer_in(path: Path) -> tuple[OptimizerPart | None, str]:
 def left_out(error: UserError) -> str:
     """Why an optimizer is not carried, on one line."""
     first, *others = str(error).splitlines()
-    told = f"{first} {others[0].strip()}" if others else first
+    heading = first.rpartition(":")[0] if others else first
+    told = f"{heading}: {others[0].strip()}" if others else first
     more = f" (and {len(error.faults) - 1} more)" if len(error.faults) > 1 else ""
     return f"the optimizer is left out, the weights are not: {told}{more}"
 

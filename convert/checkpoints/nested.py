@@ -11,6 +11,7 @@ from typing import Any
 from convert.checkpoints.copies import OTHERS, is_copy, one_copy
 from convert.checkpoints.encodings import check_objects, is_plain
 from convert.checkpoints.objects import settings_of
+from convert.checkpoints.odd_places import GATHER
 from convert.checkpoints.torch_states import is_optimizer_state
 from convert.checkpoints.wrappers import COUNTERS, unwrap
 from convert.core.tensors import Joined, Renamed, Tensors
@@ -138,9 +139,7 @@ def _check_partition(file: ContentFile, part: Any) -> None:
     if empty and "ds_version" in file.members(file.content):
         raise UserError(
             f"{file.path} is a part of DeepSpeed's ZeRO stage 3: its {len(weights)} parameters are "
-            "empty, and their numbers are in the files of all processes; gather them with the "
-            "script that DeepSpeed leaves in the folder above: python zero_to_fp32.py . "
-            "pytorch_model.bin"
+            f"empty, and their numbers are in the files of all processes; {GATHER}"
         )
 
 

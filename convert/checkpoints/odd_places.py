@@ -16,6 +16,22 @@ BESIDE = re.compile(
     r"|.*_optim_states\.pt|(random_states|rng_state)_\d+.*|.*\.(json|txt|md|model|spm|py|yaml|yml)"
 )
 DISTRIBUTED = ".distcp"
+GATHER = (
+    "gather them with the script that DeepSpeed leaves in the folder above: python "
+    "zero_to_fp32.py . pytorch_model.bin"
+)
+# Files that are parts of one model, and what joins them.
+PARTS = (
+    (
+        re.compile(r".+-\d+-of-\d+\.\w+").fullmatch,
+        "they are shards of one model, and the index that lists them (such as "
+        "model.safetensors.index.json) is not there: put it beside them",
+    ),
+    (
+        re.compile(r"zero_pp_rank_\d+_mp_rank_\d+_model_states\.pt").fullmatch,
+        f"they are parts of DeepSpeed's ZeRO stage 3; {GATHER}",
+    ),
+)
 MOST = 50  # files that are looked at
 
 
@@ -64,7 +80,9 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
         return weights[0]
     if weights:
         names = ", ".join(path.name for path in weights)
-        raise UserError(f"{folder} holds several files of weights ({names}); name the one to read")
+        parts = next((told for part, told in PARTS if all(part(p.name) for p in weights)), None)
+        to_do = parts or "name the one to read"
+        raise UserError(f"{folder} holds several files of weights ({names}); {to_do}")
     found = f": {told[0]}" if told else ""
     more = f" (and {len(told) - 1} more such files)" if len(told) > 1 else ""
     raise UserError(

@@ -69,6 +69,16 @@ def open_items(step: Path) -> Tensors:
     return Joined(str(step), [*named.values()])
 
 
+def check_finished(path: Path) -> None:
+    """UserError where Orbax was still writing into a folder, which its name then says."""
+    begun = next((place for place in (path, *path.parents) if UNFINISHED in place.name), None)
+    if begun is not None:
+        raise UserError(
+            f"{begun} was not written to the end, as its name says; take another checkpoint, or "
+            "give it another name where you know that all of it is there"
+        )
+
+
 def unfinished(folder: Path) -> list[str]:
     """What Orbax was writing into a folder when it was stopped."""
     return [path.name for path in _entries(folder) if UNFINISHED in path.name]

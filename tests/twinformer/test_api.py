@@ -38,6 +38,17 @@ def test_load_gives_the_frameworks_own_model(runs, backend):
         twinformer.load(runs["jax"], backend="tensorflow")  # pyright: ignore
 
 
+def test_the_folder_of_another_library_is_to_be_converted_first(runs, tmp_path):
+    """It has a config.json, and nothing says that it has none."""
+    twinformer.convert(runs["torch"], tmp_path / "theirs", to="torch")
+    folder = tmp_path / "theirs"
+    (folder / "config.json").write_text('{"model_type": "marian", "d_model": 6}')
+    for opened in (twinformer.load, twinformer.Translator):
+        with pytest.raises(twinformer.UserError, match="of another library; convert it") as caught:
+            opened(folder, backend="torch")
+        assert f"python -m convert {folder} NEW --to torch" in str(caught.value)
+
+
 class TestTranslator:
     @pytest.mark.parametrize("backend", FRAMEWORKS)
     def test_it_says_what_the_command_says(self, runs, backend, capsys):

@@ -13,9 +13,11 @@ import torch
 from convert_cases import fail
 from marian_folders import CONFIG, SHARED, marian_weights, write_marian
 from messages import saying, says
+from safetensors.numpy import save_file
 
 import torch_transformer
 from convert.__main__ import main
+from convert.checkpoints.folders import open_content
 from convert.checkpoints.nested import open_nested
 from convert.checkpoints.objects import settings_of
 from convert.conversion.origin import Origin
@@ -413,6 +415,20 @@ class TestOtherForms:
         content = {"module": {name: torch.zeros(0) for name in NAMES}, "ds_version": "0.14"}
         with pytest.raises(UserError, check=saying("ZeRO stage 3", "zero_to_fp32.py")):
             open_nested(saved(tmp_path / "m.pt", content))
+        for rank in range(2):
+            saved(tmp_path / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt", content)
+        (tmp_path / "m.pt").unlink()
+        with pytest.raises(UserError, check=saying("ZeRO stage 3", "zero_to_fp32.py")) as caught:
+            open_content(tmp_path)
+        assert "name the one" not in str(caught.value)
+
+    def test_shards_without_their_index(self, tmp_path):
+        for number in (1, 2):
+            weights = {f"w{number}": np.zeros(2)}
+            save_file(weights, tmp_path / f"model-0000{number}-of-00002.safetensors")
+        with pytest.raises(UserError, check=saying("shards of one model", "the index")) as caught:
+            open_content(tmp_path)
+        assert "name the one" not in str(caught.value)
 
 
 class TestPlaces:

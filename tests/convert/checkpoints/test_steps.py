@@ -181,6 +181,10 @@ class TestManagers:
         shutil.copytree(steps / "9", tmp_path / "m" / "9.orbax-checkpoint-tmp")
         said = fail(capsys, tmp_path / "m", tmp_path / "x", "--to", "torch")
         assert "has no finished step: 9.orbax-checkpoint-tmp" in said
+        begun = tmp_path / "m" / "9.orbax-checkpoint-tmp"
+        for path in (begun, begun / "default"):
+            arguments = (path, tmp_path / "x", "--to", "torch", *config_flags(CONFIG))
+            assert f"{begun} was not written to the end" in fail(capsys, *arguments)
 
     def test_names_of_steps_and_several_items(self, tmp_path, capsys):
         params = nnx.to_pure_dict(state_of(7))

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from convert_cases import assert_same_arrays, convert
-from marian_folders import marian_weights, write_marian
+from convert_cases import assert_same_arrays, convert, fail
+from marian_folders import SHARED, marian_weights, write_marian
 from messages import says
 from torch.optim.swa_utils import AveragedModel
 
@@ -94,6 +95,31 @@ def test_another_library_s_there_and_back(word, tmp_path, capsys):
     assert_same_arrays(open_torch_pickle(back).read_all(), given)
     ledger = json.loads((tmp_path / "flax/conversion.json").read_text())
     assert ledger["sources"].keys() == given.keys()
+
+
+def test_what_to_do_with_one_kind_of_fault(tmp_path, capsys):
+    extra = {"head.bias": np.zeros(3, np.float32)}
+    source = write_marian(tmp_path / "more", marian_weights() | extra)
+    says(fail(capsys, source, tmp_path / "out", "--to", "torch"), "--drop NAME")
+    table = {n: a[:10] if n == SHARED else a for n, a in marian_weights().items()}
+    source = write_marian(tmp_path / "other", table)
+    error = fail(capsys, source, tmp_path / "out", "--to", "torch")
+    says(error, "write their sizes in the config")
+    assert "--drop" not in error
+
+
+@pytest.mark.parametrize("beside", [{}, {"loss_fn.weight": torch.ones(3)}])
+def test_a_beginning_of_one_s_own_is_named(beside, tmp_path, capsys):
+    """What the message says to do opens the weights."""
+    source = write_marian(tmp_path / "marian", marian_weights())
+    (source / "model.safetensors").unlink()
+    state = {f"student.{name}": torch.from_numpy(a) for name, a in marian_weights().items()}
+    torch.save(state | beside, source / "pytorch_model.bin")
+    error = fail(capsys, source, tmp_path / "out", "--to", "torch")
+    says(error, f"{len(state)} names begin with 'student.'", "--key student")
+    convert(source, tmp_path / "out", "--to", "marian", "--key", "student")
+    out = open_safetensors(tmp_path / "out/model.safetensors")
+    assert_same_arrays(out.read_all(), marian_weights())
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -168,10 +168,11 @@ def _proved(
     order = dict(zip(indices, names, strict=False))
     for index, name in order.items():
         if name not in parameters:
-            faults.add(f"{name!r} is no parameter of the model")
+            faults.add(f"{name!r} is no parameter of the model", "are no parameters of the model")
         elif index in shapes and shapes[index] != parameters[name]:
             wanted = list(parameters[name])
-            faults.add(f"{name!r} is {wanted}, its moments are {list(shapes[index])}")
+            moments = list(shapes[index])
+            faults.add(f"{name!r} is {wanted}, its moments are {moments}", "have moments of others")
     faults.raise_if_any(f"{label}: the parameters' names do not fit")
     return order
 

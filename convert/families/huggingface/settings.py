@@ -58,7 +58,11 @@ class HuggingFaceSettings(Family):
         key = "architectures" if settings.get("model_type") is None else "model_type"
         if not settings.get(key) or self.is_named(source):
             return None
-        return f"its settings say {key} {settings[key]!r}, which computes something else"
+        right = self.model_type if key == "model_type" else [self.architecture]
+        return (
+            f"its settings say {key} {settings[key]!r}; only where that computes what {self.name} "
+            f"does, write {right!r} there"
+        )
 
     def read_config(self, source: Source) -> Reading:
         settings, config = self._read(source)

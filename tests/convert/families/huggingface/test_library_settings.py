@@ -157,6 +157,7 @@ def test_a_family_that_the_settings_contradict_is_refused(folder, tmp_path):
     there = changed(folder, tmp_path, model_type="bigbird_pegasus")
     message = refusal(there, family="marian")
     assert "model_type 'bigbird_pegasus'" in message and "not of marian" in message
+    assert "only where that computes what marian does, write 'marian' there" in message
     assert "model_type 'marian'" in refusal(folder, family="bart")
     assert "model_type 'marian'" in refusal(folder, family="bart-flax")
 

@@ -59,12 +59,14 @@ class Wrapping:
         parts = " and ".join(repr(part) for part in self.added)
         restored = restored and bool(self.lasting)
         back = ", and put back on the way to the same family" if restored else ""
+        before = self.added[0].removesuffix(".") if len(self.added) == 1 else ""
+        unless = f", unless --key {before} is given" if back and f"{before}." in self.added else ""
         stems = [(s.rpartition(".")[0], n.rpartition(".")[0]) for s, n in self.names.items()]
         count = sum(short != name for short, name in stems)
         told = [f"{self.old} norms' weights and biases are called gamma and beta: read as those"]
         told = [told[0] + back] if self.old else []
         if count:
-            told += [f"{count} names have {parts} of a wrapper in them: it is taken off{back}"]
+            told += [f"{count} names have {parts} of a wrapper in them: it is taken off{back}{unless}"]
         return told
 
     @property

@@ -97,6 +97,34 @@ def test_another_library_s_there_and_back(word, tmp_path, capsys):
     assert ledger["sources"].keys() == given.keys()
 
 
+@pytest.mark.parametrize("word", ["module", "model", "module.model"])
+def test_a_key_gives_the_names_that_the_library_loads(word, tmp_path, capsys):
+    source = write_marian(tmp_path / "marian", marian_weights())
+    (source / "model.safetensors").unlink()
+    state = {f"{word}.{name}": torch.from_numpy(a) for name, a in marian_weights().items()}
+    torch.save(state, source / "pytorch_model.bin")
+    convert(source, tmp_path / "as_it_was", "--to", "marian")
+    says(capsys.readouterr().out, "put back", f"unless --key {word} is given")
+    assert open_safetensors(tmp_path / "as_it_was/model.safetensors").keys() == state.keys()
+    convert(source, tmp_path / "plain", "--to", "marian", "--key", word)
+    out = open_safetensors(tmp_path / "plain/model.safetensors")
+    assert_same_arrays(out.read_all(), marian_weights())
+
+
+def test_an_optimizer_that_is_left_out_has_one_reason_and_a_count(tmp_path, capsys):
+    model = torch_transformer.Transformer(CONFIG, seed=3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones((1, 3), dtype=int), torch.ones((1, 2), dtype=int)).sum().backward()
+    optimizer.step()
+    CONFIG.save(tmp_path / "config.json")
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    convert(tmp_path, tmp_path.parent / f"{tmp_path.name}-out", "--to", "torch")
+    said = capsys.readouterr().out
+    says(said, "not that of Adam or AdamW: parameter 0 has no step", "more)")
+    assert "faults" not in said
+
+
 def test_what_to_do_with_one_kind_of_fault(tmp_path, capsys):
     extra = {"head.bias": np.zeros(3, np.float32)}
     source = write_marian(tmp_path / "more", marian_weights() | extra)

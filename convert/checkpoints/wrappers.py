@@ -66,7 +66,8 @@ class Wrapping:
         told = [f"{self.old} norms' weights and biases are called gamma and beta: read as those"]
         told = [told[0] + back] if self.old else []
         if count:
-            told += [f"{count} names have {parts} of a wrapper in them: it is taken off{back}{unless}"]
+            back += unless
+            told += [f"{count} names have {parts} of a wrapper in them: it is taken off{back}"]
         return told
 
     @property

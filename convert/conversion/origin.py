@@ -7,7 +7,7 @@ weights came, so that the way back restores every tensor under its own name.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class Origin:
     """What an imported folder was: family, settings, and the tensors' names, shapes and types.
 
     ``groups`` are those of its torch optimizer, which loads its state only if they are the same;
-    ``wrapped`` says which names had more in them (wrappers.py), ``tensors`` have them without.
+    ``wrapped`` says which names had more in them (wrappers.py), ``tensors`` have them without;
+    ``counters`` are what the wrapper kept beside the weights.
     """
 
     family: str
@@ -70,6 +71,7 @@ class Origin:
     wrapper: Mapping[str, str]
     groups: list[Group] = field(default_factory=list)
     wrapped: Mapping[str, str] = field(default_factory=dict)
+    counters: Sequence[str] = ()
 
     @property
     def source(self) -> Source:
@@ -85,7 +87,9 @@ class Origin:
             "settings": _with_text_keys(self.settings),
             "tensors": tensors,
             "optimizer_groups": [[group.names, group.settings] for group in self.groups],
-        } | ({"wrapped": dict(self.wrapped)} if self.wrapped else {})
+        }
+        content |= {"wrapped": dict(self.wrapped)} if self.wrapped else {}
+        content |= {"counters": list(self.counters)} if self.counters else {}
         path.write_text(json.dumps(content, indent=2, default=repr) + "\n", encoding="utf-8")
 
     @classmethod
@@ -100,7 +104,8 @@ class Origin:
             groups = [Group(*group) for group in content["optimizer_groups"]]
             settings, wrapper = content["settings"], content["wrapper"]
             wrapped = dict(content.get("wrapped", {}))
-            return cls(content["family"], settings, tensors, wrapper, groups, wrapped)
+            counters = list(content.get("counters", ()))
+            return cls(content["family"], settings, tensors, wrapper, groups, wrapped, counters)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error!r}; delete it to write without") from error
 
@@ -151,17 +156,19 @@ def export_rules(
         if not gone:
             like, wrapping = origin.source, Wrapping(origin.wrapped)
     rules = reverse(family.rules(config, like))
+    kept = origin.counters if origin is not None and wrapping.names else ()
+    beside = [rename(ASIDE + name, name) for name in kept if ASIDE + name in canonical]
     rules = [_put_back(rule, canonical, like.tensors, family) for rule in rules]
     for prefix in (FIRST, SECOND):
         if any(name.startswith(prefix) for name in canonical):
             rules += reverse(_of_trained(family.rules(config, like), config, prefix))
-    return Export([wrapping.put_back(rule) for rule in rules], gone)
+    return Export([wrapping.put_back(rule) for rule in rules] + beside, gone)
 
 
 def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:
     """Whether the weights came from this family, and what was kept aside is from there too."""
     kept = {name.removeprefix(ASIDE) for name in canonical if name.startswith(ASIDE)}
-    return origin.family == family.name and kept <= origin.tensors.keys()
+    return origin.family == family.name and kept <= origin.tensors.keys() | set(origin.counters)
 
 
 def _aside(rules: list[Rule]) -> list[str]:

@@ -22,7 +22,7 @@ from convert.conversion.request import SourceRequest
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
-from convert.families.base import Family, Source
+from convert.families.base import Family, Source, kept_aside
 from convert.families.registry import FAMILIES, OURS, recognize
 from transformer_spec import Faults, TransformerConfig, UserError
 
@@ -95,6 +95,8 @@ def read_import(request: SourceRequest) -> Import:
         result = _read_ours(request, located, content, wrapping, dropped)
     else:
         result = _read_foreign(request, located, content, wrapping, family, dropped)
+        if family.restores_names:
+            result = _with_counters(result, opened)
     label = str(located.weights)
     if request.adapter is not None:
         result = _merge(request.adapter, attached, result, wrapping)
@@ -105,6 +107,25 @@ def read_import(request: SourceRequest) -> Import:
         return result
     gone = Subset(opened.tensors, list(result.dropped))
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
+
+
+def _with_counters(found: Import, opened: Content) -> Import:
+    """The same source with what a wrapper counts kept beside the weights, for the way back."""
+    there = counters(opened.tensors)
+    reasons = {name: why for name, why in there.items() if found.dropped.get(name) == why}
+    if not reasons or found.origin is None:
+        return found
+    content = found.content
+    tensors = Joined(
+        content.tensors.label, [content.tensors, Subset(opened.tensors, list(reasons))]
+    )
+    return replace(
+        found,
+        content=replace(content, tensors=tensors),
+        rules=found.rules + [kept_aside(name, why) for name, why in reasons.items()],
+        dropped={name: why for name, why in found.dropped.items() if name not in reasons},
+        origin=replace(found.origin, counters=list(reasons)),
+    )
 
 
 def _compare(request: SourceRequest, found: Import, other: Path) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from convert_cases import assert_same_arrays, convert, fail
-from marian_folders import SHARED, marian_weights, write_marian
+from marian_folders import marian_weights, write_marian
 from messages import says
 from torch.optim.swa_utils import AveragedModel
 
@@ -111,6 +111,21 @@ def test_a_key_gives_the_names_that_the_library_loads(word, tmp_path, capsys):
     assert_same_arrays(out.read_all(), marian_weights())
 
 
+def test_what_an_averaged_model_counts_comes_back_with_its_names(tmp_path):
+    source = write_marian(tmp_path / "marian", marian_weights())
+    (source / "model.safetensors").unlink()
+    state = {f"module.{name}": torch.from_numpy(a) for name, a in marian_weights().items()}
+    state = {"n_averaged": torch.tensor(7)} | state
+    torch.save(state, source / "pytorch_model.bin")
+    convert(source, tmp_path / "flax", "--to", "flax")
+    convert(tmp_path / "flax", tmp_path / "back", "--to", "marian", "--container", "pt")
+    back = torch.load(tmp_path / "back" / "pytorch_model.bin")
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    convert(tmp_path / "flax", tmp_path / "ours", "--to", "torch")
+    assert "n_averaged" not in open_safetensors(tmp_path / "ours" / "model.safetensors")
+
+
 def test_an_optimizer_that_is_left_out_has_one_reason_and_a_count(tmp_path, capsys):
     model = torch_transformer.Transformer(CONFIG, seed=3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -129,8 +144,9 @@ def test_what_to_do_with_one_kind_of_fault(tmp_path, capsys):
     extra = {"head.bias": np.zeros(3, np.float32)}
     source = write_marian(tmp_path / "more", marian_weights() | extra)
     says(fail(capsys, source, tmp_path / "out", "--to", "torch"), "--drop NAME")
-    table = {n: a[:10] if n == SHARED else a for n, a in marian_weights().items()}
-    source = write_marian(tmp_path / "other", table)
+    inner = "model.encoder.layers.0.fc1.weight"
+    other = {n: a[:5] if n == inner else a for n, a in marian_weights().items()}
+    source = write_marian(tmp_path / "other", other)
     error = fail(capsys, source, tmp_path / "out", "--to", "torch")
     says(error, "write their sizes in the config")
     assert "--drop" not in error

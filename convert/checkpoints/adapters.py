@@ -19,12 +19,14 @@ import numpy as np
 
 from convert.core.operations import Arrays, OneWay, Operation, RuleError, Shapes
 from convert.core.tensors import Renamed, Tensors
+from convert.formats.other_files import first_bytes
 from convert.formats.safetensors import open_safetensors
 from convert.formats.torch_file.reader import open_torch_pickle
 from transformer_spec import Faults, UserError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+NO_CONFIG = f"{{}} has no {CONFIG}; give the folder that PEFT's save_pretrained wrote"
 PREFIX = "adapter/"  # before the names of a folder's tensors, beside those of the base
 TOP = "base_model.model."
 LORA = "LORA"
@@ -97,12 +99,25 @@ def is_adapter_folder(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
+def several_in(folder: Path) -> str:
+    """What to say of a folder in which PEFT has left adapters by name, in folders; or nothing."""
+    names = [path.name for path in sorted(folder.glob("*/")) if is_adapter_folder(path)]
+    return f"{folder} holds adapters in folders: {', '.join(names)}; name one of them" * bool(names)
+
+
+def attached_names(names: Collection[str]) -> list[str]:
+    """What PEFT calls the adapters whose tensors have these names in a state."""
+    found = [PART.fullmatch(name) for name in names]
+    return sorted({match["adapter"] for match in found if match and match["adapter"]})
+
+
 def open_adapter(folder: Path, attached: Tensors | None = None) -> Adapter:
     """An adapter's tensors, headers only, and what each of them is for.
 
     ``attached`` are those that lie in the state of the base itself; a folder that has tensors too
     must have the same. What is no plain LoRA is a UserError with all that it has.
     """
+    folder = folder.parent if folder.is_file() else folder
     settings = _settings(folder)
     _check(settings, folder)
     there = [folder / name for name in WEIGHTS if (folder / name).is_file()]
@@ -126,9 +141,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{folder} has no {CONFIG}; give the folder that PEFT's save_pretrained wrote"
-        ) from None
+        raise UserError(several_in(folder) or NO_CONFIG.format(folder)) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
@@ -154,10 +167,17 @@ def _check(settings: Mapping[str, Any], folder: Path) -> None:
     values = [alpha, *patterns.values()] if isinstance(patterns, dict) else [None]
     numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in values)
     faults.require(numbers, f"lora_alpha is {alpha!r} and alpha_pattern {patterns!r}; numbers are")
+    for name in ("alpha_pattern", "rank_pattern"):
+        for pattern in settings.get(name) or {}:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                faults.add(f"{name} has {pattern!r}, which is no regular expression: {error}")
     faults.raise_if_any(f"the adapter in {folder} cannot be merged", advice=BY_PEFT)
 
 
 def _opened(path: Path) -> Tensors:
+    first_bytes(path)
     pickled = path.suffix == ".bin"
     tensors = open_torch_pickle(path) if pickled else open_safetensors(path)
     return Renamed(tensors, {PREFIX + name: name for name in tensors})
@@ -206,21 +226,28 @@ def _updates(tensors: Tensors, settings: Mapping[str, Any], folder: Path) -> dic
             faults.add(f"{module} has {', '.join(f'lora_{part}' for part in names)} alone")
             continue
         first, second = names[kind + "A"], names[kind + "B"]
-        scale = _scale(settings, module, tensors[first].shape)
+        rank = next(iter(tensors[first].shape), 0)
+        said = _of_pattern(settings, "rank_pattern", module, settings.get("r"))
+        if said not in (None, rank):
+            faults.add(f"{first} is of rank {rank}; {CONFIG} says {said!r}", "are of another rank")
+        scale = _scale(settings, module, rank or 1)
         updates[module] = Update(first, second, scale, bool(kind))
     faults.require(bool(parts), "it has no lora_A and lora_B")
     faults.raise_if_any(f"the adapter in {folder} cannot be merged")
     return updates
 
 
-def _scale(settings: Mapping[str, Any], module: str, shape: tuple[int, ...]) -> float:
-    """alpha over the rank, which the tensor itself shows; a pattern is a regular expression."""
-    alpha, rank = settings["lora_alpha"], shape[0] if shape and shape[0] else 1
-    for pattern, value in (settings.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            alpha = value
-            break
+def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
+    """alpha over the rank, or over its root."""
+    alpha = _of_pattern(settings, "alpha_pattern", module, settings["lora_alpha"])
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _of_pattern(settings: Mapping[str, Any], name: str, module: str, usual: Any) -> Any:
+    """What the first pattern says that a module's name ends with; a pattern is a regex."""
+    patterns = settings.get(name) or {}
+    found = (x for pattern, x in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", module))
+    return next(found, usual)
 
 
 class Merged(OneWay):

@@ -16,8 +16,8 @@ from convert.checkpoints.folders import (
     OPTIMIZER,
     ORBAX_FOLDER,
     Content,
-    convert_first,
     locate,
+    no_config,
     open_content,
 )
 from convert.checkpoints.layouts import (
@@ -55,7 +55,7 @@ ADVICE = {
     SHAPE: "where the tensors are right, write their sizes in the config: it may be older than a "
     "change of the vocabulary",
 }
-FEWEST = 4  # missing names for which a beginning is looked for
+LONGEST_BEGINNING = 3  # parts of what names may begin with
 FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
 
 
@@ -135,24 +135,31 @@ def check_tensors(
     exact = None if dtype is None else np.dtype(dtype)
     check_source(tensors, rules, expected_shapes(config), faults, exact)
     bias_alone = config.output_bias == "frozen" and len(faults.messages) == 1
+    if not faults.messages:
+        return
     bias_alone = bias_alone and OUTPUT_BIAS in faults.messages[0]
-    advice = FROZEN_BIAS if bias_alone else _advice(tensors, rules, faults)
+    kinds = set(faults.kinds)
+    of_kind = ADVICE.get(next(iter(kinds)), "") if len(kinds) == 1 else ""
+    advice = FROZEN_BIAS if bias_alone else _begun_otherwise(tensors, rules) or of_kind
     faults.raise_if_any(f"{label} does not fit the config", advice=advice)
 
 
-def _advice(tensors: Tensors, rules: list[Rule], faults: Faults) -> str:
-    """What to do where all is there below a part of the names, or the faults are of one kind."""
-    kinds = set(faults.kinds)
-    used = {name for rule in rules for name in rule.sources}
-    extra = [name.split(".") for name in tensors if name not in used]
-    missing = [name for name in used if name not in tensors]
-    tops = Counter(parts[0] for parts in extra if len(parts) > 1)
-    top, count = next(iter(tops.most_common(1)), ("", 0))
-    if len(missing) >= FEWEST and count >= len(missing):
-        below = {".".join(parts[i:]) for parts in extra if parts[0] == top for i in (1, 2)}
-        if below.issuperset(missing):
-            return f"{count} names begin with '{top}.': --key {top} reads those, without it"
-    return ADVICE.get(next(iter(kinds)), "") if len(kinds) == 1 else ""
+def _begun_otherwise(tensors: Tensors, rules: list[Rule]) -> str:
+    """What to do where most names that are missing are there behind a beginning of their own."""
+    missing = {name for rule in rules for name in rule.sources} - set(tensors)
+    tails = {name.rpartition("model.")[2] for name in missing}
+    begun = Counter[str]()
+    for name in tensors:
+        parts = name.split(".")
+        splits = range(1, min(len(parts), LONGEST_BEGINNING + 1))
+        begun.update(".".join(parts[:n]) for n in splits if ".".join(parts[n:]) in missing | tails)
+    beginning, count = begun.most_common(1)[0] if begun else ("", 0)
+    if 2 * count <= len(missing):
+        return ""
+    own = beginning.removesuffix(".model") or beginning
+    total = sum(name.startswith(f"{own}.") for name in tensors)
+    begin = f"{total} of {len(tensors)} names begin with '{own}.'"
+    return f"{begin}: --key {own} reads those alone, without it"
 
 
 def canonical_rules_of(checkpoint: Checkpoint, config: TransformerConfig) -> list[Rule]:
@@ -244,6 +251,5 @@ def open_weights(folder: Path, config: TransformerConfig, verify: bool = True) -
 
 def _config_of(home: Path | None, path: Path) -> TransformerConfig:
     if home is None:
-        none = "no config.json; a config is never guessed from weights"
-        raise UserError(f"{path} has {convert_first(path) or none}")
+        raise no_config(path, "a config is never guessed from weights")
     return TransformerConfig.load(home / "config.json")

@@ -24,6 +24,10 @@ class Encoding:
     what: str
 
 
+FLAT = (
+    "many parameters laid end to end by FullyShardedDataParallel, cut among processes: save a full "
+    "state dict of the model (fairseq: consolidate the shards with fairscale)"
+)
 ENCODINGS = (
     Encoding(("weight", "SCB"), f"quantized to 8 bits by bitsandbytes; {ORIGINAL}"),
     Encoding(
@@ -40,6 +44,8 @@ ENCODINGS = (
         "split into length and direction by weight_norm; call "
         "torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') and save again",
     ),
+    Encoding(("flat_param_0",), FLAT),  # of fairscale, which fairseq uses
+    Encoding(("_flat_param",), FLAT),
     Encoding(
         ("weight_orig", "weight_mask"),
         "pruned with torch.nn.utils.prune; call prune.remove(module, 'weight') and save again",

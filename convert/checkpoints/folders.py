@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.adapters import is_adapter_folder, what_it_is
+from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
 from convert.checkpoints.copies import begun_with, one_copy
 from convert.checkpoints.layouts import COUNT, FLAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.loops.places import has_marks
@@ -116,6 +116,20 @@ def _has_our_config(folder: Path) -> bool:
     return path.is_file() and not is_foreign(_settings_in(path))
 
 
+def no_config(path: Path, otherwise: str) -> UserError:
+    """Why a path without a config of ours cannot be used as a model; ``otherwise`` is advice.
+
+    A config.json of another library is said to be that.
+    """
+    folder = path if path.is_dir() else path.parent
+    if (folder / CONFIG).is_file():
+        return UserError(
+            f"{folder / CONFIG} is of another library: make a folder of ours with python -m "
+            f"convert {path} NEW --to torch (or flax), and give that"
+        )
+    return UserError(f"{path} has no {CONFIG}; {otherwise}")
+
+
 def _around(path: Path) -> list[Path]:
     """The folders in which the config of an Orbax folder may lie, or of a step or an item."""
     path = path.resolve()
@@ -144,16 +158,6 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
     places = [path, *_around(path)] if path.is_dir() else [path.parent]
     found = [_settings_in(place / CONFIG) for place in places]
     return next((settings for settings in found if is_foreign(settings)), None)
-
-
-def convert_first(path: Path) -> str:
-    """What a place has whose config.json is another library's, and what to do; else nothing."""
-    if foreign_settings(path) is None:
-        return ""
-    return (
-        "the config.json of another library; convert it first (python -m convert "
-        f"{path} NEW --to torch), and give what that writes"
-    )
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,8 @@ def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
         raise UserError(f"{path} should hold one of {found}; it has all; name the one to read")
     if not present and is_adapter_folder(path):
         raise UserError(what_it_is(path))
+    if not present and (told := several_in(path)):
+        raise UserError(told)
     stepped = None if present else _open_step(path, key)
     if stepped is not None:
         return stepped

@@ -19,6 +19,7 @@ from convert.checkpoints.torch_states import (
     FIRST_KEY,
     SECOND_KEY,
     Group,
+    check_adam,
     name_state,
     names_in,
 )
@@ -33,6 +34,7 @@ BY_ORDER = (
     "the optimizer's parameters have no names: they are taken in the order of the weights in the "
     "file, which their shapes do not contradict; --parameter-names FILE says another order"
 )
+EMPTY = "the optimizer in {} has no moments yet: there is nothing to carry"
 FROZEN = "{} parameters have no moments, as they were frozen: zeros stand for them"
 BOTH = (FIRST, SECOND)
 RUN_SETTINGS = "settings.json"
@@ -103,6 +105,9 @@ def _carried(
     names: Path | None,
 ) -> Named:
     given = read_names(names) if names else None
+    if not part.state["state"]:
+        return Named(replace(content, optimizer=None), notes=[EMPTY.format(part.file.path)])
+    check_adam(part.state, str(part.file.path))
     has_names = names_in(part.state["param_groups"]) is not None
     if content.container != "pt" and given is None and not has_names:
         raise UserError(
@@ -138,7 +143,7 @@ def _named(
         moments |= {kind + name: zeros for name, zeros in nothing.items() for kind in BOTH}
     groups = [_plain(group, part.file) for group in state.groups]
     if not moments:
-        return Named(content, groups, notes)
+        return Named(content, groups, [EMPTY.format(label)])
     if content.record is not None:
         content.record.check_count(state.count, label)
     named = checked(FileTensors(part.file, moments, False), content.record)

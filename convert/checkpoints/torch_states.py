@@ -67,7 +67,7 @@ def name_state(
     or fits no order or several, is a UserError.
     """
     groups, state = content["param_groups"], content["state"]
-    _check_adam(groups, state, label)
+    check_adam(content, label)
     shapes = {index: tuple(entry[FIRST_KEY].shape) for index, entry in state.items()}
     order = _order(groups, shapes, parameters, names, untrained, label)
     held = {name: state[index] for index, name in order.items() if index in state}
@@ -84,9 +84,10 @@ def _named_group(group: Mapping[str, Any], order: Mapping[Any, str]) -> Group:
     return Group([order[index] for index in group["params"]], settings)
 
 
-def _check_adam(groups: Any, state: Mapping[Any, Any], label: str) -> None:
-    faults = Faults()
-    for index, entry in state.items():
+def check_adam(content: Mapping[str, Any], label: str) -> None:
+    """A UserError with every entry of an optimizer's state that is not Adam's or AdamW's."""
+    faults, groups = Faults(), content["param_groups"]
+    for index, entry in content["state"].items():
         if not isinstance(entry, Mapping):
             faults.add(
                 f"parameter {index} has a state of its own kind", "have states of their own kind"

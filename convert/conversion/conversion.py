@@ -18,7 +18,7 @@ from convert.checkpoints.records import LEDGER
 from convert.conversion.origin import ORIGIN
 from convert.conversion.plan import Plan, make_plan
 from convert.conversion.request import ConversionRequest
-from convert.conversion.source import Moments
+from convert.conversion.source import DROPPED, Moments
 from convert.conversion.target import SETTINGS, Target
 from convert.conversion.writing import write_target
 from convert.core.ledger import Hashed, plan_lines, write_ledger
@@ -27,6 +27,7 @@ from convert.core.operations import RuleError
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Subset, Tensors, as_bytes
+from convert.families.sinusoids import dropped_tables
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.json_files import read_json
 from training_recipe.files.writing import folder_aside, make_parent
@@ -122,7 +123,9 @@ def convert(request: ConversionRequest) -> Conversion:
     make_parent(request.destination)
     left = remove_abandoned(request.destination)
     tensors = plan.source.tensors
-    _check_ties(tensors, plan)
+    check_stated(tensors, plan.source.rules)
+    dropped = [name for name, why in plan.source.dropped.items() if why == DROPPED]
+    left += dropped_tables(tensors, dropped, plan.source.config)
     with (
         folder_aside(request.destination) as folder,
         tqdm(total=tensors.size, unit="B", unit_scale=True, disable=None, leave=False) as bar,
@@ -162,13 +165,13 @@ def _converted(plan: Plan, tensors: Tensors) -> tuple[Tensors, AsDtype | None]:
     return Joined(target.label, [cast, Subset(target, others)]), cast
 
 
-def _check_ties(tensors: Tensors, plan: Plan) -> None:
+def check_stated(tensors: Tensors, rules: list[Rule]) -> None:
     """Tensors that should be one but differ in a byte are all named in one UserError.
 
     So are tables that are not those which the config stands for.
     """
     faults, tied = Faults(), False
-    for rule in plan.source.rules:
+    for rule in rules:
         if not rule.operation.compares:
             continue
         arrays = [tensors.read(name) for name in rule.sources]

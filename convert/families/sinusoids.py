@@ -14,7 +14,7 @@ import numpy as np
 
 from convert.core.operations import Copy, RuleError
 from convert.core.rules import Rule
-from convert.core.tensors import Tensors
+from convert.core.tensors import Subset, Tensors
 from convert.families.base import kept_aside
 from transformer_spec import TransformerConfig, sinusoid_table
 
@@ -73,6 +73,26 @@ def position_buffers(
     left = [name for name in given if name not in taken and POSITIONS.search(name)]
     shapes = {name: _matrix(given[name].shape) for name in left}
     return [name for name, shape in shapes.items() if shape[1:] == (config.hidden_dim,)]
+
+
+def dropped_tables(given: Tensors, names: Collection[str], config: TransformerConfig) -> list[str]:
+    """A warning of each table among tensors that the user drops that the config does not stand for.
+
+    A module that computes with what lies there is another function without it.
+    """
+    if "sinusoidal" not in (config.encoder_positions, config.decoder_positions):
+        return []
+    check, warnings = SinusoidCheck(config), list[str]()
+    dropped = Subset(given, list(names))
+    for name in position_buffers(dropped, (), config):
+        try:
+            check.forward(dropped.read(name))
+        except RuleError as error:
+            warnings.append(
+                f"warning: {name} is left out by --drop, and is {error}: a module that reads it "
+                "computes another function"
+            )
+    return warnings
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from convert.core.tensors import Header, Joined, Tensors
 from convert.formats.content import some_of
+from convert.formats.other_files import first_bytes
 from training_recipe.files.json_files import json_text
 from transformer_spec import Faults, UserError
 from transformer_spec.json_text import read_json_file
@@ -72,6 +73,12 @@ def _open_all(
         elif not (path.parent / name).is_file():
             faults.add(f"{path.parent / name} does not exist or is no file")
     faults.require(bool(names), "it lists no tensor")
+    faults.raise_if_any(f"cannot read {path}")
+    for name in names:
+        try:
+            first_bytes(path.parent / name)
+        except UserError as error:
+            faults.add(str(error), "of its files are no weights either")
     faults.raise_if_any(f"cannot read {path}")
     return {name: open_one(path.parent / name) for name in names}
 

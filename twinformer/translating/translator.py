@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints import load_weights_of
-from convert.checkpoints.folders import convert_first, locate
+from convert.checkpoints.folders import locate, no_config
 from training_recipe.options.settings import SETTINGS
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.attention import AttentionWeights
@@ -70,8 +70,7 @@ class Translator:
         self.folder, self.batch_size = checkpoint_folder(Path(folder), checkpoint), batch_size
         home = locate(self.folder).home
         if home is None:
-            none = "no config.json; give a run or a converted folder"
-            raise UserError(f"{folder} has {convert_first(Path(folder)) or none}")
+            raise no_config(Path(folder), "give a run or a converted folder")
         self.config = TransformerConfig.load(home / "config.json")
         self.source, self.target = load_vocabularies(home / "vocabulary", self.config)
         self.backend, self.notes = choose(backend, home)

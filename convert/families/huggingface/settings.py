@@ -154,7 +154,7 @@ class HuggingFaceSettings(Family):
 
     def _embedding_scale(self, settings: Settings, D: Any) -> float:
         default = self.defaults["scale_embedding"]
-        scaled = settings.only("scale_embedding", True, False, default=default)
+        scaled = settings.only("scale_embedding", True, False, None, default=default)
         return math.sqrt(D) if scaled and isinstance(D, int) and D > 0 else 1.0
 
     def _tokens(self, settings: Settings, derived: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from convert.core.tensors import Tensors
+import numpy as np
+
+from convert.core.tensors import Tensors, as_bytes
 from convert.families.base import Settings, Source
 from convert.families.opennmt.options import ABSENT, CHECKED, ELSEWHERE, OFF, TEXT, TRAINING
 
@@ -122,14 +124,21 @@ def _switches(settings: Settings, tensors: Tensors) -> dict[str, Any]:
         "attention_bias": attention_bias,
         "ffn_bias": ffn_bias,
         "output_bias": "trained" if bias else "none",
-        "tied_embeddings": _tied(settings),
+        "tied_embeddings": _tied(settings, tensors),
     }
 
 
-def _tied(settings: Settings) -> str:
+def _tied(settings: Settings, tensors: Tensors) -> str:
     """Source and target table alone cannot be tied in our model: they become two equal ones."""
     both, output = settings.get("share_embeddings"), settings.get("share_decoder_embeddings")
     if both and not output:
+        names = [name for name in (SOURCE_TABLE, TARGET_TABLE) if name in tensors]
+        stored = [tensors.read(name) for name in names]
+        same = all(np.array_equal(as_bytes(table), as_bytes(stored[0])) for table in stored)
+        settings.faults.require(
+            same,
+            f"share_embeddings is True; {SOURCE_TABLE}, {TARGET_TABLE} should be one, and differ",
+        )
         settings.notes.append(
             "share_embeddings without share_decoder_embeddings: the shared table becomes two, "
             "equal now and trained apart from here on"

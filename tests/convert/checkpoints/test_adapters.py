@@ -110,6 +110,62 @@ class TestAsPeft:
             assert not any("base_layer" in n or "base_model" in n for n in found)
             assert all(np.array_equal(found[n], array) for n, array in right.items())
 
+    TABLE = "is one table in several places, and the adapter changes it in one"
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    @pytest.mark.parametrize(
+        ("settings", "names"),
+        [
+            ({"modules_to_save": ["shared"]}, ["model.shared.weight"]),
+            ({"modules_to_save": ["lm_head"]}, ["lm_head.weight"]),
+            ({"target_modules": ["q_proj", "lm_head"]}, ["lm_head.weight"]),
+        ],
+        ids=["input replaced", "output replaced", "product in the output"],
+    )
+    def test_a_tied_table_changed_in_one_place(self, peft, base, tmp_path, capsys, settings, names):
+        """PEFT changes that place alone, and ours has one table for all of them."""
+        lora = self.adapted(peft, base, {"target_modules": ["q_proj"]} | settings)
+        lora.save_pretrained(tmp_path / "adapter")
+        merge = ("--merge-adapter", tmp_path / "adapter")
+        message = fail(capsys, base, tmp_path / "no", "--to", "torch", *merge)
+        says(message, *(f"{name} {self.TABLE}" for name in names))
+        assert "no weight" not in message
+
+    def test_copies_of_the_own_tables_change_nothing(self, peft, base, tmp_path):
+        lora = self.adapted(peft, base, {"target_modules": ["q_proj"]})
+        for name, embeddings in (("with", True), ("without", False)):
+            lora.save_pretrained(tmp_path / name, save_embedding_layers=embeddings)
+            merge = ("--merge-adapter", tmp_path / name)
+            convert(base, tmp_path / f"{name}-out", "--to", "m2m100", *merge)
+        held = load_file(tmp_path / "with" / "adapter_model.safetensors")
+        assert "base_model.model.model.shared.weight" in held
+        one, other = (load_file(tmp_path / f"{n}-out" / MODEL) for n in ("with", "without"))
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+    def test_several_by_name(self, peft, base, tmp_path, capsys):
+        lora = self.adapted(peft, base, {"target_modules": ["q_proj"]})
+        lora.add_adapter("other", peft.LoraConfig(r=2, target_modules=["v_proj"]))
+        lora.save_pretrained(tmp_path / "both")
+        (tmp_path / "both" / "default").mkdir()
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            (tmp_path / "both" / file).rename(tmp_path / "both" / "default" / file)
+        merge = ("--merge-adapter", tmp_path / "both")
+        words = f"{tmp_path / 'both'} holds adapters in folders: default, other; name one of them"
+        says(fail(capsys, base, tmp_path / "no", "--to", "torch", *merge), words)
+        says(fail(capsys, "inspect", tmp_path / "both"), words)
+        wrapped = tmp_path / "wrapped"
+        wrapped.mkdir()
+        (wrapped / "config.json").write_text((base / "config.json").read_text())
+        torch.save(lora.state_dict(), wrapped / "pytorch_model.bin")
+        merge = ("--merge-adapter", tmp_path / "both" / "default")
+        message = fail(capsys, wrapped, tmp_path / "no", "--to", "torch", *merge)
+        says(message, "has 2 adapters beside the weights (default, other)", "--drop '*.other.*'")
+        convert(wrapped, tmp_path / "one", "--to", "torch", *merge, "--drop", "*.other.*")
+        convert(base, tmp_path / "two", "--to", "torch", *merge)
+        one, two = (load_file(tmp_path / name / MODEL) for name in ("one", "two"))
+        assert all(np.array_equal(one[name], two[name]) for name in one.keys() | two.keys())
+
 
 def write_adapter(folder, tensors, **settings):
     """An adapter's folder under the names that PEFT gives its tensors."""
@@ -184,6 +240,31 @@ def test_what_is_more_than_a_product(base, tmp_path, capsys, changes, words):
 def test_an_adapter_that_does_not_fit(base, tmp_path, capsys, tensors, words):
     adapter = write_adapter(tmp_path / "adapter", tensors)
     says(fail(capsys, base, tmp_path / "out", "--to", "flax", "--merge-adapter", adapter), words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"alpha_pattern": {"(": 3}}, "alpha_pattern has '(', which is no regular expression"),
+        ({"r": 3}, "is of rank 2; adapter_config.json says 3"),
+        ({"rank_pattern": {"q_proj": 5}}, "is of rank 2; adapter_config.json says 5"),
+    ],
+)
+def test_settings_that_are_not_of_these_tensors(base, tmp_path, capsys, changes, words):
+    adapter = write_adapter(tmp_path / "adapter", PAIR, **changes)
+    merge = ("--merge-adapter", adapter)
+    says(fail(capsys, base, tmp_path / "no", "--to", "torch", *merge), words)
+
+
+def test_the_file_of_an_adapter_and_what_is_no_file_of_one(base, tmp_path, capsys):
+    file = write_adapter(tmp_path / "adapter", PAIR) / "adapter_model.safetensors"
+    convert(base, tmp_path / "one", "--to", "torch", "--merge-adapter", file)
+    convert(base, tmp_path / "two", "--to", "torch", "--merge-adapter", file.parent)
+    assert (tmp_path / "one" / MODEL).read_bytes() == (tmp_path / "two" / MODEL).read_bytes()
+    capsys.readouterr()
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 31\n")
+    merge = ("--merge-adapter", file.parent)
+    says(fail(capsys, base, tmp_path / "no", "--to", "torch", *merge), "a pointer of git-lfs")
 
 
 def test_an_adapter_alone_is_named(base, tmp_path, capsys):

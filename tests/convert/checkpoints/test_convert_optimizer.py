@@ -267,6 +267,25 @@ class TestMarian:
         convert("inspect", tmp_path / "a")
         says(capsys.readouterr().out, "optimizer is left out")
 
+    def test_an_order_is_not_asked_for_where_nothing_could_be_carried(
+        self, model, tmp_path, capsys
+    ):
+        """Sorted safetensors keep no order of parameters: no order helps these."""
+        model.save_pretrained(tmp_path / "a")
+        for optimizer, words in (
+            (torch.optim.Adafactor(model.parameters()), "no exp_avg, exp_avg_sq"),
+            (torch.optim.SGD(model.parameters(), lr=0.1), "has no moments"),
+        ):
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+            torch.save(optimizer.state_dict(), tmp_path / "a/optimizer.pt")
+            convert("inspect", tmp_path / "a")
+            said = capsys.readouterr().out
+            says(said, "optimizer.pt", words)
+            assert "--parameter-names" not in said
+            assert "in the order of the weights" not in said
+
     def test_a_file_that_is_no_optimizer(self, model, tmp_path, capsys):
         optimizer = torch.optim.AdamW(model.parameters())
         self.folder(model, optimizer, tmp_path / "a", ("pytorch_model.bin", "optimizer.pt"))

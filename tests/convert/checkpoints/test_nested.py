@@ -391,6 +391,8 @@ class TestOtherForms:
                 "remove_parametrizations",
             ),
             (("weight_orig", "weight_mask"), "prune.remove"),
+            (("flat_param_0",), "fairscale"),
+            (("_flat_param",), "FullyShardedDataParallel"),
         ],
     )
     def test_names_that_show_it(self, tmp_path, capsys, endings, what):

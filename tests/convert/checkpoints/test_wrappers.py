@@ -152,20 +152,6 @@ def test_what_to_do_with_one_kind_of_fault(tmp_path, capsys):
     assert "--drop" not in error
 
 
-@pytest.mark.parametrize("beside", [{}, {"loss_fn.weight": torch.ones(3)}])
-def test_a_beginning_of_one_s_own_is_named(beside, tmp_path, capsys):
-    """What the message says to do opens the weights."""
-    source = write_marian(tmp_path / "marian", marian_weights())
-    (source / "model.safetensors").unlink()
-    state = {f"student.{name}": torch.from_numpy(a) for name, a in marian_weights().items()}
-    torch.save(state | beside, source / "pytorch_model.bin")
-    error = fail(capsys, source, tmp_path / "out", "--to", "torch")
-    says(error, f"{len(state)} names begin with 'student.'", "--key student")
-    convert(source, tmp_path / "out", "--to", "marian", "--key", "student")
-    out = open_safetensors(tmp_path / "out/model.safetensors")
-    assert_same_arrays(out.read_all(), marian_weights())
-
-
 @pytest.mark.parametrize("named", [False, True])
 def test_the_optimizer_of_a_wrapped_model(named, tmp_path):
     """Its parameters are those of the module inside, whatever names they have there."""
@@ -183,6 +169,29 @@ def test_the_optimizer_of_a_wrapped_model(named, tmp_path):
     for name, parameter in model.module.named_parameters():
         expected = optimizer.state[parameter]["exp_avg"].numpy()
         assert (found.read(f"exp_avg/{name}") == expected).all()
+
+
+@pytest.mark.parametrize("beginning", ["student.", "bart.wrapped."])
+@pytest.mark.parametrize("beside", [{}, {"criterion.weight": torch.ones(4)}], ids=["all", "most"])
+def test_what_most_names_begin_with_is_said_and_chosen(beginning, beside, tmp_path, capsys):
+    """Nothing is taken off that is no wrapper's, or that not all names have."""
+    arrays = marian_weights()
+    write_marian(tmp_path / "plain", arrays)
+    write_marian(tmp_path / "mine", arrays)
+    state = {beginning + name: torch.from_numpy(array) for name, array in arrays.items()}
+    for file in (tmp_path / "mine").iterdir():
+        if file.name != "config.json":
+            file.unlink()
+    torch.save(state | beside, tmp_path / "mine/pytorch_model.bin")
+    message = fail(capsys, tmp_path / "mine", tmp_path / "no", "--to", "torch")
+    own, total = beginning.removesuffix("."), len(arrays)
+    says(
+        message, f"{total} of {total + len(beside)} names begin with '{beginning}'", f"--key {own}"
+    )
+    convert(tmp_path / "mine", tmp_path / "one", "--to", "torch", "--key", own)
+    convert(tmp_path / "plain", tmp_path / "other", "--to", "torch")
+    one, other = (open_safetensors(tmp_path / n / "model.safetensors") for n in ("one", "other"))
+    assert_same_arrays(one.read_all(), other.read_all())
 
 
 class TestNames:

@@ -63,6 +63,31 @@ def test_a_buffer_with_all_sines_first_is_refused_with_a_way_out():
     assert f"--map encoder.pos_embedding={BUFFER} and decoder.pos_embedding={BUFFER}" in message
 
 
+def test_a_buffer_that_is_dropped_is_compared_all_the_same(tmp_path, capsys):
+    table = sinusoids(50).float()
+    concatenated = torch.cat([table[:, 0::2], table[:, 1::2]], 1)
+    words = [w for n, v in FLAGS.items() for w in (f"--{n.replace('_', '-')}", v)]
+    state = Case().module().state_dict()
+    for name, stored in (("right", table), ("wrong", concatenated)):
+        torch.save(state | {BUFFER: stored}, tmp_path / f"{name}.pt")
+        convert(tmp_path / f"{name}.pt", tmp_path / name, "--to", "torch", "--drop", "*.pe", *words)
+        said = capsys.readouterr().out
+        told = f"warning: {BUFFER} is left out by --drop, and is not the sinusoids of this model"
+        assert (told in said) == (name == "wrong"), said
+
+
+def test_parity_does_not_pass_over_a_table_that_the_config_does_not_stand_for(tmp_path):
+    from parity.sides.opening import open_side
+
+    words = " ".join(f"--{n.replace('_', '-')} {v}" for n, v in FLAGS.items())
+    state = Case().module().state_dict()
+    torch.save(state | {BUFFER: sinusoids(50)}, tmp_path / "right.pt")
+    assert open_side(f"{tmp_path}/right.pt {words}").config.encoder_positions == "sinusoidal"
+    torch.save(state | {BUFFER: -sinusoids(50)}, tmp_path / "wrong.pt")
+    with pytest.raises(UserError, match="not the sinusoids of this model"):
+        open_side(f"{tmp_path}/wrong.pt {words}")
+
+
 @pytest.mark.parametrize("shape", ["(L, D)", "(1, L, D)", "(L, 1, D)"])
 def test_one_buffer_serves_both_halves_as_a_learned_table(shape):
     table = in_shape(torch.arange(300, dtype=torch.float64).sin().reshape(20, 15), shape)

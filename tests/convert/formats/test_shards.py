@@ -123,6 +123,16 @@ class TestReading:
         index, _ = self.write(tmp_path)
         assert_holds(open_safetensors(index), various())
 
+    def test_a_shard_that_is_something_else_is_said_to_be_that(self, tmp_path):
+        index, _ = self.write(tmp_path)
+        pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 312087009\n"
+        (tmp_path / "m-1.safetensors").write_bytes(pointer)
+        (tmp_path / "m-2.safetensors").write_bytes(b"")
+        with pytest.raises(UserError) as caught:
+            open_safetensors(index)
+        says(caught.value, "m-1.safetensors is a pointer of git-lfs, not the weights")
+        says(caught.value, "m-2.safetensors is empty")
+
     def test_all_disagreements_at_once(self, tmp_path):
         _, full = self.write(tmp_path)
         del full["ü"]

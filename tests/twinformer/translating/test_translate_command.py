@@ -208,6 +208,10 @@ class TestModels:
         assert (status, said) == (2, f"error: {tmp_path / 'none'} does not exist\n")
         status, _, said = call(tmp_path, "a")
         assert status == 2 and f"{tmp_path} has no config.json" in said
+        (tmp_path / "config.json").write_text('{"model_type": "marian", "d_model": 8}')
+        status, _, said = call(tmp_path, "a")
+        assert status == 2 and "has no config.json" not in said
+        says(said, "config.json is of another library", f"python -m convert {tmp_path} NEW")
 
     def test_no_complete_checkpoint(self, call, tmp_path):
         run = make_run(tmp_path / "run", "torch", steps=())

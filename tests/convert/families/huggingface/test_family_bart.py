@@ -204,3 +204,10 @@ def test_second_names_of_a_setting_follow_the_first():
     changed = type(config)(**(config.to_dict() | {"num_heads": 8, "attention_scale": None}))
     heads = ("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads")
     assert Bart().write_settings(changed, settings) == settings | dict.fromkeys(heads, 8)
+
+
+def test_no_word_on_the_scale_of_embeddings_is_none(tmp_path):
+    """The class asks whether the setting holds, and null does not."""
+    model = random_model(BartForConditionalGeneration, BartConfig(**TINY))
+    source = with_settings(saved(model, tmp_path), scale_embedding=None)
+    assert Bart().read_config(source).config.embedding_scale == 1.0

@@ -210,3 +210,11 @@ def test_it_is_not_written():
 def test_other_models_are_not_recognized():
     names = [f"encoder.{EMBEDDING}.emb_luts.0.weight", "encoder.transformer.0.layer_norm.weight"]
     assert not FAMILY.recognizes(source_of({name: np.ones(1) for name in names}))
+
+
+def test_one_table_of_both_halves_must_be_one():
+    checkpoint = Checkpoint(source_words=19, options={"share_embeddings": True})
+    state, name = checkpoint.state(), f"decoder.{EMBEDDING}.emb_luts.0.weight"
+    state[name] = state[name] + 1
+    message = message_of(source_of(state, checkpoint.settings()))
+    says(message, "share_embeddings is True", name, "should be one, and differ")

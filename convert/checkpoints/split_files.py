@@ -40,6 +40,9 @@ def open_split(path: Path) -> SplitFiles | None:
         config = _json(folder / CONFIG)
         if is_eole(config):
             return _eole(folder, config)
+    if path.is_dir():
+        beside = [file for file in path.glob("*.pt") if _parts(path, file.stem)]
+        return _opennmt(beside[0]) if len(beside) == 1 else None
     if numbered and (folder / f"{numbered[1]}.pt").is_file():
         return _opennmt(folder / f"{numbered[1]}.pt")
     if path.suffix == ".pt" and path.is_file() and _parts(folder, path.stem):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from training_recipe.options.invocation import as_called
 from training_recipe.options.usual_names import meant
@@ -18,10 +19,21 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=32, width=100)
 
 
+def _path(text: str) -> Path:
+    """A path; an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no path; the current folder is .")
+    return Path(text)
+
+
 class Parser(argparse.ArgumentParser):
     """A mistake is a UserError instead of the end of the process."""
 
     given: tuple[str, ...] = ()
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.register("type", Path, _path)
 
     def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """As argparse does; the words are kept for what ``error`` says."""

@@ -15,6 +15,7 @@ from convert_cases import (
     checkpoint,
     config_flags,
     convert,
+    fail,
     snapshot,
     write_run,
 )
@@ -189,3 +190,8 @@ def read_terminal(descriptor):
         return os.read(descriptor, 4096)
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("words", [("", "out"), ("run", "")])
+def test_an_empty_path_is_not_the_current_folder(words, capsys):
+    assert "'' is no path; the current folder is ." in fail(capsys, *words, "--to", "torch")

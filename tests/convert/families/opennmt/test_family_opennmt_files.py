@@ -28,14 +28,16 @@ def whole(tmp_path):
 def test_weights_in_safetensors_beside_the_options(whole, shards, tmp_path, capsys):
     checkpoint = Checkpoint()
     rest = {"vocab": checkpoint.vocab(), "opt": Namespace(**checkpoint.opt()), "optim": None}
-    torch.save(rest, tmp_path / "model_step_100.pt")
+    split = tmp_path / "split"
+    split.mkdir()
+    torch.save(rest, split / "model_step_100.pt")
     state = {name: tensor.clone() for name, tensor in checkpoint.state().items()}
     names = list(state)
     for number in range(shards):
         part = {name: state[name] for name in names[number::shards]}
-        save_file(part, tmp_path / f"model_step_100.{number:02}.safetensors")
-    for path in ("model_step_100.pt", "model_step_100.00.safetensors"):
-        convert(tmp_path / path, tmp_path / f"to-{path}", "--to", "torch")
+        save_file(part, split / f"model_step_100.{number:02}.safetensors")
+    for path in ("model_step_100.pt", "model_step_100.00.safetensors", ""):
+        convert(split / path, tmp_path / f"to-{path}", "--to", "torch")
         assert "opennmt names" in capsys.readouterr().out
         config, weights = load_weights_of(tmp_path / f"to-{path}")
         assert config == whole[0]

@@ -95,7 +95,7 @@ def read_import(request: SourceRequest) -> Import:
         result = _read_ours(request, located, content, wrapping, dropped)
     else:
         result = _read_foreign(request, located, content, wrapping, family, dropped)
-        if family.restores_names:
+        if family.restores_names and wrapping.names:
             result = _with_counters(result, opened)
     label = str(located.weights)
     if request.adapter is not None:

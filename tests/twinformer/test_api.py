@@ -44,7 +44,9 @@ def test_the_folder_of_another_library_is_to_be_converted_first(runs, tmp_path):
     folder = tmp_path / "theirs"
     (folder / "config.json").write_text('{"model_type": "marian", "d_model": 6}')
     for opened in (twinformer.load, twinformer.Translator):
-        with pytest.raises(twinformer.UserError, match="of another library; convert it") as caught:
+        with pytest.raises(
+            twinformer.UserError, match="of another library: make a folder"
+        ) as caught:
             opened(folder, backend="torch")
         assert f"python -m convert {folder} NEW --to torch" in str(caught.value)
 

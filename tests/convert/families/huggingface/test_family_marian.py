@@ -178,7 +178,6 @@ def test_all_faults_in_one_error():
         "pruned_heads": {"0": [1]},
         "quantization_config": {"bits": 4},
         "decoder_vocab_size": 7,
-        "scale_embedding": None,
         "dropout": None,
         "hidden_size": 256,
         "rope_theta": 1.0,
@@ -248,7 +247,7 @@ def test_activation_names_mean_the_same_function(name):
 
 def test_damaged_tensors_are_named(opus):
     assert_damage_is_named(FAMILY, opus[1], "model.decoder.layers.1.encoder_attn.q_proj.weight")
-    assert_damage_is_named(FAMILY, opus[1], "model.shared.weight")
+    assert_damage_is_named(FAMILY, opus[1], "model.encoder.layers.0.fc1.weight")
 
 
 def test_a_trained_output_bias_comes_back(opus):

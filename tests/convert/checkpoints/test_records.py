@@ -111,7 +111,7 @@ class TestCheckpoints:
         expected, draw, found = everything(tmp_path), random.Random(0), Counter()
         files = sorted(path for path in (tmp_path / "orbax").rglob("*") if path.is_file())
         bits = [(path, at) for path in files for at in range(path.stat().st_size)]
-        for path, at in draw.sample(bits, 40):
+        for path, at in draw.sample(bits, 16):
             flip(path, at, bit := draw.randrange(8))
             for verify in (True, False):
                 try:
@@ -120,9 +120,7 @@ class TestCheckpoints:
                 except UserError:
                     found[verify, "refused"] += 1
             flip(path, at, bit)
-        assert (
-            found[True, "changed"] == 0 and found[True, "refused"] >= found[False, "changed"] > 20
-        )
+        assert found[True, "changed"] == 0 and found[True, "refused"] >= found[False, "changed"] > 8
         assert everything(tmp_path) == expected
 
 

@@ -6,13 +6,19 @@ Names: bitsandbytes 0.40 and later (``SCB``; ``absmax`` and ``quant_map``), GPTQ
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convert.core.tensors import Header
 from convert.formats.content import Unread, leaves
 from transformer_spec import UserError
 
+NARROW = "float8"
+WIDEN = (
+    "give the checkpoint from before, or, where no scales belong to them, save it with "
+    "tensor.float() for each"
+)
 ORIGINAL = "they cannot be had back exactly: give the checkpoint before it was quantized"
 
 
@@ -69,8 +75,12 @@ MAKERS = {
 }  # fmt: skip
 
 
-def check_names(names: Collection[str], label: str) -> None:
-    """A UserError where names show that weights are not stored as their numbers."""
+def check_names(names: Mapping[str, Header], label: str) -> None:
+    """A UserError where names or types show that weights are not stored as their numbers."""
+    eight = [name for name, header in names.items() if header.dtype.name.startswith(NARROW)]
+    if eight:
+        kind = names[eight[0]].dtype
+        _refuse(label, len(eight), eight[0], f"stored in 8 bits ({kind}); {WIDEN}")
     for encoding in ENCODINGS:
         first, *others = encoding.endings
         stems = [name.removesuffix(first) for name in names if f".{name}".endswith(f".{first}")]

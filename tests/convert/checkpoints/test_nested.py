@@ -405,6 +405,16 @@ class TestOtherForms:
         assert main(["inspect", str(folder)]) == 0
         says(capsys.readouterr().out, "not known", what)
 
+    def test_numbers_of_eight_bits(self, tmp_path, capsys):
+        folder = write_marian(tmp_path / "m", marian_weights())
+        (folder / "model.safetensors").unlink()
+        state = {n: torch.from_numpy(x) for n, x in marian_weights().items()}
+        name = "model.encoder.layers.0.fc1.weight"
+        state[name] = state[name].to(torch.float8_e4m3fn)
+        torch.save(state, folder / "pytorch_model.bin")
+        error = fail(capsys, folder, tmp_path / "out", "--to", "torch")
+        says(error, name, "8 bits (float8_e4m3fn)", "tensor.float()")
+
     @pytest.mark.filterwarnings("ignore")
     def test_a_whole_quantized_module(self, tmp_path):
         model = torch.nn.Transformer(4, 2, 1, 1, 8, batch_first=True)

@@ -13,18 +13,14 @@ from transformer_spec.declarations import Declaration
 
 def add_source_flags(result: argparse.ArgumentParser) -> None:
     """The flags that a SourceRequest is made of, but for the source itself."""
+    _add_weight_flags(result)
     _add_reading_flags(result)
     _add_config_flags(result)
 
 
-def _add_reading_flags(result: argparse.ArgumentParser) -> None:
-    add = result.add_argument_group("source").add_argument
-    add(
-        "--from",
-        dest="family",
-        choices=SOURCES,
-        help="whose names the source has (default: found out from names and settings)",
-    )
+def _add_weight_flags(result: argparse.ArgumentParser) -> None:
+    """Which tensors of the source are its weights."""
+    add = result.add_argument_group("weights of the source").add_argument
     add(
         "--key",
         help="where the weights are in a file that holds more: keys joined with dots, through "
@@ -58,6 +54,17 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="merge this LoRA adapter of PEFT into the weights, in float64",
+    )
+
+
+def _add_reading_flags(result: argparse.ArgumentParser) -> None:
+    """How names, settings and an optimizer are read."""
+    add = result.add_argument_group("how the source is read").add_argument
+    add(
+        "--from",
+        dest="family",
+        choices=SOURCES,
+        help="whose names the source has (default: found out from names and settings)",
     )
     add(
         "--ignore-setting",

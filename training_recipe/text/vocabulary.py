@@ -5,13 +5,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame
 from training_recipe.text.vocabulary_kinds import (
-    BOS_ID,
-    EOS_ID,
     FORMAT_VERSION,
-    PAD_ID,
     SPECIAL_PIECES,
-    UNK_ID,
     CharacterVocabulary,
     SentencePieceVocabulary,
     Side,
@@ -27,6 +24,7 @@ __all__ = [
     "PAD_ID",
     "UNK_ID",
     "CharacterVocabulary",
+    "Frame",
     "SentencePieceVocabulary",
     "Vocabulary",
     "WhitespaceVocabulary",

@@ -6,15 +6,16 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from training_recipe.text.bpe_dropout import BpeDropout
+from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame
+from transformer_spec.errors import UserError
 
 FORMAT_VERSION = 1
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
-PAD_ID, UNK_ID, BOS_ID, EOS_ID = range(4)
 # The rarest characters, one in ten thousand of the running text, may become unknown: without this a
 # noisy corpus fills a small vocabulary with characters that occur once.
 CHARACTER_COVERAGE = 0.9999
@@ -28,13 +29,22 @@ Side = Literal["source", "target"]
 
 
 class Vocabulary(ABC):
-    """Text to ids and back; pad, unk, bos and eos are ids 0, 1, 2 and 3 in every kind."""
+    """Text to ids and back.
+
+    pad, unk, bos and eos are ids 0, 1, 2 and 3 in a vocabulary that was built here, and those of
+    its own library in one that came with a model. ``frame`` is what stands around the ids of a
+    text, ``start_id`` what the decoder begins with where the language decides it. ``languages``
+    are the ids of the languages that a model has by their codes; ``language`` is the one spoken.
+    """
 
     kind: ClassVar[str]
-    pad_id: ClassVar[int] = PAD_ID
-    unk_id: ClassVar[int] = UNK_ID
-    bos_id: ClassVar[int] = BOS_ID
-    eos_id: ClassVar[int] = EOS_ID
+    pad_id: int = PAD_ID
+    unk_id: int = UNK_ID
+    bos_id: int = BOS_ID
+    eos_id: int = EOS_ID
+    start_id: int | None = None
+    languages: Mapping[str, int] = {}
+    language: str | None = None
 
     @property
     @abstractmethod
@@ -43,6 +53,15 @@ class Vocabulary(ABC):
 
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def frame(self) -> Frame:
+        """What a model reads or writes around the ids of a text."""
+        return Frame((), (self.eos_id,))
+
+    def speaking(self, code: str) -> Self:
+        """The same vocabulary in a language; a code that the model does not have is a UserError."""
+        raise UserError(f"language {code!r} was given, and the model has no languages to choose")
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -58,7 +77,14 @@ class Vocabulary(ABC):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of some ids: stops at the first eos, skips pad and bos, shows unk visibly."""
-        return self._join(list(_up_to_eos(ids)))
+        return self._join(list(self._up_to_eos(ids)))
+
+    def _up_to_eos(self, ids: Iterable[int]) -> Iterator[int]:
+        for index in map(int, ids):
+            if index == self.eos_id:
+                return
+            if index not in (self.pad_id, self.bos_id):
+                yield index
 
     @abstractmethod
     def _join(self, ids: list[int]) -> str:
@@ -71,14 +97,6 @@ class Vocabulary(ABC):
     @abstractmethod
     def save(self, folder: Path, side: Side) -> None:
         """Write ``side.json`` (and what it names) into an existing folder."""
-
-
-def _up_to_eos(ids: Iterable[int]) -> Iterator[int]:
-    for index in map(int, ids):
-        if index == EOS_ID:
-            return
-        if index not in (PAD_ID, BOS_ID):
-            yield index
 
 
 class _ListedVocabulary(Vocabulary):

@@ -14,10 +14,11 @@ from training_recipe.options.extras import require
 from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.attention import AttentionWeights
-from training_recipe.searching.search import Search, check_search
+from training_recipe.searching.checks import RULES
+from training_recipe.searching.search import GENERATE, Search, check_search
 from transformer_spec.door import close_standard_output, exit_status
 from transformer_spec.errors import Faults, UserError, printable, system_fault
-from twinformer.translating.searching import DEFAULT_BEAM, RULES, search_of
+from twinformer.translating.searching import DEFAULT_BEAM, search_of
 
 if TYPE_CHECKING:
     from training_recipe.searching.search import Hypothesis
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
 BEST = "best"
 STANDARD_INPUT = "-"
 SEARCH = (
-    "beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed", "rule",
-    "early_stopping", "min_length", "no_repeat_ngram_size", "repetition_penalty",
+    "beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed",
+    "rule", "early_stopping", "min_length", "no_repeat_ngram_size", "repetition_penalty",
 )  # fmt: skip
-GENERATE = "generate"
 ONLY_GENERATE = {"early_stopping", "min_length", "no_repeat_ngram_size", "repetition_penalty"}
 EARLY = {"true": True, "false": False, "never": "never"}
 ONLY_SAMPLING = {"temperature": "--temperature", "top_k": "--top-k", "seed": "--seed"}

@@ -10,7 +10,6 @@ from training_recipe.searching.search import Search
 from training_recipe.text.vocabulary import Vocabulary
 
 DEFAULT_BEAM = 5
-RULES = ("exact", "generate")
 # What both rules know, and an exact search takes over from what a model was published with.
 SHARED = ("beam", "length_penalty", "max_length", "start_id", "forced_first_id")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from convert.conversion.opening import BEST, open_model
 
+from convert.conversion.opening import BEST, open_model
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search

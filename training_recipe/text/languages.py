@@ -1,53 +1,57 @@
-"""The languages of a model that has several: which one its source and its target are in."""
+"""Languages of a model that has several: codes that are given, and those that are near them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import re
+from collections.abc import Collection, Iterable
 
-from training_recipe.text.vocabulary import Vocabulary
-from transformer_spec import Faults, UserError
+from transformer_spec.errors import UserError, printable_name
 
-SIDES = ("source", "target")
-SOME = 3  # codes that a message shows
-FORM = "--languages SOURCE,TARGET"
+NEAR = 4  # codes that an error names
+MARKED = re.compile(r"(?:>>|__)(\S+?)(?:<<|__)")
+HOW = "--languages SOURCE,TARGET"
 
 
-def in_languages(
-    pair: tuple[Vocabulary, Vocabulary], languages: str | Sequence[str] | None
-) -> tuple[Vocabulary, Vocabulary]:
-    """Both vocabularies in the languages of two codes, "en_XX,de_DE" or a pair of them.
+def language_of(given: str, languages: Collection[str]) -> str:
+    """The code that was given, with or without its marks (``__de__``, ``>>deu<<``).
 
-    A code that is empty leaves that side in the language that the model came with. One UserError
-    names what the model does not have, a side that needs a language and has none, and languages for
-    a model without any.
+    One that is none of ``languages`` is a UserError that names near ones.
     """
-    codes, faults, spoken = _codes(languages), Faults(), list[Vocabulary]()
-    for vocabulary, side, code in zip(pair, SIDES, codes, strict=True):
-        try:
-            spoken.append(_in_language(vocabulary, side, code))
-        except UserError as error:
-            faults.add(f"{side}: {error}")
-    faults.raise_if_any("this model cannot be given these languages")
-    return spoken[0], spoken[1]
+    marked = MARKED.fullmatch(given)
+    code = marked[1] if marked and given not in languages else given
+    if code in languages:
+        return code
+    shown = printable_name(given)
+    if not languages:
+        raise UserError(f"language {shown!r} was given, and the model has no languages to choose")
+    raise UserError(f"the model has no language {shown!r}; {offered(languages, code)}")
 
 
-def _codes(languages: str | Sequence[str] | None) -> Sequence[str]:
-    """The codes of source and target; what is no pair is a UserError."""
-    if languages is None:
-        return "", ""
-    codes = languages.split(",") if isinstance(languages, str) else list(languages)
-    if len(codes) != len(SIDES):
-        raise UserError(f"languages are {languages!r}; give two codes: {FORM}, one may be empty")
-    return [code.strip() for code in codes]
+def offered(languages: Collection[str], code: str = "") -> str:
+    """What a model has, for an error: codes near to one, or the first ones, and how many."""
+    close = near(code, languages)
+    some = close or list(languages)[:NEAR]
+    kind = "near ones are" if close else "it has"
+    rest = f" of {len(languages):,}" if len(languages) > len(some) else ""
+    return f"{kind} {', '.join(some)}{rest} (give {HOW})"
 
 
-def _in_language(vocabulary: Vocabulary, side: str, code: str) -> Vocabulary:
-    if code:
-        return vocabulary.speaking(code)
-    if vocabulary.languages and vocabulary.language is None:
-        some = ", ".join(list(vocabulary.languages)[:SOME])
-        raise UserError(
-            f"no language was chosen, and the model has {len(vocabulary.languages)} ({some} ...); "
-            f"give {FORM}"
-        )
-    return vocabulary
+def near(code: str, languages: Iterable[str]) -> list[str]:
+    """Codes that begin as the given one does, or whose language is written much like it.
+
+    Libraries write one language as de, deu, de_DE and deu_Latn.
+    """
+    if not code:
+        return []
+    wanted, known = code.lower(), {each.lower(): each for each in languages}
+    head = re.split("[_-]", wanted)[0]
+    heads: dict[str, list[str]] = {}
+    for each in known:
+        heads.setdefault(re.split("[_-]", each)[0], []).append(each)
+    alike = [each for each in known if each.startswith(wanted)]
+    alike += difflib.get_close_matches(wanted, known, n=NEAR, cutoff=0.7)
+    close = difflib.get_close_matches(head, heads, n=NEAR, cutoff=0.6)
+    alike += [each for part in (head, head[:2], *close) for each in heads.get(part, [])]
+    alike += [each for each in known if len(head) == 2 and each.startswith(head)]
+    return [known[each] for each in dict.fromkeys(alike)][:NEAR]

@@ -15,7 +15,7 @@ from convert.conversion.opening import BEST, open_model
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
-from training_recipe.text.languages import in_languages
+from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
@@ -70,7 +70,8 @@ class Translator:
         check_made_of(checkpoint, batch_size, device)
         self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
-        self.source, self.target = in_languages(self._opened.text(), languages)
+        given = languages if isinstance(languages, str | None) else ",".join(languages)
+        self.source, self.target = spoken(self._opened.text(), given)
         self.search = self.search_with({})
         self.backend, notes = choose(backend, self._opened.home)
         self.notes = [*self._opened.notes, *notes]

@@ -10,6 +10,7 @@ from typing import Any
 
 from training_recipe.batching.batches import (
     BatchPlan,
+    Frames,
     IdPair,
     TextPair,
     Vary,
@@ -113,14 +114,14 @@ def _prepare(
     _, valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
     rate, longest = settings.bpe_dropout, config.max_length
     vary = Recut(texts, pairs, both, longest, rate, settings.seed) if rate else None
-    plan = _plan(pairs, settings, config, vary)
+    plan = _plan(pairs, settings, config, both, vary)
     return Prepared(
         corpus,
         *both,
         config,
         plan,
-        _plan(valid, _evaluated(settings), config),
-        longest_target=max(len(target) + 1 for _, target in pairs),
+        _plan(valid, _evaluated(settings), config, both),
+        longest_target=max(len(target) for _, target in pairs) + both[1].frame.size,
         fingerprint=fingerprint(pairs),
         judged_fingerprint=fingerprint([*corpus.valid, *corpus.test]),
         notes=[
@@ -138,7 +139,7 @@ def _fitting(
 ) -> tuple[list[TextPair], list[IdPair], list[str]]:
     """The pairs that are not too long, as texts and as ids, and a note on the others."""
     texts, pairs = text_pairs(examples), encode_pairs(examples, *both)
-    kept, notes = drop_long(pairs, config.max_length, what)
+    kept, notes = drop_long(pairs, config.max_length, what, frames_of(both))
     return [texts[number] for number in kept], [pairs[number] for number in kept], notes
 
 
@@ -146,18 +147,25 @@ def _plan(
     pairs: list[IdPair],
     settings: TrainingSettings,
     config: TransformerConfig,
+    both: Vocabularies,
     vary: Vary | None = None,
 ) -> BatchPlan:
+    start = both[1].start_id
     return BatchPlan(
         pairs,
         settings.batch_tokens,
         settings.batch_shapes,
         settings.seed,
         pad_id=config.pad_id,
-        decoder_start_id=config.decoder_start_id,
-        eos_id=config.eos_id,
+        decoder_start_id=config.decoder_start_id if start is None else start,
+        frames=frames_of(both),
         vary=vary,
     )
+
+
+def frames_of(both: Vocabularies) -> Frames:
+    """What stands around the ids of a source and of a target."""
+    return both[0].frame, both[1].frame
 
 
 def _evaluated(settings: TrainingSettings) -> TrainingSettings:

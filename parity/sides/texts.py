@@ -58,8 +58,13 @@ def own_encoder(path: Path, config: TransformerConfig) -> Encode | None:
     if home is None or not (home / "vocabulary").is_dir():
         return None
     source, target = load_vocabularies(home / "vocabulary", config)
-    start, end = [config.decoder_start_id], [config.eos_id]
-    return lambda one, other: (source.encode(one) + end, start + target.encode(other) + end)
+    start = config.decoder_start_id if target.start_id is None else target.start_id
+
+    def encode(one: str, other: str) -> Pair:
+        wanted = target.frame.around(target.encode(other))
+        return source.frame.around(source.encode(one)), [start, *wanted]
+
+    return encode
 
 
 def library_encoder(path: Path, config: TransformerConfig) -> Encode | None:

@@ -9,13 +9,15 @@ import numpy as np
 
 from training_recipe.batching.shapes import Box, partition
 from training_recipe.corpora.corpus import Example
-from training_recipe.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, Vocabulary
+from training_recipe.text.vocabulary import BOS_ID, PAD_ID, Frame, Vocabulary
 from transformer_spec.errors import UserError
 
 IdPair = tuple[list[int], list[int]]
+Frames = tuple[Frame, Frame]
 TextPair = tuple[str, str]
 Vary = Callable[[int], Sequence[IdPair]]
 VARIANTS = 3
+USUAL = Frame(), Frame()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,9 +27,9 @@ class Batch:
     Epochs count from 1, ``index`` counts the batches of an epoch from 0.
     """
 
-    source: np.ndarray  # (B, S) int32: ids, eos, padding
-    target_in: np.ndarray  # (B, T) int32: start id, ids, padding
-    target_out: np.ndarray  # (B, T) int32: ids, eos, padding
+    source: np.ndarray  # (B, S) int32: ids in their frame, padding
+    target_in: np.ndarray  # (B, T) int32: start id, target_out without its last, padding
+    target_out: np.ndarray  # (B, T) int32: ids in their frame, padding
     epoch: int = 1
     index: int = 0
     pad_id: int = PAD_ID
@@ -51,7 +53,7 @@ def text_pairs(examples: Iterable[Example]) -> list[TextPair]:
 def encode_pairs(
     examples: Iterable[Example], source: Vocabulary, target: Vocabulary
 ) -> list[IdPair]:
-    """The ids of ``text_pairs``, without bos and eos."""
+    """The ids of ``text_pairs``, without what stands around them."""
     pairs = []
     for example in examples:
         ids = source.encode(example.source)
@@ -59,19 +61,22 @@ def encode_pairs(
     return pairs
 
 
-def fits(pair: IdPair, max_length: int) -> bool:
-    """Whether both sides are of ``max_length`` tokens at most, eos included."""
-    return max(map(len, pair)) < max_length
+def fits(pair: IdPair, max_length: int, frames: Frames = USUAL) -> bool:
+    """Whether both sides are of ``max_length`` tokens at most, their frames included."""
+    return all(len(ids) + frame.size <= max_length for ids, frame in zip(pair, frames, strict=True))
 
 
 def drop_long(
-    pairs: Sequence[IdPair], max_length: int, what: str = "training pairs"
+    pairs: Sequence[IdPair],
+    max_length: int,
+    what: str = "training pairs",
+    frames: Frames = USUAL,
 ) -> tuple[list[int], list[str]]:
-    """Which pairs fit into ``max_length`` tokens a side, eos included, and a note on the rest.
+    """Which pairs fit into ``max_length`` tokens a side, in their frames, and a note on the rest.
 
     Raises UserError where none fits.
     """
-    kept = [number for number, pair in enumerate(pairs) if fits(pair, max_length)]
+    kept = [number for number, pair in enumerate(pairs) if fits(pair, max_length, frames)]
     dropped = len(pairs) - len(kept)
     if not dropped:
         return kept, []
@@ -87,29 +92,29 @@ def encode_sources(
     rows: int | None = None,
     length: int | None = None,
     pad_id: int = PAD_ID,
-    eos_id: int = EOS_ID,
+    frame: Frame = USUAL[0],
 ) -> np.ndarray:
-    """Model input (B, S) int32 of ids without eos: eos is added, then padding.
+    """Model input (B, S) int32 of the ids of texts: in their frame, then padding.
 
     ``rows`` and ``length`` are at least what the sources need (None: exactly that); ValueError
     otherwise, as nothing is cut.
     """
-    texts = _Sequences(sources, eos_id)
+    texts = _Sequences(sources, frame)
     longest = int(texts.lengths.max(initial=1))
     rows, length = rows or len(sources), length or longest
     if rows < len(sources) or length < longest:
         needed = f"({len(sources)}, {longest})"
-        raise ValueError(f"sources of shape {needed} with eos do not fit into ({rows}, {length})")
+        raise ValueError(f"sources of shape {needed} in all do not fit into ({rows}, {length})")
     return texts.padded(np.arange(len(sources)), rows, length, pad_id)
 
 
 class _Sequences:
-    """Many id lists, each ended by eos, in one flat array."""
+    """Many id lists, each in its frame, in one flat array."""
 
-    def __init__(self, ids: Sequence[Sequence[int]], eos_id: int) -> None:
-        self.lengths = np.fromiter((len(row) + 1 for row in ids), np.int64, len(ids))
+    def __init__(self, ids: Sequence[Sequence[int]], frame: Frame) -> None:
+        self.lengths = np.fromiter((len(row) + frame.size for row in ids), np.int64, len(ids))
         self._starts = np.concatenate(([0], np.cumsum(self.lengths)[:-1])).astype(np.int64)
-        flat = chain.from_iterable(chain(row, (eos_id,)) for row in ids)
+        flat = chain.from_iterable(chain(frame.before, row, frame.after) for row in ids)
         self._flat = np.fromiter(flat, np.int32, int(self.lengths.sum()))
 
     def padded(self, members: np.ndarray, rows: int, length: int, pad_id: int) -> np.ndarray:
@@ -125,8 +130,8 @@ class _Sequences:
 class BatchPlan:
     """All batches of all epochs; ``batch(number)`` depends on the arguments and number alone.
 
-    ``pairs`` hold ids without bos and eos, ``budget`` bounds rows x max(S, T) of a batch (a single
-    longer pair still makes a batch of one row), ``max_shapes`` the number of different shapes.
+    ``pairs`` hold ids without their ``frames``, ``budget`` bounds rows x max(S, T) of a batch (a
+    single longer pair still makes a batch of one row), ``max_shapes`` the number of shapes.
     ``vary(epoch)`` gives an epoch's own ids of the same pairs: those for which a pair's batch has
     room are taken.
     """
@@ -140,14 +145,14 @@ class BatchPlan:
         *,
         pad_id: int = PAD_ID,
         decoder_start_id: int = BOS_ID,
-        eos_id: int = EOS_ID,
+        frames: Frames = USUAL,
         vary: Vary | None = None,
     ) -> None:
         if not pairs:
             raise UserError("there are no pairs to make batches of")
         if min(budget, max_shapes) < 1 or seed < 0:
             raise ValueError(f"{budget=} and {max_shapes=} must be at least 1, {seed=} at least 0")
-        self._pairs, self._vary, self._eos_id = pairs, vary, eos_id
+        self._pairs, self._vary, self._frames = pairs, vary, frames
         self._pad_id, self._start_id, self._seed = pad_id, decoder_start_id, seed
         source, target = self._planned_lengths()
         self._boxes = partition(source, target, budget, max_shapes)
@@ -197,7 +202,7 @@ class BatchPlan:
         return [self.batch(number) for number in range(first, first + count)]
 
     def _shift(self, target: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The decoder's input: the start id, then the target without its eos."""
+        """The decoder's input: the start id, then the target without its last id."""
         shifted = np.full_like(target, self._pad_id)
         examples = shifted[: len(lengths)]
         examples[:, 1:] = target[: len(lengths), :-1]
@@ -207,7 +212,7 @@ class BatchPlan:
 
     def _sequences(self, pairs: Sequence[IdPair]) -> tuple[_Sequences, _Sequences]:
         sides = ([pair[side] for pair in pairs] for side in (0, 1))
-        source, target = (_Sequences(ids, self._eos_id) for ids in sides)
+        source, target = map(_Sequences, sides, self._frames)
         return source, target
 
     def _planned_lengths(self) -> list[np.ndarray]:
@@ -221,10 +226,11 @@ class BatchPlan:
         """An epoch's ids; where they are too long for their box, those of ``pairs``."""
         if self._vary and self._ids[0] != epoch:
             drawn = list(self._vary(epoch))
+            one, other = (frame.size for frame in self._frames)
             for box in self._boxes:
                 for member in box.members:
                     source, target = drawn[member]
-                    if len(source) >= box.source or len(target) >= box.target:
+                    if len(source) + one > box.source or len(target) + other > box.target:
                         drawn[member] = self._pairs[member]
             self._ids = (epoch, self._sequences(drawn))
         return self._ids[1]

@@ -11,7 +11,7 @@ from training_recipe.text.vocabulary import Vocabulary
 class Recut:
     """Pairs of texts, ``usual`` being their ids, cut as seed and epoch say.
 
-    No cut is too long for the model: one of more than ``max_length`` tokens a side, eos included,
+    No cut is too long for the model: one of more than ``max_length`` tokens a side, in its frame,
     is replaced by the usual one.
     """
 
@@ -31,8 +31,9 @@ class Recut:
     def __call__(self, epoch: int) -> list[IdPair]:
         """An epoch's ids, those of negative epochs being for planning."""
         sides = [self._side(side, epoch) for side in (0, 1)]
+        frames = self._vocabularies[0].frame, self._vocabularies[1].frame
         cut = zip(*sides, self._usual, strict=True)
-        return [(s, t) if fits((s, t), self._max_length) else usual for s, t, usual in cut]
+        return [(s, t) if fits((s, t), self._max_length, frames) else usual for s, t, usual in cut]
 
     def _side(self, side: int, epoch: int) -> list[list[int]]:
         entropy = [self._seed, abs(epoch), int(epoch < 0), side]

@@ -8,6 +8,7 @@ import numpy as np
 
 from training_recipe.batching.batches import encode_sources
 from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.text.frames import Frame
 from transformer_spec import TransformerConfig
 
 Decode = Callable[[np.ndarray, Search], list[list[Hypothesis]]]
@@ -25,19 +26,21 @@ def decode_all(
     rows_of: RowsOf,
     config: TransformerConfig,
     advance: Callable[[int], object] = lambda count: None,
+    frame: Frame | None = None,
 ) -> list[list[Hypothesis]]:
-    """The n best outputs of each source (ids without eos), in the order of the sources.
+    """The n best outputs of each source (ids without their frame), in the order of the sources.
 
     ``rows_of`` says how many rows a batch of a source length may have; ``advance`` hears how many
-    sources were done and may raise. A source without tokens has the empty output.
+    sources were done and may raise. A source without tokens has the empty output. The ``frame`` is
+    that of the source vocabulary; None: the config's eos at the end.
     """
+    frame = frame or Frame((), (config.eos_id,))
     found = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     advance(sum(not ids for ids in sources))
-    lengths = [len(ids) + 1 for ids in sources]
-    ids_of_config = {"pad_id": config.pad_id, "eos_id": config.eos_id}
+    lengths = [len(ids) + frame.size if ids else 0 for ids in sources]
     for members, (rows, length) in batches(lengths, rows_of, config.max_length):
         part = [sources[number] for number in members]
-        batch = encode_sources(part, rows=rows, length=length, **ids_of_config)
+        batch = encode_sources(part, rows=rows, length=length, pad_id=config.pad_id, frame=frame)
         for number, outputs in zip(members, decode(batch, search), strict=False):
             found[number] = outputs
         advance(len(members))
@@ -57,12 +60,12 @@ def within(budget: int, beam: int) -> RowsOf:
 def batches(
     lengths: Sequence[int], rows_of: RowsOf, longest: int
 ) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """(members, (B, S)) of each batch, the longest sources first; length 1 means no tokens.
+    """(members, (B, S)) of each batch, the longest sources first; length 0 means no tokens.
 
     S is a power of two or ``longest``; B is ``rows_of(S)`` or, if all sources are fewer than that,
     a power of two.
     """
-    order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 1]
+    order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 0]
     most = _power_of_two(len(order))
     while order:
         width = width_of(lengths[order[-1]], longest)

@@ -6,15 +6,16 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from training_recipe.text.bpe_dropout import BpeDropout
+from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame
+from transformer_spec.errors import UserError
 
 FORMAT_VERSION = 1
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
-PAD_ID, UNK_ID, BOS_ID, EOS_ID = range(4)
 # The rarest characters, one in ten thousand of the running text, may become unknown: without this a
 # noisy corpus fills a small vocabulary with characters that occur once.
 CHARACTER_COVERAGE = 0.9999
@@ -27,14 +28,28 @@ NO_CHARACTER = "\uffff"
 Side = Literal["source", "target"]
 
 
+def without_surrogates(text: str, stand_in: str = NO_CHARACTER) -> str:
+    """The text with a character that no vocabulary has for every lone surrogate."""
+    return LONE_SURROGATE.sub(stand_in, text)
+
+
 class Vocabulary(ABC):
-    """Text to ids and back; pad, unk, bos and eos are ids 0, 1, 2 and 3 in every kind."""
+    """Text to ids and back.
+
+    pad, unk, bos and eos are ids 0, 1, 2 and 3 in a vocabulary that was built here, and those of
+    its own library in one that came with a model. ``frame`` is what stands around the ids of a
+    text, ``start_id`` what the decoder begins with where the language decides it. ``languages``
+    are the ids of the languages that a model has by their codes; ``language`` is the one spoken.
+    """
 
     kind: ClassVar[str]
-    pad_id: ClassVar[int] = PAD_ID
-    unk_id: ClassVar[int] = UNK_ID
-    bos_id: ClassVar[int] = BOS_ID
-    eos_id: ClassVar[int] = EOS_ID
+    pad_id: int = PAD_ID
+    unk_id: int = UNK_ID
+    bos_id: int = BOS_ID
+    eos_id: int = EOS_ID
+    start_id: int | None = None
+    languages: Mapping[str, int] = {}
+    language: str | None = None
 
     @property
     @abstractmethod
@@ -43,6 +58,19 @@ class Vocabulary(ABC):
 
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def frame(self) -> Frame:
+        """What a model reads or writes around the ids of a text."""
+        return Frame((), (self.eos_id,))
+
+    def speaking(self, code: str) -> Self:
+        """The same vocabulary in a language; a code that the model does not have is a UserError."""
+        raise UserError(f"language {code!r} was given, and the model has no languages to choose")
+
+    def special_names_in(self, text: str) -> list[str]:
+        """Names of special tokens that are written in a text, where they are read as text."""
+        return []
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -58,7 +86,14 @@ class Vocabulary(ABC):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of some ids: stops at the first eos, skips pad and bos, shows unk visibly."""
-        return self._join(list(_up_to_eos(ids)))
+        return self._join(list(self._up_to_eos(ids)))
+
+    def _up_to_eos(self, ids: Iterable[int]) -> Iterator[int]:
+        for index in map(int, ids):
+            if index == self.eos_id:
+                return
+            if index not in (self.pad_id, self.bos_id):
+                yield index
 
     @abstractmethod
     def _join(self, ids: list[int]) -> str:
@@ -71,14 +106,6 @@ class Vocabulary(ABC):
     @abstractmethod
     def save(self, folder: Path, side: Side) -> None:
         """Write ``side.json`` (and what it names) into an existing folder."""
-
-
-def _up_to_eos(ids: Iterable[int]) -> Iterator[int]:
-    for index in map(int, ids):
-        if index == EOS_ID:
-            return
-        if index not in (PAD_ID, BOS_ID):
-            yield index
 
 
 class _ListedVocabulary(Vocabulary):
@@ -123,7 +150,7 @@ class _ListedVocabulary(Vocabulary):
 
     def save(self, folder: Path, side: Side) -> None:
         content = {"special": SPECIAL_PIECES, "pieces": self.pieces}
-        _write_description(folder, side, self.kind, content)
+        write_description(folder, side, self.kind, content)
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> Self:
@@ -204,12 +231,11 @@ class SentencePieceVocabulary(Vocabulary):
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        return self._processor.encode(LONE_SURROGATE.sub(NO_CHARACTER, text))
+        return self._processor.encode(without_surrogates(text))
 
     def sample(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
         """BPE-dropout; only merges of the algorithm bpe can be left out."""
-        known = (LONE_SURROGATE.sub(NO_CHARACTER, text) for text in texts)
-        return BpeDropout(self._processor)(known, rate, seed)
+        return BpeDropout(self._processor)(map(without_surrogates, texts), rate, seed)
 
     def token(self, index: int) -> str:
         return self._processor.id_to_piece(index)
@@ -221,7 +247,7 @@ class SentencePieceVocabulary(Vocabulary):
         name = f"{side}.model"
         (folder / name).write_bytes(self.model)
         content = {"model": name, "sha256": hashlib.sha256(self.model).hexdigest()}
-        _write_description(folder, side, self.kind, content)
+        write_description(folder, side, self.kind, content)
 
     @classmethod
     def read(cls, content: dict[str, Any], folder: Path) -> Self:
@@ -235,7 +261,8 @@ class SentencePieceVocabulary(Vocabulary):
         return cls(model)
 
 
-def _write_description(folder: Path, side: Side, kind: str, content: dict[str, Any]) -> None:
+def write_description(folder: Path, side: Side, kind: str, content: dict[str, Any]) -> None:
+    """Write ``side.json``, which says how a vocabulary is read."""
     description = {"format_version": FORMAT_VERSION, "kind": kind, **content}
     text = json.dumps(description, ensure_ascii=False, indent=1)
     (folder / f"{side}.json").write_text(text + "\n", encoding="utf-8")

@@ -34,15 +34,16 @@ def attention_map(
     vocabularies: tuple[Vocabulary, Vocabulary],
     config: TransformerConfig,
 ) -> Map:
-    """The weights of a kind for the ids of a source, without eos, and for its output.
+    """The weights of a kind for the ids of a source, without its frame, and for its output.
 
     The decoder is given the output, as in training: its row t is what it looked at to write the
     row's token, eos last where the output ended. Lengths are padded as in decoding, so that XLA
     compiles few.
     """
     written = [*output.ids, config.eos_id] if output.ended else output.ids
-    given = [config.decoder_start_id, *output.ids][: len(written)]
-    read = [*source, config.eos_id]
+    start = vocabularies[1].start_id
+    given = [config.decoder_start_id if start is None else start, *output.ids][: len(written)]
+    read = vocabularies[0].frame.around(source)
     found = attend(_padded(read, config), _padded(given, config))
     sides = {"cross": (1, written, 0, read), "encoder": (0, read, 0, read)}
     first, rows, second, columns = (sides | {"decoder": (1, written, 1, given)})[kind]

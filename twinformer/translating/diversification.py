@@ -93,7 +93,8 @@ def translated(
     )
     config, search = translator.config, request.search
     ids = {text: translator.source.encode(text) for text, _ in pairs}
-    texts = [text for text, tokens in ids.items() if len(tokens) < config.max_length]
+    frame = translator.source.frame
+    texts = [text for text, tokens in ids.items() if len(tokens) + frame.size <= config.max_length]
     weights = load_weights_of(path, verify=request.verify)[1]
     arrays = (weights[name].tobytes() for name in sorted(weights))
     kept = Kept(place, key_of(record, arrays, repr(search), texts))
@@ -101,7 +102,7 @@ def translated(
 
     def say(block: Sequence[str]) -> list[str]:
         sources = [ids[text] for text in block]
-        found = decode_all(translator.decode_batch, sources, search, rows, config)
+        found = decode_all(translator.decode_batch, sources, search, rows, config, frame=frame)
         return [translator.target.decode(hypotheses[0].ids) for hypotheses in found]
 
     disable = None if show_progress else True

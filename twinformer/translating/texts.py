@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from training_recipe.corpora.text_files import decode_utf8, read_lines, split_lines
 from training_recipe.searching.batches import Decode, decode_all
 from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.text.frames import Frame
 from training_recipe.text.model_vocabularies import small_letters
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
@@ -48,7 +49,7 @@ def encode_texts(
     truncate: bool = False,
     skip_long: bool = False,
 ) -> Sources:
-    """The ids of texts; those of more than ``longest`` tokens with eos are a UserError.
+    """The ids of texts; those of more than ``longest`` tokens in their frame are a UserError.
 
     ``truncate`` cuts these, ``skip_long`` leaves none of their ids.
     """
@@ -61,16 +62,17 @@ def encode_texts(
     unknown = [part.count(vocabulary.unk_id) for part in ids]
     if any(unknown):
         notes.append(f"{_counted(unknown, 'token')} read as <unk>")
-    long = {number: len(part) for number, part in enumerate(ids, 1) if len(part) >= longest}
+    room = longest - vocabulary.frame.size
+    long = {number: len(part) for number, part in enumerate(ids, 1) if len(part) > room}
     if long and not (truncate or skip_long):
         how = "shorten them, cut them by --truncate, or leave them out by --skip-long"
-        raise UserError(f"{_too_long(long, longest)}; {how}")
+        raise UserError(f"{_too_long(long, room)}; {how}")
     if long:
         verb = "was" if len(long) == 1 else "were"
-        notes.append(f"{_too_long(long, longest)} and {verb} {'skipped' if skip_long else 'cut'}")
+        notes.append(f"{_too_long(long, room)} and {verb} {'skipped' if skip_long else 'cut'}")
     if skip_long:
-        return Sources([part if len(part) < longest else [] for part in ids], notes)
-    return Sources([part[: longest - 1] for part in ids], notes)
+        return Sources([part if len(part) <= room else [] for part in ids], notes)
+    return Sources([part[:room] for part in ids], notes)
 
 
 def check_texts(given: object) -> list[str]:
@@ -96,13 +98,13 @@ def _lines(count: int) -> str:
     return f"{count:,} line" if count == 1 else f"{count:,} lines"
 
 
-def _too_long(lengths: dict[int, int], longest: int) -> str:
+def _too_long(lengths: dict[int, int], room: int) -> str:
     """How many lines are too long, the number and the tokens of each."""
     listed = [f"{number:,} has {count:,}" for number, count in lengths.items()][:LISTED_LINES]
     left = len(lengths) - len(listed)
     more = f", {left:,} more up to {max([*lengths.values()][LISTED_LINES:]):,}" if left else ""
     verb = "is" if len(lengths) == 1 else "are"
-    count = f"{_lines(len(lengths))} {verb} longer than the {longest - 1:,} tokens the model reads"
+    count = f"{_lines(len(lengths))} {verb} longer than the {room:,} tokens the model reads"
     return f"{count} (line {', '.join(listed)}{more})"
 
 
@@ -113,11 +115,12 @@ def translate(
     rows: int,
     config: TransformerConfig,
     advance: Callable[[int], object] = lambda count: None,
+    frame: Frame | None = None,
 ) -> Iterator[list[list[Hypothesis]]]:
     """The outputs of each source, in order, a block of sources at a time.
 
     ``rows`` is the size of a batch; ``advance`` hears how many sources were done. A source
-    without tokens has the empty output.
+    without tokens has the empty output. ``frame`` is what stands around the ids of a source.
     """
     size = rows * BATCHES_OF_A_BLOCK
 
@@ -125,4 +128,5 @@ def translate(
         return rows
 
     for first in range(0, len(ids), size):
-        yield decode_all(decode, ids[first : first + size], search, rows_of, config, advance)
+        block = ids[first : first + size]
+        yield decode_all(decode, block, search, rows_of, config, advance, frame)

@@ -141,7 +141,8 @@ class Translator:
         advance: Callable[[int], object] = lambda count: None,
     ) -> Iterator[list[list[Hypothesis]]]:
         """The outputs of sources of token ids, in order, a block of sources at a time."""
-        return translate(ids, self.decode_batch, search, self.batch_size, self.config, advance)
+        frame, rows = self.source.frame, self.batch_size
+        return translate(ids, self.decode_batch, search, rows, self.config, advance, frame)
 
     def decode_batch(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         """The n best outputs of each row of ``source`` (B, S) int32: ids, eos, padding."""

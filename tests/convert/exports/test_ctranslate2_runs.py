@@ -68,7 +68,7 @@ def ours(trained, search: Search):
     model = torch_transformer.load(trained)
     source, target = load_vocabularies(trained / "vocabulary", model.config)
     ids = [source.encode(word) for word in WORDS]
-    given = encode_sources(ids, rows=len(ids), length=16, pad_id=0, eos_id=3)
+    given = encode_sources(ids, rows=len(ids), length=16, pad_id=0)
     found = [best for best, *_ in decode(model, np.asarray(given), search)]
     return [(target.decode(best.ids).split(), best.score) for best in found]
 

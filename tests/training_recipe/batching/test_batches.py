@@ -11,8 +11,10 @@ from messages import faults_say, saying
 from training_recipe.batching.batches import BatchPlan, drop_long, encode_pairs, encode_sources
 from training_recipe.batching.shapes import partition
 from training_recipe.corpora.corpus import Example
-from training_recipe.text.vocabulary import build_vocabulary
+from training_recipe.text.vocabulary import Frame, build_vocabulary
 from transformer_spec.errors import UserError
+
+ENDED = Frame((), (0,)), Frame((), (0,))
 
 
 def random_pairs(count, seed=0):
@@ -62,7 +64,9 @@ class TestContents:
         assert plan.padding == pytest.approx(1 - 15 / 21)
 
     def test_other_special_ids(self):
-        plan = BatchPlan([([5], [6]), ([5, 5], [6])], 9, 1, pad_id=1, decoder_start_id=1, eos_id=0)
+        plan = BatchPlan(
+            [([5], [6]), ([5, 5], [6])], 9, 1, pad_id=1, decoder_start_id=1, frames=ENDED
+        )
         batch = plan.batch(1)
         assert sorted(batch.source.tolist()) == [[5, 0, 1], [5, 5, 0]]
         assert batch.target_in.tolist() == [[1, 6], [1, 6]]
@@ -265,7 +269,7 @@ def test_encode_pairs_gives_one_pair_for_each_alternative():
 
 def test_encode_sources():
     assert encode_sources([[5, 6], [], [7]]).tolist() == [[5, 6, 3], [3, 0, 0], [7, 3, 0]]
-    padded = encode_sources([[5, 6]], rows=2, length=4, pad_id=1, eos_id=0)
+    padded = encode_sources([[5, 6]], rows=2, length=4, pad_id=1, frame=ENDED[0])
     assert padded.tolist() == [[5, 6, 0, 1], [1, 1, 1, 1]]
     assert padded.dtype == np.int32
     assert encode_sources([]).shape == (0, 1)

@@ -108,7 +108,9 @@ class Judge:
         prepared, longest = self.prepared, self.prepared.config.max_length
         search = replace(search, max_length=min(longest, prepared.longest_target))
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
-        fitting = [number for number, ids in enumerate(sources) if len(ids) < longest]
+        frame = prepared.source_vocabulary.frame
+        room = longest - frame.size
+        fitting = [number for number, ids in enumerate(sources) if len(ids) <= room]
         found = decode_all(
             self.backend.decode,
             [sources[number] for number in fitting],
@@ -116,6 +118,7 @@ class Judge:
             within(self.settings.batch_tokens, search.beam),
             prepared.config,
             lambda count: self.check(),
+            frame,
         )
         outputs = [""] * len(examples)
         for number, hypotheses in zip(fitting, found, strict=True):

@@ -62,6 +62,14 @@ class Family(ABC):
     length_first = False
     never_read: frozenset[str] = frozenset()
 
+    @property
+    def library(self) -> str:
+        """Whose tokenizer, settings and other files lie beside such weights.
+
+        Two namings of one class of a library have the same.
+        """
+        return self.name
+
     @abstractmethod
     def recognizes(self, source: Source) -> bool:
         """Whether names and settings are this family's and no other's; reads no tensor."""

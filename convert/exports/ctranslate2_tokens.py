@@ -58,10 +58,12 @@ def tokens_of(config: TransformerConfig, pair: Pair | None) -> Tokens:
     """The tokens of a model's vocabularies; the numbers where there are none."""
     rows = config.source_vocab_size, config.target_vocab_size
     if pair is None:
-        return Tokens(*(list(map(str, range(count))) for count in rows))
+        source, target = (list(map(str, range(count))) for count in rows)
+        return Tokens(source, target)
     if any(map(is_framed, pair)):
-        named = ([v.token(i) for i in range(n)] for v, n in zip(pair, rows, strict=True))
-        source, target = map(told_apart, named)
+        source, target = (
+            told_apart([v.token(i) for i in range(n)]) for v, n in zip(pair, rows, strict=True)
+        )
         return Tokens(source, target, pair)
     pieces = [[v.token(i) for i in range(len(SPECIAL_PIECES), v.size)] for v in pair]
     special = special_tokens(set().union(*pieces))

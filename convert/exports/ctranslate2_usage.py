@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convert.exports.ctranslate2_tokens import Tokens, is_framed
 from training_recipe.searching.search import Search
+from training_recipe.text.conventions import LANGUAGE
 from training_recipe.text.published import CLEANED, PublishedVocabulary
 from training_recipe.text.sentencepiece_table import SentencePieceTable
 from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson
@@ -62,7 +63,7 @@ def usage(config: TransformerConfig, tokens: Tokens, folder: Path, search: Searc
     if tokens.pair is not None:
         _cut(code, tokens, home)
         _join(code, tokens.pair[1], len(tokens.target), home)
-    first = _forced(tokens, search)
+    first = _forced(code, tokens, search)
     longest = config.max_length
     rule = "--rule exact " if search is not None and search.rule != "exact" else ""
     return USAGE.format(
@@ -72,7 +73,7 @@ def usage(config: TransformerConfig, tokens: Tokens, folder: Path, search: Searc
         split=code.split,
         join=code.join,
         longest=longest,
-        prefix="" if first is None else f"\n    target_prefix=[[{first!r}]] * len(texts),",
+        prefix="" if first is None else f"\n    target_prefix=[[{first}]] * len(texts),",
         suppressed=_listed(tokens.suppressed(config)),
         options=f"{rule}--beam {BEAM} --length-penalty {PENALTY} --max-length {longest}",
         beam=BEAM,
@@ -81,13 +82,24 @@ def usage(config: TransformerConfig, tokens: Tokens, folder: Path, search: Searc
     )
 
 
-def _forced(tokens: Tokens, search: Search | None) -> str | None:
+def _forced(code: Code, tokens: Tokens, search: Search | None) -> str | None:
     """What every output begins with: the language, or what the model was published with."""
-    first = search.forced_first_id if search else None
     target = tokens.pair[1] if tokens.pair else None
-    if target is not None and target.language is not None and target.start_id is None:
-        first = target.languages[target.language]
-    return None if first is None else tokens.target[first]
+    if isinstance(target, PublishedVocabulary) and LANGUAGE in target.conventions.before:
+        return _language(code, target, tokens.target, "output_language")
+    first = search.forced_first_id if search else None
+    return None if first is None else repr(tokens.target[first])
+
+
+def _language(code: Code, vocabulary: Vocabulary, names: Sequence[str], variable: str) -> str:
+    """The token of a language, or the name of a variable where it is to be chosen."""
+    if vocabulary.language is not None:
+        return repr(names[vocabulary.languages[vocabulary.language]])
+    some = names[next(iter(vocabulary.languages.values()))]
+    line = f"{variable} = {some!r}  # choose one of {len(vocabulary.languages)}"
+    if line not in code.statements:
+        code.statements.append(line)
+    return variable
 
 
 def _cut(code: Code, tokens: Tokens, home: Path) -> None:
@@ -116,18 +128,30 @@ def _framed(code: Code, source: PublishedVocabulary, pieces: str, tokens: Tokens
         code.statements.append(f"# texts begin with the language of the output: {_some(source)}")
         start = f"text.strip().partition({marks[1]!r})[0] + {marks[1]!r}"
         rest = pieces.format(f"text.partition({marks[1]!r})[2].strip()")
-        return f"[{start}, *{rest}{_and(source, tokens)}]"
-    frame = source.frame
-    named = [tokens.source[number] for number in frame.before]
-    if source.begins_with_target and source.language is not None:
-        named.append(tokens.source[source.languages[source.language]])
-    before = "".join(f"{name!r}, " for name in named)
-    return f"[{before}*{pieces.format('text.strip()')}{_and(source, tokens)}]"
+        return f"[{start}, *{rest}{_and(code, source, tokens)}]"
+    named = _named(code, source, tokens, source.conventions.before)
+    if source.begins_with_target:
+        named.append(_language(code, source, tokens.source, "output_language"))
+    before = "".join(f"{name}, " for name in named)
+    return f"[{before}*{pieces.format('text.strip()')}{_and(code, source, tokens)}]"
 
 
-def _and(source: Vocabulary, tokens: Tokens) -> str:
+def _and(code: Code, source: PublishedVocabulary, tokens: Tokens) -> str:
     """What follows a text."""
-    return "".join(f", {tokens.source[number]!r}" for number in source.frame.after)
+    named = _named(code, source, tokens, source.conventions.after)
+    return "".join(f", {name}" for name in named)
+
+
+def _named(
+    code: Code, source: PublishedVocabulary, tokens: Tokens, parts: Sequence[int | str]
+) -> list[str]:
+    """Expressions for parts of a frame."""
+    return [
+        repr(tokens.source[part])
+        if isinstance(part, int)
+        else _language(code, source, tokens.source, "input_language")
+        for part in parts
+    ]
 
 
 def _some(source: PublishedVocabulary) -> str:

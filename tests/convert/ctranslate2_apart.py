@@ -86,7 +86,7 @@ def _follow(said: str, texts: list[str]) -> list[str]:
     code = said[said.index("import ctranslate2") :]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, {"texts": texts})
-    return printed.getvalue().splitlines()
+    return printed.getvalue().removesuffix("\n").split("\n")
 
 
 def quantized(

@@ -35,9 +35,11 @@ ONLY_GENERATE = {"early_stopping", "min_length", "no_repeat_ngram_size", "repeti
 EARLY = {"true": True, "false": False, "never": "never"}
 ONLY_SAMPLING = {"temperature": "--temperature", "top_k": "--top-k", "seed": "--seed"}
 PICTURES = (".png", ".svg", ".pdf")
+ONE_LINE = str.maketrans("\r\n", "  ")
 
 EPILOG = f"""\
-Each text or line gives one output line, an empty one an empty line. With --nbest N > 1 it gives up
+Each text or line gives one output line, an empty one an empty line; line breaks that a model
+writes are spaces there. With --nbest N > 1 it gives up
 to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
 stand before the output: sum of the log probabilities / length ** length penalty.
 
@@ -141,7 +143,8 @@ def output_lines(
     for output in outputs:
         columns = [] if number is None else [str(number)]
         columns += [f"{output.score:.4f}"] if request.scores else []
-        lines.append("\t".join([*columns, translator.target.decode(output.ids)]) + "\n")
+        text = translator.target.decode(output.ids).translate(ONE_LINE)
+        lines.append("\t".join([*columns, text]) + "\n")
     return "".join(lines)
 
 

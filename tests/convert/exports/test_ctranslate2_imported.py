@@ -44,7 +44,9 @@ def test_text_in_text_out(exported, hub_folders, name):
     translate = twinformer.Translator(source, backend="torch")
     longest = translate.config.max_length
     found = translate(texts, rule="exact", beam=1, length_penalty=1.0, max_length=longest)
-    assert [line.strip() for line in said] == [one.text.strip() for one in found]
+    # BART's bytes may be line breaks.
+    wanted = "\n".join(one.text for one in found).split("\n")
+    assert [line.strip() for line in said] == [line.strip() for line in wanted]
     assert len(set(said)) > 1
 
 

@@ -26,7 +26,7 @@ from convert.conversion.request import SourceRequest  # noqa: E402
 from convert.conversion.source import read_import  # noqa: E402
 from convert.tokenizers import read_vocabularies  # noqa: E402
 from training_recipe.text.languages import near  # noqa: E402
-from training_recipe.text.model_vocabularies import in_languages  # noqa: E402
+from training_recipe.text.model_vocabularies import Pair, in_languages  # noqa: E402
 from training_recipe.text.published import PublishedVocabulary  # noqa: E402
 from training_recipe.text.vocabulary import Vocabulary  # noqa: E402
 from transformer_spec.json_text import read_json_file  # noqa: E402
@@ -43,15 +43,21 @@ class Agreement:
     texts: list[str] = field(default_factory=list)
 
 
-def opened(folder: Path, languages: Sequence[str]) -> tuple[tuple[Vocabulary, Vocabulary], Any]:
-    """Our vocabularies and the library's tokenizer, in languages near to two codes."""
-    from transformers import AutoTokenizer
-
+def vocabularies(folder: Path) -> Pair:
+    """Our vocabularies of a folder, in the languages that its files choose."""
     found = read_import(SourceRequest(folder, optimizer=False))
     name = found.family.name if found.family else ""
     pair = read_vocabularies(folder, name, read_json_file(folder / "config.json"), found.config)
     if pair is None:
         raise SystemExit(f"{folder} has no tokenizer")
+    return pair
+
+
+def opened(folder: Path, languages: Sequence[str]) -> tuple[Pair, Any]:
+    """Our vocabularies and the library's tokenizer, in languages near to two codes."""
+    from transformers import AutoTokenizer
+
+    pair = vocabularies(folder)
     known = list(pair[0].languages)
     codes = [next(iter(near(code, known)), code) for code in languages]
     spoken = {"src_lang": codes[0], "tgt_lang": codes[1]} if pair[1].languages else {}

@@ -27,6 +27,10 @@ from training_recipe.text.tokenizers_kinds import TokenizerJson
 MODEL, MASK = "sentencepiece.bpe.model", "<mask>"
 FIRST, OWN = ("<s>", "<pad>", "</s>", "<unk>"), 3
 NAMED = {**ROLES, "mask_token": MASK}
+Sides = tuple[Conventions, Conventions]
+# Where a language stands: in front of a text, or behind its end. Training mBART moves the last id
+# to the front, so that the decoder starts with the language; training NLLB does not.
+FRONT, TURNED, BEHIND = "in front", "behind and first", "behind"
 FAIRSEQ = "([a-z]{2,3}_[A-Z]{2})"  # ar_AR
 FLORES = "([a-z]{3}_[A-Z][a-z]{3})"  # ace_Arab
 
@@ -34,8 +38,8 @@ FLORES = "([a-z]{3}_[A-Z][a-z]{3})"  # ace_Arab
 def read_mbart(folder: Folder) -> Pair:
     """mBART has its language behind a text, mBART-50 in front of it."""
     if _is_mbart50(folder):
-        return _read(folder, MBART50, FAIRSEQ, "before")
-    return _read(folder, MBART, FAIRSEQ, "after")
+        return _read(folder, MBART50, FAIRSEQ, FRONT)
+    return _read(folder, MBART, FAIRSEQ, TURNED)
 
 
 def _is_mbart50(folder: Folder) -> bool:
@@ -52,7 +56,7 @@ def _is_mbart50(folder: Folder) -> bool:
 
 def read_nllb(folder: Folder) -> Pair:
     legacy = folder.about.get("legacy_behaviour") is True
-    return _read(folder, NLLB, FLORES, "after" if legacy else "before")
+    return _read(folder, NLLB, FLORES, BEHIND if legacy else FRONT)
 
 
 def _read(folder: Folder, codes: Sequence[str], pattern: str, place: str) -> Pair:
@@ -87,14 +91,16 @@ def _of_json(folder: Folder, codes: Sequence[str], pattern: str, place: str) -> 
     return TokenizerJson(source, files, how), TokenizerJson(target, files, how)
 
 
-def both_sides(folder: Folder, tokens: Tokens, place: str) -> tuple[Conventions, Conventions]:
+def both_sides(folder: Folder, tokens: Tokens, place: str, **more: Any) -> Sides:
+    """The conventions of source and target, with the language in one of three places."""
     end = (tokens.roles["eos_token"],)
-    frame: dict[str, Any] = {"before": (LANGUAGE,), "after": end}
-    if place == "after":
-        frame = {"after": (*end, LANGUAGE)}
-    source = tokens.conventions(folder, source_language(folder, tokens), **frame)
-    starts = folder.config.decoder_start_id in tokens.languages.values()
+    frame = {"before": (LANGUAGE,), "after": end} if place == FRONT else {"after": (*end, LANGUAGE)}
+    source = tokens.conventions(folder, source_language(folder, tokens), **frame, **more)
     target = tokens.conventions(
-        folder, target_language(folder, tokens), **frame, starts_with_language=starts
+        folder,
+        target_language(folder, tokens),
+        **frame,
+        starts_with_language=place == TURNED,
+        **more,
     )
     return source, target

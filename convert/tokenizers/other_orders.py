@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from convert.tokenizers.fairseq_order import FIRST, MASK, MODEL, NAMED, OWN, both_sides, pieces_of
+from convert.tokenizers.fairseq_order import (
+    FIRST,
+    MASK,
+    MODEL,
+    NAMED,
+    OWN,
+    TURNED,
+    both_sides,
+    pieces_of,
+)
 from convert.tokenizers.folder import Folder
 from convert.tokenizers.pairs import Pair
 from convert.tokenizers.special import tokens_of
@@ -46,5 +55,6 @@ def read_plbart(folder: Folder) -> Pair:
     table = {piece: index for index, piece in enumerate(ordered)}
     tokens = tokens_of(folder, table, beyond=beyond, roles=NAMED, language=r"__(\w+)__")
     how = {"model": MODEL, "first": list(FIRST), "table": {"from": OWN}}
-    source, target = both_sides(folder, tokens, "after")
+    cleaned = folder.about.get("clean_up_tokenization_spaces", True) is True
+    source, target = both_sides(folder, tokens, TURNED, clean_up=cleaned)
     return SentencePieceTable(source, files, how), SentencePieceTable(target, files, how)

@@ -166,6 +166,8 @@ def test_tokens_with_one_id(made):
         ("tokenizer_config.json", "[]", ["tokenizer_config.json", "no JSON object"]),
         ("tokenizer_config.json", '{"tokenizer_class": "T5Tokenizer"}', ["T5Tokenizer"]),
         ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "a"}}}', ["'x'"]),
+        ("added_tokens.json", '{"new": "7"}', ["added_tokens.json", "new", "7"]),
+        ("added_tokens.json", '{"": 7}', ["added_tokens.json", "without name"]),
         ("special_tokens_map.json", '{"eos_token": "<end>"}', ["eos_token", "'<end>'"]),
     ],
 )

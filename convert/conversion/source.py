@@ -81,9 +81,12 @@ class Import:
         return self.content.layout.has_moments(names) or self.content.layout.has_raw(names)
 
 
-def read_import(request: SourceRequest) -> Import:
-    """Open, recognize and check a source from its headers; every fault is a UserError."""
-    located = locate(request.source)
+def read_import(request: SourceRequest, located: Located | None = None) -> Import:
+    """Open, recognize and check a source from its headers; every fault is a UserError.
+
+    ``located`` is where it is, if that is known already.
+    """
+    located = located or locate(request.source)
     opened = open_content(located.weights, request.key, request.verify)
     check_names(opened.tensors, opened.tensors.label)
     merges = request.adapter is not None
@@ -131,7 +134,7 @@ def _with_counters(found: Import, opened: Content) -> Import:
 def _compare(request: SourceRequest, found: Import, other: Path) -> str:
     """Weights of another file that should be the same; what differs is a UserError."""
     plain = replace(request, source=other, compare_files=False, optimizer=False, drop=())
-    theirs, ours = _weights_of(read_import(plain)), _weights_of(found)
+    theirs, ours = weights_of(read_import(plain)), weights_of(found)
     faults = Faults()
     for name in dict.fromkeys((*ours, *theirs)):
         if name not in ours or name not in theirs:
@@ -147,7 +150,7 @@ def _compare(request: SourceRequest, found: Import, other: Path) -> str:
     return f"{other.name} holds the same weights, byte by byte"
 
 
-def _weights_of(found: Import) -> Tensors:
+def weights_of(found: Import) -> Tensors:
     """The weights of the model alone, under canonical names."""
     rules = [rule for rule in found.rules if not any(t.startswith(BESIDE) for t in rule.targets)]
     return Converted(found.content.tensors, rules)

@@ -1,0 +1,139 @@
+"""A model opened to be used: ours, or another library's read on the fly, with what lies beside it.
+
+Nothing is written. Translating, and training that begins with a model, open theirs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from convert.checkpoints.folders import Located, locate, no_config
+from convert.conversion.conversion import check_stated
+from convert.conversion.origin import Origin
+from convert.conversion.request import SourceRequest
+from convert.conversion.source import Import, read_import, weights_of
+from convert.core.rules import ASIDE
+from convert.files.generation import read_search
+from convert.files.tokenizer import read_pair
+from training_recipe.runs.folder import RunFolder
+from training_recipe.searching.search import Search
+from training_recipe.text.model_vocabularies import load_vocabularies
+from training_recipe.text.vocabulary import Vocabulary
+from transformer_spec import TransformerConfig, UserError
+
+BEST = "best"
+VOCABULARY = "vocabulary"
+GIVE = "give a run, a converted folder, or a folder of a library that python -m convert reads"
+Pair = tuple[Vocabulary, Vocabulary]
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model and what is known of it; ``weights`` reads it.
+
+    ``home`` is the folder of ours that holds config.json, None where the model is another
+    library's. ``vocabularies`` are those of source and target; None where there are none, and
+    ``no_text`` then says why. ``search`` is what the model was published with or saved with.
+    """
+
+    path: Path
+    located: Located
+    config: TransformerConfig
+    vocabularies: Pair | None
+    no_text: str
+    search: Search | None
+    origin: Origin | None
+    notes: list[str]
+    found: Import = field(repr=False)
+
+    @property
+    def home(self) -> Path | None:
+        return self.located.home
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the model is another library's and was read on the fly."""
+        return self.found.family is not None
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Canonical name -> array; weights that are not what was written are a UserError.
+
+        So are stored tables that are not those which the config stands for.
+        """
+        aside = [r for r in self.found.rules if any(t.startswith(ASIDE) for t in r.targets)]
+        check_stated(self.found.content.tensors, aside)
+        return weights_of(self.found).read_all()
+
+    def text(self) -> Pair:
+        """The vocabularies; a UserError says why there are none."""
+        if self.vocabularies is None:
+            raise UserError(self.no_text)
+        return self.vocabularies
+
+
+class _Alone(SourceRequest):
+    """A source of which nothing is said: it has to come with its config."""
+
+    def our_config(self, home: Path | None) -> TransformerConfig:
+        if home is None:
+            raise no_config(self.source, GIVE)
+        return super().our_config(home)
+
+
+def open_model(
+    path: str | Path, *, verify: bool = True, checkpoint: str | int | None = None
+) -> OpenModel:
+    """Open what ``python -m convert`` reads: a run, a folder, a weight file; reads no weight.
+
+    ``checkpoint`` is the step of a run's checkpoint; None and "best" are its best one, or its
+    newest. What is no model is a UserError. One without vocabularies, or with damaged ones, is a
+    model all the same.
+    """
+    place = checkpoint_folder(Path(path), BEST if checkpoint is None else checkpoint)
+    located = locate(place)
+    found = read_import(_Alone(place, optimizer=False, verify=verify), located)
+    vocabularies, no_text = _vocabularies(found)
+    search, notes = _search(found)
+    return OpenModel(
+        Path(path), located, found.config, vocabularies, no_text, search, found.origin,
+        [*found.notes, *notes], found,
+    )  # fmt: skip
+
+
+def checkpoint_folder(run: Path, checkpoint: str | int = BEST) -> Path:
+    """What to load: a folder, which stands for its best checkpoint, or the one of a step."""
+    if checkpoint == BEST:
+        return run
+    folder = RunFolder(run)
+    if not folder.checkpoints.is_dir():
+        raise UserError(f"checkpoint {checkpoint} needs a run folder, which {run} is not")
+    if int(checkpoint) not in folder.steps():
+        steps = ", ".join(map(str, folder.steps())) or "none"
+        raise UserError(f"{run} has no checkpoint of step {checkpoint}; it has: {steps}")
+    return folder.checkpoint(int(checkpoint))
+
+
+def _vocabularies(found: Import) -> tuple[Pair | None, str]:
+    """Both vocabularies, or why there are none."""
+    home, weights = found.located.home, found.located.weights
+    if found.family is None and home is not None:
+        return _told(lambda: load_vocabularies(home / VOCABULARY, found.config))
+    folder = weights if weights.is_dir() else weights.parent
+    name, settings = found.names, found.content.settings
+    return _told(lambda: read_pair(folder, name, settings or {}, found.config))
+
+
+def _told(read: Callable[[], Pair | None]) -> tuple[Pair | None, str]:
+    try:
+        pair = read()
+    except UserError as error:
+        return None, str(error)
+    return pair, "" if pair else "there is no tokenizer beside the weights, so the model reads ids"
+
+
+def _search(found: Import) -> tuple[Search | None, list[str]]:
+    return read_search(found.located, found.content.settings or {}, found.config)

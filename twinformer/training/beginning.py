@@ -1,0 +1,114 @@
+"""What a new run begins with: vocabularies and weights of its own, or the model of a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from convert.conversion.opening import OpenModel, open_model
+from convert.families.registry import FAMILIES
+from training_recipe.backend import Checkpoint
+from training_recipe.options.settings import TrainingSettings
+from training_recipe.preparation import Prepared, Vocabularies, prepare_from, prepare_new
+from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.progress import Progress
+from transformer_spec import Faults
+from twinformer.training.states import first_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """A run before its first step; ``opened`` is the model of ``--init``, where there is one."""
+
+    settings: TrainingSettings
+    prepared: Prepared
+    opened: OpenModel | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the log says of the model that came."""
+        if self.opened is None:
+            return []
+        named = f"begins with the model of {self.opened.path}"
+        return [f"{named}; it is validated before the first step", *self.opened.notes]
+
+    def state(self) -> Checkpoint:
+        """The weights, read or drawn."""
+        if self.opened is None:
+            return first_state(self.prepared.config, self.settings)
+        dtype = self.settings.weight_dtype
+        weights = self.opened.weights()
+        cast = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
+        return Checkpoint(cast, label=str(self.opened.path))
+
+    def progress(self) -> Progress:
+        """Nothing done; a model that came is to be validated first.
+
+        Its loss is low: what a loss has exploded from is that of a model that knows nothing.
+        """
+        if self.opened is None:
+            return Progress()
+        return Progress(
+            evaluated=False, first_loss=math.log(self.prepared.config.target_vocab_size)
+        )
+
+    def save(self, run: RunFolder) -> None:
+        """Write config.json, vocabulary/ and what else came with the model."""
+        if self.opened is not None:
+            write_beside(self.opened, run.path)
+        self.prepared.save(run)
+
+
+def begin(
+    settings: TrainingSettings, model: Mapping[str, Any], given: Collection[str], verify: bool
+) -> Beginning:
+    """What the settings say to begin with; ``given`` names what the user has said himself."""
+    if settings.init is None:
+        return Beginning(settings, prepare_new(settings, dict(model)))
+    opened = open_model(settings.init, verify=verify)
+    config = dataclasses.replace(opened.config, **model)
+    settings = settled(settings, opened, given)
+    pair = spoken(opened.text(), settings.languages, str(opened.path))
+    return Beginning(settings, prepare_from(settings, pair, config, opened.search), opened)
+
+
+def settled(
+    settings: TrainingSettings, opened: OpenModel, given: Collection[str]
+) -> TrainingSettings:
+    """The settings as they are for a model: what nobody gave is as it was published."""
+    known: dict[str, Any] = {"padding_gradient": learns_padding(opened)}
+    if opened.search is not None:
+        known["beam"] = opened.search.beam
+        known["length_penalty"] = opened.search.length_penalty
+    changed = {name: value for name, value in known.items() if name not in given}
+    return dataclasses.replace(settings, **changed)
+
+
+def learns_padding(opened: OpenModel) -> bool:
+    """Whether the padding token's row learns from lookups in the library that a model is from."""
+    family = FAMILIES.get(opened.origin.family) if opened.origin else None
+    return family.padding_gradient if family else True
+
+
+def spoken(pair: Vocabularies, languages: tuple[str, ...] | None, label: str) -> Vocabularies:
+    """The vocabularies in the languages of the data; those that are not known are a UserError."""
+    faults = Faults()
+    if languages is not None:
+        pair = pair[0].speaking(languages[0]), pair[1].speaking(languages[1])
+    for side, vocabulary in zip(("source", "target"), pair, strict=True):
+        if vocabulary.languages and vocabulary.language is None:
+            some = ", ".join(sorted(vocabulary.languages)[:5])
+            faults.add(f"the {side} language is not known; it is one of {some} ...")
+    faults.raise_if_any(
+        f"{label} is a model of several languages", advice="give --languages SOURCE,TARGET"
+    )
+    return pair
+
+
+def write_beside(opened: OpenModel, folder: Path) -> None:
+    """Write what came with a model beside its weights, so that it can go back where it is from."""
+    if opened.origin is not None:
+        opened.origin.save(folder / "origin.json")

@@ -1,11 +1,10 @@
 """Greedy search, beam search and sampling over a cache, the twin of torch_transformer/decoding.py.
 
 Letters: B source rows, N outputs being written for each, R = B x N, S source length, L columns of
-the cache, Q new tokens, V vocabulary. What a search is: training_recipe/search.py.
+the cache, Q new tokens, V vocabulary. What a search is: training_recipe/searching/search.py.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,58 +13,41 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from flax_transformer import generation
 from flax_transformer.cpu.programs import BARRIERS_STAY, on_processor
-from flax_transformer.decoding_state import (
-    DecodingState,
-    next_logits,
-    reorder,
-    start,
-    with_room,
-)
+from flax_transformer.decoding_state import DecodingState, in_stages, next_logits, reorder
 from flax_transformer.model import Transformer
+from flax_transformer.outputs import (
+    Chains,
+    Outputs,
+    Task,
+    begin,
+    begin_chains,
+    choose,
+    draw,
+    extend,
+    forced_first,
+    joined,
+    last_logits,
+    lengthen,
+    select,
+    top,
+)
 from flax_transformer.precision import full_precision
 from training_recipe.searching.search import (
+    GENERATE,
     Hypothesis,
     Search,
+    barred,
     check_search,
     check_search_memory,
+    hoped_lengths,
     hypotheses,
     longest_output,
-    never_produced,
     random_numbers,
     row_limits,
+    shaping,
 )
-
-MOST_STAGES = 2
-SHORTEST_STAGE = 16
-
-
-class Task(NamedTuple):
-    """What a search is given beside the model; without ``numbers`` nothing is random."""
-
-    source: Int[Array, "B S"]
-    limits: Int[Array, "B"]
-    never: Bool[Array, "V"]
-    penalty: float | Float[Array, ""]
-    temperature: float | Float[Array, ""]
-    numbers: Float[Array, "B N L"] | None
-
-
-class Outputs(NamedTuple):
-    """N outputs of each row; a sum of log probabilities of -inf holds none."""
-
-    tokens: Int[Array, "B N L"]
-    sums: Float[Array, "B N"]
-    lengths: Int[Array, "B N"]
-
-
-class Chains(NamedTuple):
-    """Outputs that are written independently of each other."""
-
-    state: DecodingState
-    last: Int[Array, "R 1"]
-    outputs: Outputs
-    done: Bool[Array, "B N"]
 
 
 class Beams(NamedTuple):
@@ -78,9 +60,6 @@ class Beams(NamedTuple):
     done: Bool[Array, "B"]
 
 
-Written = TypeVar("Written", Chains, Beams)
-
-
 @full_precision
 def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
     """The n best outputs of each row of ``source`` (B, S), best first.
@@ -89,7 +68,7 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     the empty output. Settings that no search can follow are a UserError. Each shape of ``source``
     is compiled once.
     """
-    check_search(search)
+    check_search(search, model.config)
     graph, weights = nnx.split(model)
     if on_processor(weights):
         size = jax.tree.leaves(weights)[0].dtype.itemsize
@@ -97,7 +76,11 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     task = make_task(model, source, search)
     longest = longest_output(source.shape[1], model.config, search)
     program = compiled_for_processor if on_processor(weights) else compiled
-    if search.beam > 1:
+    if search.rule == GENERATE:
+        find = generation.beam_search if search.beam > 1 else generation.chain_search
+        N, settings = max(search.beam, search.nbest), shaping(search)
+        outputs = program(find, graph, weights, task, longest, N, settings)
+    elif search.beam > 1:
         outputs = program(beam_search, graph, weights, task, longest, search.beam)
     else:
         outputs = program(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
@@ -105,9 +88,9 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     return hypotheses(tokens, sums, lengths, model.config, search)
 
 
-def searched(search, graph, weights, task, length, N, *top_k) -> Outputs:
+def searched(search, graph, weights, task, length, N, *settings) -> Outputs:
     """A search by the model of a graph and its weights, as one program."""
-    return search(nnx.merge(graph, weights), task, length, N, *top_k)
+    return search(nnx.merge(graph, weights), task, length, N, *settings)
 
 
 compiled = jax.jit(searched, static_argnums=(0, 1, 4, 5, 6))
@@ -119,100 +102,45 @@ compiled_for_processor = jax.jit(
 def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
     """What the search is given, on the device."""
     config = model.config
-    numbers = jnp.asarray(random_numbers(source, config, search)) if search.sample else None
+    limits = row_limits(source, config, search)
+    hoped = hoped_lengths(limits, search)
     return Task(
         jnp.asarray(source, jnp.int32),
-        jnp.asarray(row_limits(source, config, search)),
-        jnp.asarray(never_produced(config)),
+        jnp.asarray(limits),
+        jnp.asarray(barred(config, search)),
         float(search.length_penalty),
         float(search.temperature),
-        numbers,
+        jnp.asarray(random_numbers(source, config, search)) if search.sample else None,
+        search.start_id,
+        search.forced_first_id,
+        None if hoped is None else jnp.asarray(hoped),
     )
-
-
-def begin(
-    model: Transformer, task: Task, length: int, outputs: int = 1, groups: int = 1
-) -> tuple[DecodingState, Int[Array, "R 1"], Outputs]:
-    """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
-    B, N, config = len(task.source), outputs * groups, model.config
-    memory = model.encoder_states(task.source)
-    state = start(model, memory, task.source, stages(length)[0], outputs, groups)
-    last = jnp.full((B * N, 1), config.decoder_start_id, jnp.int32)
-    tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)
-    sums = jnp.zeros((B, N), jnp.promote_types(memory.dtype, jnp.float32))
-    return state, last, Outputs(tokens, sums, jnp.zeros((B, N), jnp.int32))
 
 
 def log_probabilities(
     logits: Float[Array, "R 1 V"], never: Bool[Array, "V"]
 ) -> Float[Array, "R V"]:
     """The model's log probabilities of the next token; -inf for what is never produced."""
-    logits = jax.lax.optimization_barrier(logits)[:, 0].astype(
-        jnp.promote_types(logits.dtype, jnp.float32)
-    )
-    log_p = jax.nn.log_softmax(logits, -1)
+    log_p = jax.nn.log_softmax(last_logits(logits), -1)
     return jnp.where(never | jnp.isnan(log_p), -jnp.inf, log_p)
 
 
 def chain_search(model: Transformer, task: Task, length: int, N: int, top_k: int) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
-    done = (task.limits == 0)[:, None].repeat(N, 1)
-    chains = Chains(*begin(model, task, length, groups=N), done)
+    chains = begin_chains(model, task, length, N)
     return in_stages(lambda chains: chain_step(model, task, chains, top_k), chains, length).outputs
-
-
-def in_stages(step: Callable[[Written], Written], written: Written, length: int) -> Written:
-    """Step until all outputs are done, over a cache that grows: most end before ``length``."""
-    for columns in stages(length):
-        written = written._replace(state=with_room(written.state, columns))
-        written = jax.lax.while_loop(
-            lambda written, end=columns: ~written.done.all() & (written.state.columns < end),
-            step,
-            written,
-        )
-    return written
-
-
-def stages(length: int) -> list[int]:
-    """Ever longer caches, the last of ``length`` columns; each is one more loop to compile."""
-    sizes = [length]
-    while sizes[0] > SHORTEST_STAGE and len(sizes) < MOST_STAGES:
-        sizes.insert(0, -(-sizes[0] // 2))
-    return sizes
 
 
 def chain_step(model: Transformer, task: Task, chains: Chains, top_k: int) -> Chains:
     """Write one more token of every output that is not done."""
-    column, done, (tokens, sums, lengths) = chains.state.columns, chains.done, chains.outputs
+    column = chains.state.columns
     logits, state = next_logits(model, chains.last, chains.state)
-    log_p = log_probabilities(logits, task.never)
+    log_p = forced_first(log_probabilities(logits, task.never), task.first_id, column)
     if task.numbers is None:
         chosen = log_p.argmax(1)
     else:
         chosen = draw(log_p, task.numbers[:, :, column].ravel(), task.temperature, top_k)
-    gained = jnp.take_along_axis(log_p, chosen[:, None], 1).reshape(done.shape)
-    last = jnp.where(done, model.config.pad_id, chosen.reshape(done.shape)).astype(tokens.dtype)
-    tokens = tokens.at[:, :, column].set(last)
-    sums = jnp.where(done, sums, sums + gained)
-    lengths = lengths + ~done
-    done = done | (last == model.config.eos_id) | (lengths >= task.limits[:, None])
-    return Chains(state, last.reshape(-1, 1), Outputs(tokens, sums, lengths), done)
-
-
-def draw(
-    log_p: Float[Array, "R V"],
-    numbers: Float[Array, "R"],
-    temperature: float | Float[Array, ""],
-    top_k: int,
-) -> Int[Array, "R"]:
-    """The tokens that numbers in [0, 1) fall on, of the ``top_k`` likeliest (0: of all)."""
-    if top_k:
-        least = jax.lax.top_k(log_p, min(top_k, log_p.shape[1]))[0][:, -1:]
-        log_p = jnp.where(log_p < least, -jnp.inf, log_p)
-    weights = jnp.exp((log_p - log_p.max(1, keepdims=True)) / temperature)
-    sums = jnp.where(weights > 0, weights.cumsum(1), 0.0)
-    beyond = sums > numbers[:, None] * sums.max(1, keepdims=True)
-    return beyond.argmax(1)
+    return lengthen(model, task, chains, state, chosen, log_p, (model.config.eos_id,))
 
 
 def beam_search(model: Transformer, task: Task, length: int, N: int) -> Outputs:
@@ -232,6 +160,7 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     B, N, _ = beams.live.tokens.shape
     logits, state = next_logits(model, beams.last, beams.state)
     log_p = log_probabilities(logits, task.never)
+    log_p = forced_first(log_p, task.first_id, beams.state.columns)
     likeliest, tokens = top(log_p, min(2 * N, log_p.shape[1]))  # of each output alone
     totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
     sums, picked = top(totals.reshape(B, -1), 2 * N)
@@ -250,35 +179,9 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     return Beams(reorder(state, parents), last, live, finished, done)
 
 
-def top(values: Float[Array, "B K"], count: int) -> tuple[Array, Array]:
-    """The largest values and their numbers, of equal ones the first."""
-    largest, numbers = jax.lax.top_k(values, count)
-    return largest, numbers
-
-
-def select(outputs: Outputs, numbers: Int[Array, "B M"]) -> Outputs:
-    """The outputs of the given numbers of each row."""
-    rows = jnp.arange(len(numbers))[:, None]
-    return Outputs(*(array[rows, numbers] for array in outputs))
-
-
-def extend(
-    outputs: Outputs, tokens: Int[Array, "B M"], sums: Array, column: int | Array
-) -> Outputs:
-    """The outputs with one more token each."""
-    longer = outputs.tokens.at[:, :, column].set(tokens)
-    return Outputs(longer, sums, outputs.lengths + 1)
-
-
-def choose(rows: Bool[Array, "B"], these: Outputs, those: Outputs) -> Outputs:
-    """These outputs for the rows that are True, those for the others."""
-    pairs = zip(these, those, strict=True)
-    return Outputs(*(jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
-
-
 def best(finished: Outputs, found: Outputs, penalty: float | Float[Array, ""]) -> Outputs:
     """As many of both as there were finished ones, by their scores."""
-    both = Outputs(*(jnp.concatenate(pair, 1) for pair in zip(finished, found, strict=True)))
+    both = joined(finished, found)
     return select(both, top(scores(both.sums, both.lengths, penalty), finished.sums.shape[1])[1])
 
 

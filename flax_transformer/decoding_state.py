@@ -9,7 +9,8 @@ that goes on from another one sees the cells of that one from then on. The N out
 queries over the same L x N cells, as all outputs of a source are over the same memory.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
 from training_recipe.searching.search import check_room
 from transformer_spec import check_length
+
+MOST_STAGES = 2
+SHORTEST_STAGE = 16
 
 Kept = tuple[Float[Array, "B H A K"], Float[Array, "B H K A"]]
 
@@ -73,6 +77,32 @@ def with_room(state: DecodingState, length: int) -> DecodingState:
     return state._replace(keys_values=keys_values, seen=pad(state.seen, 2, more))
 
 
+Written = TypeVar("Written")
+
+
+def in_stages(step: Callable[[Written], Written], written: Written, length: int) -> Written:
+    """Step until all outputs are done, over a cache that grows: most end before ``length``.
+
+    What is written has its ``state`` and says by ``done`` what is done.
+    """
+    for columns in stages(length):
+        written = written._replace(state=with_room(written.state, columns))
+        written = jax.lax.while_loop(
+            lambda written, end=columns: ~written.done.all() & (written.state.columns < end),
+            step,
+            written,
+        )
+    return written
+
+
+def stages(length: int) -> list[int]:
+    """Ever longer caches, the last of ``length`` columns; each is one more loop to compile."""
+    sizes = [length]
+    while sizes[0] > SHORTEST_STAGE and len(sizes) < MOST_STAGES:
+        sizes.insert(0, -(-sizes[0] // 2))
+    return sizes
+
+
 def pad(array: Array, axis: int, more: int) -> Array:
     """The array with so many zeros at the end of an axis."""
     return jnp.pad(array, [(0, more if i == axis else 0) for i in range(array.ndim)])
@@ -80,12 +110,15 @@ def pad(array: Array, axis: int, more: int) -> Array:
 
 @full_precision
 def next_logits(
-    model: Transformer, tokens: Int[Array, "R Q"], state: DecodingState
+    model: Transformer, tokens: Int[Array, "R Q"], state: DecodingState, whole: bool = False
 ) -> tuple[Float[Array, "R Q V"], DecodingState]:
-    """The logits after each of Q new tokens, and the state behind them; ``state`` is used up."""
+    """The logits after each of Q new tokens, and the state behind them; ``state`` is used up.
+
+    Padding is not seen by later tokens, unless what is written is read ``whole``.
+    """
     (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
-    new, end = model.real_target_tokens(tokens, columns), columns + Q
+    new, end = model.real_target_tokens(tokens, columns) | whole, columns + Q
     past = state.seen.reshape(R, -1).sum(1, keepdims=True)
     position_ids = model.position_ids(new, past, columns)
     seen = see(state.seen, new.reshape(B, N, Q), columns)

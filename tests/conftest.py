@@ -62,7 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     from jaxtyping import install_import_hook
 
-    parts = ("dropout", "layers", "model", "loss", "decoding", "decoding_state", "attention_maps")
+    parts = ["dropout", "layers", "model", "loss", "attention_maps"]
+    parts += ["decoding", "decoding_state", "generation", "outputs", "processors"]
     twins = ("torch_transformer", "flax_transformer")
     modules = [f"{twin}.{part}" for twin in twins for part in parts]
     install_import_hook(modules, "beartype.beartype")

@@ -1,7 +1,7 @@
 """Greedy search, beam search and sampling over a cache, the twin of flax_transformer/decoding.py.
 
 Letters: B source rows, N outputs being written for each, R = B x N, S source length, L columns of
-the cache, Q new tokens, V vocabulary. What a search is: training_recipe/search.py.
+the cache, Q new tokens, V vocabulary. What a search is: training_recipe/searching/search.py.
 """
 
 from typing import NamedTuple
@@ -11,46 +11,37 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_transformer.decoding_state import DecodingState, next_logits, reorder, start
+from torch_transformer import generation
+from torch_transformer.decoding_state import DecodingState, next_logits, reorder
 from torch_transformer.model import Transformer
+from torch_transformer.outputs import (
+    Chains,
+    Outputs,
+    Task,
+    begin,
+    begin_chains,
+    choose,
+    draw,
+    extend,
+    forced_first,
+    joined,
+    last_logits,
+    lengthen,
+    select,
+    top,
+)
 from training_recipe.searching.search import (
+    GENERATE,
     Hypothesis,
     Search,
+    barred,
     check_search,
     check_search_memory,
+    hoped_lengths,
     hypotheses,
-    never_produced,
     random_numbers,
     row_limits,
 )
-
-
-class Task(NamedTuple):
-    """What a search is given beside the model; without ``numbers`` nothing is random."""
-
-    source: Int[Tensor, "B S"]
-    limits: Int[Tensor, "B"]
-    never: Bool[Tensor, "V"]
-    penalty: float
-    temperature: float
-    numbers: Float[Tensor, "B N L"] | None
-
-
-class Outputs(NamedTuple):
-    """N outputs of each row; a sum of log probabilities of -inf holds none."""
-
-    tokens: Int[Tensor, "B N L"]
-    sums: Float[Tensor, "B N"]
-    lengths: Int[Tensor, "B N"]
-
-
-class Chains(NamedTuple):
-    """Outputs that are written independently of each other."""
-
-    state: DecodingState
-    last: Int[Tensor, "R 1"]
-    outputs: Outputs
-    done: Bool[Tensor, "B N"]
 
 
 class Beams(NamedTuple):
@@ -70,12 +61,16 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     A row's outputs depend neither on the other rows nor on the padding. A row of padding alone has
     the empty output. Settings that no search can follow are a UserError.
     """
-    check_search(search)
+    check_search(search, model.config)
     if model.source_table.device.type == "cpu":
         size = model.source_table.element_size()
         check_search_memory(len(source), source.shape[1], model.config, search, size)
     task = make_task(model, source, search)
-    if search.beam > 1:
+    if search.rule == GENERATE and search.beam > 1:
+        outputs = generation.beam_search(model, task, search.beam, search)
+    elif search.rule == GENERATE:
+        outputs = generation.chain_search(model, task, search.nbest, search)
+    elif search.beam > 1:
         outputs = beam_search(model, task, search.beam)
     else:
         outputs = chain_search(model, task, search.nbest, search.top_k)
@@ -90,43 +85,32 @@ def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
         return torch.from_numpy(array).to(model.source_table.device)
 
     config = model.config
-    numbers = tensor(random_numbers(source, config, search)) if search.sample else None
+    limits = row_limits(source, config, search).astype(np.int64)
+    hoped = hoped_lengths(limits, search)
     return Task(
         tensor(np.asarray(source, np.int64)),
-        tensor(row_limits(source, config, search).astype(np.int64)),
-        tensor(never_produced(config)),
+        tensor(limits),
+        tensor(barred(config, search)),
         float(search.length_penalty),
         float(search.temperature),
-        numbers,
+        tensor(random_numbers(source, config, search)) if search.sample else None,
+        search.start_id,
+        search.forced_first_id,
+        None if hoped is None else tensor(hoped),
     )
-
-
-def begin(
-    model: Transformer, task: Task, outputs: int = 1, groups: int = 1
-) -> tuple[DecodingState, Int[Tensor, "R 1"], Outputs]:
-    """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
-    B, N, config = len(task.source), outputs * groups, model.config
-    memory, length = model.encoder_states(task.source), max(1, int(task.limits.max()))
-    state = start(model, memory, task.source, length, outputs, groups)
-    last = task.source.new_full((B * N, 1), config.decoder_start_id)
-    tokens = task.source.new_full((B, N, length), config.pad_id)
-    sums = memory.new_zeros(B, N, dtype=torch.promote_types(memory.dtype, torch.float32))
-    return state, last, Outputs(tokens, sums, task.source.new_zeros(B, N))
 
 
 def log_probabilities(
     logits: Float[Tensor, "R 1 V"], never: Bool[Tensor, "V"]
 ) -> Float[Tensor, "R V"]:
     """The model's log probabilities of the next token; -inf for what is never produced."""
-    logits = logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
-    log_p = torch.log_softmax(logits, -1)
+    log_p = torch.log_softmax(last_logits(logits), -1)
     return log_p.masked_fill(never | log_p.isnan(), -torch.inf)
 
 
 def chain_search(model: Transformer, task: Task, N: int, top_k: int) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
-    done = (task.limits == 0)[:, None].repeat(1, N)
-    chains = Chains(*begin(model, task, groups=N), done)
+    chains = begin_chains(model, task, N)
     while not chains.done.all():
         chains = chain_step(model, task, chains, top_k)
     return chains.outputs
@@ -134,33 +118,14 @@ def chain_search(model: Transformer, task: Task, N: int, top_k: int) -> Outputs:
 
 def chain_step(model: Transformer, task: Task, chains: Chains, top_k: int) -> Chains:
     """Write one more token of every output that is not done."""
-    column, done, (tokens, sums, lengths) = chains.state.columns, chains.done, chains.outputs
+    column = chains.state.columns
     logits, state = next_logits(model, chains.last, chains.state)
-    log_p = log_probabilities(logits, task.never)
+    log_p = forced_first(log_probabilities(logits, task.never), task.first_id, column)
     if task.numbers is None:
         chosen = log_p.argmax(1)
     else:
         chosen = draw(log_p, task.numbers[:, :, column].flatten(), task.temperature, top_k)
-    gained = log_p.gather(1, chosen[:, None]).reshape(done.shape)
-    last = chosen.reshape(done.shape).masked_fill(done, model.config.pad_id)
-    tokens[:, :, column] = last
-    sums = torch.where(done, sums, sums + gained)
-    lengths = lengths + ~done
-    done = done | (last == model.config.eos_id) | (lengths >= task.limits[:, None])
-    return Chains(state, last.reshape(-1, 1), Outputs(tokens, sums, lengths), done)
-
-
-def draw(
-    log_p: Float[Tensor, "R V"], numbers: Float[Tensor, "R"], temperature: float, top_k: int
-) -> Int[Tensor, "R"]:
-    """The tokens that numbers in [0, 1) fall on, of the ``top_k`` likeliest (0: of all)."""
-    if top_k:
-        least = log_p.topk(min(top_k, log_p.shape[1])).values[:, -1:]
-        log_p = log_p.masked_fill(log_p < least, -torch.inf)
-    weights = torch.exp((log_p - log_p.amax(1, keepdim=True)) / temperature)
-    sums = torch.where(weights > 0, weights.cumsum(1), 0.0)
-    beyond = sums > numbers[:, None] * sums.amax(1, keepdim=True)
-    return beyond.int().argmax(1)
+    return lengthen(model, task, chains, state, chosen, log_p, (model.config.eos_id,))
 
 
 def beam_search(model: Transformer, task: Task, N: int) -> Outputs:
@@ -181,6 +146,7 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     B, N, _ = beams.live.tokens.shape
     logits, state = next_logits(model, beams.last, beams.state)
     log_p = log_probabilities(logits, task.never)
+    log_p = forced_first(log_p, task.first_id, beams.state.columns)
     likeliest, tokens = top(log_p, min(2 * N, log_p.shape[1]))  # of each output alone
     totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
     sums, picked = top(totals.flatten(1), 2 * N)
@@ -197,48 +163,9 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     return Beams(reorder(state, parents.gather(1, order)), last, live, finished, done)
 
 
-def top(values: Float[Tensor, "B K"], count: int) -> tuple[Tensor, Tensor]:
-    """The largest values and their numbers, of equal ones the first, which topk leaves open."""
-    largest, numbers = values.topk(min(count + 1, values.shape[1]))
-    if (largest[:, count:] == largest[:, count - 1 : count]).any():
-        numbers = first_of_equals(values, largest[:, count - 1 : count], count)
-    numbers = numbers[:, :count].sort(1).values
-    order = values.gather(1, numbers).argsort(dim=1, descending=True, stable=True)
-    numbers = numbers.gather(1, order)
-    return values.gather(1, numbers), numbers
-
-
-def first_of_equals(
-    values: Float[Tensor, "B K"], least: Float[Tensor, "B 1"], count: int
-) -> Int[Tensor, "B M"]:
-    """The numbers of all values above ``least`` and of the first that equal it."""
-    above, equal = values > least, values == least
-    room = count - above.sum(1, keepdim=True)
-    kept = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= room))
-    return kept.nonzero()[:, 1].reshape(-1, count)
-
-
-def select(outputs: Outputs, numbers: Int[Tensor, "B M"]) -> Outputs:
-    """The outputs of the given numbers of each row."""
-    rows = torch.arange(len(numbers), device=numbers.device)[:, None]
-    return Outputs(*(array[rows, numbers] for array in outputs))
-
-
-def extend(outputs: Outputs, tokens: Int[Tensor, "B M"], sums: Tensor, column: int) -> Outputs:
-    """The outputs with one more token each."""
-    outputs.tokens[:, :, column] = tokens
-    return Outputs(outputs.tokens, sums, outputs.lengths + 1)
-
-
-def choose(rows: Bool[Tensor, "B"], these: Outputs, those: Outputs) -> Outputs:
-    """These outputs for the rows that are True, those for the others."""
-    pairs = zip(these, those, strict=True)
-    return Outputs(*(torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs))
-
-
 def best(finished: Outputs, found: Outputs, penalty: float) -> Outputs:
     """As many of both as there were finished ones, by their scores."""
-    both = Outputs(*(torch.cat(pair, 1) for pair in zip(finished, found, strict=True)))
+    both = joined(finished, found)
     return select(both, top(scores(both.sums, both.lengths, penalty), finished.sums.shape[1])[1])
 
 

@@ -63,12 +63,15 @@ def start(
 
 
 def next_logits(
-    model: Transformer, tokens: Int[Tensor, "R Q"], state: DecodingState
+    model: Transformer, tokens: Int[Tensor, "R Q"], state: DecodingState, whole: bool = False
 ) -> tuple[Float[Tensor, "R Q V"], DecodingState]:
-    """The logits after each of Q new tokens, and the state behind them; ``state`` is used up."""
+    """The logits after each of Q new tokens, and the state behind them; ``state`` is used up.
+
+    Padding is not seen by later tokens, unless what is written is read ``whole``.
+    """
     (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
-    new, end = model.real_target_tokens(tokens, columns), columns + Q
+    new, end = model.real_target_tokens(tokens, columns) | whole, columns + Q
     past = state.seen.reshape(R, -1).sum(1, keepdim=True)
     position_ids = model.position_ids(new, past, columns)
     seen = see(state.seen, new.reshape(B, N, Q), columns)

@@ -204,9 +204,9 @@ class TestSamples:
 
 
 def test_caches_grow_in_stages():
-    assert flax_decoding.stages(1) == [1] and flax_decoding.stages(16) == [16]
-    assert flax_decoding.stages(30) == [15, 30]
-    assert flax_decoding.stages(70) == [35, 70]
+    assert flax_state.stages(1) == [1] and flax_state.stages(16) == [16]
+    assert flax_state.stages(30) == [15, 30]
+    assert flax_state.stages(70) == [35, 70]
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam 4, penalty 0.6", "samples"])
@@ -214,14 +214,14 @@ def test_outputs_do_not_depend_on_the_stages(name: str, monkeypatch: pytest.Monk
     found, weights = {}, random_weights(PLAIN, 0)
     weights["decoder.finalFc.bias"][PLAIN.eos_id] = -100.0  # written to the end
     for most in (1, 3):
-        monkeypatch.setattr(flax_decoding, "MOST_STAGES", most)
-        monkeypatch.setattr(flax_decoding, "SHORTEST_STAGE", 2)
+        monkeypatch.setattr(flax_state, "MOST_STAGES", most)
+        monkeypatch.setattr(flax_state, "SHORTEST_STAGE", 2)
         flax_decoding.compiled_for_processor.clear_cache()
         found[most] = flax_outputs(PLAIN, weights, SOURCE, SEARCHES[name])
     flax_decoding.compiled_for_processor.clear_cache()
     length = longest_output(SOURCE.shape[1], PLAIN, SEARCHES[name])
     longest = max(len(output.ids) for outputs in found[1] for output in outputs)
-    assert longest > flax_decoding.stages(length)[1]  # so that the last stage was needed
+    assert longest > flax_state.stages(length)[1]  # so that the last stage was needed
     assert_same(found[3], found[1])
 
 

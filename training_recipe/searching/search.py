@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from training_recipe.searching.checks import check_ids, check_kinds, check_ranges, check_together
 from transformer_spec import TransformerConfig
-from transformer_spec.declarations import MOST_WHOLE
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
 
-WHOLE = " without a fraction"
-KINDS = dict.fromkeys(("beam", "nbest", "max_length", "top_k", "seed"), Integral)
-KINDS |= dict.fromkeys(("length_penalty", "temperature"), Real)
-HOTTEST = 1e6  # every token is as likely as another long before
-STEEPEST = 10  # beyond this exponent, length ** length_penalty leaves the range of float32
+EXACT, GENERATE = "exact", "generate"
 
 
 @dataclass(frozen=True)
 class Search:
-    """How to look for an output: greedy (beam 1), beam, or sampling; ``max_length`` counts eos."""
+    """How to look for an output: greedy (beam 1), beam, or sampling; ``max_length`` counts eos.
+
+    The rule "exact" stops when nothing better is left and never writes what begins or fills a
+    sequence; "generate" is that of transformers' ``generate``, with its settings: all that follow,
+    of which ``start_id``, the decoder's first token where it is not the config's, and
+    ``forced_first_id`` go with both. No lengths count the decoder's first token; ``min_length``
+    is the least before the end. ``early_stopping`` True stops at ``beam`` ended outputs, False
+    when the best unfinished one scores below them at its length, "never" at the longest.
+    ``banned`` are sequences of ids, ``suppressed_first`` ids that are not written first (or after
+    the forced one), ``end_ids`` those that end an output where that is not eos alone;
+    ``exponential_decay_length_penalty`` is (tokens, factor). n-grams, penalties and ``banned`` see
+    the decoder's first token, as there.
+    """
 
     beam: int = 1
     length_penalty: float = 1.0
@@ -31,6 +38,23 @@ class Search:
     temperature: float = 1.0
     top_k: int = 0
     seed: int = 0
+    rule: str = "exact"
+    early_stopping: bool | str = False
+    min_length: int = 0
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    banned: tuple[tuple[int, ...], ...] = ()
+    renormalize: bool = False
+    forced_first_id: int | None = None
+    forced_last_id: int | None = None
+    suppressed: tuple[int, ...] = ()
+    suppressed_first: tuple[int, ...] = ()
+    start_id: int | None = None
+    end_ids: tuple[int, ...] = ()
+    encoder_no_repeat_ngram_size: int = 0
+    encoder_repetition_penalty: float = 1.0
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +63,8 @@ class Hypothesis:
 
     ``score`` is the sum of log probabilities / length ** length_penalty, where the length and
     the sum count eos; ``log_probability`` is the sum alone. ``ended`` says whether there was eos.
+    Log probabilities are those that the search compares: a forced token's is 0, and penalties of
+    the rule of generate are in them.
     """
 
     ids: list[int]
@@ -47,37 +73,17 @@ class Hypothesis:
     ended: bool = True
 
 
-def check_search(search: Search) -> None:
-    """Raise one UserError that names every setting that no search can follow."""
+def check_search(search: Search, config: TransformerConfig | None = None) -> None:
+    """Raise one UserError that names every setting that no search can follow.
+
+    With a config also every token id that its model does not have.
+    """
     faults = Faults()
-    for name, kind in KINDS.items():
-        value = getattr(search, name)
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        left_out = name == "max_length" and value is None
-        message = f"{name} is {value!r}; it must be a number{WHOLE if kind is Integral else ''}"
-        faults.require(fits or left_out, message)
+    check_kinds(search, faults)
     faults.raise_if_any("cannot search")
-    for name in ("beam", "nbest", "max_length"):
-        value = getattr(search, name)
-        faults.require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")
-    for name in ("beam", "nbest", "top_k"):
-        value = getattr(search, name)
-        message = f"{name} is {value}; it must be at most {MOST_WHOLE:,}"
-        faults.require(value <= MOST_WHOLE, message)
-    for name in ("top_k", "seed"):
-        value = getattr(search, name)
-        faults.require(value >= 0, f"{name} is {value}; it must be at least 0")
-    penalty, temperature = search.length_penalty, search.temperature
-    message = f"length_penalty is {penalty}; it must lie between -{STEEPEST} and {STEEPEST}"
-    faults.require(abs(penalty) <= STEEPEST, message)
-    message = f"temperature is {temperature}; it must be above 0 and at most {HOTTEST:g}"
-    faults.require(0 < temperature <= HOTTEST, message)
-    if search.sample:
-        faults.require(search.beam == 1, f"beam is {search.beam}; sampling has none: leave it out")
-    else:
-        enough = search.nbest <= max(search.beam, 1)
-        message = f"nbest is {search.nbest}; a beam of {search.beam} holds no more than that"
-        faults.require(enough, message)
+    check_ranges(search, faults)
+    check_together(search, faults)
+    check_ids(search, None if config is None else config.target_vocab_size, faults)
     faults.raise_if_any("cannot search")
 
 
@@ -130,6 +136,36 @@ def never_produced(config: TransformerConfig) -> np.ndarray:
     return never
 
 
+def end_ids(search: Search, config: TransformerConfig) -> tuple[int, ...]:
+    """The tokens that end an output."""
+    return search.end_ids or (config.eos_id,)
+
+
+def barred(config: TransformerConfig, search: Search) -> np.ndarray:
+    """True (V,) for the tokens that the search never writes by itself."""
+    if search.rule == EXACT:
+        return never_produced(config)
+    never = np.zeros(config.target_vocab_size, bool)
+    never[[ids[0] for ids in search.banned if len(ids) == 1]] = True
+    never[list(end_ids(search, config))] = False
+    return never
+
+
+def hoped_lengths(limits: np.ndarray, search: Search) -> np.ndarray | None:
+    """The lengths (B,) of which early_stopping "never" thinks, also where the model ends before."""
+    if search.early_stopping != "never":
+        return None
+    return limits if search.max_length is None else np.full_like(limits, search.max_length)
+
+
+def shaping(search: Search) -> Search:
+    """The settings that shape a compiled program; the others are numbers given to it."""
+    numbers = {"length_penalty": 1.0, "temperature": 1.0, "seed": 0, "nbest": 1}
+    ids = {"start_id": None, "forced_first_id": None}
+    length = None if search.max_length is None else 1
+    return replace(search, **numbers, **ids, max_length=length)
+
+
 def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:
     """Numbers in [0, 1), (B, nbest, length) float32: one for each token of each sample.
 
@@ -179,6 +215,6 @@ def hypothesis(
 ) -> Hypothesis:
     """One output of its tokens, eos included where it ended."""
     score = log_probability / max(len(tokens), 1) ** search.length_penalty
-    ids = [int(token) for token in tokens if token != config.eos_id]
-    ended = len(tokens) > 0 and tokens[-1] == config.eos_id
-    return Hypothesis(ids, score, log_probability, bool(ended))
+    ids = [int(token) for token in tokens]
+    ended = bool(ids) and ids[-1] in end_ids(search, config)
+    return Hypothesis(ids[:-1] if ended else ids, score, log_probability, ended)

@@ -1,0 +1,177 @@
+"""The search of transformers' generate, the twin of torch_transformer/generation.py.
+
+Letters: B source rows, N outputs being written for each, R = B x N, S source length, L columns of
+the cache, K candidates, V vocabulary. The rule is that of transformers' generation/utils.py.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from flax_transformer.decoding_state import DecodingState, in_stages, next_logits, reorder
+from flax_transformer.model import Transformer
+from flax_transformer.outputs import (
+    Chains,
+    Outputs,
+    Task,
+    among,
+    begin,
+    begin_chains,
+    choose,
+    draw,
+    extend,
+    joined,
+    last_logits,
+    lengthen,
+    select,
+    top,
+)
+from flax_transformer.processors import Column, processed
+from training_recipe.searching.search import Search, end_ids
+
+NOTHING = -1e9  # the score of what holds no output; less than any other, and finite
+
+
+class Finished(NamedTuple):
+    """N ended outputs of each row, best first; where ``filled`` is False there is none yet."""
+
+    outputs: Outputs
+    scores: Float[Array, "B N"]
+    filled: Bool[Array, "B N"]
+
+
+class Beams(NamedTuple):
+    """The best unfinished outputs of each row, best first, and the ended ones."""
+
+    state: DecodingState
+    last: Int[Array, "R 1"]
+    live: Outputs
+    finished: Finished
+    done: Bool[Array, "B"]
+
+
+def chain_search(model: Transformer, task: Task, length: int, N: int, search: Search) -> Outputs:
+    """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
+    chains = begin_chains(model, task, length, N)
+    return in_stages(lambda chains: chain_step(model, task, chains, search), chains, length).outputs
+
+
+def chain_step(model: Transformer, task: Task, chains: Chains, search: Search) -> Chains:
+    """Write one more token of every output that is not done."""
+    column, tokens = chains.state.columns, chains.outputs.tokens
+    logits, state = next_logits(model, chains.last, chains.state, whole=True)
+    scores = processed(last_logits(logits), tokens, task, search, model.config, column)
+    log_p = jax.nn.log_softmax(scores, 1)
+    log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
+    if task.numbers is None:
+        chosen = scores.argmax(1)
+    else:
+        numbers = task.numbers[:, :, column].ravel()
+        chosen = draw(log_p, numbers, task.temperature, search.top_k, search.top_p)
+    return lengthen(model, task, chains, state, chosen, log_p, end_ids(search, model.config))
+
+
+def beam_search(model: Transformer, task: Task, length: int, N: int, search: Search) -> Outputs:
+    """The best outputs found with a beam of N, ended or as long as they may be."""
+    state, last, empty = begin(model, task, length, N)
+    nothing = jnp.full_like(empty.sums, NOTHING)
+    first = jnp.arange(N) == 0
+    live = empty._replace(sums=jnp.where(first, empty.sums, nothing))
+    finished = Finished(empty._replace(sums=nothing), nothing, nothing > 0)
+    beams = Beams(state, last, live, finished, task.limits == 0)
+    beams = in_stages(lambda beams: beam_step(model, task, beams, search), beams, length)
+    return held(beams.finished, task)
+
+
+def beam_step(model: Transformer, task: Task, beams: Beams, search: Search) -> Beams:
+    """One more token: of K candidates the N best may end, the N best that do not end go on."""
+    (B, N, _), column = beams.live.tokens.shape, beams.state.columns
+    ends = end_ids(search, model.config)
+    logits, state = next_logits(model, beams.last, beams.state, whole=True)
+    scores = next_scores(last_logits(logits), beams.live.tokens, task, search, model, column)
+    K = N * (1 + len(ends))
+    likeliest, tokens = top(scores, min(K, scores.shape[1]))  # of each output alone
+    likeliest = jnp.where(jnp.isnan(likeliest), -jnp.inf, likeliest)
+    totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
+    sums, picked = top(totals.reshape(B, -1), min(K, totals.shape[1] * totals.shape[2]))
+    parents = picked // totals.shape[2]
+    tokens = jnp.take_along_axis(tokens.reshape(B, -1), picked, 1)
+    found = extend(select(beams.live, parents), tokens, sums, column)
+    ended = among(tokens, ends) | (task.limits <= column + 1)[:, None]
+    live_sums, order = top(jnp.where(ended, sums + NOTHING, sums), N)
+    live = select(found, order)._replace(sums=live_sums)
+    finished = merged(beams.finished, found, ended, beams.done, task.penalty, column + 1)
+    done = beams.done | (task.limits <= column + 1)
+    done = done | ~improvable(live, finished, task, search, column + 1)
+    if search.early_stopping is True:
+        done = done | finished.filled.all(1)
+    last = live.tokens[:, :, column].reshape(-1, 1)
+    parents = jnp.take_along_axis(parents, order, 1)
+    return Beams(reorder(state, parents), last, live, finished, done)
+
+
+def next_scores(
+    logits: Float[Array, "R V"],
+    tokens: Int[Array, "B N L"],
+    task: Task,
+    search: Search,
+    model: Transformer,
+    column: Column,
+) -> Float[Array, "R V"]:
+    """What the next token adds to the sum of a beam.
+
+    Where the settings only take tokens away, what is left is made to sum to 1 once, not twice.
+    """
+    penalties = search.repetition_penalty, search.encoder_repetition_penalty
+    taken_away = penalties == (1, 1) and search.exponential_decay_length_penalty is None
+    if not (search.renormalize and taken_away):
+        logits = jax.nn.log_softmax(logits, 1)
+    return processed(logits, tokens, task, search, model.config, column)
+
+
+def merged(
+    finished: Finished,
+    found: Outputs,
+    ended: Bool[Array, "B K"],
+    done: Bool[Array, "B"],
+    penalty: float | Float[Array, ""],
+    length: Column,
+) -> Finished:
+    """The ended outputs with those of the N best candidates that end now, as many as there were."""
+    N = finished.scores.shape[1]
+    ended, found = ended[:, :N], Outputs(*(array[:, :N] for array in found))
+    scores = found.sums / jnp.asarray(length, found.sums.dtype) ** penalty
+    scores = jnp.where(ended, scores, scores + NOTHING)
+    best, numbers = top(jnp.concatenate([finished.scores, scores], 1), N)
+    filled = jnp.take_along_axis(jnp.concatenate([finished.filled, ended], 1), numbers, 1)
+    outputs = select(joined(finished.outputs, found), numbers)
+    return Finished(
+        choose(done, finished.outputs, outputs),
+        jnp.where(done[:, None], finished.scores, best),
+        jnp.where(done[:, None], finished.filled, filled),
+    )
+
+
+def improvable(
+    live: Outputs, finished: Finished, task: Task, search: Search, length: Column
+) -> Bool[Array, "B"]:
+    """Whether the best unfinished output may yet score above the worst ended one."""
+    hoped = jnp.full_like(task.limits, length)
+    if search.early_stopping == "never":
+        longest = task.limits if task.reach is None else task.reach
+        hoped = jnp.where(jnp.asarray(task.penalty) > 0, longest, hoped)
+    best = live.sums[:, 0] / hoped.astype(live.sums.dtype) ** task.penalty
+    worst = jnp.broadcast_to(finished.scores.min(1, keepdims=True), finished.scores.shape)
+    worst = jnp.where(finished.filled, worst, NOTHING)
+    return (best[:, None] > worst).any(1)
+
+
+def held(finished: Finished, task: Task) -> Outputs:
+    """The ended outputs, those of no source empty; a sum of -inf where there is none."""
+    sums = finished.outputs.sums
+    sums = jnp.where(~finished.filled | (sums < NOTHING / 2), -jnp.inf, sums)
+    empty = (task.limits == 0)[:, None] & (jnp.arange(sums.shape[1]) == 0)
+    return finished.outputs._replace(sums=jnp.where(empty, 0.0, sums))

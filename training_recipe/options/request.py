@@ -77,6 +77,7 @@ BROUGHT = (
     *("shared_vocabulary", "sentencepiece_algorithm", "init_gain"),
     *(name for name in MODEL if name not in DROPOUTS),
 )
+OF_THE_MODEL = ("padding_gradient", "beam", "length_penalty")  # with --init, where not given
 # A model of any size, for which rates of dropout can be judged.
 SOME_MODEL = {name: 1 for name, declaration in MODEL.items() if declaration.default is REQUIRED}
 IN_RECIPES = {name: d for name, d in ALL.items() if name not in INVOCATION or name == "preset"}

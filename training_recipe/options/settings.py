@@ -268,26 +268,29 @@ def resolved_kinds(values: dict[str, Any]) -> tuple[str, str]:
 
 def combination_faults(values: dict[str, Any]) -> list[str]:
     """Values that are fine alone and wrong together."""
-    faults = []
-    kinds = resolved_kinds(values)
+    faults = _vocabulary_faults(values) if values["init"] is None else []
+    faults += _language_faults(values["languages"], values["init"])
+    if values["columns"] is not None and len(values["columns"]) != 2:
+        given = ",".join(values["columns"])
+        faults.append(f"columns: {given!r} must name two columns, source and target")
+    return faults + _averaging_faults(values["average"], values["steps"], values["save_every"])
+
+
+def _vocabulary_faults(values: dict[str, Any]) -> list[str]:
+    """Those of vocabularies that are to be built."""
+    faults, kinds = list[str](), resolved_kinds(values)
     sizes = values["source_vocab_size"], values["target_vocab_size"]
     if values["shared_vocabulary"] and kinds[0] != kinds[1]:
         both = " and ".join(kinds)
         faults.append(f"shared_vocabulary needs one kind of vocabulary, not {both}")
     if values["shared_vocabulary"] and None not in sizes and sizes[0] != sizes[1]:
         faults.append(f"shared_vocabulary has one size, not {sizes[0]} and {sizes[1]}")
-    if values["columns"] is not None and len(values["columns"]) != 2:
-        given = ",".join(values["columns"])
-        faults.append(f"columns: {given!r} must name two columns, source and target")
-    faults += _language_faults(values["languages"], values["init"])
-    if values["init"] is not None:
-        pass  # its vocabularies are what they are
-    elif values["bpe_dropout"] and "sentencepiece" not in kinds:
+    if values["bpe_dropout"] and "sentencepiece" not in kinds:
         faults.append(f"bpe_dropout needs sentencepiece, not {' and '.join(kinds)}")
     elif values["bpe_dropout"] and values["sentencepiece_algorithm"] != "bpe":
         given = values["sentencepiece_algorithm"]
         faults.append(f"bpe_dropout needs sentencepiece_algorithm bpe, not {given}")
-    return faults + _averaging_faults(values["average"], values["steps"], values["save_every"])
+    return faults
 
 
 def _language_faults(languages: tuple[str, ...] | None, init: str | None) -> list[str]:

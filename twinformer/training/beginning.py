@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from convert.conversion.opening import OpenModel, open_model
+from convert.conversion.origin import ORIGIN
 from convert.families.registry import FAMILIES
 from training_recipe.backend import Checkpoint
+from training_recipe.options.request import OF_THE_MODEL
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import Prepared, Vocabularies, prepare_from, prepare_new
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import Progress
-from transformer_spec import Faults
+from training_recipe.searching.published import save_search
+from training_recipe.searching.search import Search
+from transformer_spec import Faults, UserError
 from twinformer.training.states import first_state
 
 
@@ -58,7 +61,7 @@ class Beginning:
     def save(self, run: RunFolder) -> None:
         """Write config.json, vocabulary/ and what else came with the model."""
         if self.opened is not None:
-            write_beside(self.opened, run.path)
+            write_beside(self.opened, run)
         self.prepared.save(run)
 
 
@@ -79,11 +82,10 @@ def settled(
     settings: TrainingSettings, opened: OpenModel, given: Collection[str]
 ) -> TrainingSettings:
     """The settings as they are for a model: what nobody gave is as it was published."""
-    known: dict[str, Any] = {"padding_gradient": learns_padding(opened)}
-    if opened.search is not None:
-        known["beam"] = opened.search.beam
-        known["length_penalty"] = opened.search.length_penalty
-    changed = {name: value for name, value in known.items() if name not in given}
+    search = opened.search or Search()
+    known = learns_padding(opened), search.beam, search.length_penalty
+    told = dict(zip(OF_THE_MODEL, known, strict=True))
+    changed = {name: value for name, value in told.items() if name not in given}
     return dataclasses.replace(settings, **changed)
 
 
@@ -95,20 +97,21 @@ def learns_padding(opened: OpenModel) -> bool:
 
 def spoken(pair: Vocabularies, languages: tuple[str, ...] | None, label: str) -> Vocabularies:
     """The vocabularies in the languages of the data; those that are not known are a UserError."""
-    faults = Faults()
     if languages is not None:
         pair = pair[0].speaking(languages[0]), pair[1].speaking(languages[1])
-    for side, vocabulary in zip(("source", "target"), pair, strict=True):
-        if vocabulary.languages and vocabulary.language is None:
-            some = ", ".join(sorted(vocabulary.languages)[:5])
-            faults.add(f"the {side} language is not known; it is one of {some} ...")
-    faults.raise_if_any(
-        f"{label} is a model of several languages", advice="give --languages SOURCE,TARGET"
-    )
+    faults = Faults()
+    for vocabulary in pair:
+        try:
+            _ = vocabulary.frame
+        except UserError as error:
+            faults.take(error)
+    faults.raise_if_any(label)
     return pair
 
 
-def write_beside(opened: OpenModel, folder: Path) -> None:
+def write_beside(opened: OpenModel, run: RunFolder) -> None:
     """Write what came with a model beside its weights, so that it can go back where it is from."""
     if opened.origin is not None:
-        opened.origin.save(folder / "origin.json")
+        opened.origin.save(run.path / ORIGIN)
+    if opened.search is not None:
+        save_search(opened.search, run.search)

@@ -111,7 +111,8 @@ class Judge:
         A source longer than the model's max_length has the empty text as its output.
         """
         prepared, longest = self.prepared, self.prepared.config.max_length
-        search = replace(search, max_length=min(longest, prepared.longest_target))
+        most = min(longest, prepared.longest_target)
+        search = replace(search, max_length=most, min_length=min(search.min_length, most))
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
         frame = prepared.source_vocabulary.frame
         room = longest - frame.size

@@ -7,23 +7,29 @@ could be resumed as it began.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 SPACE = "\u2581"  # sentencepiece's mark of a space, the first character of every word
 
 
 class BpeDropout:
-    """Cuts texts with the merges of a sentencepiece model of algorithm bpe."""
+    """Cuts texts with the merges of a sentencepiece model of algorithm bpe.
 
-    def __init__(self, processor: Any) -> None:
+    ``ids`` and ``unknown`` are other ids than the model's own.
+    """
+
+    def __init__(
+        self, processor: Any, ids: Mapping[str, int] | None = None, unknown: int | None = None
+    ) -> None:
         self._normalize = processor.normalize
-        self._unknown: int = processor.unk_id()
+        self._unknown: int = processor.unk_id() if unknown is None else unknown
         numbers = range(processor.get_piece_size())
         plain = [i for i in numbers if not processor.is_control(i) and not processor.is_unknown(i)]
-        self._ids: dict[str, int] = {processor.id_to_piece(i): i for i in plain}
+        own: dict[str, int] = {processor.id_to_piece(i): i for i in plain}
+        self._ids = own if ids is None else ids
         # A merge is made the earlier the higher the score of what it makes.
-        self._ranks = {piece: -processor.get_score(i) for piece, i in self._ids.items()}
+        self._ranks = {piece: -processor.get_score(i) for piece, i in own.items()}
 
     def __call__(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
         """Ids of each text, every possible merge left out with probability ``rate`` each time."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from training_recipe.text.languages import offered
+from training_recipe.text.published import PublishedVocabulary
 from training_recipe.text.vocabulary import CharacterVocabulary, Vocabulary, load_vocabulary
 from transformer_spec import Faults, TransformerConfig, UserError
 
+Pair = tuple[Vocabulary, Vocabulary]
+SHOWN = 3
 
-def load_vocabularies(folder: Path, config: TransformerConfig) -> tuple[Vocabulary, Vocabulary]:
+
+def load_vocabularies(folder: Path, config: TransformerConfig) -> Pair:
     """The vocabularies of a model; missing ones and ones of another model are a UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; without vocabularies a model reads no text")
@@ -18,18 +23,76 @@ def load_vocabularies(folder: Path, config: TransformerConfig) -> tuple[Vocabula
     return pair
 
 
-def check_fit(pair: tuple[Vocabulary, Vocabulary], config: TransformerConfig, label: str) -> None:
+def check_fit(pair: Pair, config: TransformerConfig, label: str) -> None:
     """Raise one UserError that names everything in which vocabularies are another model's."""
     faults = Faults()
     sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
     for vocabulary, (side, size) in zip(pair, sizes.items(), strict=True):
-        message = f"the {side} vocabulary has {vocabulary.size} tokens, the model {size}"
-        faults.require(vocabulary.size == size, message)
-        for name in ("pad_id", "unk_id", "eos_id"):
+        if isinstance(vocabulary, PublishedVocabulary):
+            _check_room(vocabulary, side, size, faults)
+        else:
+            message = f"the {side} vocabulary has {vocabulary.size} tokens, the model {size}"
+            faults.require(vocabulary.size == size, message)
+        published = isinstance(vocabulary, PublishedVocabulary)
+        for name in ("pad_id", "eos_id") if published else ("pad_id", "unk_id", "eos_id"):
             ours, models = getattr(vocabulary, name), getattr(config, name)
             message = f"{name} is {ours} in the {side} vocabulary and {models} in the model"
             faults.require(ours == models, message)
     faults.raise_if_any(f"{label} does not fit the model's config.json")
+
+
+def _check_room(vocabulary: PublishedVocabulary, side: str, rows: int, faults: Faults) -> None:
+    """A published vocabulary may leave rows of a table free, and may not need more."""
+    beyond = range(rows, vocabulary.size)
+    if beyond:
+        some = ", ".join(f"{vocabulary.token(index)!r} ({index})" for index in beyond[:SHOWN])
+        more = ", ..." if len(beyond) > SHOWN else ""
+        faults.add(
+            f"the {side} vocabulary has {vocabulary.size:,} tokens and the model's table "
+            f"{rows:,} rows: {len(beyond):,} tokens have none ({some}{more}); was the tokenizer "
+            "extended? Enlarge the model's table to it, or take the tokenizer that the model had"
+        )
+
+
+def spare_rows(pair: Pair, config: TransformerConfig) -> list[str]:
+    """Notes on tables with rows that no token has: a few of them are common, many are not."""
+    sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
+    free = {
+        side: rows - vocabulary.size
+        for vocabulary, (side, rows) in zip(pair, sizes.items(), strict=True)
+        if rows > vocabulary.size
+    }
+    return [
+        f"{count:,} of the {sizes[side]:,} rows of the {side} table have no token"
+        for side, count in free.items()
+    ]
+
+
+def in_languages(pair: Pair, given: str) -> Pair:
+    """The vocabularies in the languages of "SOURCE,TARGET"; codes they lack are a UserError.
+
+    A source that begins with the language of the output (``>>deu<<``) needs "TARGET" alone: what
+    language it is in itself, the model sees.
+    """
+    source, target = pair
+    codes = [code.strip() for code in given.split(",")]
+    told = isinstance(source, PublishedVocabulary) and source.begins_with_target
+    if not told and not source.languages and not target.languages:
+        raise UserError(f"languages {given!r} were given, and the model has none to choose")
+    if "" in codes or len(codes) not in ((1, 2) if told else (2,)):
+        form = "TARGET or SOURCE,TARGET" if told else "SOURCE,TARGET"
+        raise UserError(
+            f"languages are given as {form}, not {given!r}; {offered(source.languages)}"
+        )
+    faults, chosen = Faults(), list[Vocabulary]()
+    wanted = {"source": codes[-1] if told else codes[0], "target": codes[-1]}
+    for vocabulary, (side, code) in zip(pair, wanted.items(), strict=True):
+        try:
+            chosen.append(vocabulary.speaking(code) if vocabulary.languages else vocabulary)
+        except UserError as error:
+            faults.add(f"{side}: {error}")
+    faults.raise_if_any("the languages that were given")
+    return chosen[0], chosen[1]
 
 
 def small_letters(texts: Sequence[str], vocabulary: Vocabulary) -> dict[int, str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame
+from training_recipe.text.sentencepiece_table import SentencePieceTable
+from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson
 from training_recipe.text.vocabulary_kinds import (
     FORMAT_VERSION,
     SPECIAL_PIECES,
@@ -35,6 +37,7 @@ __all__ = [
 DEFAULT_SENTENCEPIECE_SIZE = 8000
 SENTENCEPIECE_ALGORITHMS = ("unigram", "bpe")
 VOCABULARY_KINDS = ("characters", "whitespace", "sentencepiece")
+PUBLISHED = {kind.kind: kind for kind in (SentencePieceTable, ByteLevelBPE, TokenizerJson)}
 
 
 def build_vocabulary(
@@ -128,8 +131,10 @@ def _read_vocabulary(path: Path) -> Vocabulary:
         raise ValueError(f"its format version is {found}; this program reads {FORMAT_VERSION}")
     if content.get("kind") == SentencePieceVocabulary.kind:
         return SentencePieceVocabulary.read(content, path.parent)
+    if content.get("kind") in PUBLISHED:
+        return PUBLISHED[content["kind"]].read(content, path.parent)
     for listed in (CharacterVocabulary, WhitespaceVocabulary):
         if content.get("kind") == listed.kind:
             return listed.read(content)
-    allowed = ", ".join(VOCABULARY_KINDS)
+    allowed = ", ".join((*VOCABULARY_KINDS, *PUBLISHED))
     raise ValueError(f"its kind is {content.get('kind')!r}, which is none of {allowed}")

@@ -28,6 +28,11 @@ NO_CHARACTER = "\uffff"
 Side = Literal["source", "target"]
 
 
+def without_surrogates(text: str, stand_in: str = NO_CHARACTER) -> str:
+    """The text with a character that no vocabulary has for every lone surrogate."""
+    return LONE_SURROGATE.sub(stand_in, text)
+
+
 class Vocabulary(ABC):
     """Text to ids and back.
 
@@ -62,6 +67,10 @@ class Vocabulary(ABC):
     def speaking(self, code: str) -> Self:
         """The same vocabulary in a language; a code that the model does not have is a UserError."""
         raise UserError(f"language {code!r} was given, and the model has no languages to choose")
+
+    def special_names_in(self, text: str) -> list[str]:
+        """Names of special tokens that are written in a text, where they are read as text."""
+        return []
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -141,7 +150,7 @@ class _ListedVocabulary(Vocabulary):
 
     def save(self, folder: Path, side: Side) -> None:
         content = {"special": SPECIAL_PIECES, "pieces": self.pieces}
-        _write_description(folder, side, self.kind, content)
+        write_description(folder, side, self.kind, content)
 
     @classmethod
     def read(cls, content: dict[str, Any]) -> Self:
@@ -222,12 +231,11 @@ class SentencePieceVocabulary(Vocabulary):
         return self._processor.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        return self._processor.encode(LONE_SURROGATE.sub(NO_CHARACTER, text))
+        return self._processor.encode(without_surrogates(text))
 
     def sample(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
         """BPE-dropout; only merges of the algorithm bpe can be left out."""
-        known = (LONE_SURROGATE.sub(NO_CHARACTER, text) for text in texts)
-        return BpeDropout(self._processor)(known, rate, seed)
+        return BpeDropout(self._processor)(map(without_surrogates, texts), rate, seed)
 
     def token(self, index: int) -> str:
         return self._processor.id_to_piece(index)
@@ -239,7 +247,7 @@ class SentencePieceVocabulary(Vocabulary):
         name = f"{side}.model"
         (folder / name).write_bytes(self.model)
         content = {"model": name, "sha256": hashlib.sha256(self.model).hexdigest()}
-        _write_description(folder, side, self.kind, content)
+        write_description(folder, side, self.kind, content)
 
     @classmethod
     def read(cls, content: dict[str, Any], folder: Path) -> Self:
@@ -253,7 +261,8 @@ class SentencePieceVocabulary(Vocabulary):
         return cls(model)
 
 
-def _write_description(folder: Path, side: Side, kind: str, content: dict[str, Any]) -> None:
+def write_description(folder: Path, side: Side, kind: str, content: dict[str, Any]) -> None:
+    """Write ``side.json``, which says how a vocabulary is read."""
     description = {"format_version": FORMAT_VERSION, "kind": kind, **content}
     text = json.dumps(description, ensure_ascii=False, indent=1)
     (folder / f"{side}.json").write_text(text + "\n", encoding="utf-8")

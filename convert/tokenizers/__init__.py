@@ -1,0 +1,6 @@
+"""What lies in another library's folder beside weights to turn text into ids: our vocabularies."""
+
+from convert.tokenizers.listing import tokenizer_files
+from convert.tokenizers.reading import read_vocabularies
+
+__all__ = ["read_vocabularies", "tokenizer_files"]

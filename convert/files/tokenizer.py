@@ -29,4 +29,6 @@ def read_pair(
 
     Files that are damaged or missing are a UserError.
     """
-    return None
+    from convert.tokenizers.reading import read_vocabularies
+
+    return read_vocabularies(folder, family, settings, config)

@@ -18,6 +18,8 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import Progress
 from training_recipe.searching.published import save_search
 from training_recipe.searching.search import Search
+from training_recipe.text.model_vocabularies import spare_rows
+from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import Faults, UserError
 from twinformer.training.states import first_state
 
@@ -36,7 +38,8 @@ class Beginning:
         if self.opened is None:
             return []
         named = f"begins with the model of {self.opened.path}"
-        return [f"{named}; it is validated before the first step", *self.opened.notes]
+        rows = spare_rows(self.opened.text(), self.opened.config)
+        return [f"{named}; it is validated before the first step", *self.opened.notes, *rows]
 
     def state(self) -> Checkpoint:
         """The weights, read or drawn."""
@@ -50,7 +53,7 @@ class Beginning:
     def progress(self) -> Progress:
         """Nothing done; a model that came is to be validated first.
 
-        Its loss is low: what a loss has exploded from is that of a model that knows nothing.
+        Its loss may be low: no loss has exploded that is one of a model that knows nothing.
         """
         if self.opened is None:
             return Progress()
@@ -96,17 +99,21 @@ def learns_padding(opened: OpenModel) -> bool:
 
 
 def spoken(pair: Vocabularies, languages: tuple[str, ...] | None, label: str) -> Vocabularies:
-    """The vocabularies in the languages of the data; those that are not known are a UserError."""
-    if languages is not None:
-        pair = pair[0].speaking(languages[0]), pair[1].speaking(languages[1])
-    faults = Faults()
-    for vocabulary in pair:
+    """The vocabularies in the languages of the data; those that are not known are a UserError.
+
+    Where only sources have languages, they are those to write: a source begins with one.
+    """
+    faults, spoken, chosen = Faults(), list[Vocabulary](), languages or (None, None)
+    if pair[0].languages and not pair[1].languages:
+        chosen = (chosen[1], None)
+    for vocabulary, code in zip(pair, chosen, strict=True):
         try:
-            _ = vocabulary.frame
+            spoken.append(vocabulary if code is None else vocabulary.speaking(code))
+            _ = spoken[-1].frame
         except UserError as error:
             faults.take(error)
     faults.raise_if_any(label)
-    return pair
+    return spoken[0], spoken[1]
 
 
 def write_beside(opened: OpenModel, run: RunFolder) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
 from convert.checkpoints.copies import begun_with, one_copy
+from convert.checkpoints.hub import Repository, get, hub_name
 from convert.checkpoints.layouts import COUNT, FLAX, OWN_PARTS, TORCH, Layout
 from convert.checkpoints.loops.places import has_marks
 from convert.checkpoints.loops.states import find_loop_state
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
-from convert.checkpoints.odd_places import check_undistributed, of_hub, only_weights
+from convert.checkpoints.odd_places import check_undistributed, only_weights
 from convert.checkpoints.records import Record, checked, record_in
 from convert.checkpoints.split_files import open_split
 from convert.checkpoints.steps import check_finished, is_step, newest_step, open_items, unfinished
@@ -27,7 +28,7 @@ from convert.formats.msgpack import arrays_of, open_msgpack, open_msgpack_file, 
 from convert.formats.npz import open_npz
 from convert.formats.orbax import is_orbax, open_orbax
 from convert.formats.safetensors import open_safetensors
-from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of
+from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of, shards_in
 from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
@@ -73,22 +74,35 @@ MODELS = (MODEL, MODEL_INDEX, MODEL_PICKLE, *HUB_FILES, ORBAX_FOLDER)
 
 @dataclass(frozen=True)
 class Located:
-    """Where the weights are, and the folder that holds config.json, or None."""
+    """Where the weights are, and the folder that holds config.json, or None.
+
+    ``hub`` is the repository that they were got from.
+    """
 
     weights: Path
     home: Path | None
     kind: str
+    hub: Repository | None = None
+
+    @property
+    def name(self) -> Path:
+        """What to call it."""
+        return Path(self.hub.name) if self.hub else self.weights
 
 
 def locate(path: Path) -> Located:
     """Tell run, checkpoint, converted and Orbax folders and weight files apart.
 
-    A run is used by its best checkpoint, or by its newest where none is marked.
+    A run is used by its best checkpoint, or by its newest where none is marked. What is not there
+    and may be a repository of the Hub, OWNER/NAME[@REVISION], is got from it.
     """
     try:
         os.stat(path)
     except OSError as error:
-        raise UserError(_not_there(path, error)) from None
+        if not _is_missing(error) or hub_name(path) is None:
+            raise UserError(_not_there(path, error)) from None
+        folder, repository = get(path, MODELS, tuple(CONTAINER_OF))
+        return replace(locate(folder), hub=repository)
     if path.is_file():
         beside = path.parent if _has_our_config(path.parent) else None
         return Located(path, beside, FILE)
@@ -105,15 +119,18 @@ def locate(path: Path) -> Located:
     return Located(path, None, "weight folder")
 
 
+def _is_missing(error: OSError) -> bool:
+    return error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+
 def _not_there(path: Path, error: OSError) -> str:
-    missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-    return f"{path} does not exist{of_hub(path)}" if missing else system_fault(error)
+    return f"{path} does not exist" if _is_missing(error) else system_fault(error)
 
 
 def _has_our_config(folder: Path) -> bool:
     """Whether there is a config.json that is not another library's; a damaged one is ours."""
     path = folder / CONFIG
-    return path.is_file() and not is_foreign(_settings_in(path))
+    return path.is_file() and not is_foreign(settings_in(path))
 
 
 def no_config(path: Path, otherwise: str) -> UserError:
@@ -139,7 +156,7 @@ def _around(path: Path) -> list[Path]:
     return [path.parent] if path.is_dir() and is_orbax(path) else []
 
 
-def _settings_in(path: Path) -> dict[str, Any]:
+def settings_in(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or nothing where there is none."""
     try:
         content = read_json_file(path)
@@ -156,7 +173,7 @@ def is_foreign(content: Mapping[str, Any]) -> bool:
 def foreign_settings(path: Path) -> dict[str, Any] | None:
     """The config.json of another library in a folder, or beside a weight file."""
     places = [path, *_around(path)] if path.is_dir() else [path.parent]
-    found = [_settings_in(place / CONFIG) for place in places]
+    found = [settings_in(place / CONFIG) for place in places]
     return next((settings for settings in found if is_foreign(settings)), None)
 
 
@@ -168,7 +185,8 @@ class Content:
     ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not;
     ``others`` are weight files beside the one that is read; ``of_loop`` says that moments may be
     there of some weights alone, and of what is no weight; ``record`` is what the tensors are
-    compared with while they are read.
+    compared with while they are read; ``files`` are those that tensors are read from, or folders of
+    Orbax.
     """
 
     tensors: Tensors
@@ -183,6 +201,7 @@ class Content:
     others: Sequence[Path] = ()
     of_loop: bool = False
     record: Record | None = None
+    files: Sequence[Path] = ()
 
     @property
     def kept(self) -> Tensors:
@@ -201,12 +220,13 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
     check_finished(path)
     split = open_split(path) if key is None else None
     if split is not None:
-        return Content(split.tensors, TORCH, None, "safetensors", split.settings)
+        files = split.files
+        return Content(split.tensors, TORCH, None, "safetensors", split.settings, files=files)
     record = _record_of(path) if verify else None
     if not path.is_dir():
-        content = _open_checked(path, key, record)
+        content = _with_files(_open_checked(path, key, record), path)
     elif is_orbax(path) and not _models_in(path):
-        content = _open_orbax(path, key, record)
+        content = replace(_open_orbax(path, key, record), files=[path])
     else:
         content = _open_folder(path, key, record)
     if record is not None:
@@ -235,7 +255,7 @@ def _open_orbax(path: Path, key: str | None, record: Record | None) -> Content:
 def _open_step(path: Path, key: str | None) -> Content | None:
     """The newest of several steps, or the items of one; None where a folder has no steps."""
     if is_step(path):
-        return _of_loop(open_items(path), key, "orbax")
+        return replace(_of_loop(open_items(path), key, "orbax"), files=[path])
     step, begun = newest_step(path, key), unfinished(path)
     if step is None and begun:
         raise UserError(f"{path} has no finished step: {some_of(begun)}, not written to the end")
@@ -243,6 +263,12 @@ def _open_step(path: Path, key: str | None) -> Content | None:
         return None
     content = open_content(step.path, step.key)
     return replace(content, notes=(step.note, *content.notes))
+
+
+def _with_files(content: Content, path: Path) -> Content:
+    """Content of a file, or of an index and the files that it lists."""
+    listed = shards_in(path) if path.name.endswith(INDEX_SUFFIX) else []
+    return replace(content, files=[path, *listed])
 
 
 def _models_in(path: Path) -> list[str]:
@@ -263,12 +289,12 @@ def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
         return stepped
     if not present:
         only = only_weights(path, MODELS)
-        content = _open_file(only, key)
+        content = _with_files(_open_file(only, key), only)
         note = f"{only.name} is read: the one file of weights, whatever its name"
         return _with_side_files(path, replace(content, notes=(note, *content.notes)), record)
     model = path / present[0]
     opening = _open_orbax if present[0] == ORBAX_FOLDER else _open_checked
-    content = opening(model, key, record)
+    content = _with_files(opening(model, key, record), model)
     if len(present) > 1:
         others = " and ".join(present[1:])
         note = (
@@ -330,17 +356,22 @@ def _layout_of(names: Tensors) -> Layout:
 def _with_side_files(path: Path, content: Content, record: Record | None) -> Content:
     """The optimizer's moments and what was kept aside belong to the folder's tensors."""
     parts, count, optimizer = [content.tensors], content.count, content.optimizer
-    unread = content.unread
+    unread, files = content.unread, list(content.files)
     if (path / OPTIMIZER).exists():
         parts.append(checked(open_safetensors(path / OPTIMIZER), record))
         count = _count(parts[-1])
+        files.append(path / OPTIMIZER)
     else:
-        beside = [path / name for name in OPTIMIZER_PICKLES if (path / name).exists()]
+        beside = [path / name for name in OPTIMIZER_PICKLES if (path / name).exists()][:1]
         optimizer, unread = _optimizer_in(beside[0]) if beside else (optimizer, unread)
+        files += beside if optimizer is not None else []
     if (path / KEPT_ASIDE).exists():
         parts.append(checked(open_safetensors(path / KEPT_ASIDE), record))
+        files.append(path / KEPT_ASIDE)
     tensors = Joined(str(path), parts) if len(parts) > 1 else content.tensors
-    return replace(content, tensors=tensors, count=count, optimizer=optimizer, unread=unread)
+    return replace(
+        content, tensors=tensors, count=count, optimizer=optimizer, unread=unread, files=files
+    )
 
 
 def _optimizer_in(path: Path) -> tuple[OptimizerPart | None, str]:

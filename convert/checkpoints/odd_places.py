@@ -9,7 +9,6 @@ from pathlib import Path
 from convert.formats.kinds import container_of
 from transformer_spec import UserError
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # What trainers leave beside weights, and is none.
 BESIDE = re.compile(
     r"(optimizer|optim|scheduler|scaler|random_states|rng_state|training_args|trainer_state)\b.*"
@@ -33,20 +32,6 @@ PARTS = (
     ),
 )
 MOST = 50  # files that are looked at
-
-
-def of_hub(path: Path) -> str:
-    """What to say of a path that is not there, where it looks like a name on the Hub; or nothing.
-
-    A first folder that is there makes it a path.
-    """
-    text = path.as_posix()
-    if not HUB_ID.fullmatch(text) or path.parent.exists():
-        return ""
-    return (
-        "; nothing is downloaded here. If it is a name on the Hugging Face Hub, get it first and "
-        f"give that folder: hf download {text} --local-dir {path.name}"
-    )
 
 
 def check_undistributed(files: Sequence[Path]) -> None:

@@ -26,10 +26,14 @@ WEIGHTS = "model"  # what a .pt of OpenNMT-py has where its weights are inside
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """The tensors of one or more safetensors, and the settings of the files beside them."""
+    """The tensors of one or more safetensors, and the settings of the files beside them.
+
+    ``files`` are those of weights, and the .pt that holds nothing else.
+    """
 
     tensors: Tensors
     settings: Mapping[str, Any]
+    files: list[Path]
 
 
 def open_split(path: Path) -> SplitFiles | None:
@@ -63,7 +67,7 @@ def _eole(folder: Path, config: Mapping[str, Any]) -> SplitFiles:
             f"{folder} has a {CONFIG} of eole and no {STEM}.00.safetensors, which holds the weights"
         )
     known = {"vocab": _json(vocabulary)} if vocabulary.is_file() else {}
-    return SplitFiles(_joined(folder, parts), {**config, **known})
+    return SplitFiles(_joined(folder, parts), {**config, **known}, parts)
 
 
 def _opennmt(path: Path) -> SplitFiles | None:
@@ -73,7 +77,8 @@ def _opennmt(path: Path) -> SplitFiles | None:
     if not isinstance(options, dict) or content.get(WEIGHTS):
         return None
     vocabulary = {"vocab": content["vocab"]} if "vocab" in content else {}
-    return SplitFiles(_joined(path, _parts(path.parent, path.stem)), {**options, **vocabulary})
+    parts = _parts(path.parent, path.stem)
+    return SplitFiles(_joined(path, parts), {**options, **vocabulary}, [path, *parts])
 
 
 def _joined(path: Path, parts: list[Path]) -> Tensors:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +28,8 @@ from convert.core.rules import Rule
 from convert.core.tensors import Joined, Subset, Tensors, as_bytes
 from convert.families.sinusoids import dropped_tables
 from training_recipe.files.abandoned import remove_abandoned
-from training_recipe.files.json_files import read_json
 from training_recipe.files.writing import folder_aside, make_parent
-from training_recipe.text.model_vocabularies import load_vocabularies
-from transformer_spec import Faults, TransformerConfig, UserError
-
-CARRIED = ("vocabulary", "settings.json")
+from transformer_spec import Faults
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,9 @@ class Conversion:
     """What a conversion did; after a dry run, what it would do, ``folder`` None and ``plan`` told.
 
     ``kind`` is what the source is (run, model folder ...), ``counts`` how many target tensors were
-    copied, transposed and so on, ``optimizer`` None where an optimizer starts fresh, and ``usage``
-    code that uses what was written for another library.
+    copied, transposed and so on, ``optimizer`` None where an optimizer starts fresh, ``usage``
+    code that uses what was written for another library, and ``files`` how many files beside the
+    weights were carried, rewritten and left out.
     """
 
     source: Path
@@ -68,6 +64,7 @@ class Conversion:
     warnings: list[str] = field(default_factory=list)
     plan: list[str] = field(default_factory=list)
     usage: str | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Path | None:
@@ -81,9 +78,10 @@ class Conversion:
         line = (
             f"{verb} {self.kind} {self.source} ({self.given.names} names, {self.given.container}) "
             f"to {self.written.names} names in {self.written.container}: {self.tensors} tensors, "
-            f"{in_bytes(self.bytes)}; {self._counted()}; {self._moments()}"
+            f"{in_bytes(self.bytes)}; {self._counted(self.counts)}; {self._moments()}"
         )
-        return f"{line}; every tensor is in {self.ledger}" if self.ledger else line
+        line += f"; files: {self._counted(self.files)}" if self.files else ""
+        return f"{line}; every tensor and file is in {self.ledger}" if self.ledger else line
 
     @property
     def text(self) -> str:
@@ -97,8 +95,8 @@ class Conversion:
         ledger = {"ledger": str(self.ledger) if self.ledger else None}
         return dataclasses.asdict(self) | paths | ledger | {"summary": self.summary}
 
-    def _counted(self) -> str:
-        return ", ".join(f"{number} {what}" for what, number in self.counts.items())
+    def _counted(self, counts: Mapping[str, int]) -> str:
+        return ", ".join(f"{number} {what}" for what, number in counts.items())
 
     def _moments(self) -> str:
         if self.for_translation:
@@ -118,7 +116,7 @@ def convert(request: ConversionRequest) -> Conversion:
     plan = make_plan(request)
     if request.dry_run:
         target, _ = _converted(plan, plan.source.tensors)
-        lines = plan_lines(plan.ledger, plan.source.tensors, target)
+        lines = plan_lines(plan.ledger, plan.source.tensors, target) + plan.files.lines
         return dataclasses.replace(_done(plan, None, []), plan=lines)
     make_parent(request.destination)
     left = remove_abandoned(request.destination)
@@ -137,7 +135,7 @@ def convert(request: ConversionRequest) -> Conversion:
 def _done(plan: Plan, folder: Path | None, warnings: list[str]) -> Conversion:
     source, target, tensors = plan.source, plan.target, plan.source.tensors
     return Conversion(
-        source=source.located.weights,
+        source=source.located.name,
         kind=source.located.kind,
         folder=folder,
         given=Names(source.names, source.content.container),
@@ -150,6 +148,7 @@ def _done(plan: Plan, folder: Path | None, warnings: list[str]) -> Conversion:
         notes=plan.notes,
         warnings=warnings,
         usage=target.model.usage(folder) if target.model and folder else None,
+        files=plan.files.counts(),
     )
 
 
@@ -203,19 +202,20 @@ def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
     target = Hashed(converted, like=source)
     write_target(folder, plan.target, target, plan.count, plan.groups)
     source.read_rest()
+    plan.sizes.check()
+    plan.files.write(folder)
     _write_settings(plan, folder)
-    left_out = carry(plan.source.located.home, folder, plan.source.config)
     write_ledger(folder / LEDGER, _heading(plan), plan.ledger, source, target)
-    return left_out + source.warnings() + (cast.warnings() if cast else [])
+    return source.warnings() + (cast.warnings() if cast else [])
 
 
 def _write_settings(plan: Plan, folder: Path) -> None:
     """config.json in the target's own words; beside ours, where the weights came from."""
-    if plan.target.model is not None:
-        return  # CTranslate2 has written its own
+    if plan.target.model is not None or (folder / SETTINGS).exists():
+        return  # CTranslate2 has written its own, or the file is as it came
     if plan.settings is None:
         plan.source.config.save(folder / SETTINGS)
-        if plan.source.origin is not None:
+        if plan.source.origin is not None and not (folder / ORIGIN).exists():
             plan.source.origin.save(folder / ORIGIN)
     elif plan.settings:
         text = json.dumps(plan.settings, indent=2) + "\n"
@@ -224,47 +224,19 @@ def _write_settings(plan: Plan, folder: Path) -> None:
         plan.source.config.save(folder / SETTINGS)
 
 
-def carry(home: Path | None, folder: Path, config: TransformerConfig) -> list[str]:
-    """Copy what makes the weights usable, so that a converted run still translates.
-
-    A vocabulary or settings that could not be read from there stay where they are; a warning on
-    each says why.
-    """
-    warnings = []
-    for part in [home / name for name in CARRIED] if home else []:
-        fault = _fault_of(part, config)
-        if fault is not None:
-            warnings.append(f"warning: {part.name} is left out: {fault}")
-        elif part.is_dir():
-            shutil.copytree(part, folder / part.name)
-        elif part.exists():
-            shutil.copyfile(part, folder / part.name)
-    return warnings
-
-
-def _fault_of(part: Path, config: TransformerConfig) -> str | None:
-    """Why what lies beside weights is not to be carried, or None."""
-    try:
-        if part.is_dir():
-            load_vocabularies(part, config)
-        elif part.exists():
-            read_json(part)
-    except ModuleNotFoundError:
-        return None  # its files are whole; what reads them is not installed here
-    except UserError as error:
-        return str(error)
-    return None
-
-
 def _heading(plan: Plan) -> dict[str, object]:
     source, target = plan.source, plan.target
+    hub = source.located.hub
+    commit = {"repository": hub.id, "revision": hub.revision, "commit": hub.commit} if hub else None
     return {
         "source": str(source.path),
         "weights": str(source.located.weights),
+        **({"hub": commit} if commit else {}),
         "from": {"names": source.names, "container": source.content.container},
         "to": {"names": target.name, "container": target.container} | _stored(target),
         "optimizer_steps": plan.count,
         "notes": plan.notes,
+        "files": plan.files.to_json(),
     }
 
 

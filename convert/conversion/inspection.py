@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.encodings import check_names
 from convert.checkpoints.folders import locate, open_content
+from convert.conversion.beside import Beside
 from convert.conversion.conversion import in_bytes
+from convert.conversion.made_files import plan_files
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import (
     Import,
@@ -21,10 +23,14 @@ from convert.conversion.source import (
     source_of,
     wrapping_of,
 )
+from convert.conversion.target import Target
 from convert.core.operations import Duplicate, Reversed
 from convert.core.tensors import Header, Subset, dtype_name
+from convert.files.account import FilesPlan
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import printable_name
+
+OUR_TARGET = Target("torch", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ class Inspection:
     """What there is, and as much of what it means as names and settings tell.
 
     ``family`` and ``config`` are None where they are not known; ``fault`` says then why. ``ties``
-    are names in the source that are said to be one tensor.
+    are names in the source that are said to be one tensor. ``files`` tells of each file of the
+    folder what becomes of it in a folder of ours.
     """
 
     path: Path
@@ -61,12 +68,14 @@ class Inspection:
     fault: str | None
     notes: list[str]
     tensors: Mapping[str, Header]
+    files: FilesPlan = field(default_factory=FilesPlan)
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
-        plain = dataclasses.asdict(dataclasses.replace(self, tensors={}))
+        plain = dataclasses.asdict(dataclasses.replace(self, tensors={}, files=FilesPlan()))
         tensors = {name: header.to_json() for name, header in self.tensors.items()}
-        return plain | {"path": str(self.path), "tensors": tensors}
+        files = {"files": self.files.to_json()}
+        return plain | {"path": str(self.path), "tensors": tensors} | files
 
     @property
     def text(self) -> str:
@@ -95,12 +104,14 @@ class Inspection:
         config = self.config.to_dict().items() if self.config else ()
         fields = " ".join(f"{name}={value}" for name, value in config)
         lines += [("config", fields or f"not known: {self.fault}")]
-        return lines + [("note", note) for note in self.notes]
+        lines += [("note", note) for note in self.notes]
+        return lines + [("file", entry.text) for entry in self.files.entries]
 
 
 def inspect(request: SourceRequest) -> Inspection:
     """Open and recognize; a file that cannot be opened is a UserError, an unknown one is not."""
     located = locate(request.source)
+    beside = Beside.of(located, hashed=False)
     request = dataclasses.replace(request, verify=False)  # headers alone are read
     opened = open_content(located.weights, request.key, request.verify)
     content, _ = leave_out(opened, request.drop, request.optimizer)
@@ -110,12 +121,13 @@ def inspect(request: SourceRequest) -> Inspection:
         source = source_of(content, request, wrapping_of(content, request))
         chosen = choose_family(request.family, source)
         family = chosen.name if chosen else f"twinformer {content.layout.twin}"
-        found = read_import(request)
+        found = read_import(request, located)
     except UserError as error:
         fault = str(error)
+    files = plan_files(found, OUR_TARGET, None, beside) if found else FilesPlan()
     names = [content.layout.weights + n for n in content.layout.weight_names(content.tensors)]
     return Inspection(
-        path=located.weights,
+        path=located.name,
         kind=located.kind,
         container=content.container,
         family=family,
@@ -124,8 +136,9 @@ def inspect(request: SourceRequest) -> Inspection:
         ties=_ties(found),
         config=found.config if found else None,
         fault=fault,
-        notes=found.notes if found else list(content.notes),
+        notes=[*found.notes, *files.notes] if found else list(content.notes),
         tensors=dict(opened.tensors),
+        files=files,
     )
 
 

@@ -5,30 +5,27 @@ Nothing is written. Translating, and training that begins with a model, open the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from convert.checkpoints.folders import Located, locate, no_config
+from convert.conversion.beside import SEARCH, VOCABULARY, folder_of
 from convert.conversion.conversion import check_stated
+from convert.conversion.imported import Pair, imported_search, imported_vocabularies
 from convert.conversion.origin import Origin
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
 from convert.core.rules import ASIDE
-from convert.files.generation import read_search
-from convert.files.tokenizer import read_pair
 from training_recipe.runs.folder import RunFolder
+from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import load_vocabularies
-from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
 
 BEST = "best"
-VOCABULARY = "vocabulary"
 GIVE = "give a run, a converted folder, or a folder of a library that python -m convert reads"
-Pair = tuple[Vocabulary, Vocabulary]
 
 
 @dataclass(frozen=True)
@@ -119,21 +116,20 @@ def checkpoint_folder(run: Path, checkpoint: str | int = BEST) -> Path:
 
 def _vocabularies(found: Import) -> tuple[Pair | None, str]:
     """Both vocabularies, or why there are none."""
-    home, weights = found.located.home, found.located.weights
-    if found.family is None and home is not None:
-        return _told(lambda: load_vocabularies(home / VOCABULARY, found.config))
-    folder = weights if weights.is_dir() else weights.parent
-    name, settings = found.names, found.content.settings
-    return _told(lambda: read_pair(folder, name, settings or {}, found.config))
-
-
-def _told(read: Callable[[], Pair | None]) -> tuple[Pair | None, str]:
+    home = found.located.home
+    if home is None:
+        return imported_vocabularies(found, folder_of(found.located))
     try:
-        pair = read()
+        return load_vocabularies(home / VOCABULARY, found.config), ""
+    except ModuleNotFoundError as error:
+        return None, f"the vocabularies need {error.name}, which is not installed"
     except UserError as error:
         return None, str(error)
-    return pair, "" if pair else "there is no tokenizer beside the weights, so the model reads ids"
 
 
 def _search(found: Import) -> tuple[Search | None, list[str]]:
-    return read_search(found.located, found.content.settings or {}, found.config)
+    """The search beside the weights; a damaged search.json of ours is a UserError."""
+    home = found.located.home
+    if home is None:
+        return imported_search(found, folder_of(found.located))
+    return (load_search(home / SEARCH) if (home / SEARCH).is_file() else None), []

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from convert.checkpoints.folders import locate
 from convert.checkpoints.layouts import TORCH
 from convert.checkpoints.named_moments import own_groups
 from convert.checkpoints.torch_states import Group
-from convert.conversion.origin import Export, Origin
+from convert.conversion.beside import Beside, library_of
+from convert.conversion.made_files import plan_files
+from convert.conversion.origin import Export
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import Import, read_import
 from convert.conversion.target import CTRANSLATE2, FOREIGN, LAYOUTS, Target, target_rules
@@ -23,6 +26,8 @@ from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Header, Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
+from convert.files.account import FilesPlan
+from convert.files.steadiness import Sizes
 from transformer_spec import UserError
 
 
@@ -30,7 +35,8 @@ from transformer_spec import UserError
 class Plan:
     """A source, a target, and what becomes of every tensor on the way.
 
-    ``settings`` is the target's own config file; None where it is ours, or the library's.
+    ``settings`` is the target's own config file; None where it is ours, or the library's. ``files``
+    are those beside the weights, ``sizes`` what the files of weights were when they were opened.
     """
 
     source: Import
@@ -39,6 +45,8 @@ class Plan:
     ledger: Ledger
     settings: dict[str, Any] | None
     notes: list[str]
+    files: FilesPlan
+    sizes: Sizes
 
     @property
     def count(self) -> int | None:
@@ -61,7 +69,10 @@ def make_plan(request: ConversionRequest) -> Plan:
     target = _choose_target(request)
     check_destination(request.source, request.destination)
     wanted = request.optimizer and request.to != CTRANSLATE2
-    source = read_import(replace(request, optimizer=wanted))
+    located = locate(request.source)
+    beside = Beside.of(located)  # before anything there is read
+    source = read_import(replace(request, optimizer=wanted), located)
+    sizes = Sizes.of(source.content.files)
     wrapper, model = _target_map(request, source, target), _model(request, source)
     target = replace(target, wrapper=wrapper, model=model)
     source, adapted = _adapted(source, target)
@@ -69,12 +80,13 @@ def make_plan(request: ConversionRequest) -> Plan:
     settings = _settings(target, source)
     export = target_rules(target, source.config, canonical, source.origin)
     settings = _with_usual(settings, export, target, source)
-    settings = _with_format(settings, Converted(canonical, export.rules), target, source.origin)
+    settings = _with_format(settings, Converted(canonical, export.rules), target, source)
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
     casts = casts_of(Converted(canonical, export.rules), target)
     ledger = Ledger(source.rules, export.rules, dropped, casts)
-    notes = [*source.notes, *adapted, *export.notes, *(model.notes if model else [])]
-    return Plan(source, target, export.rules, ledger, settings, notes)
+    files = plan_files(source, target, settings, beside)
+    notes = [*source.notes, *adapted, *export.notes, *(model.notes if model else []), *files.notes]
+    return Plan(source, target, export.rules, ledger, settings, notes, files, sizes)
 
 
 def _adapted(source: Import, target: Target) -> tuple[Import, list[str]]:
@@ -155,7 +167,8 @@ def _settings(target: Target, source: Import) -> dict[str, Any] | None:
     if target.family is None:
         return None
     origin = source.origin
-    original = origin.settings if origin and origin.family == target.name else None
+    same = origin is not None and library_of(source) == target.family.library
+    original = origin.settings if origin is not None and same else None
     return target.family.write_settings(source.config, original)
 
 
@@ -169,13 +182,15 @@ def _with_usual(
 
 
 def _with_format(
-    settings: dict[str, Any] | None, written: Tensors, target: Target, origin: Origin | None
+    settings: dict[str, Any] | None, written: Tensors, target: Target, source: Import
 ) -> dict[str, Any] | None:
     """Settings that say which number format is written, where it is not the one that came in."""
     if settings is None or target.family is None:
         return settings
+    origin = source.origin
     now = target.dtype or _usual_format(written)
-    came = origin and origin.family == target.name and _usual_format(origin.tensors)
+    same = origin is not None and library_of(source) == target.family.library
+    came = origin and same and _usual_format(origin.tensors)
     if target.dtype or (came and now != came):
         return settings | target.family.number_format(settings, now)
     return settings

@@ -64,6 +64,14 @@ class Family(ABC):
     never_read: frozenset[str] = frozenset()
     padding_gradient = True
 
+    @property
+    def library(self) -> str:
+        """Whose tokenizer, settings and other files lie beside such weights.
+
+        Two namings of one class of a library have the same.
+        """
+        return self.name
+
     @abstractmethod
     def recognizes(self, source: Source) -> bool:
         """Whether names and settings are this family's and no other's; reads no tensor."""

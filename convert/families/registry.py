@@ -49,6 +49,8 @@ ALL: tuple[Family, ...] = (
     Tutorial(),
 )
 HUGGING_FACE = [family for family in ALL if isinstance(family, HuggingFace)]
+# Whose folders have a generation_config.json and a tokenizer of Hugging Face's.
+LIBRARIES = frozenset(family.library for family in HUGGING_FACE)
 HALF = 0.5
 FAMILIES: dict[str, Family] = {family.name: family for family in ALL}
 

@@ -1,17 +1,65 @@
-"""The search that a model was published with, or that was saved beside it."""
+"""The search that a model was published with: generation_config.json, or what config.json says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders import Located
+from training_recipe.files.json_files import json_text
+from training_recipe.searching.published import generation_settings, read_generation
 from training_recipe.searching.search import Search
 from transformer_spec import TransformerConfig
+from transformer_spec.json_text import read_json_file
+
+# What transformers 5.23 takes from a config.json where there is no generation_config.json.
+IN_CONFIG = """
+bad_words_ids begin_suppress_tokens bos_token_id decoder_start_token_id diversity_penalty do_sample
+early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty eos_token_id epsilon_cutoff
+eta_cutoff exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_eos_token_id
+guidance_scale length_penalty max_length max_new_tokens max_time min_length min_new_tokens min_p
+no_repeat_ngram_size num_beam_groups num_beams num_return_sequences pad_token_id penalty_alpha
+remove_invalid_values renormalize_logits repetition_penalty sequence_bias stop_strings
+suppress_tokens temperature top_h top_k top_p typical_p watermarking_config
+""".split()  # fmt: skip
 
 
-def read_search(
-    located: Located, settings: Mapping[str, Any], config: TransformerConfig
-) -> tuple[Search | None, list[str]]:
-    """The search of a folder, ours or another library's, and notes; None where there is none."""
-    return None, []
+def published(
+    generation: Path | None, settings: Mapping[str, Any], config: TransformerConfig, label: str
+) -> tuple[Search, list[str]]:
+    """The search of another library's folder, and what is to be said of settings.
+
+    As transformers does, generation_config.json alone is read where there is a readable one, else
+    config.json; ``label`` is what to call that. Settings of wrong types are a UserError.
+    """
+    content, notes = None, list[str]()
+    if generation is not None:
+        content, notes = _content(generation)
+    if content is not None:
+        search, more = read_generation(content, config, str(generation))
+        return search, [*notes, *more]
+    said = {key: settings[key] for key in IN_CONFIG if settings.get(key) is not None}
+    search, more = read_generation(said, config, label)
+    return search, [*notes, *more]
+
+
+def _content(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        content = read_json_file(path)
+    except (OSError, ValueError) as error:
+        return None, [f"warning: {path} is not read, config.json is: {error}"]
+    if not isinstance(content, dict):
+        return None, [f"warning: {path} is not read, config.json is: it holds no JSON object"]
+    return content, []
+
+
+def rewritten(search: Search, config: TransformerConfig, original: Mapping[str, Any]) -> str:
+    """generation_config.json that says a search, with what else the original said.
+
+    What would then mean another search is left out of it.
+    """
+    settings = generation_settings(search, config)
+    both = {**original, **settings}
+    wanted, _ = read_generation(settings, config, "what is written")
+    found, _ = read_generation(both, config, "what is written")
+    return json_text(both if found == wanted else settings)

@@ -48,6 +48,15 @@ def open_shards(
     return Shards(str(path), list(shards.values()), _unlisted(path, list(shards)))
 
 
+def shards_in(index: Path) -> list[Path]:
+    """The files that an index lists; none where it is not readable."""
+    try:
+        names = set(_read_index(index).values())
+    except UserError:
+        return []
+    return [index.parent / name for name in sorted(names) if _is_plain(name)]
+
+
 def notes_of(tensors: Tensors) -> list[str]:
     """What is to be said of the files of some tensors: that there are others beside them."""
     return tensors.notes if isinstance(tensors, Shards) else []

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convert.checkpoints.hub import hub_name
 from convert.commands.source import size
 from parity.certificates.certificate import check_folder
 from parity.commands.printing import check_picture, progress
 from parity.comparison.settings import PRECISIONS, Settings
 from parity.frameworks import both_frameworks
-from parity.sides.given import MODULE, local_path
+from parity.sides.given import MODULE, exists, local_path, typed_path
 from training_recipe.options.parser import Parser
 from transformer_spec import Faults, UserError
 from transformer_spec.door import exit_status
@@ -100,6 +101,9 @@ def check_place(flag: str, b: str, faults: Faults) -> None:
     """A certificate and a card lie in B's folder."""
     if b.startswith(MODULE):
         faults.add(f"{flag}: it goes into the folder of a checkpoint, and B, {b}, is code")
+        return
+    if not exists(str(typed_path(b))) and hub_name(typed_path(b)) is not None:
+        faults.add(f"{flag}: it goes into B's folder, and B, {b}, is none that is here")
         return
     try:
         check_folder(local_path(b))

@@ -3,6 +3,8 @@
 import shlex
 from pathlib import Path
 
+from convert.checkpoints.folders import MODELS
+from convert.checkpoints.hub import cached_folder
 from transformer_spec import UserError
 
 HUGGING_FACE = "hf:"
@@ -11,12 +13,20 @@ FLAG = " --"
 
 
 def local_path(given: str) -> Path:
-    """The file or folder that has to be there for a side to be opened."""
+    """The file or folder that has to be there for a side to be opened.
+
+    A repository of the Hub that was got is its folder in the cache.
+    """
     if given.startswith(MODULE):
         return Path(given.removeprefix(MODULE).rpartition(":")[0])
-    if given.startswith(HUGGING_FACE):
-        return Path(given.removeprefix(HUGGING_FACE))
-    return Path(path_and_flags(given)[0])
+    path = typed_path(given)
+    return path if exists(str(path)) else cached_folder(path, MODELS) or path
+
+
+def typed_path(given: str) -> Path:
+    """The path of a side, as it was typed."""
+    plain = given.removeprefix(HUGGING_FACE)
+    return Path(plain if plain != given else path_and_flags(given)[0])
 
 
 def path_and_flags(given: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from convert.checkpoints.folders import locate
 from convert.core.operations import Copy
 from convert.core.pipeline import Converted, check_source
 from convert.core.rules import ASIDE, Rule
@@ -143,6 +144,7 @@ def open_library_side(given: str) -> Side:
 
 def hugging_face(given: str, folder: Path) -> TorchModule:
     """The class of transformers that the folder's config.json names."""
+    folder = locate(folder).weights
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; hf: takes a folder of transformers")
     try:

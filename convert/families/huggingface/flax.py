@@ -47,6 +47,10 @@ class HuggingFaceFlax(Family):
     containers = ("msgpack", "safetensors")
     family: ClassVar[HuggingFace]
 
+    @property
+    def library(self) -> str:
+        return self.family.library
+
     def recognizes(self, source: Source) -> bool:
         return self.family.is_named(source) and is_flax(source.tensors)
 

@@ -44,6 +44,10 @@ class HuggingFaceSettings(Family):
     vocabulary_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(VOCABULARIES, "vocab_size")
     forces_eos: ClassVar[bool] = True  # whether the class has a default for forced_eos_token_id
 
+    @property
+    def library(self) -> str:
+        return self.model_type
+
     def is_named(self, source: Source) -> bool:
         """Whether the settings name this class, by model_type or else by architecture."""
         settings = source.settings or {}

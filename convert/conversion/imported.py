@@ -1,0 +1,48 @@
+"""What is read of another library's folder besides weights: its vocabularies and its search.
+
+What cannot be read never stops the weights: a note says what is wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convert.conversion.source import Import
+from convert.families.registry import LIBRARIES
+from convert.files.generation import published
+from convert.files.kinds import CONFIG, GENERATION
+from convert.files.tokenizer import read_pair
+from training_recipe.searching.search import Search
+from training_recipe.text.vocabulary import Vocabulary
+from transformer_spec import UserError
+
+Pair = tuple[Vocabulary, Vocabulary]
+NO_TOKENIZER = "no tokenizer lies beside the weights, so the model reads ids"
+
+
+def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | None, str]:
+    """The vocabularies of another library's folder, or why there are none."""
+    if folder is None or source.family is None:
+        return None, NO_TOKENIZER
+    settings = source.origin.settings if source.origin else None
+    try:
+        pair = read_pair(folder, source.family.name, settings or {}, source.config)
+    except ModuleNotFoundError as error:
+        return None, f"its tokenizer needs {error.name}, which is not installed"
+    except UserError as error:
+        return None, f"its tokenizer cannot be read: {error}"
+    return pair, "" if pair else NO_TOKENIZER
+
+
+def imported_search(source: Import, folder: Path | None) -> tuple[Search | None, list[str]]:
+    """The search that another library's folder was published with, and what is said of it."""
+    if source.family is None or source.family.library not in LIBRARIES:
+        return None, []
+    settings = source.origin.settings if source.origin else None
+    path = folder / GENERATION if folder is not None else None
+    place = path if path is not None and path.is_file() else None
+    label = str(folder / CONFIG) if folder is not None else "the settings"
+    try:
+        return published(place, settings or {}, source.config, label)
+    except UserError as error:
+        return None, [f"warning: the search of {label} is not kept: {error}"]

@@ -7,8 +7,11 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from convert.conversion.beside import Beside
+from convert.conversion.made_files import carry, plan_files
 from convert.conversion.opening import OpenModel, open_model
 from convert.conversion.origin import ORIGIN
+from convert.conversion.target import Target
 from convert.families.registry import FAMILIES
 from training_recipe.backend import Checkpoint
 from training_recipe.options.request import OF_THE_MODEL
@@ -16,7 +19,6 @@ from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import Prepared, Vocabularies, prepare_from, prepare_new
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import Progress
-from training_recipe.searching.published import save_search
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import spare_rows
 from training_recipe.text.vocabulary import Vocabulary
@@ -84,12 +86,17 @@ def begin(
 def settled(
     settings: TrainingSettings, opened: OpenModel, given: Collection[str]
 ) -> TrainingSettings:
-    """The settings as they are for a model: what nobody gave is as it was published."""
+    """The settings as they are for a model: what nobody gave is as it was published.
+
+    A repository of the Hub is named with its commit.
+    """
     search = opened.search or Search()
     known = learns_padding(opened), search.beam, search.length_penalty
     told = dict(zip(OF_THE_MODEL, known, strict=True))
     changed = {name: value for name, value in told.items() if name not in given}
-    return dataclasses.replace(settings, **changed)
+    hub = opened.located.hub
+    init = hub.name if hub is not None else settings.init
+    return dataclasses.replace(settings, init=init, **changed)
 
 
 def learns_padding(opened: OpenModel) -> bool:
@@ -118,7 +125,10 @@ def spoken(pair: Vocabularies, languages: tuple[str, ...] | None, label: str) ->
 
 def write_beside(opened: OpenModel, run: RunFolder) -> None:
     """Write what came with a model beside its weights, so that it can go back where it is from."""
+    if opened.home is not None:
+        carry(opened.home, run.path, opened.config)
+    else:
+        ours, beside = Target("torch", "safetensors"), Beside.of(opened.located)
+        plan_files(opened.found, ours, None, beside).write(run.path)
     if opened.origin is not None:
         opened.origin.save(run.path / ORIGIN)
-    if opened.search is not None:
-        save_search(opened.search, run.search)

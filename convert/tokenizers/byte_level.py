@@ -1,10 +1,10 @@
-"""BART: byte-level BPE in tokenizer.json, or in vocab.json and merges.txt."""
+"""BART and Blenderbot: byte-level BPE in tokenizer.json, or in vocab.json and merges.txt."""
 
 from __future__ import annotations
 
-from convert.tokenizers.fairseq_order import json_table
 from convert.tokenizers.folder import JSON, Folder
 from convert.tokenizers.pairs import Pair
+from convert.tokenizers.pipelines import json_table
 from convert.tokenizers.special import ROLES, Tokens, tokens_of
 from training_recipe.text.number_tables import read_table
 from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson
@@ -14,27 +14,38 @@ NAMED = {**ROLES, "mask_token": "<mask>"}
 
 
 def read_bart(folder: Folder) -> Pair:
-    """The vocabularies of a folder; a ValueError says what is wrong with it."""
-    return _of_json(folder) if folder.has(JSON) else _of_merges(folder)
+    """A text stands between <s> and </s>."""
+    return _read(folder, begins=True, spaced=False)
 
 
-def _frame(tokens: Tokens) -> dict[str, tuple[int]]:
-    return {"before": (tokens.roles["bos_token"],), "after": (tokens.roles["eos_token"],)}
+def read_blenderbot(folder: Folder) -> Pair:
+    """A text begins with a space and ends with </s>."""
+    return _read(folder, begins=False, spaced=True)
 
 
-def _of_json(folder: Folder) -> Pair:
+def _read(folder: Folder, *, begins: bool, spaced: bool) -> Pair:
+    if folder.has(JSON):
+        return _of_json(folder, begins)
+    return _of_merges(folder, begins, folder.about.get("add_prefix_space", spaced) is True)
+
+
+def _frame(tokens: Tokens, begins: bool) -> dict[str, tuple[int, ...]]:
+    before = (tokens.roles["bos_token"],) if begins else ()
+    return {"before": before, "after": (tokens.roles["eos_token"],)}
+
+
+def _of_json(folder: Folder, begins: bool) -> Pair:
     tokens = tokens_of(folder, json_table(folder), roles=NAMED)
     tokens = Tokens(tokens.roles, tokens.special, {})
-    conventions = tokens.conventions(folder, None, **_frame(tokens), clean_up=False)
+    conventions = tokens.conventions(folder, None, **_frame(tokens, begins), clean_up=False)
     files, how = {JSON: folder.read(JSON)}, {"tokenizer": JSON}
     return TokenizerJson(conventions, files, how), TokenizerJson(conventions, files, how)
 
 
-def _of_merges(folder: Folder) -> Pair:
+def _of_merges(folder: Folder, begins: bool, spaced: bool) -> Pair:
     files = folder.read_all((TABLE, MERGES))
     table = read_table({"file": TABLE, "format": "json"}, None, files, ())
     tokens = tokens_of(folder, table, roles=NAMED)
-    conventions = tokens.conventions(folder, None, **_frame(tokens), clean_up=False)
-    spaced = folder.about.get("add_prefix_space") is True
+    conventions = tokens.conventions(folder, None, **_frame(tokens, begins), clean_up=False)
     how = {"vocabulary": TABLE, "merges": MERGES, "prefix_space": spaced}
     return ByteLevelBPE(conventions, files, how), ByteLevelBPE(conventions, files, how)

@@ -20,7 +20,7 @@ from convert.families.registry import FAMILIES
 from convert.files.account import CARRIED, LEFT_OUT, REWRITTEN, Entry
 from convert.files.kinds import CONFIG, RECORDS, is_document, why_left
 from convert.files.listing import Found, list_folder
-from convert.files.tokenizer import tokenizer_files
+from convert.tokenizers import tokenizer_files
 
 VOCABULARY, ORIGINAL, SEARCH, SETTINGS = "vocabulary", "original", "search.json", "settings.json"
 DESCRIPTIONS = ("source.json", "target.json")

@@ -11,7 +11,7 @@ from convert.conversion.source import Import
 from convert.families.registry import LIBRARIES
 from convert.files.generation import published
 from convert.files.kinds import CONFIG, GENERATION
-from convert.files.tokenizer import read_pair
+from convert.tokenizers import read_vocabularies
 from training_recipe.searching.search import Search
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import UserError
@@ -26,7 +26,7 @@ def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | N
         return None, NO_TOKENIZER
     settings = source.origin.settings if source.origin else None
     try:
-        pair = read_pair(folder, source.family.name, settings or {}, source.config)
+        pair = read_vocabularies(folder, source.family.name, settings or {}, source.config)
     except ModuleNotFoundError as error:
         return None, f"its tokenizer needs {error.name}, which is not installed"
     except UserError as error:

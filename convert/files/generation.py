@@ -7,21 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from training_recipe.files.json_files import json_text
-from training_recipe.searching.published import generation_settings, read_generation
+from training_recipe.searching.published import (
+    generation_part,
+    generation_settings,
+    read_generation,
+)
 from training_recipe.searching.search import Search
 from transformer_spec import TransformerConfig
 from transformer_spec.json_text import read_json_file
-
-# What transformers 5.23 takes from a config.json where there is no generation_config.json.
-IN_CONFIG = """
-bad_words_ids begin_suppress_tokens bos_token_id decoder_start_token_id diversity_penalty do_sample
-early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty eos_token_id epsilon_cutoff
-eta_cutoff exponential_decay_length_penalty force_words_ids forced_bos_token_id forced_eos_token_id
-guidance_scale length_penalty max_length max_new_tokens max_time min_length min_new_tokens min_p
-no_repeat_ngram_size num_beam_groups num_beams num_return_sequences pad_token_id penalty_alpha
-remove_invalid_values renormalize_logits repetition_penalty sequence_bias stop_strings
-suppress_tokens temperature top_h top_k top_p typical_p watermarking_config
-""".split()  # fmt: skip
 
 
 def published(
@@ -38,8 +31,7 @@ def published(
     if content is not None:
         search, more = read_generation(content, config, str(generation))
         return search, [*notes, *more]
-    said = {key: settings[key] for key in IN_CONFIG if settings.get(key) is not None}
-    search, more = read_generation(said, config, label)
+    search, more = read_generation(generation_part(settings), config, label)
     return search, [*notes, *more]
 
 

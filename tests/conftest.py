@@ -94,6 +94,14 @@ def resident() -> int:
 
 
 @pytest.fixture(scope="session")
+def hub_folders(tmp_path_factory):
+    """A function: the folder of a family as it lies on the Hub, made when first asked for."""
+    from folders_of_hub import HubFolders, place_of_all
+
+    return HubFolders(place_of_all(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """The device under test, its frameworks set to full float32 precision and 64-bit numbers."""
     import jax

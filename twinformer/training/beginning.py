@@ -16,13 +16,11 @@ from convert.families.registry import FAMILIES
 from training_recipe.backend import Checkpoint
 from training_recipe.options.request import OF_THE_MODEL
 from training_recipe.options.settings import TrainingSettings
-from training_recipe.preparation import Prepared, Vocabularies, prepare_from, prepare_new
+from training_recipe.preparation import Prepared, prepare_from, prepare_new
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import Progress
 from training_recipe.searching.search import Search
-from training_recipe.text.model_vocabularies import spare_rows
-from training_recipe.text.vocabulary import Vocabulary
-from transformer_spec import Faults, UserError
+from training_recipe.text.model_vocabularies import spare_rows, spoken
 from twinformer.training.states import first_state
 
 
@@ -79,7 +77,8 @@ def begin(
     opened = open_model(settings.init, verify=verify)
     config = dataclasses.replace(opened.config, **model)
     settings = settled(settings, opened, given)
-    pair = spoken(opened.text(), settings.languages, str(opened.path))
+    languages = None if settings.languages is None else ",".join(settings.languages)
+    pair = spoken(opened.text(), languages)
     return Beginning(settings, prepare_from(settings, pair, config, opened.search), opened)
 
 
@@ -103,24 +102,6 @@ def learns_padding(opened: OpenModel) -> bool:
     """Whether the padding token's row learns from lookups in the library that a model is from."""
     family = FAMILIES.get(opened.origin.family) if opened.origin else None
     return family.padding_gradient if family else True
-
-
-def spoken(pair: Vocabularies, languages: tuple[str, ...] | None, label: str) -> Vocabularies:
-    """The vocabularies in the languages of the data; those that are not known are a UserError.
-
-    Where only sources have languages, they are those to write: a source begins with one.
-    """
-    faults, spoken, chosen = Faults(), list[Vocabulary](), languages or (None, None)
-    if pair[0].languages and not pair[1].languages:
-        chosen = (chosen[1], None)
-    for vocabulary, code in zip(pair, chosen, strict=True):
-        try:
-            spoken.append(vocabulary if code is None else vocabulary.speaking(code))
-            _ = spoken[-1].frame
-        except UserError as error:
-            faults.take(error)
-    faults.raise_if_any(label)
-    return spoken[0], spoken[1]
 
 
 def write_beside(opened: OpenModel, run: RunFolder) -> None:

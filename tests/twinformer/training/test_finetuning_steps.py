@@ -22,8 +22,9 @@ from training_recipe.batching.batches import Batch, BatchPlan, encode_pairs
 from training_recipe.corpora.corpus import Example
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import frames_of
+from training_recipe.text.model_vocabularies import spoken
 from twinformer.frameworks import training_backend
-from twinformer.training.beginning import learns_padding, spoken
+from twinformer.training.beginning import learns_padding
 
 FAMILIES = ("marian", "marian-separate", "bart", "mbart", "mbart50", "m2m100", "nllb")
 LANGUAGES = {
@@ -188,7 +189,8 @@ def test_three_steps(library, name: str, backend: str) -> None:
 def test_batches_are_the_library_s(library, name: str) -> None:
     """Ids, frames, labels and what the decoder begins with, of texts by our vocabularies."""
     found = library(name)
-    pair = spoken(found.opened.text(), CODES.get(name), name)
+    codes = CODES.get(name)
+    pair = spoken(found.opened.text(), codes and ",".join(codes))
     examples = [Example(source, (target,)) for source, target in zip(*texts(), strict=True)]
     start = pair[1].start_id
     plan = BatchPlan(

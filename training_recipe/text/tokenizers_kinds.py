@@ -77,10 +77,12 @@ class ByteLevelBPE(_TokenizersVocabulary):
         self._named("vocabulary")
         table = {"file": self.how["vocabulary"], "format": "json"}
         vocab = read_table(table, None, self.files, ())
+        merges = read_merges(self._named("merges"), self.how["merges"])
         try:
-            model = models.BPE(vocab, _merges(self._named("merges")), fuse_unk=False)
+            model = models.BPE(vocab, merges, fuse_unk=False)
         except Exception as error:  # the library has no exception of its own
-            raise ValueError(f"{self.how['merges']} and the vocabulary differ: {error}") from None
+            files = f"{self.how['merges']} and {self.how['vocabulary']}"
+            raise ValueError(f"{files} do not fit together: {error}") from None
         tokenizer = Tokenizer(model)
         spaced = self.how.get("prefix_space") is True
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)  # pyright: ignore[reportAttributeAccessIssue]
@@ -128,11 +130,17 @@ def _hide(content: dict[str, Any], special: Collection[str]) -> None:
         token["content"] = hidden(token["content"])
 
 
-def _merges(data: bytes) -> list[tuple[str, str]]:
-    """Pairs of a merges.txt, in order."""
-    lines = data.decode("utf-8").splitlines()
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    for number, pair in enumerate(pairs, 1):
-        if len(pair) != 2:
-            raise ValueError(f"merge {number} is no pair: {' '.join(pair)!r}")
-    return pairs  # pyright: ignore[reportReturnType]
+def read_merges(data: bytes, name: str) -> list[tuple[str, str]]:
+    """Pairs of a merges.txt, in order; a ValueError names a line that is none."""
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is damaged: it is not UTF-8") from None
+    pairs = []
+    for number, line in enumerate((line.removesuffix("\r") for line in lines), 1):
+        left, space, right = line.partition(" ")
+        if line and not line.startswith("#version"):
+            if not left or not space or not right or " " in right:
+                raise ValueError(f"line {number} of {name} is no pair: {line!r}")
+            pairs.append((left, right))
+    return pairs

@@ -109,7 +109,7 @@ def random_settings(
     drawn = {
         "length_penalty": float(rng.choice([-1.0, 0.0, 0.6, 1.0, 2.0])),
         "early_stopping": [True, False, "never"][rng.integers(3)] if beam > 1 else None,
-        "min_length": int(rng.integers(2, 12)),
+        "min_length": int(rng.integers(2, 6)),
         "no_repeat_ngram_size": int(rng.integers(1, 4)),
         "repetition_penalty": float(rng.choice([0.8, 1.3, 2.5])),
         "bad_words_ids": [sequence() for _ in range(rng.integers(1, 6))],

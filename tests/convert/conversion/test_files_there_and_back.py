@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from folders_of_hub import FAMILIES, sentences
 from messages import says
 
+from convert.__main__ import main
 from convert.checkpoints.records import LEDGER
 from convert.conversion import ConversionRequest, convert
 
@@ -49,6 +51,27 @@ def test_the_same_files_byte_by_byte(hub_folders, tmp_path, name) -> None:
     below = [p for p in (tmp_path / "ours").rglob("*") if p.is_file()]
     names = {path.relative_to(tmp_path / "ours").as_posix() for path in below}
     assert names <= account(back).keys()
+
+
+def test_what_is_told_of_files(hub_folders, tmp_path, capsys) -> None:
+    """By inspect, by a dry run, and without a tokenizer."""
+    folder = hub_folders.copy("marian", tmp_path / "opus")
+    (folder / "README.md").write_text(CARD)
+    assert main(["inspect", str(folder)]) == 0
+    said = capsys.readouterr().out
+    says(said, "source.spm -> vocabulary/source.spm", "carried")
+    says(said, "README.md -> original/README.md", "carried")
+    assert main(["inspect", str(folder), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["files"]
+    assert {path.name for path in folder.iterdir()} <= listed.keys()
+    assert main([str(folder), str(tmp_path / "ours"), "--to", "torch", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    says(said, "source.spm -> vocabulary/source.spm", "carried")
+    says(said, "generation_config.json -> search.json", "made")
+    convert(ConversionRequest(folder, tmp_path / "ours", to="torch"))
+    shutil.rmtree(tmp_path / "ours/vocabulary")
+    done = convert(ConversionRequest(tmp_path / "ours", tmp_path / "back", to="marian"))
+    says(done.notes, "no tokenizer", tmp_path / "ours")
 
 
 def test_by_way_of_the_other_twin(hub_folders, tmp_path) -> None:

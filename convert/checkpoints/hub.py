@@ -7,16 +7,19 @@ licence, and one set of weights: the first in the order in which they are looked
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from convert.checkpoints.odd_places import BESIDE
 from convert.formats.shards import INDEX_SUFFIX, shards_in
+from convert.tokenizers.listing import MATCH, NAMES
 from training_recipe.options.extras import missing
 from transformer_spec import UserError
 from transformer_spec.errors import printable_name, system_fault
@@ -29,6 +32,7 @@ TEXTS = (
     ".tiktoken",
 )  # fmt: skip
 PLAIN = re.compile(r"(licen[cs]e|copying|notice|readme)[\w.-]*", re.IGNORECASE)
+LOGS = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 OUR_FOLDERS = ("vocabulary/", "original/")
 LOGIN = "hf auth login, or HF_TOKEN, says who asks"
 
@@ -69,20 +73,35 @@ def get(path: Path, models: Sequence[str], suffixes: Sequence[str]) -> tuple[Pat
             f"{path} does not exist; where it is a repository of the Hugging Face Hub, "
             "pip install 'twinformer[hub]' makes it be got from there"
         )
-    from huggingface_hub import HfApi
+    with _quiet():
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi().model_info(id, revision=revision)
+        except Exception as error:
+            cached = _cached(id, revision, models) if _is_away(error) else None
+            if cached is None:
+                _refuse(error, path)
+            return cached, Repository(id, revision, cached.name, note=_of_cache(id, error))
+        names = [sibling.rfilename for sibling in info.siblings or ()]
+        return _download(path, str(info.sha), names, models, suffixes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A block in which the library shows bars, on a terminal, and says nothing besides."""
+    from huggingface_hub import snapshot_download  # noqa: F401 - sets the level when it is imported
     from huggingface_hub.utils import disable_progress_bars
 
+    logger = logging.getLogger(LIBRARY)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        info = HfApi().model_info(id, revision=revision)
-    except Exception as error:
-        cached = _cached(id, revision, models) if _is_away(error) else None
-        if cached is None:
-            _refuse(error, path)
-        return cached, Repository(id, revision, cached.name, note=_of_cache(id, error))
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    return _download(path, str(info.sha), names, models, suffixes)
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _download(
@@ -128,8 +147,10 @@ def _is_beside(name: str) -> bool:
     """Whether a file is needed beside the weights."""
     if name.startswith(OUR_FOLDERS):
         return True
-    told = name.endswith(TEXTS) and not name.endswith(INDEX_SUFFIX)
-    return "/" not in name and (told or PLAIN.fullmatch(name) is not None)
+    if "/" in name or name.endswith(INDEX_SUFFIX) or name in LOGS:
+        return False
+    tokenizer = name in NAMES or MATCH.fullmatch(name)
+    return name.endswith(TEXTS) or bool(tokenizer or PLAIN.fullmatch(name))
 
 
 def _is_away(error: Exception) -> bool:

@@ -12,7 +12,8 @@ from convert.exports.ctranslate2_model import QUANTIZATIONS
 from training_recipe.options.parser import Parser
 
 DESCRIPTION = """Convert a model between the PyTorch and the Flax twin, or from another code's
-checkpoint. Nothing is changed in place, and every tensor is accounted for."""
+checkpoint. Nothing is changed in place, and every tensor and every file is accounted for: card,
+licence, tokenizer and generation settings of another library's folder come along and go back."""
 USAGE = """python -m convert SOURCE DEST --to FAMILY [options]
        python -m convert inspect CHECKPOINT [options]
        python -m convert average RUN DEST [--last N]"""
@@ -31,6 +32,10 @@ EXAMPLES = """examples:
       a checkpoint of the PyTorch tutorial, either published form
   python -m convert runs/demo demo-ct2 --to ctranslate2 --quantization int8
       a folder that CTranslate2 loads, and the call that translates with it
+  python -m convert Helsinki-NLP/opus-mt-en-de mine --to flax
+      a repository of the Hugging Face Hub; @REVISION behind it names a branch, tag or commit
+  python -m convert mine back --to marian
+      the library's folder again, with all files that came with it
   python -m convert inspect model.pt
       what a checkpoint is; nothing is converted
   python -m convert average runs/demo demo-mean --last 5
@@ -50,8 +55,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("source", type=Path, metavar="SOURCE",
-        help="run folder, checkpoint folder, converted folder, Orbax folder, or weight file "
-        "(.safetensors, .safetensors.index.json, .pt, .pth, .bin)")  # fmt: skip
+        help="run folder, checkpoint folder, converted folder, Orbax folder, weight file "
+        "(.safetensors, .safetensors.index.json, .pt, .pth, .bin), or OWNER/NAME[@REVISION] of the "
+        "Hugging Face Hub")  # fmt: skip
     add("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
     add("--to", required=True, choices=TARGETS, help="whose names and layout to write")
     add(

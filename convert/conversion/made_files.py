@@ -45,6 +45,7 @@ from transformer_spec import TransformerConfig, UserError
 
 USUAL = Search(beam=5)  # what our own models are translated with
 MARIAN = "marian"
+NONE = "the new folder has no tokenizer, so its model reads ids"
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,9 @@ def _rewritten(entry: Entry, place: str, reason: str) -> Entry:
 def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
     """A folder of ours becomes its library's again; the search as it is now."""
     plan, home, origin = _same_config(making, plan), making.home, making.source.origin
+    if making.way.library in LIBRARIES and not any(_is_of_tokenizer(e) for e in plan.entries):
+        none = f"{NONE}: none lies in {VOCABULARY}/ of {home}"
+        plan = replace(plan, notes=[*plan.notes, none])
     if home is None or origin is None or not (home / SEARCH).is_file():
         return plan
     original = making.place_of(GENERATION)
@@ -205,6 +209,10 @@ def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
         made={**plan.made, GENERATION: partial(_write_text, text)},
         made_from={**plan.made_from, GENERATION: SEARCH},
     )
+
+
+def _is_of_tokenizer(entry: Entry) -> bool:
+    return entry.what == CARRIED and entry.found.name.startswith(f"{VOCABULARY}/")
 
 
 def _write_text(text: str, path: Path) -> None:
@@ -259,7 +267,7 @@ def _tokenizer(making: Making, library: str) -> tuple[Writers, str, str | None]:
             pair, fault = None, str(error)
         if pair is not None and fault is None:
             return marian_tokenizer(pair, making.config, _training(home)), VOCABULARY, None
-    return {}, "", f"the new folder has no tokenizer, so its model reads ids: {fault}"
+    return {}, "", f"{NONE}: {fault}"
 
 
 def _training(home: Path) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ SOURCES = (OURS, *FAMILIES)
 class SourceRequest:
     """A checkpoint, and what its reader has to be told of it; what is not given is found out.
 
+    ``source`` is a path, or where there is none a repository of the Hub, OWNER/NAME[@REVISION].
     ``family`` says whose names it has, ``key`` which dict of a nested file holds the weights.
     ``config`` is a file of settings, ours or another library's; ``fields`` are fields of a
     TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in

@@ -20,8 +20,7 @@ from training_recipe.preparation import Prepared, Vocabularies, prepare_from, pr
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import Progress
 from training_recipe.searching.search import Search
-from training_recipe.text.model_vocabularies import spare_rows
-from training_recipe.text.vocabulary import Vocabulary
+from training_recipe.text.model_vocabularies import in_languages, spare_rows
 from transformer_spec import Faults, UserError
 from twinformer.training.states import first_state
 
@@ -106,21 +105,17 @@ def learns_padding(opened: OpenModel) -> bool:
 
 
 def spoken(pair: Vocabularies, languages: tuple[str, ...] | None, label: str) -> Vocabularies:
-    """The vocabularies in the languages of the data; those that are not known are a UserError.
-
-    Where only sources have languages, they are those to write: a source begins with one.
-    """
-    faults, spoken, chosen = Faults(), list[Vocabulary](), languages or (None, None)
-    if pair[0].languages and not pair[1].languages:
-        chosen = (chosen[1], None)
-    for vocabulary, code in zip(pair, chosen, strict=True):
+    """The vocabularies in the languages of the data; those that are not known are a UserError."""
+    if languages is not None:
+        pair = in_languages(pair, ",".join(languages))
+    faults = Faults()
+    for vocabulary, side in zip(pair, ("source", "target"), strict=True):
         try:
-            spoken.append(vocabulary if code is None else vocabulary.speaking(code))
-            _ = spoken[-1].frame
+            _ = vocabulary.frame
         except UserError as error:
-            faults.take(error)
+            faults.add(f"{side}: {error}")
     faults.raise_if_any(label)
-    return spoken[0], spoken[1]
+    return pair
 
 
 def write_beside(opened: OpenModel, run: RunFolder) -> None:

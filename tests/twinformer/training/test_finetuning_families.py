@@ -106,7 +106,7 @@ def test_on_in_the_other_framework(place, hub_folders) -> None:
         ("nllb", [], "need a language"),
         ("nllb", ["--languages", "eng_Latn,de"], "near ones are deu_Latn"),
         ("m2m100", ["--languages", "xx,yy"], "no language 'yy'"),
-        ("marian", ["--languages", "en,de"], "has no languages"),
+        ("marian", ["--languages", "en,de"], "has none to choose"),
         ("marian", ["--bpe-dropout", "0.1"], "no plain model of algorithm bpe"),
         ("marian", ["--max-length", "99", "--num-heads", "2"], "leave out --num-heads"),
     ],

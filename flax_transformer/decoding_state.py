@@ -10,7 +10,7 @@ queries over the same L x N cells, as all outputs of a source are over the same 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def with_room(state: DecodingState, length: int) -> DecodingState:
     return state._replace(keys_values=keys_values, seen=pad(state.seen, 2, more))
 
 
-Written = TypeVar("Written")
+Written = TypeVar("Written", bound=Any)
 
 
 def in_stages(step: Callable[[Written], Written], written: Written, length: int) -> Written:
@@ -114,7 +114,8 @@ def next_logits(
 ) -> tuple[Float[Array, "R Q V"], DecodingState]:
     """The logits after each of Q new tokens, and the state behind them; ``state`` is used up.
 
-    Padding is not seen by later tokens, unless what is written is read ``whole``.
+    Padding is not seen by later tokens, unless what is written is read ``whole``: an output in
+    which padding is a token like others.
     """
     (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
@@ -123,6 +124,7 @@ def next_logits(
     position_ids = model.position_ids(new, past, columns)
     seen = see(state.seen, new.reshape(B, N, Q), columns)
     x = model.decoder.embed(tokens, model.target_table, position_ids, None)
+    x = unplaced(model, tokens, x) if whole else x
     x = x.reshape(B, N, Q, -1).swapaxes(1, 2).reshape(B, Q * N, -1)  # (R, Q, D) -> (B, Q x N, D)
     caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
     mask = cell_mask(seen, columns, Q)
@@ -131,6 +133,17 @@ def next_logits(
     x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
     return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)
+
+
+def unplaced(
+    model: Transformer, tokens: Int[Array, "R Q"], x: Float[Array, "R Q D"]
+) -> Float[Array, "R Q D"]:
+    """Padding without a position where positions skip it: fairseq's sinusoid of it is 0."""
+    config = model.config
+    if not config.positions_skip_padding or config.embedding_norm:
+        return x
+    bare = model.target_table[config.pad_id] * config.embedding_scale
+    return jnp.where((tokens == config.pad_id)[..., None], bare, x)
 
 
 def see(

@@ -106,7 +106,7 @@ def read_lines(paths: Sequence[Path]) -> list[str]:
 
 
 def main() -> None:
-    first = argparse.ArgumentParser(description=__doc__.split("\n\n")[1])
+    first = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[2])
     first.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     first.add_argument("--source", nargs="+", type=Path, required=True, metavar="FILE")
     first.add_argument("--target", nargs="+", type=Path, required=True, metavar="FILE")

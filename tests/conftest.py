@@ -26,6 +26,7 @@ XLA = (
     "--xla_cpu_use_fusion_emitters=false",
 )
 ARITHMETIC = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": " ".join(XLA)}
+NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 COMPILED = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -57,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(place.cleanup)
     # A folder for each process that tests: they would read what another has half written.
     os.environ.update({"JAX_COMPILATION_CACHE_DIR": place.name, **COMPILED})
-    for name, value in ARITHMETIC.items():
+    for name, value in (ARITHMETIC | NO_NETWORK).items():
         os.environ.setdefault(name, value)
 
     from jaxtyping import install_import_hook

@@ -56,6 +56,19 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
+def byte_pairs(folder: Path) -> int:
+    """vocab.json and merges.txt of BART's form; the number of ids."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trained.train_from_iterator(TEXTS, 300, special_tokens=special, show_progress=False)
+    trained.save_model(str(folder))
+    table = json.loads((folder / "vocab.json").read_text())
+    write_json(folder / "vocab.json", table | {"<mask>": len(table)})
+    return len(table) + 1
+
+
 def in_order(algorithm: str = "unigram", **changes: Any) -> SentencePieceTable:
     """A vocabulary in fairseq's order with two languages in front of a text, one of them spoken."""
     data = model(algorithm)

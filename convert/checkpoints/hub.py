@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from convert.checkpoints.odd_places import BESIDE
 from convert.formats.shards import INDEX_SUFFIX, shards_in
+from convert.tokenizers.listing import MATCH, NAMES
 from training_recipe.options.extras import missing
 from transformer_spec import UserError
 from transformer_spec.errors import printable_name, system_fault
@@ -29,6 +30,7 @@ TEXTS = (
     ".tiktoken",
 )  # fmt: skip
 PLAIN = re.compile(r"(licen[cs]e|copying|notice|readme)[\w.-]*", re.IGNORECASE)
+LOGS = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 OUR_FOLDERS = ("vocabulary/", "original/")
 LOGIN = "hf auth login, or HF_TOKEN, says who asks"
 
@@ -128,8 +130,10 @@ def _is_beside(name: str) -> bool:
     """Whether a file is needed beside the weights."""
     if name.startswith(OUR_FOLDERS):
         return True
-    told = name.endswith(TEXTS) and not name.endswith(INDEX_SUFFIX)
-    return "/" not in name and (told or PLAIN.fullmatch(name) is not None)
+    if "/" in name or name.endswith(INDEX_SUFFIX) or name in LOGS:
+        return False
+    tokenizer = name in NAMES or MATCH.fullmatch(name)
+    return name.endswith(TEXTS) or bool(tokenizer or PLAIN.fullmatch(name))
 
 
 def _is_away(error: Exception) -> bool:

@@ -199,11 +199,13 @@ def _of_ours(found: Found, way: Way) -> Entry:
     """A file of a folder of ours: of a run, or of what a conversion wrote."""
     place, _, name = found.name.partition("/")
     if found.inside is not None:
-        return Entry(found, LEFT_OUT, reason="a folder of training's, or of nobody's here")
+        return Entry(found, LEFT_OUT, reason="no folder of the model's")
     if name and way.kind in (OURS, EXPORTED) and place == VOCABULARY:
         return Entry(found, CARRIED, found.name)
     if name and way.kind == OURS:
         return Entry(found, CARRIED, found.name)
+    if name == CONFIG and way.kind != SAME:
+        return Entry(found, LEFT_OUT, reason="the settings are written from config.json")
     if name and way.library is not None and not (place == VOCABULARY and name in DESCRIPTIONS):
         return _outwards(found, name, place == VOCABULARY, way)
     if name:
@@ -225,7 +227,7 @@ def _own_record(found: Found, way: Way) -> Entry:
         return Entry(found, LEFT_OUT, reason=f"our record, which {way.target} does not read")
     if name in RECORDS:
         return Entry(found, LEFT_OUT, reason=str(why_left(name)))
-    return Entry(found, LEFT_OUT, reason="of a training run, or not known")
+    return Entry(found, LEFT_OUT, reason="of training, or not known: no part of the model")
 
 
 def without(entries: list[Entry], names: Mapping[str, str]) -> list[Entry]:

@@ -92,7 +92,7 @@ def _copy(found: Found, place: Path) -> str | None:
         source = found.path.open("rb")
     except OSError as error:
         return system_fault(error)
-    with source, place.open("wb") as target:
+    with source, place.open("xb") as target:  # nothing that is written takes another's place
         shutil.copyfileobj(source, target)
     with place.open("rb") as written:
         same = hashlib.file_digest(written, "sha256").hexdigest() == found.sha256

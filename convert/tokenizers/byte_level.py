@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from convert.tokenizers.folder import JSON, Folder
 from convert.tokenizers.pairs import Pair
 from convert.tokenizers.pipelines import json_table
 from convert.tokenizers.special import ROLES, Tokens, tokens_of
 from training_recipe.text.number_tables import read_table
-from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson
+from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson, read_merges
+from transformer_spec import UserError
 
 TABLE, MERGES = "vocab.json", "merges.txt"
+NEVER_MADE = 16  # such as <|endoftext|> and words made up to round a table's size
 NAMED = {**ROLES, "mask_token": "<mask>"}
 
 
@@ -46,6 +50,19 @@ def _of_merges(folder: Folder, begins: bool, spaced: bool) -> Pair:
     files = folder.read_all((TABLE, MERGES))
     table = read_table({"file": TABLE, "format": "json"}, None, files, ())
     tokens = tokens_of(folder, table, roles=NAMED)
+    _check_merges(files[MERGES], table.keys() - tokens.special.keys())
     conventions = tokens.conventions(folder, None, **_frame(tokens, begins), clean_up=False)
     how = {"vocabulary": TABLE, "merges": MERGES, "prefix_space": spaced}
     return ByteLevelBPE(conventions, files, how), ByteLevelBPE(conventions, files, how)
+
+
+def _check_merges(data: bytes, pieces: Collection[str]) -> None:
+    """Raise a UserError where merges are missing: all pieces of several bytes but few are made."""
+    made = {left + right for left, right in read_merges(data, MERGES)}
+    never = sorted(piece for piece in pieces if len(piece) > 1 and piece not in made)
+    if len(never) > NEVER_MADE:
+        some = ", ".join(map(repr, never[:3]))
+        raise UserError(
+            f"{MERGES} makes {len(never):,} of the {len(pieces):,} pieces of {TABLE} in no way "
+            f"({some}, ...): it is cut short, or another model's"
+        )

@@ -15,7 +15,7 @@ GENERAL = ("PreTrainedTokenizer", "TokenizersBackend")
 
 def json_table(folder: Folder) -> dict[str, int]:
     """Piece -> id of a tokenizer.json's model."""
-    model = folder.read_object(JSON).get("model")
+    model = folder.pipeline.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocab, dict) and all(type(index) is int for index in vocab.values()):
         return vocab
@@ -37,7 +37,7 @@ def read_pipeline(folder: Folder) -> Pair:
 
 def _is_cleaned(folder: Folder) -> bool:
     """The library cleans no text of BPE, whatever the settings say."""
-    model = folder.read_object(JSON).get("model")
+    model = folder.pipeline.get("model")
     return isinstance(model, dict) and model.get("type") != "BPE"
 
 

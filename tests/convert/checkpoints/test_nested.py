@@ -447,10 +447,9 @@ class TestPlaces:
     def test_a_name_on_the_hub(self, tmp_path, capsys, monkeypatch):
         monkeypatch.chdir(tmp_path)
         told = fail(capsys, "Helsinki-NLP/opus-mt-en-de", "out", "--to", "flax")
-        says(told, "does not exist", "hf download Helsinki-NLP/opus-mt-en-de")
-        (tmp_path / "runs").mkdir()
-        for path in ("runs/best", "./a/b/c", "missing.pt"):
-            assert "huggingface" not in fail(capsys, path, "out", "--to", "flax")
+        says(told, "Helsinki-NLP/opus-mt-en-de does not exist here", "HF_HUB_OFFLINE")
+        for path in ("./a/b/c", "missing.pt", "a--b/c", "a/b..c", tmp_path / "a"):
+            assert fail(capsys, path, "out", "--to", "flax").endswith("does not exist\n")
 
     def test_the_one_file_of_weights_in_a_folder(self, tmp_path, capsys):
         """DeepSpeed's name, beside what trainers leave."""

@@ -158,7 +158,10 @@ class TestWhatIsWritten:
         name = "encoder.enc_layers.0.ffn.fc1"
         says(lines, f"{name}.weight -> params.{name}.kernel", "float32 [6, 7]", "transposed")
         assert lines[-1].startswith("would convert run ")
-        assert len(lines) == 1 + 3 * len(initial_weights(CONFIG, 0)) - 2  # one frozen bias
+        files = [line for line in lines if line.endswith(("carried", ")")) and "float" not in line]
+        assert len(files) == 7
+        tensors = 3 * len(initial_weights(CONFIG, 0)) - 2  # one frozen bias
+        assert len(lines) == 1 + tensors + len(files)
 
     def test_bare_orbax_folder(self, tmp_path):
         from convert import torch_to_flax

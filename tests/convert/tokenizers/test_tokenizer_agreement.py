@@ -106,6 +106,9 @@ def test_folders_of_which_one_form_is_left(hub_folders, tmp_path, name, kept):
         texts = [*sentences("val", CODES[is_target])[:60], *ODD, "trailing ", "\ufb01ne"]
         found = compared(vocabulary, tokenizer, texts, bool(is_target))
         assert (found.ids, found.texts) == ([], [])
+        control = set(vocabulary.conventions.special.values()) - {vocabulary.unk_id}
+        for text in ("a </s>", "<s>a<mask>", "de_DE deu_Latn", "\ufdd0</s> <pad>"):
+            assert not control & set(vocabulary.encode(text))
 
 
 @pytest.mark.parametrize("name", ["marian", "mbart", "m2m100"])

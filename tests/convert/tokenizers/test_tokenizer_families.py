@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 from messages import saying
-from published_cases import TEXTS, config, in_order, model, pieces, write_json
+from published_cases import TEXTS, byte_pairs, config, in_order, model, pieces, write_json
 
 from convert.tokenizers import read_vocabularies
 from transformer_spec import UserError
@@ -119,19 +119,6 @@ class TestTransformers:
         source, _ = read_vocabularies(tmp_path, "m2m100", {}, config(rows + 1))
         assert source.speaking("tyv_Cyrl").frame == ((rows,), (2,))
         assert rows not in source.encode("tyv_Cyrl")
-
-
-def byte_pairs(folder):
-    """vocab.json and merges.txt of BART's form; the number of ids."""
-    from tokenizers import ByteLevelBPETokenizer
-
-    trained = ByteLevelBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    trained.train_from_iterator(TEXTS, 300, special_tokens=special, show_progress=False)
-    trained.save_model(str(folder))
-    table = json.loads((folder / "vocab.json").read_text())
-    write_json(folder / "vocab.json", table | {"<mask>": len(table)})
-    return len(table) + 1
 
 
 class TestFairseq:

@@ -265,6 +265,33 @@ class TestFiles:
         with pytest.raises(UserError, check=saying("source.json", *parts)):
             load_vocabulary(tmp_path, "source")
 
+    @pytest.mark.parametrize(
+        "value", [None, [], {}, "x", "../x", -1, 1.5, True, 2**80, [[]], {"a": []}]
+    )
+    def test_any_value_in_its_place(self, tmp_path, vocabulary, told, bytes_of_text, value):
+        """Whatever is damaged, it is read or it is one clear error."""
+        for number, one in enumerate((vocabulary, told, bytes_of_text)):
+            folder = tmp_path / f"{number}"
+            folder.mkdir()
+            one.save(folder, "source")
+            path = folder / "source.json"
+            whole = json.loads(path.read_text())
+            for key in whole:
+                path.write_text(json.dumps(whole | {key: value}))
+                try:
+                    load_vocabulary(folder, "source").decode([5])
+                except UserError as error:
+                    assert "source.json" in str(error)
+
+    def test_every_truncation(self, tmp_path, vocabulary):
+        vocabulary.save(tmp_path, "source")
+        path = tmp_path / "source.json"
+        whole = path.read_text()
+        for kept in range(0, len(whole.rstrip()), 7):
+            path.write_text(whole[:kept])
+            with pytest.raises(UserError, check=saying("source.json")):
+                load_vocabulary(tmp_path, "source")
+
     def test_a_changed_or_missing_file(self, tmp_path, vocabulary):
         vocabulary.save(tmp_path, "source")
         (tmp_path / "own.model").write_bytes(b"x")

@@ -90,13 +90,42 @@ def random_settings(
 ) -> dict[str, Any]:
     """Valid generation settings, drawn from a number; the ids are from ``likely`` outputs.
 
-    About a third of what generate can be told is told it.
+    About a third of what generate can be told is told it, and when to stop always.
     """
     rng = np.random.default_rng(number)
-    words = [ids for ids in likely if len(ids) > 3]
+    beam = int(rng.choice([1, 2, 3, 4, 5]))
+    end, words = base["eos_token_id"], [ids for ids in likely if len(ids) > 3]
+    drawn = drawn_numbers(rng, beam) | drawn_ids(rng, words, end)
+    drawn["forced_bos_token_id"] = int(rng.integers(vocabulary))
+    told = {key: value for key, value in drawn.items() if rng.random() < 0.35}
+    told["early_stopping"] = drawn["early_stopping"]
+    length = {"max_length": int(rng.integers(5, 18))}
+    if rng.random() < 0.2:
+        length = {"max_new_tokens": int(rng.integers(5, 16)), "min_new_tokens": 3}
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return {name: base[name] for name in names} | {"num_beams": beam} | length | told
+
+
+def drawn_numbers(rng: np.random.Generator, beam: int) -> dict[str, Any]:
+    """A value for each setting that is no token id."""
+    return {
+        "length_penalty": float(rng.choice([-1.0, 0.0, 0.6, 1.0, 2.0])),
+        "early_stopping": [True, False, "never"][rng.integers(3)] if beam > 1 else None,
+        "min_length": int(rng.integers(2, 6)),
+        "no_repeat_ngram_size": int(rng.integers(1, 4)),
+        "repetition_penalty": float(rng.choice([0.8, 1.3, 2.5])),
+        "renormalize_logits": True,
+        "encoder_no_repeat_ngram_size": int(rng.integers(1, 4)),
+        "encoder_repetition_penalty": float(rng.choice([0.7, 1.5])),
+        "exponential_decay_length_penalty": [int(rng.integers(1, 6)), 1.1],
+        "num_return_sequences": int(rng.integers(1, beam + 1)),
+    }
+
+
+def drawn_ids(rng: np.random.Generator, words: list[list[int]], end: int) -> dict[str, Any]:
+    """A value for each setting of token ids, of which the model would write most."""
 
     def some(count: int) -> list[int]:
-        """Ids that the model would write."""
         return [int(rng.choice(words[rng.integers(len(words))])) for _ in range(count)]
 
     def sequence() -> list[int]:
@@ -104,31 +133,11 @@ def random_settings(
         first, size = rng.integers(len(ids) - 2), rng.integers(1, 4)
         return [int(token) for token in ids[first : first + size]]
 
-    end = base["eos_token_id"]
-    beam = int(rng.choice([1, 2, 3, 4, 5]))
-    drawn = {
-        "length_penalty": float(rng.choice([-1.0, 0.0, 0.6, 1.0, 2.0])),
-        "early_stopping": [True, False, "never"][rng.integers(3)] if beam > 1 else None,
-        "min_length": int(rng.integers(2, 6)),
-        "no_repeat_ngram_size": int(rng.integers(1, 4)),
-        "repetition_penalty": float(rng.choice([0.8, 1.3, 2.5])),
+    return {
         "bad_words_ids": [sequence() for _ in range(rng.integers(1, 6))],
-        "renormalize_logits": True,
-        "forced_bos_token_id": int(rng.integers(vocabulary)),
         "forced_eos_token_id": end,
         "suppress_tokens": some(3),
         "begin_suppress_tokens": some(4),
-        "encoder_no_repeat_ngram_size": int(rng.integers(1, 4)),
-        "encoder_repetition_penalty": float(rng.choice([0.7, 1.5])),
-        "exponential_decay_length_penalty": [int(rng.integers(1, 6)), 1.1],
         "eos_token_id": [end, *some(2)],
         "decoder_start_token_id": some(1)[0],
-        "num_return_sequences": int(rng.integers(1, beam + 1)),
     }
-    told = {key: value for key, value in drawn.items() if rng.random() < 0.35}
-    length = {"max_length": int(rng.integers(5, 18))}
-    if rng.random() < 0.2:
-        length = {"max_new_tokens": int(rng.integers(5, 16)), "min_new_tokens": 3}
-    kept = {key: base[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    kept["decoder_start_token_id"] = base["decoder_start_token_id"]
-    return kept | {"num_beams": beam} | length | told

@@ -72,7 +72,7 @@ def test_forced_and_start_tokens_of_the_exact_rule(outputs):
     search = Search(beam=3, max_length=8, forced_first_id=0, start_id=5)
     found = outputs(FOREIGN, weights, SOURCE, search)
     assert all(row[0].ids[0] == 0 for row in found if row[0].ids)
-    plain = outputs(FOREIGN, weights, SOURCE, Search(beam=3, max_length=8))
+    plain = torch_outputs(FOREIGN, weights, SOURCE, Search(beam=3, max_length=8))
     assert [row[0].ids for row in plain] != [row[0].ids for row in found]
     greedy = outputs(FOREIGN, weights, SOURCE, dataclasses.replace(search, beam=1))
     assert greedy[0][0].ids[0] == 0 and greedy[0][0].log_probability <= 0

@@ -162,8 +162,7 @@ def shaping(search: Search) -> Search:
     """The settings that shape a compiled program; the others are numbers given to it."""
     numbers = {"length_penalty": 1.0, "temperature": 1.0, "seed": 0, "nbest": 1}
     ids = {"start_id": None, "forced_first_id": None}
-    length = None if search.max_length is None else 1
-    return replace(search, **numbers, **ids, max_length=length)
+    return replace(search, **numbers, **ids, max_length=None)
 
 
 def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:

@@ -7,10 +7,12 @@ licence, and one set of weights: the first in the order in which they are looked
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -71,20 +73,35 @@ def get(path: Path, models: Sequence[str], suffixes: Sequence[str]) -> tuple[Pat
             f"{path} does not exist; where it is a repository of the Hugging Face Hub, "
             "pip install 'twinformer[hub]' makes it be got from there"
         )
-    from huggingface_hub import HfApi
+    with _quiet():
+        from huggingface_hub import HfApi
+
+        try:
+            info = HfApi().model_info(id, revision=revision)
+        except Exception as error:
+            cached = _cached(id, revision, models) if _is_away(error) else None
+            if cached is None:
+                _refuse(error, path)
+            return cached, Repository(id, revision, cached.name, note=_of_cache(id, error))
+        names = [sibling.rfilename for sibling in info.siblings or ()]
+        return _download(path, str(info.sha), names, models, suffixes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A block in which the library shows bars, on a terminal, and says nothing besides."""
+    from huggingface_hub import snapshot_download  # noqa: F401 - sets the level when it is imported
     from huggingface_hub.utils import disable_progress_bars
 
+    logger = logging.getLogger(LIBRARY)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        info = HfApi().model_info(id, revision=revision)
-    except Exception as error:
-        cached = _cached(id, revision, models) if _is_away(error) else None
-        if cached is None:
-            _refuse(error, path)
-        return cached, Repository(id, revision, cached.name, note=_of_cache(id, error))
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    return _download(path, str(info.sha), names, models, suffixes)
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _download(

@@ -33,25 +33,29 @@ class Found:
 
 
 def list_folder(
-    folder: Path, wanted: Callable[[str], bool], opened: tuple[str, ...] = ()
+    folder: Path,
+    wanted: Callable[[str], bool],
+    opened: tuple[str, ...] = (),
+    root: Path | None = None,
 ) -> list[Found]:
     """All that a folder holds, sorted; ``wanted`` are the names whose bytes are fingerprinted.
 
-    Folders in it are one entry each, but for those named in ``opened``. Nothing here is an error.
+    Folders in it are one entry each, but for those named in ``opened``. Links may lead to files
+    below ``root``, the folder itself unless told. Nothing here is an error.
     """
-    found = list[Found]()
+    found, root = list[Found](), root or folder
     try:
         parts = sorted(folder.iterdir())
     except OSError as error:
         return [Found(".", folder, fault=f"it cannot be read ({system_fault(error)})")]
     for path in parts:
         if path.name in opened and path.is_dir():
-            inner = list_folder(path, lambda name, at=path.name: wanted(f"{at}/{name}"))
+            inner = list_folder(path, lambda n, at=path.name: wanted(f"{at}/{n}"), root=root)
             found += [_inside(path.name, each) for each in inner if each.name != "."]
         elif path.is_dir() and not path.is_symlink():
             found.append(Found(path.name, path, inside=_count(path)))
         else:
-            found.append(_file(folder, path, wanted(path.name)))
+            found.append(_file(root, path, wanted(path.name)))
     return found
 
 
@@ -61,9 +65,9 @@ def _inside(place: str, found: Found) -> Found:
     )
 
 
-def _file(folder: Path, path: Path, wanted: bool) -> Found:
+def _file(root: Path, path: Path, wanted: bool) -> Found:
     try:
-        if path.is_symlink() and not _leads_inside(folder, path):
+        if path.is_symlink() and not _leads_inside(root, path):
             return Found(path.name, path, fault="it is a link that leads out of the folder")
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -81,9 +85,9 @@ def _file(folder: Path, path: Path, wanted: bool) -> Found:
     return Found(path.name, path, known["bytes"], known["sha256"])
 
 
-def _leads_inside(folder: Path, path: Path) -> bool:
-    """Whether a link stays in its folder, or in the repository's part of the Hub's cache."""
-    home, target = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
+def _leads_inside(root: Path, path: Path) -> bool:
+    """Whether a link stays in a folder, or in the repository's part of the Hub's cache."""
+    home, target = Path(os.path.realpath(root)), Path(os.path.realpath(path))
     blobs = home.parent.parent / BLOBS
     cached = home.parent.name == SNAPSHOTS and blobs in target.parents
     return home in target.parents or cached

@@ -299,8 +299,8 @@ def _language_faults(languages: tuple[str, ...] | None, init: str | None) -> lis
     if init is None:
         return ["languages are those of a model that has several, which --init begins with"]
     given = ",".join(languages)
-    wrong = len(languages) != 2 or not all(languages)
-    return [f"languages: {given!r} must name two, source and target"] if wrong else []
+    wrong = len(languages) > 2 or not all(languages)
+    return [f"languages: {given!r} must name source and target"] if wrong else []
 
 
 def _averaging_faults(wanted: int, steps: int, every: int) -> list[str]:

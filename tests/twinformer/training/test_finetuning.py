@@ -121,7 +121,7 @@ def test_a_damaged_first_checkpoint_is_said(trained, place, capsys):
     [
         (["--init", "nowhere"], "nowhere"),
         (["--init", "words.tsv"], "words.tsv"),
-        (["--languages", "en,de"], "has no languages"),
+        (["--languages", "en,de"], "has none to choose"),
     ],
 )
 def test_what_cannot_be_begun_with_is_one_line(more, words, place, whole, capsys):

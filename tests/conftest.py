@@ -27,7 +27,7 @@ XLA = (
 )
 ARITHMETIC = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": " ".join(XLA)}
 COMPILED = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 MOST_RESIDENT = 2 << 30
@@ -92,6 +92,14 @@ def resident() -> int:
     return int(place.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if place.exists() else 0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk():
+    """What tests write need not outlive a power cut; other processes wait as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """The device under test, its frameworks set to full float32 precision and 64-bit numbers."""
@@ -137,11 +145,10 @@ def quick_compiling():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Training without drawing or waiting for the disk, which take longer than small runs."""
+    """Training without drawing, which takes longer than small runs."""
     from twinformer.training import loop
 
     monkeypatch.setattr(loop, "draw_curves", lambda run: None)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -226,6 +233,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         wanted = [item for item in items if item.path.name.startswith("test_family_")]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
         items[:] = wanted
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector passes over what is imported by now, which stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -31,6 +31,9 @@ COMPILED = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 MOST_RESIDENT = 2 << 30
+# The files that take longest first: whoever tests beside the last one has nothing to do. And those
+# below compile the same programs.
+ORDER = ("twins", "twinformer", "parity", "packaging", "convert")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,6 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update({"JAX_COMPILATION_CACHE_DIR": place.name, **COMPILED})
     for name, value in ARITHMETIC.items():
         os.environ.setdefault(name, value)
+
+    # Else xdist would begin with the files of most tests, which are the quickest.
+    config.option.loadscopereorder = False
 
     from jaxtyping import install_import_hook
 
@@ -227,8 +233,15 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if re.search(rf"^\s*(from|import) ({words})\b", text, re.MULTILINE) else None
 
 
+def turn(item: pytest.Item) -> int:
+    """When a test's folder has its turn."""
+    parts = item.path.relative_to(Path(__file__).parent).parts
+    return ORDER.index(parts[0]) if parts[0] in ORDER else len(ORDER)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The table alone needs the tests of families only."""
+    """The folders in turn; the table alone needs the tests of families only."""
+    items.sort(key=turn)
     if config.getoption("--families-table"):
         wanted = [item for item in items if item.path.name.startswith("test_family_")]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])

@@ -14,8 +14,8 @@ def in_threads(sizes: Mapping[str, int], work: Callable[[str], object]) -> None:
     """Call ``work`` with every name, several at once; the first error ends it and is raised.
 
     ``sizes`` are bytes: what is worked on together is at most ``ROOM`` more than the largest one.
-    Large ones come first, so that none is left over when the other threads have nothing to do. Where
-    all together are ``LITTLE``, this thread works alone.
+    Large ones come first, so that none is left over when the other threads have nothing to do.
+    Where all together are no more than ``LITTLE``, this thread works alone.
     """
     if sum(sizes.values()) <= LITTLE:
         for name in sizes:

@@ -24,7 +24,7 @@ from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
 from training_recipe.searching.published import load_search
-from training_recipe.searching.search import Search
+from training_recipe.searching.search import Search, in_language
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
@@ -152,7 +152,7 @@ def _prepare(
             *describe(corpus, both, plan),
             _epochs(plan, settings),
         ],
-        search=towards(both[1], search or Search()),
+        search=in_language(search or Search(), both[1]),
     )
 
 
@@ -183,15 +183,6 @@ def _plan(
         frames=frames_of(both),
         vary=vary,
     )
-
-
-def towards(target: Vocabulary, search: Search) -> Search:
-    """A search for texts of the target vocabulary: in its language, where it has several."""
-    if target.language is None:
-        return search
-    before = target.frame.before
-    first = before[0] if before else search.forced_first_id
-    return replace(search, start_id=target.start_id, forced_first_id=first)
 
 
 def frames_of(both: Vocabularies) -> Frames:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from training_recipe.searching.search import Search
+from training_recipe.searching.search import Search, in_language
 from training_recipe.text.vocabulary import Vocabulary
 
 DEFAULT_BEAM = 5
@@ -32,13 +32,3 @@ def search_of(
     if target is not None:
         base = in_language(base, target)
     return dataclasses.replace(base, **given)
-
-
-def in_language(search: Search, target: Vocabulary) -> Search:
-    """The search whose outputs begin as those in the language of a vocabulary do."""
-    if target.language is None:
-        return search
-    code = target.languages[target.language]
-    first = code if code in target.frame.before else search.forced_first_id
-    start = search.start_id if target.start_id is None else target.start_id
-    return dataclasses.replace(search, forced_first_id=first, start_id=start)

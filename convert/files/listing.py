@@ -34,8 +34,9 @@ class Found:
     def number_inside(self) -> str:
         """How many files a folder holds, in words."""
         count = self.inside or 0
-        more = "more than " if count >= MOST else ""
-        return f"{more}{count:,} file{'s' if count != 1 else ''}"
+        if count > MOST:
+            return f"more than {MOST:,} files"
+        return f"{count:,} file{'s' if count != 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,10 @@ def _leads_inside(root: Path, path: Path) -> bool:
 
 
 def _count(folder: Path) -> int:
-    """Files below a folder, counted no further than ``MOST``."""
+    """Files below a folder; the count ends where it is above ``MOST``."""
     count = 0
     for _, _, names in os.walk(folder):
         count += len(names)
         if count > MOST:
             break
-    return min(count, MOST)
+    return count

@@ -1,9 +1,10 @@
 """python benchmarks/translate.py: beam search, side by side with what a user would pick instead.
 
-The same sentences are translated by the same weights in both backends, by transformers' generate
-and by CTranslate2, in batches of 32 with a beam of 5, each in a process of its own, taking turns:
-each round translates the next part of the sentences. Outputs are compared sentence by sentence.
-Each ratio is the median of the rounds' ratios; the first turn, in which XLA compiles, is apart.
+The same sentences are translated by the same weights in both backends, there by our exact rule and
+by that of generate, by transformers' generate and by CTranslate2, in batches of 32 with a beam of
+5, each in a process of its own, taking turns: each round translates the next part of the sentences.
+Outputs are compared sentence by sentence. Each ratio is the median of the rounds' ratios; the first
+turn, in which XLA compiles, is apart.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from benchmarks import turns  # noqa: E402
-from benchmarks.translation_contenders import CONTENDERS, CT2, GENERATE, MODULES, USUAL  # noqa: E402
+from benchmarks.translation_contenders import (  # noqa: E402
+    CONTENDERS,
+    CT2,
+    GENERATE,
+    MODULES,
+    SAME_MODEL,
+    USUAL,
+)
 from benchmarks.translation_model import base_config, write_models  # noqa: E402
 
 RATE = "output_tokens"
@@ -41,15 +49,21 @@ def report(started: list[turns.Contender]) -> dict[str, Any]:
     """Print and return rates, ratios, memory and the share of sentences with equal outputs."""
     others = [c for name in (CT2, GENERATE) for c in started if c.name == name]
     heads = "".join(f"{f'of {c.name}':>26}" for c in others)
-    print(f"{'':30}{'tokens/s':>10}{heads}{'equal':>9}{'peak MiB':>10}")
+    print(f"{'':38}{'tokens/s':>10}{heads}{'equal':>9}{'peak MiB':>10}")
     found: dict[str, Any] = {}
     for c in started:
         times = {other.name: statistics.median(turns.ratios(c, other, RATE)) for other in others}
         equal = equal_share(c, others[0]) if others else 1.0
         line = "".join(f"{value:26.2f}" for value in times.values())
         memory = c.peak() / 2**20
-        print(f"{c.name:30}{c.median(RATE):10.0f}{line}{100 * equal:8.1f}%{memory:10.0f}")
+        print(f"{c.name:38}{c.median(RATE):10.0f}{line}{100 * equal:8.1f}%{memory:10.0f}")
         found[c.name] = turns.summary(c, RATE) | {"ratios": times, "equal": equal}
+    for name, usual in SAME_MODEL.items():
+        if {name, usual} <= found.keys():
+            one, other = (next(c for c in started if c.name == n) for n in (name, usual))
+            ratio = statistics.median(turns.ratios(one, other, RATE))
+            found[name]["of the exact rule"] = ratio
+            print(f"{name}: {ratio:.3f} of the exact rule's rate")
     return found
 
 

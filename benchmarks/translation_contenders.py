@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from benchmarks.translation_model import OUTPUT_LENGTH, base_config, sentences
 from benchmarks.turns import JAX, TORCH, Turn, use_cores
 
 JAX_BF16, TORCH_BF16 = f"{JAX}, bfloat16", f"{TORCH}, bfloat16"
+JAX_RULE, TORCH_RULE = f"{JAX}, generate's rule", f"{TORCH}, generate's rule"
+SAME_MODEL = {JAX_RULE: JAX, TORCH_RULE: TORCH}
 GENERATE, CT2, CT2_INT8 = "transformers generate", "CTranslate2", "CTranslate2, int8"
 BATCH, BEAM = 32, 5
 
@@ -34,12 +37,14 @@ def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
     return version, turn
 
 
-def ours(backend: Any, model: Any) -> Translate:
-    """The way that translate.py takes."""
+def ours(backend: Any, model: Any, rule: str) -> Translate:
+    """The way that translate.py takes, by one of the rules of searching."""
     from training_recipe.searching.batches import decode_all
     from training_recipe.searching.search import Search
 
-    search = Search(beam=BEAM, length_penalty=0.0, max_length=OUTPUT_LENGTH)
+    search = Search(beam=BEAM, length_penalty=0.0, max_length=OUTPUT_LENGTH, rule=rule)
+    if rule == "generate":
+        search = replace(search, banned=((model.config.pad_id,),))
 
     def decode(source: np.ndarray, search: Search) -> Any:
         return backend.decode(model, source, search)
@@ -51,7 +56,9 @@ def ours(backend: Any, model: Any) -> Translate:
     return translate
 
 
-def jax_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str, Translate]:
+def jax_model(
+    place: Path, threads: int, dtype: str = "float32", rule: str = "exact"
+) -> tuple[str, Translate]:
     use_cores(threads)
     import jax
     from flax import nnx
@@ -63,10 +70,12 @@ def jax_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str, T
     if dtype != "float32":
         graph, weights = nnx.split(model)
         model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype), weights))
-    return f"jax {jax.__version__}", ours(decoding, model)
+    return f"jax {jax.__version__}", ours(decoding, model, rule)
 
 
-def torch_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str, Translate]:
+def torch_model(
+    place: Path, threads: int, dtype: str = "float32", rule: str = "exact"
+) -> tuple[str, Translate]:
     version = torch_threads(threads)
     import torch
 
@@ -74,7 +83,7 @@ def torch_model(place: Path, threads: int, dtype: str = "float32") -> tuple[str,
     from torch_transformer import decoding
 
     model = torch_transformer.load(place / "ours").to(getattr(torch, dtype))
-    return version, ours(decoding, model)
+    return version, ours(decoding, model, rule)
 
 
 def generate(place: Path, threads: int) -> tuple[str, Translate]:
@@ -134,6 +143,8 @@ CONTENDERS: dict[str, Callable[[Path, int], tuple[str, Translate]]] = {
     TORCH: torch_model,
     JAX_BF16: lambda place, threads: jax_model(place, threads, "bfloat16"),
     TORCH_BF16: lambda place, threads: torch_model(place, threads, "bfloat16"),
+    JAX_RULE: lambda place, threads: jax_model(place, threads, rule="generate"),
+    TORCH_RULE: lambda place, threads: torch_model(place, threads, rule="generate"),
     GENERATE: generate,
     CT2: ctranslate2,
     CT2_INT8: lambda place, threads: ctranslate2(place, threads, "int8"),

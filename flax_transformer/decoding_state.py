@@ -10,7 +10,7 @@ queries over the same L x N cells, as all outputs of a source are over the same 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def with_room(state: DecodingState, length: int) -> DecodingState:
     return state._replace(keys_values=keys_values, seen=pad(state.seen, 2, more))
 
 
-Written = TypeVar("Written")
+Written = TypeVar("Written", bound=Any)  # has state, done and _replace
 
 
 def in_stages(step: Callable[[Written], Written], written: Written, length: int) -> Written:

@@ -52,10 +52,11 @@ def objective(
     target_out: Int[Array, "B T"],
     smoothing: float,
     dropout: Dropout | None = None,
+    padding_gradient: bool = True,
 ) -> Float[Array, ""]:
     """The loss summed over the real tokens of a batch."""
     memory = model.encoder_states(source, dropout)
-    states = model.decoder_states(target_in, memory, source, dropout)
+    states = model.decoder_states(target_in, memory, source, dropout, padding_gradient)
     states = states.reshape(-1, states.shape[-1])
     table, bias = model.output_table, model.decoder.finalFc.bias
     bias = None if bias is None else bias[...]
@@ -70,6 +71,7 @@ class ProgramSettings(NamedTuple):
     weight_dtype: str
     device: str
     label_smoothing: float
+    padding_gradient: bool
     dropout_rng: str
     clip_norm: float
     weight_decay: float
@@ -136,7 +138,8 @@ class Programs:
         dropout: Dropout | None = None,
     ) -> Array:
         model = fill(self.skeleton, trained | frozen)
-        return objective(model, *arrays, smoothing=smoothing, dropout=dropout)
+        learns = self.settings.padding_gradient
+        return objective(model, *arrays, smoothing, dropout, learns)
 
     def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
         return fill(self.skeleton, trained | frozen).encode(source)

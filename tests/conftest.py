@@ -28,10 +28,13 @@ XLA = (
 ARITHMETIC = {"OMP_NUM_THREADS": "1", "XLA_FLAGS": " ".join(XLA)}
 NO_NETWORK = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 COMPILED = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 MOST_RESIDENT = 2 << 30
+# The files that take longest first: whoever tests beside the last one has nothing to do. And those
+# below compile the same programs.
+ORDER = ("twins", "twinformer", "parity", "packaging", "convert")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,6 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update({"JAX_COMPILATION_CACHE_DIR": place.name, **COMPILED})
     for name, value in (ARITHMETIC | NO_NETWORK).items():
         os.environ.setdefault(name, value)
+
+    # Else xdist would begin with the files of most tests, which are the quickest.
+    config.option.loadscopereorder = False
 
     from jaxtyping import install_import_hook
 
@@ -92,6 +98,14 @@ def resident() -> int:
     """Bytes of this process in memory, where Linux says so."""
     place = Path("/proc/self/statm")
     return int(place.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if place.exists() else 0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk():
+    """What tests write need not outlive a power cut; other processes wait as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -147,11 +161,10 @@ def quick_compiling():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Training without drawing or waiting for the disk, which take longer than small runs."""
+    """Training without drawing, which takes longer than small runs."""
     from twinformer.training import loop
 
     monkeypatch.setattr(loop, "draw_curves", lambda run: None)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -230,12 +243,25 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return True if re.search(rf"^\s*(from|import) ({words})\b", text, re.MULTILINE) else None
 
 
+def turn(item: pytest.Item) -> int:
+    """When a test's folder has its turn."""
+    parts = item.path.relative_to(Path(__file__).parent).parts
+    return ORDER.index(parts[0]) if parts[0] in ORDER else len(ORDER)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The table alone needs the tests of families only."""
+    """The folders in turn; the table alone needs the tests of families only."""
+    items.sort(key=turn)
     if config.getoption("--families-table"):
         wanted = [item for item in items if item.path.name.startswith("test_family_")]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
         items[:] = wanted
+
+
+def pytest_collection_finish() -> None:
+    """The garbage collector passes over what is imported by now, which stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from training_cases import keep_programs
 
 from convert.checkpoints import Checkpoint
 from flax_transformer.step import make_backend as make_jax
@@ -15,6 +16,8 @@ from training_recipe.options.settings import TrainingSettings
 from twinformer.training.states import first_state
 
 make_torch = pytest.importorskip("torch_transformer.step").make_backend
+
+keep_programs()
 
 
 def from_weights(make: Callable) -> Callable:

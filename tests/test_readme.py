@@ -1,5 +1,6 @@
 """The README stays true: its tree, its commands' flags, its numbers that code also holds."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -42,8 +43,9 @@ def test_the_tree_names_every_package_and_nothing_else() -> None:
     assert named == {name for name in top if not name.startswith(".")}
 
 
-@pytest.mark.parametrize("start", HELP)
-def test_every_flag_in_a_command_exists(start: str) -> None:
+@functools.cache
+def flags_of(start: str) -> set[str]:
+    """The flags in the help of all its words."""
     known: set[str] = set()
     for words in HELP[start]:
         done = subprocess.run(
@@ -51,18 +53,19 @@ def test_every_flag_in_a_command_exists(start: str) -> None:
         )
         assert done.returncode == 0, words
         known |= set(re.findall(r"--[a-z-]+", done.stdout))
+    return known
+
+
+@pytest.mark.parametrize("start", HELP)
+def test_every_flag_in_a_command_exists(start: str) -> None:
+    known = flags_of(start)
     flags = {flag for line in commands(start) for flag in re.findall(r"--[a-z-]+", line)}
     assert flags <= known
     assert flags
 
 
 def test_the_page_of_checkpoints_names_flags_files_and_families_that_there_are() -> None:
-    known: set[str] = set()
-    for words in HELP["-m convert"]:
-        done = subprocess.run(
-            [sys.executable, *words.split(), "--help"], cwd=ROOT, capture_output=True, text=True
-        )
-        known |= set(re.findall(r"--[a-z-]+", done.stdout))
+    known = flags_of("-m convert")
     flags = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", CHECKPOINTS)) - {"--local-dir"}
     assert "--merge-adapter" in flags and flags <= known, flags - known
     assert all(f"`{name}`" in CHECKPOINTS for name in MODELS if name in WRITTEN_BY_LIBRARIES)

@@ -5,6 +5,7 @@ The cases take a backend's name: ``numpy`` (numpy_backend.py), ``torch`` or ``ja
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -28,6 +29,7 @@ SMALL = [
     *("--data", "words.tsv", "--columns", "word,sound", "--preset", "tiny"),
     *("--source-vocabulary", "characters", "--target-vocabulary", "whitespace"),
     *("--hidden-dim", "8", "--inner-dim", "12", "--num-heads", "2", "--max-length", "40"),
+    *("--num-encoder-layers", "1", "--num-decoder-layers", "1"),
     *("--batch-tokens", "128", "--batch-shapes", "2", "--peak-lr", "0.05", "--warmup-steps", "3"),
     *("--log-every", "3", "--evaluate-every", "5", "--save-every", "4", "--valid-examples", "4"),
     *("--steps", "12", "--device", "cpu", "--dropout", "0.2", "--beam", "2"),
@@ -48,7 +50,17 @@ def factory(name: str) -> MakeBackend:
         from numpy_backend import make_backend
 
         return make_backend
+    if name == "jax":
+        keep_programs()
     return training_backend(name)
+
+
+def keep_programs() -> None:
+    """The JAX backend keeps the programs of many models, as tests train a few in turns."""
+    from flax_transformer import step
+
+    if step.programs.cache_info().maxsize == 1:
+        step.programs = functools.lru_cache(maxsize=16)(step.Programs)
 
 
 def flags(name: str) -> list[str]:

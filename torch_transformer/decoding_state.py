@@ -67,7 +67,8 @@ def next_logits(
 ) -> tuple[Float[Tensor, "R Q V"], DecodingState]:
     """The logits after each of Q new tokens, and the state behind them; ``state`` is used up.
 
-    Padding is not seen by later tokens, unless what is written is read ``whole``.
+    Padding is not seen by later tokens, unless what is written is read ``whole``: an output in
+    which padding is a token like others.
     """
     (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
@@ -76,12 +77,24 @@ def next_logits(
     position_ids = model.position_ids(new, past, columns)
     seen = see(state.seen, new.reshape(B, N, Q), columns)
     x = model.decoder.embed(tokens, model.target_table, position_ids, None)
+    x = unplaced(model, tokens, x) if whole else x
     x = x.reshape(B, N, Q, -1).transpose(1, 2).reshape(B, Q * N, -1)  # (R, Q, D) -> (B, Q x N, D)
     caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
     mask = cell_mask(seen[:, :, :end], columns, Q)
     x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
     x = x.reshape(B, Q, N, -1).transpose(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     return model.project(x), state._replace(seen=seen, columns=end)
+
+
+def unplaced(
+    model: Transformer, tokens: Int[Tensor, "R Q"], x: Float[Tensor, "R Q D"]
+) -> Float[Tensor, "R Q D"]:
+    """Padding without a position where positions skip it: fairseq's sinusoid of it is 0."""
+    config = model.config
+    if not config.positions_skip_padding or config.embedding_norm:
+        return x
+    bare = model.target_table[config.pad_id] * config.embedding_scale
+    return torch.where((tokens == config.pad_id)[..., None], bare, x)
 
 
 def see(

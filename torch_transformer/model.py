@@ -74,9 +74,14 @@ class Half(nn.Module):
         table: Float[Tensor, "V D"],
         position_ids: Int[Tensor, "#B Q"],
         dropout: Dropout | None,
+        padding_gradient: bool = True,
     ) -> Float[Tensor, "B Q D"]:
-        """Scaled embeddings (section 3.4) plus positions (section 3.5)."""
-        x = F.embedding(tokens, table) * self.config.embedding_scale
+        """Scaled embeddings (section 3.4) plus positions (section 3.5).
+
+        Without a ``padding_gradient`` the padding token's row learns nothing from being looked up.
+        """
+        frozen = None if padding_gradient else self.config.pad_id
+        x = F.embedding(tokens, table, frozen) * self.config.embedding_scale
         after_norm = self.positions == "learned_after_norm"
         if self.positions == "sinusoidal":
             x = x + sinusoids(self.config, x.dtype, x.device)[position_ids]
@@ -272,11 +277,17 @@ class Transformer(nn.Module):
         memory: Float[Tensor, "B S D"],
         source: Int[Tensor, "B S"],
         dropout: Dropout | None = None,
+        padding_gradient: bool = True,
     ) -> Float[Tensor, "B T D"]:
-        """What ``decode`` projects to logits, in either mode, as ``encoder_states``."""
+        """What ``decode`` projects to logits, in either mode, as ``encoder_states``.
+
+        A decoder that starts from the padding token looks it up: its row learns from that unless
+        there is no ``padding_gradient``. The encoder's padding is seen by no token.
+        """
         check_length(target.shape[1], self.config)
         real, T = self.real_target_tokens(target), target.shape[1]
-        x = self.decoder.embed(target, self.target_table, self.position_ids(real), dropout)
+        ids, table = self.position_ids(real), self.target_table
+        x = self.decoder.embed(target, table, ids, dropout, padding_gradient)
         mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, target.device))
         memory_mask = padding_mask(self.real_tokens(source))
         return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)

@@ -36,10 +36,12 @@ def objective(
     target_out: Int[Tensor, "B T"],
     smoothing: float,
     dropout: Dropout | None = None,
+    padding_gradient: bool = True,
 ) -> Float[Tensor, ""]:
     """The loss summed over the real tokens of a batch."""
     memory = model.encoder_states(source, dropout)
-    states = model.decoder_states(target_in, memory, source, dropout).flatten(0, 1)
+    states = model.decoder_states(target_in, memory, source, dropout, padding_gradient)
+    states = states.flatten(0, 1)
     table, bias = model.output_table, model.decoder.finalFc.bias
     pad_id = model.config.pad_id
     return smoothed_cross_entropy(states, table, bias, target_out.flatten(), pad_id, smoothing)
@@ -110,9 +112,9 @@ class TorchBackend:
     def add_gradients(self, batch: Batch, key: int, tokens: int) -> Tensor:
         """Add the gradients of the mean over a step's ``tokens``; the batch's summed loss."""
         dropout = SOURCES[self.settings.dropout_rng](key)
-        smoothing = self.settings.label_smoothing
+        smoothing, learns = self.settings.label_smoothing, self.settings.padding_gradient
         with products_in(self.settings.dtype, self.device.type):
-            loss_sum = objective(self.network, *self.arrays(batch), smoothing, dropout)
+            loss_sum = objective(self.network, *self.arrays(batch), smoothing, dropout, learns)
         (loss_sum / tokens).backward()
         return loss_sum.detach()
 

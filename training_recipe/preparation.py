@@ -23,6 +23,8 @@ from training_recipe.corpora.corpus import Corpus, Example, load_corpus
 from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
+from training_recipe.searching.published import load_search
+from training_recipe.searching.search import Search, in_language
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
@@ -32,7 +34,10 @@ Vocabularies = tuple[Vocabulary, Vocabulary]
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training reads; ``longest_target`` counts eos and bounds decoding."""
+    """All that training reads; ``longest_target`` counts eos and bounds decoding.
+
+    ``search`` is the one that the model is judged by, but for its width and the outputs' lengths.
+    """
 
     corpus: Corpus
     source_vocabulary: Vocabulary
@@ -44,11 +49,12 @@ class Prepared:
     fingerprint: str
     judged_fingerprint: str
     notes: list[str]
+    search: Search = Search()
 
     def save(self, run: RunFolder) -> None:
         """Write config.json and vocabulary/."""
         self.config.save(run.config)
-        run.vocabulary.mkdir()
+        run.vocabulary.mkdir(exist_ok=True)
         self.source_vocabulary.save(run.vocabulary, "source")
         self.target_vocabulary.save(run.vocabulary, "target")
 
@@ -66,6 +72,16 @@ def prepare_new(settings: TrainingSettings, model: dict[str, Any]) -> Prepared:
     return _prepare(settings, corpus, (source, target), config)
 
 
+def prepare_from(
+    settings: TrainingSettings,
+    both: Vocabularies,
+    config: TransformerConfig,
+    search: Search | None,
+) -> Prepared:
+    """Read the data for a model that is there already, with its vocabularies and search."""
+    return _prepare(settings, _read(settings), both, config, search)
+
+
 def prepare_again(settings: TrainingSettings, run: RunFolder) -> Prepared:
     """Read the data again; vocabularies and config are the run's."""
     source = load_vocabulary(run.vocabulary, "source")
@@ -76,7 +92,8 @@ def prepare_again(settings: TrainingSettings, run: RunFolder) -> Prepared:
     except UserError as error:
         moved = f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
         raise UserError(f"{error}; {moved}", error.faults) from None
-    return _prepare(settings, corpus, (source, target), config)
+    search = load_search(run.search) if run.search.exists() else None
+    return _prepare(settings, corpus, (source, target), config, search)
 
 
 def _read(settings: TrainingSettings) -> Corpus:
@@ -108,7 +125,11 @@ def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabulari
 
 
 def _prepare(
-    settings: TrainingSettings, corpus: Corpus, both: Vocabularies, config: TransformerConfig
+    settings: TrainingSettings,
+    corpus: Corpus,
+    both: Vocabularies,
+    config: TransformerConfig,
+    search: Search | None = None,
 ) -> Prepared:
     texts, pairs, notes = _fitting(corpus.train, both, config, "training pairs")
     _, valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
@@ -131,6 +152,7 @@ def _prepare(
             *describe(corpus, both, plan),
             _epochs(plan, settings),
         ],
+        search=in_language(search or Search(), both[1]),
     )
 
 

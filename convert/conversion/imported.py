@@ -1,4 +1,4 @@
-"""What is read of another library's folder besides weights: its vocabularies and its search.
+"""What is read of a folder besides weights: a library's vocabularies, and a search.
 
 What cannot be read never stops the weights: a note says what is wrong.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convert.conversion.beside import SEARCH, folder_of
 from convert.conversion.source import Import
 from convert.families.registry import LIBRARIES
 from convert.files.generation import published
 from convert.files.kinds import CONFIG, GENERATION
 from convert.tokenizers import read_vocabularies
+from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import UserError
@@ -46,3 +48,11 @@ def imported_search(source: Import, folder: Path | None) -> tuple[Search | None,
         return published(place, settings or {}, source.config, label)
     except UserError as error:
         return None, [f"warning: the search of {label} is not kept: {error}"]
+
+
+def search_beside(found: Import) -> tuple[Search | None, list[str]]:
+    """The search beside the weights; a damaged search.json of ours is a UserError."""
+    home = found.located.home
+    if home is None:
+        return imported_search(found, folder_of(found.located))
+    return (load_search(home / SEARCH) if (home / SEARCH).is_file() else None), []

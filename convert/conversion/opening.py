@@ -11,15 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoints.folders import Located, locate, no_config
-from convert.conversion.beside import SEARCH, VOCABULARY, folder_of
+from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.conversion import check_stated
-from convert.conversion.imported import Pair, imported_search, imported_vocabularies
+from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.origin import Origin
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
 from convert.core.rules import ASIDE
 from training_recipe.runs.folder import RunFolder
-from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import TransformerConfig, UserError
@@ -94,7 +93,7 @@ def open_model(
     located = locate(place)
     found = read_import(_Alone(place, optimizer=False, verify=verify), located)
     vocabularies, no_text = _vocabularies(found)
-    search, notes = _search(found)
+    search, notes = search_beside(found)
     return OpenModel(
         Path(path), located, found.config, vocabularies, no_text, search, found.origin,
         [*found.notes, *notes], found,
@@ -125,11 +124,3 @@ def _vocabularies(found: Import) -> tuple[Pair | None, str]:
         return None, f"the vocabularies need {error.name}, which is not installed"
     except UserError as error:
         return None, str(error)
-
-
-def _search(found: Import) -> tuple[Search | None, list[str]]:
-    """The search beside the weights; a damaged search.json of ours is a UserError."""
-    home = found.located.home
-    if home is None:
-        return imported_search(found, folder_of(found.located))
-    return (load_search(home / SEARCH) if (home / SEARCH).is_file() else None), []

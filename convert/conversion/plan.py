@@ -14,7 +14,8 @@ from convert.checkpoints.folders import locate
 from convert.checkpoints.layouts import TORCH
 from convert.checkpoints.named_moments import own_groups
 from convert.checkpoints.torch_states import Group
-from convert.conversion.beside import Beside, library_of
+from convert.conversion.beside import VOCABULARY, Beside, folder_of, library_of
+from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.made_files import plan_files
 from convert.conversion.origin import Export
 from convert.conversion.request import ConversionRequest
@@ -28,6 +29,7 @@ from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
 from convert.files.account import FilesPlan
 from convert.files.steadiness import Sizes
+from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import UserError
 
 
@@ -159,7 +161,18 @@ def _model(request: ConversionRequest, source: Import) -> CTranslate2Model | Non
     """What CTranslate2 has to be told, where the target is that."""
     if request.to != CTRANSLATE2:
         return None
-    return prepare(source.config, source.located.home, request.quantization or "float32")
+    search, _ = search_beside(source)
+    quantization = request.quantization or "float32"
+    return prepare(source.config, lambda: _text(source), search, quantization)
+
+
+def _text(source: Import) -> tuple[Pair | None, str]:
+    """The vocabularies beside weights, or why there are none; damaged ones of ours are an error."""
+    home = source.located.home
+    if home is None:
+        return imported_vocabularies(source, folder_of(source.located))
+    folder = home / VOCABULARY
+    return (load_vocabularies(folder, source.config) if folder.is_dir() else None), ""
 
 
 def _settings(target: Target, source: Import) -> dict[str, Any] | None:

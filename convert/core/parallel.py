@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = min(8, CORES + 1)  # one more than can compute, for one that waits for the disk
 ROOM = 96 * 2**20
+LITTLE = 2**20  # bytes on which threads wait for each other for longer than they work
 
 
 def in_threads(sizes: Mapping[str, int], work: Callable[[str], object]) -> None:
@@ -14,7 +15,12 @@ def in_threads(sizes: Mapping[str, int], work: Callable[[str], object]) -> None:
 
     ``sizes`` are bytes: what is worked on together is at most ``ROOM`` more than the largest one.
     Large ones come first, so that none is left over when the other threads have nothing to do.
+    Where all together are no more than ``LITTLE``, this thread works alone.
     """
+    if sum(sizes.values()) <= LITTLE:
+        for name in sizes:
+            work(name)
+        return
     limit = ROOM + max(sizes.values(), default=0)
     running: dict[Future[object], int] = {}
     with ThreadPoolExecutor(THREADS) as pool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_rules import check_expressible, scalars
-from convert.exports.ctranslate2_tokens import Tokens, read_tokens, usage
+from convert.exports.ctranslate2_tokens import Tokens, tokens_of
+from convert.exports.ctranslate2_usage import usage
+from training_recipe.searching.search import Search
+from training_recipe.text.model_vocabularies import Pair
 from transformer_spec import Faults, TransformerConfig, UserError
 
 LIBRARY = "ctranslate2"
@@ -40,36 +44,51 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class CTranslate2Model:
-    """The config, the token strings, and how CTranslate2 is to store the weights."""
+    """The config, the token strings, and how CTranslate2 is to store the weights.
+
+    ``search`` is what the model was published with, ``no_text`` why its tokens are numbers.
+    """
 
     config: TransformerConfig
     tokens: Tokens
     quantization: str
+    search: Search | None = None
+    no_text: str = ""
 
     @property
     def notes(self) -> list[str]:
         """What is to be known of the stored numbers before they are used elsewhere."""
         kind = self.quantization.partition("_")[0]
-        return [f"{self.quantization}: {ELSEWHERE[kind]}"] if kind in ELSEWHERE else []
+        notes = [f"{self.quantization}: {ELSEWHERE[kind]}"] if kind in ELSEWHERE else []
+        return notes + ([f"its tokens are numbers: {self.no_text}"] if self.no_text else [])
 
     def usage(self, folder: Path) -> str:
-        return usage(self.config, self.tokens, folder)
+        return usage(self.config, self.tokens, folder, self.search)
 
 
-def prepare(config: TransformerConfig, home: Path | None, quantization: str) -> CTranslate2Model:
-    """Check everything but the tensors; all that forbids the export is one UserError."""
+def prepare(
+    config: TransformerConfig,
+    text: Callable[[], tuple[Pair | None, str]],
+    search: Search | None,
+    quantization: str,
+) -> CTranslate2Model:
+    """Check everything but the tensors; all that forbids the export is one UserError.
+
+    ``text`` reads the vocabularies, or says why there are none.
+    """
     if importlib.util.find_spec(LIBRARY) is None:
         raise UserError(
             "writing for CTranslate2 needs its library: pip install 'twinformer[ctranslate2]'"
         )
-    faults, tokens = Faults(), Tokens([], [])
+    faults, tokens, no_text = Faults(), Tokens([], []), ""
     check_expressible(config, faults)
     try:
-        tokens = read_tokens(config, home)
+        pair, no_text = text()
+        tokens = tokens_of(config, pair)
     except UserError as error:
         faults.take(error)
     faults.raise_if_any("this model cannot be written for CTranslate2")
-    return CTranslate2Model(config, tokens, quantization)
+    return CTranslate2Model(config, tokens, quantization, search, no_text)
 
 
 def write_model(folder: Path, model: CTranslate2Model, tensors: Tensors) -> None:

@@ -51,7 +51,8 @@ class Family(ABC):
     torch.save. ``wrapped`` families lie inside a module of the user's,
     whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's modules
     tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files and
-    change nothing that its code computes: any numbers will do.
+    change nothing that its code computes: any numbers will do. ``padding_gradient`` says whether
+    the padding token's row learns from being looked up when its library trains.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Family(ABC):
     wrapped = False
     length_first = False
     never_read: frozenset[str] = frozenset()
+    padding_gradient = True
 
     @property
     def library(self) -> str:

@@ -95,16 +95,20 @@ class Folder:
         tokenizer_config.json outweighs tokenizer.json, and that added_tokens.json.
         """
         special = set(self.listed)
-        found = {
-            name: (index, name in special)
+        alone = [
+            _token(ADDED, {"content": name, "special": name in special}, index)
             for name, index in self.read_object(ADDED).items()
-            if type(index) is int
-        }
-        tokens = [*self._tokens_of_json(), *self._tokens_of_config()]
-        return found | {name: (index, is_special) for name, index, is_special in tokens}
+        ]
+        tokens = [*alone, *self._tokens_of_json(), *self._tokens_of_config()]
+        return {name: (index, is_special) for name, index, is_special in tokens}
+
+    @cached_property
+    def pipeline(self) -> dict[str, Any]:
+        """tokenizer.json, which may be large."""
+        return self.read_object(JSON)
 
     def _tokens_of_json(self) -> list[tuple[str, int, bool]]:
-        tokens = self.read_object(JSON).get("added_tokens")
+        tokens = self.pipeline.get("added_tokens")
         rows = tokens if isinstance(tokens, list) else []
         return [_token(JSON, row, row.get("id")) for row in rows if isinstance(row, dict)]
 

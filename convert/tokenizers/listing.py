@@ -12,8 +12,7 @@ NAMES = (
     "chat_template.jinja", "bpecodes", "bpe.codes", "code",
 )  # fmt: skip
 PATTERNS = (
-    r"(sentencepiece|spiece|tokenizer|spm|bpe|sp|source|target)([._-][\w.-]*)?\.(model|spm)",
-    r".*\.spm",
+    r".*\.(model|spm)",
     r"dict(\.[\w-]+)?\.txt",
     r"(.*\.)?vocab(\.[\w-]+)*\.(yml|yaml)",
     r"(encoder\.json|vocab\.bpe)",

@@ -6,23 +6,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from convert.tokenizers.byte_level import read_bart
+from convert.tokenizers.byte_level import read_bart, read_blenderbot
 from convert.tokenizers.fairseq_order import read_mbart, read_nllb
-from convert.tokenizers.folder import Folder
+from convert.tokenizers.folder import JSON, Folder
 from convert.tokenizers.listing import tokenizer_files
 from convert.tokenizers.m2m100 import TABLE, read_m2m100
 from convert.tokenizers.marian import read_marian
+from convert.tokenizers.other_orders import read_pegasus, read_plbart
+from convert.tokenizers.own_files import read_fairseq, read_marian_npz, read_opennmt
 from convert.tokenizers.pairs import Pair
+from convert.tokenizers.pipelines import GENERAL, read_pipeline
 from training_recipe.text.model_vocabularies import check_fit
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
+
+CLASSES = {
+    "marian": ("MarianTokenizer",),
+    "bart": ("BartTokenizer", "RobertaTokenizer"),
+    "mbart": ("MBartTokenizer", "MBart50Tokenizer"),
+    "plbart": ("PLBartTokenizer",),
+    "m2m100": ("M2M100Tokenizer", "NllbTokenizer"),
+    "pegasus": ("PegasusTokenizer",),
+    "blenderbot": ("BlenderbotTokenizer",),
+}
+UNREAD = {
+    "fsmt": "it cuts texts by Moses' rules first, which are not part of this project",
+    "blenderbot-small": "it cuts texts by rules of its own, which are not part of this project",
+}
 
 
 def _read_m2m100(folder: Folder) -> Pair:
     """M2M100 and NLLB are one model with two tokenizers."""
     named = folder.tokenizer_class
-    if named not in ("", "M2M100Tokenizer", "NllbTokenizer"):
-        raise UserError(f"tokenizers of the class {named} are not read for M2M100")
     is_nllb = named == "NllbTokenizer" if named else not folder.has(TABLE)
     return read_nllb(folder) if is_nllb else read_m2m100(folder)
 
@@ -31,7 +46,14 @@ READERS: dict[str, Callable[[Folder], Pair]] = {
     "marian": read_marian,
     "bart": read_bart,
     "mbart": read_mbart,
+    "plbart": read_plbart,
     "m2m100": _read_m2m100,
+    "pegasus": read_pegasus,
+    "blenderbot": read_blenderbot,
+    "fairseq": read_fairseq,
+    "opennmt": read_opennmt,
+    "eole": read_opennmt,
+    "marian-npz": read_marian_npz,
 }
 
 
@@ -46,12 +68,29 @@ def read_vocabularies(
     if not tokenizer_files(folder):
         return None
     name = family_name.removesuffix("-flax")
-    if name not in READERS:
-        known = ", ".join(READERS)
-        raise UserError(f"tokenizers of {family_name} models are not read; those of {known} are")
+    found = Folder(folder, settings, config)
     try:
-        pair = READERS[name](Folder(folder, settings, config))
+        pair = _reader(name, found)(found)
     except ValueError as error:
         raise UserError(f"the tokenizer in {folder} cannot be read: {error}") from error
     check_fit(pair, config, f"the tokenizer in {folder}")
     return pair
+
+
+def _reader(name: str, folder: Folder) -> Callable[[Folder], Pair]:
+    """How a family's tokenizer is read; one that is not read is a UserError."""
+    if name in UNREAD:
+        raise UserError(f"a tokenizer of {name} is not read: {UNREAD[name]}")
+    if name not in READERS:
+        raise UserError(f"those of {name} models are not read; read are those of {_known()}")
+    named = folder.tokenizer_class
+    if name in CLASSES and named in GENERAL and folder.has(JSON):
+        return read_pipeline
+    if name in CLASSES and named and named not in CLASSES[name]:
+        read = ", ".join((*CLASSES[name], *GENERAL))
+        raise UserError(f"its class is {named}; read are, for {name}, {read}")
+    return READERS[name]
+
+
+def _known() -> str:
+    return ", ".join(READERS)

@@ -45,7 +45,7 @@ def residual_after_norm(self: layers.Layer, x, h, norm, dropout):
     return norm(x) + h if self.config.norm_position == "pre" else x + norm(h)
 
 
-def scaled_after_positions(self: model.Half, tokens, table, position_ids, dropout):
+def scaled_after_positions(self: model.Half, tokens, table, position_ids, *_):
     x = F.embedding(tokens, table)
     after_norm = self.positions == "learned_after_norm"
     if self.positions == "sinusoidal":

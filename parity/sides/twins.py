@@ -30,7 +30,7 @@ class TorchTwin(Side):
     def model(self, precision: str) -> torch_transformer.Transformer:
         assert self.weights is not None
         wide = "float64" if precision == "float64" else "float32"
-        model = torch_transformer.Transformer(self.config, dtype=getattr(torch, wide))
+        model = torch_transformer.Transformer.skeleton(self.config, getattr(torch, wide))
         held = {name: array.astype(NUMPY[wide]) for name, array in self.weights.items()}
         torch_transformer.load_weights(model, held)
         return model.to(self.torch_place, getattr(torch, precision)).eval()
@@ -76,7 +76,7 @@ class FlaxTwin(Side):
         assert self.weights is not None
         dtype = NUMPY[PLAIN.get(precision, precision)]
         held = {name: array.astype(dtype) for name, array in self.weights.items()}
-        model = flax_transformer.Transformer(self.config, 0, dtype.type)
+        model = flax_transformer.Transformer.skeleton(self.config, dtype.type)
         flax_transformer.load_weights(model, torch_to_flax(held, self.config))
         return model
 

@@ -72,11 +72,21 @@ def export_and_follow(source: str, folder: str, texts: list[str]) -> tuple[str, 
     return said, _follow(said, texts)
 
 
+def export_and_follow_greedily(jobs: list[tuple[str, str, list[str]]]) -> list[list[str]]:
+    """The lines that the code printed by each export gives for its texts, with a beam of 1."""
+    followed = []
+    for source, folder, texts in jobs:
+        said = export(source, folder)
+        assert "beam_size=5" in said
+        followed.append(_follow(said.replace("beam_size=5", "beam_size=1"), texts))
+    return followed
+
+
 def _follow(said: str, texts: list[str]) -> list[str]:
     code = said[said.index("import ctranslate2") :]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, {"texts": texts})
-    return printed.getvalue().splitlines()
+    return printed.getvalue().removesuffix("\n").split("\n")
 
 
 def quantized(

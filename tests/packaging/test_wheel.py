@@ -24,8 +24,8 @@ PACKAGES = (
 OURS = ("PYTHONPATH", "XLA_FLAGS")
 TINY = (
     "--hidden-dim 8 --inner-dim 8 --num-heads 2 --num-encoder-layers 1 --num-decoder-layers 1 "
-    "--max-length 16 --steps 2 --batch-tokens 32 --valid-examples 2 --test-examples 2 "
-    "--source-vocabulary characters --target-vocabulary characters --beam 1"
+    "--max-length 16 --steps 2 --batch-tokens 32 --batch-shapes 1 --valid-examples 2 "
+    "--test-examples 2 --source-vocabulary characters --target-vocabulary characters --beam 1"
 ).split()
 PROGRAM = """
 import json, sys, twinformer
@@ -107,7 +107,7 @@ def test_what_it_holds(wheel):
     assert tops == set(PACKAGES)
     assert all(f"{package}/py.typed" in names for package in PACKAGES)
     recipes = {name for name in names if name.startswith("training_recipe/recipes/")}
-    assert "training_recipe/recipes/cmudict.toml" in recipes and len(recipes) == 4
+    assert "training_recipe/recipes/cmudict.toml" in recipes and len(recipes) == 6
 
 
 def test_commands_and_library_outside_the_checkout(run, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.options.presets import PRESETS
-from training_recipe.options.request import ALL, Layer, Request, layers, make_request
+from training_recipe.options.request import ALL, OF_THE_MODEL, Layer, Request, layers, make_request
 from training_recipe.options.usual_names import meant
 from transformer_spec.declarations import Declaration, as_text, read_text
 from transformer_spec.errors import Faults
@@ -22,6 +22,7 @@ examples:
   {train}                                      CMUdict: spelling in, phonemes out
   {train} --data corpus --source-lang en --target-lang de --backend torch
   {train} --data pairs.tsv --columns Q,A
+  {train} --init FOLDER --data pairs.tsv       go on from a model of any library that convert reads
   {train} --preset base --help                 what that preset makes of every setting
   {train} --resume runs/NAME --backend torch   go on, in either framework
 """
@@ -35,7 +36,8 @@ def parser(said: list[Layer] | None = None) -> Parser:
     train = words("train")
     made = Parser(
         prog=train,
-        usage=f"{train} [--backend jax|torch] [--recipe FILE | --resume RUN] [--SETTING VALUE ...]",
+        usage=f"{train} [--backend jax|torch] [--recipe FILE | --init FOLDER | --resume RUN] "
+        "[--SETTING VALUE ...]",
         description="Train an encoder-decoder Transformer in JAX or PyTorch. In brackets: what a "
         "setting is without its flag, and which preset or recipe says so.",
         epilog=f"{_presets()}\n{EXAMPLES.format(train=train)}",
@@ -69,6 +71,9 @@ def _shown(declaration: Declaration, said: list[Layer]) -> str:
     value, place = places[-1].values[declaration.name], places[-1].place
     if value is None and ("none:" in declaration.help or "default:" in declaration.help):
         return ""
+    begun = any(layer.values.get("init") is not None for layer in said)
+    if begun and place == "default" and declaration.name in OF_THE_MODEL:
+        return " [the model's own]"
     plain = place == "default" or declaration.name == "preset"
     return f" [{as_text(value)}{'' if plain else f', {place}'}]"
 
@@ -80,7 +85,7 @@ def _presets() -> str:
         values = {name: value for table in tables.values() for name, value in table.items()}
         text = ", ".join(f"{name} {as_text(value)}" for name, value in values.items())
         lines += textwrap.wrap(
-            text, 98, initial_indent=f"  {preset + ':':<7}", subsequent_indent=" " * 9
+            text, 98, initial_indent=f"  {preset + ':':<10}", subsequent_indent=" " * 12
         )
     return "\n".join([*lines, ""])
 

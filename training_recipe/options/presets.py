@@ -6,7 +6,7 @@ from typing import Any
 
 from training_recipe.corpora.named import CMUDICT
 
-DICTIONARY_PRESET, DATA_PRESET = "tiny", "small"
+DICTIONARY_PRESET, DATA_PRESET, FINETUNING_PRESET = "tiny", "small", "finetune"
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Sized for the built-in dictionary on two CPU cores: a few minutes, short words, no dropout
@@ -65,9 +65,33 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "optimisation": {"peak_lr": 7e-4, "warmup_steps": 4000},
     },
+    # For the model of --init, on a few thousand to a few hundred thousand pairs. The optimizer's
+    # settings are the defaults of the Trainer of transformers, which such models are trained by.
+    "finetune": {
+        "optimisation": {
+            "steps": 2000,
+            "batch_tokens": 2048,
+            "peak_lr": 5e-5,
+            "warmup_steps": 0,
+            "schedule": "linear",
+            "label_smoothing": 0.0,
+            "clip_norm": 1.0,
+            "weight_decay": 0.0,
+            "adam_beta1": 0.9,
+            "adam_beta2": 0.999,
+            "adam_eps": 1e-8,
+        },
+        "evaluation": {"evaluate_every": 250},
+        "run": {"save_every": 250},
+    },
 }
 
 
-def preset_for(data: str) -> str:
-    """The preset of a data set where none is named: only the dictionary has one tuned to it."""
+def preset_for(data: str, init: str | None = None) -> str:
+    """The preset where none is named: only the dictionary has one tuned to it.
+
+    ``init`` is the folder whose model is to be trained on, if there is one.
+    """
+    if init is not None:
+        return FINETUNING_PRESET
     return DICTIONARY_PRESET if data == CMUDICT else DATA_PRESET

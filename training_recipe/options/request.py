@@ -7,7 +7,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from training_recipe.options.presets import DATA_PRESET, DICTIONARY_PRESET, PRESETS, preset_for
+from training_recipe.options.presets import (
+    DATA_PRESET,
+    DICTIONARY_PRESET,
+    FINETUNING_PRESET,
+    PRESETS,
+    preset_for,
+)
 from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
 from training_recipe.options.usual_names import meant
 from transformer_spec import ConfigError, TransformerConfig
@@ -39,7 +45,7 @@ class Invocation:
     )
     preset: str | None = in_model(
         f"settings that go well together; none: {DICTIONARY_PRESET} for cmudict, {DATA_PRESET} for "
-        "other data",
+        f"other data, {FINETUNING_PRESET} with --init",
         None,
         choices=tuple(PRESETS),
     )
@@ -54,7 +60,7 @@ class Invocation:
     )
 
 
-NAMES = ("name", "out", "recipe", "data", "valid", "test")
+NAMES = ("name", "out", "recipe", "data", "valid", "test", "init")
 INVOCATION = declarations(Invocation)
 # Vocabulary sizes come from the vocabularies, token numbers are the vocabularies' own.
 FIXED_FIELDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
@@ -64,6 +70,16 @@ MODEL: dict[str, Declaration] = {
     if name not in (*FIXED_FIELDS, "source_vocab_size", "target_vocab_size")
 }
 ALL: dict[str, Declaration] = {**INVOCATION, **SETTINGS, **MODEL}
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
+# What comes with the model of --init.
+BROUGHT = (
+    *("source_vocabulary", "target_vocabulary", "source_vocab_size", "target_vocab_size"),
+    *("shared_vocabulary", "sentencepiece_algorithm", "init_gain"),
+    *(name for name in MODEL if name not in DROPOUTS),
+)
+OF_THE_MODEL = ("padding_gradient", "beam", "length_penalty")  # with --init, where not given
+# A model of any size, for which rates of dropout can be judged.
+SOME_MODEL = {name: 1 for name, declaration in MODEL.items() if declaration.default is REQUIRED}
 IN_RECIPES = {name: d for name, d in ALL.items() if name not in INVOCATION or name == "preset"}
 
 
@@ -159,9 +175,11 @@ def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
         fault = range_fault(ALL[name], value)
         spelling = ALL[name].flag if name in flags else f"{flags['recipe']}: {name}"
         faults.require(fault is None, f"{spelling}: {fault}")
-    preset = given.get("preset") or preset_for(given.get("data", ALL["data"].default))
+    init = given.get("init")
+    preset = given.get("preset") or preset_for(given.get("data", ALL["data"].default), init)
     sizes = flatten(PRESETS.get(preset, PRESETS[DATA_PRESET]), "preset: ", faults)
-    defaults = {name: d.default for name, d in ALL.items() if d.default is not REQUIRED}
+    usual = ALL if init is None else {name: d for name, d in ALL.items() if name not in MODEL}
+    defaults = {name: d.default for name, d in usual.items() if d.default is not REQUIRED}
     return [
         Layer("default", defaults),
         Layer(f"preset {preset}", sizes),
@@ -177,7 +195,7 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
     """
     found = layers(flags, faults)
     merged = {name: value for layer in found for name, value in layer.values.items()}
-    for fault in _combined(merged, flags):
+    for fault in _combined(merged, flags, found[2].values):
         faults.add(fault)
     faults.raise_if_any("cannot start")
     # What is given to a resumed run must go with settings of its own: starting.py sees to that.
@@ -204,11 +222,11 @@ def request_of(settings: dict[str, Any]) -> Request:
     return make_request(values, faults)
 
 
-def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
+def _combined(merged: dict[str, Any], flags: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     if merged["resume"] == "":
         return ["--resume is empty; give a run folder"]
     if merged["resume"] is not None:
-        fresh = [n for n in ("name", "out", "recipe", "preset") if n in flags]
+        fresh = [n for n in ("name", "out", "recipe", "preset", "init") if n in flags]
         return [f"{ALL[name].flag} starts a run; it cannot go with --resume" for name in fresh]
     faults = combination_faults(merged)
     name = merged["name"]
@@ -219,9 +237,40 @@ def _combined(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
         faults.append(f"--name {name} is not a plain name; --out takes a path")
     if merged["from_step"] is not None:
         faults.append("--from-step chooses a checkpoint of --resume RUN, which is not given")
+    if merged["init"] is not None:
+        return faults + _begun_faults(merged, flags, recipe)
+    if merged["preset"] == FINETUNING_PRESET:
+        said = f"the preset {FINETUNING_PRESET} has no sizes of a model: it is for --init FOLDER"
+        return [*faults, said]
     if merged["tied_embeddings"] == "all" and not merged["shared_vocabulary"]:
         faults.append("--tied-embeddings all ties both languages; it needs --shared-vocabulary")
     return faults + _model_faults({name: merged[name] for name in MODEL if name in merged})
+
+
+def _begun_faults(
+    merged: dict[str, Any], flags: dict[str, Any], recipe: dict[str, Any]
+) -> list[str]:
+    """What does not go with a model that is there already."""
+    faults, given = [], recipe | flags
+    if not merged["init"]:
+        return faults  # named already
+    brings = f"--init {merged['init']} brings the model and its vocabularies"
+    flagged = [ALL[name].flag for name in BROUGHT if name in flags]
+    if flagged:
+        faults.append(f"{brings}; leave out {', '.join(flagged)}")
+    written = [name for name in BROUGHT if name in recipe and name not in flags]
+    if written:
+        faults.append(f"{merged['recipe']}: {brings}; leave out {', '.join(written)}")
+    if "preset" in given and "model" in PRESETS.get(merged["preset"], {}):
+        faults.append(
+            f"the preset {merged['preset']} has sizes of a model, which --init brings; "
+            f"{FINETUNING_PRESET} has none"
+        )
+    if "data" not in given:
+        faults.append("--init needs --data: what the model is to learn from now")
+    return faults + _model_faults(
+        {name: merged[name] for name in DROPOUTS if name in merged} | SOME_MODEL
+    )
 
 
 def _model_faults(model: dict[str, Any]) -> list[str]:

@@ -19,7 +19,8 @@ from transformer_spec.errors import Faults
 
 MOST_TOKENS = 2**28
 USUAL_SIZE = f"none: all, {DEFAULT_SENTENCEPIECE_SIZE} for sentencepiece"
-in_data, in_optimisation = in_group("data"), in_group("optimisation")
+in_data, in_model = in_group("data"), in_group("model")
+in_optimisation = in_group("optimisation")
 in_evaluation, in_run = in_group("evaluation"), in_group("run")
 
 
@@ -49,6 +50,11 @@ class TrainingSettings:
         None,
         resumable=True,
     )
+    languages: tuple[str, ...] | None = in_data(
+        "with --init: source and target language, as in eng_Latn,deu_Latn, of a model that has "
+        "several; none: those that it says itself",
+        None,
+    )
     source_vocabulary: str | None = in_data(
         "what a source token is; none: characters for cmudict, sentencepiece for other data",
         None,
@@ -75,6 +81,12 @@ class TrainingSettings:
         0.0,
         least=0,
         below=1,
+    )
+
+    init: str | None = in_model(
+        "begin with the model of this folder: a run, a converted folder, or one that python -m "
+        "convert reads; weights, config, vocabularies and search come with it",
+        None,
     )
 
     steps: int = in_optimisation("optimizer steps in all", 3000, least=1, resumable=True)
@@ -106,6 +118,11 @@ class TrainingSettings:
     )
     label_smoothing: float = in_optimisation(
         "probability spread evenly over the vocabulary", 0.1, least=0, below=1
+    )
+    padding_gradient: bool = in_optimisation(
+        "the padding token's embedding learns from the decoder's start where they are one token; "
+        "with --init: as in the model's own library",
+        True,
     )
     clip_norm: float = in_optimisation(
         "largest global norm of the gradient; 0: no clipping", 1.0, least=0
@@ -218,7 +235,10 @@ class TrainingSettings:
         return "float32" if self.dtype == "bfloat16" else self.dtype
 
     def anchored(self) -> TrainingSettings:
-        """The same with absolute paths of files, which are found from every folder."""
+        """The same with absolute paths of files, which are found from every folder.
+
+        What is to begin with may be no path, and stays as it is where there is no such file.
+        """
 
         def absolute(file: str | None) -> str | None:
             return file and str(Path(file).absolute())
@@ -229,6 +249,7 @@ class TrainingSettings:
             valid=absolute(self.valid),
             test=absolute(self.test),
             extra_data=self.extra_data and tuple(map(absolute, self.extra_data)),
+            init=absolute(self.init) if self.init and Path(self.init).exists() else self.init,
         )
 
     def vocabulary_kinds(self) -> tuple[str, str]:
@@ -247,23 +268,39 @@ def resolved_kinds(values: dict[str, Any]) -> tuple[str, str]:
 
 def combination_faults(values: dict[str, Any]) -> list[str]:
     """Values that are fine alone and wrong together."""
-    faults = []
-    kinds = resolved_kinds(values)
+    faults = _vocabulary_faults(values) if values["init"] is None else []
+    faults += _language_faults(values["languages"], values["init"])
+    if values["columns"] is not None and len(values["columns"]) != 2:
+        given = ",".join(values["columns"])
+        faults.append(f"columns: {given!r} must name two columns, source and target")
+    return faults + _averaging_faults(values["average"], values["steps"], values["save_every"])
+
+
+def _vocabulary_faults(values: dict[str, Any]) -> list[str]:
+    """Those of vocabularies that are to be built."""
+    faults, kinds = list[str](), resolved_kinds(values)
     sizes = values["source_vocab_size"], values["target_vocab_size"]
     if values["shared_vocabulary"] and kinds[0] != kinds[1]:
         both = " and ".join(kinds)
         faults.append(f"shared_vocabulary needs one kind of vocabulary, not {both}")
     if values["shared_vocabulary"] and None not in sizes and sizes[0] != sizes[1]:
         faults.append(f"shared_vocabulary has one size, not {sizes[0]} and {sizes[1]}")
-    if values["columns"] is not None and len(values["columns"]) != 2:
-        given = ",".join(values["columns"])
-        faults.append(f"columns: {given!r} must name two columns, source and target")
     if values["bpe_dropout"] and "sentencepiece" not in kinds:
         faults.append(f"bpe_dropout needs sentencepiece, not {' and '.join(kinds)}")
     elif values["bpe_dropout"] and values["sentencepiece_algorithm"] != "bpe":
         given = values["sentencepiece_algorithm"]
         faults.append(f"bpe_dropout needs sentencepiece_algorithm bpe, not {given}")
-    return faults + _averaging_faults(values["average"], values["steps"], values["save_every"])
+    return faults
+
+
+def _language_faults(languages: tuple[str, ...] | None, init: str | None) -> list[str]:
+    if languages is None:
+        return []
+    if init is None:
+        return ["languages are those of a model that has several, which --init begins with"]
+    given = ",".join(languages)
+    wrong = len(languages) > 2 or not all(languages)
+    return [f"languages: {given!r} must name source and target"] if wrong else []
 
 
 def _averaging_faults(wanted: int, steps: int, every: int) -> list[str]:

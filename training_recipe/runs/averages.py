@@ -18,9 +18,9 @@ def averaged_steps(steps: list[int], count: int, every: int) -> list[int]:
     """The last ``count`` of ascending steps whose checkpoints are averaged, or all there are.
 
     They are the multiples of ``every`` and the newest: those in between are there because they were
-    the best so far, or because the run was interrupted.
+    the best so far, or because the run was interrupted. That of step 0 is of no training.
     """
-    regular = [step for step in steps if step % every == 0 or step == steps[-1]]
+    regular = [step for step in steps if step and step % every == 0 or step == steps[-1]]
     return regular[-count:] if count else []
 
 

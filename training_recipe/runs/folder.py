@@ -2,7 +2,8 @@
 
 A folder holds config.json, settings.json, vocabulary/, metrics.jsonl, tensorboard/, curves.png,
 checkpoints/step_00001000/ and the link best to one of them, or to the mean of some of them,
-checkpoints/average_00001000_of_10/.
+checkpoints/average_00001000_of_10/. One that began with a model of another folder has what came
+with it besides: search.json, origin.json and original/.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.settings = self.path / "settings.json"
         self.vocabulary = self.path / "vocabulary"
+        self.search = self.path / "search.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"

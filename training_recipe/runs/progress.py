@@ -104,7 +104,7 @@ class Progress:
 
     ``evaluated`` is false while a validation of ``step`` is due, ``validated`` the last step that
     had one. ``since_best`` counts the validations after the best one, ``first_loss`` is the
-    objective per token of step 1.
+    objective per token of step 1, or what it began with where that is more.
     """
 
     step: int = 0
@@ -130,9 +130,10 @@ class Progress:
     def settle(self) -> None:
         """Wait for the results of all steps taken; one that diverged is a DivergedError."""
         pending = self.window.pending
-        if self.first_loss is None and pending:
+        if pending and (self.first_loss is None or pending[0].step == 1):
             loss_sum, _ = pending[0].read(None)
-            self.first_loss = loss_sum / max(pending[0].tokens, 1)
+            loss = loss_sum / max(pending[0].tokens, 1)
+            self.first_loss = max(loss, self.first_loss or 0.0)
         self.window.settle(self.first_loss)
 
     def is_out_of(self, patience: int) -> bool:

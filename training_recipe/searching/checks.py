@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from training_recipe.searching.search import Search
 
 RULES = ("exact", "generate")
-STOPS = (True, False, "never")
 HOTTEST = 1e6  # every token is as likely as another long before
 STEEPEST = 10  # beyond this exponent, length ** length_penalty leaves the range of float32
 MOST_PENALTY = 1e6

@@ -102,6 +102,7 @@ NUMBER: Kind = (is_number, "a number")
 FLAG: Kind = (_is_flag, "true or false")
 IDS: Kind = (_are_ids, "a list of token ids")
 ID_OR_IDS: Kind = (lambda value: is_whole(value) or _are_ids(value), "a token id or a list of them")
+ANYTHING: Kind = (lambda value: True, "anything")
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("num_beams", "max_length", "max_new_tokens", "min_length"), WHOLE),
     **dict.fromkeys(("min_new_tokens", "top_k", "num_return_sequences"), WHOLE),
@@ -134,9 +135,9 @@ def read_generation(
     """
     given = {key: value for key, value in settings.items() if value is not None}
     faults = Faults()
-    for key in given.keys() & KINDS.keys():
-        fits, noun = KINDS[key]
-        faults.require(fits(given[key]), f"{key} is {shown(given[key])}; it must be {noun}")
+    for key, value in given.items():
+        fits, noun = KINDS.get(key, ANYTHING)
+        faults.require(fits(value), f"{key} is {shown(value)}; it must be {noun}")
     faults.raise_if_any(f"{label} describes no search")
     notes = _notes(given, config, label)
     search = Search(
@@ -247,7 +248,8 @@ def _check(search: Search, config: TransformerConfig, faults: Faults, label: str
     except UserError as error:
         for fault in error.faults:
             name, rest = fault.split(" ", 1)
-            faults.add(f"{theirs.get(name, name)} {rest}")
+            key = theirs.get(name, name)
+            faults.add(f"{key} {rest}", f"of {key}")
     faults.raise_if_any(f"{label} describes no search")
 
 
@@ -324,7 +326,7 @@ def load_search(path: Path) -> Search:
         known = f"this program reads {FORMAT_VERSION}"
         raise UserError(f"{path} has format_version {shown(version)}; {known}")
     faults, names = Faults(), [field.name for field in dataclasses.fields(Search)]
-    for key in content.keys() - set(names):
+    for key in (key for key in content if key not in names):
         faults.add(f"unknown key '{printable_name(key)}'{closest(key, names)}")
     faults.raise_if_any(f"{path} describes no search")
     search = Search(**{key: _tuples(value) for key, value in content.items()})
@@ -332,7 +334,7 @@ def load_search(path: Path) -> Search:
         check_search(search)
     except UserError as error:
         for fault in error.faults:
-            faults.add(fault)
+            faults.add(fault, f"of {fault.split(' ', 1)[0]}")
     faults.raise_if_any(f"{path} describes no search")
     return search
 

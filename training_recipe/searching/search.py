@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from training_recipe.searching.checks import check_ids, check_kinds, check_range
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
+
+if TYPE_CHECKING:
+    from training_recipe.text.vocabulary import Vocabulary
 
 EXACT, GENERATE = "exact", "generate"
 
@@ -87,6 +91,16 @@ def check_search(search: Search, config: TransformerConfig | None = None) -> Non
     faults.raise_if_any("cannot search")
 
 
+def in_language(search: Search, target: Vocabulary) -> Search:
+    """The search whose outputs begin as those in the language of a vocabulary do, if it has one."""
+    if target.language is None:
+        return search
+    code = target.languages[target.language]
+    first = code if code in target.frame.before else search.forced_first_id
+    start = search.start_id if target.start_id is None else target.start_id
+    return replace(search, forced_first_id=first, start_id=start)
+
+
 def longest_output(source_tokens: int, config: TransformerConfig, search: Search) -> int:
     """Most tokens of an output, eos counted, for a source of some tokens, eos counted."""
     wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
@@ -162,8 +176,7 @@ def shaping(search: Search) -> Search:
     """The settings that shape a compiled program; the others are numbers given to it."""
     numbers = {"length_penalty": 1.0, "temperature": 1.0, "seed": 0, "nbest": 1}
     ids = {"start_id": None, "forced_first_id": None}
-    length = None if search.max_length is None else 1
-    return replace(search, **numbers, **ids, max_length=length)
+    return replace(search, **numbers, **ids, max_length=None)
 
 
 def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:

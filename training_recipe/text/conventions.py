@@ -83,7 +83,7 @@ def _number(name: str, value: object) -> int:
 def _numbered(content: Mapping[str, Any], name: str) -> dict[str, int]:
     """Names and ids, of which no two are equal."""
     found = content.get(name)
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or "" in found:
         raise ValueError(f"its {name} are no names with ids")
     numbers = {key: _number(f"id of {key!r}", value) for key, value in found.items()}
     if len(set(numbers.values())) < len(numbers):
@@ -92,10 +92,10 @@ def _numbered(content: Mapping[str, Any], name: str) -> dict[str, int]:
 
 
 def _frame(parts: object, languages: Mapping[str, int]) -> tuple[int | str, ...]:
-    allowed = {LANGUAGE} if languages else set()
-    if not isinstance(parts, list) or any(type(p) is not int and p not in allowed for p in parts):
+    if not isinstance(parts, list):
         raise ValueError(f"its frame has {parts!r}, which are no ids")
-    return tuple(parts)
+    place = LANGUAGE if languages else None
+    return tuple(p if p == place else _number("frame", p) for p in parts)
 
 
 def _marks(given: object) -> tuple[str, str] | None:

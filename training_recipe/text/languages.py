@@ -29,12 +29,13 @@ def language_of(given: str, languages: Collection[str]) -> str:
 
 
 def offered(languages: Collection[str], code: str = "") -> str:
-    """What a model has, for an error: codes near to one, or the first ones, and how many."""
+    """What a model has, for an error: codes near to one, or some, and how many there are."""
     close = near(code, languages)
-    some = close or list(languages)[:NEAR]
-    kind = "near ones are" if close else "it has"
-    rest = f" of {len(languages):,}" if len(languages) > len(some) else ""
-    return f"{kind} {', '.join(some)}{rest} (give {HOW})"
+    some = ", ".join(close or list(languages)[:NEAR])
+    if close:
+        return f"near ones are {some} (give {HOW})"
+    kind = f"{len(languages):,}, such as " if len(languages) > NEAR else ""
+    return f"it has {kind}{some} (give {HOW})"
 
 
 def near(code: str, languages: Iterable[str]) -> list[str]:

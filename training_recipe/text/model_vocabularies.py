@@ -68,6 +68,21 @@ def spare_rows(pair: Pair, config: TransformerConfig) -> list[str]:
     ]
 
 
+def spoken(pair: Pair, languages: str | None) -> Pair:
+    """The vocabularies in the languages that were given, or in those that they came in.
+
+    One UserError names each side that needs a language and has none.
+    """
+    pair, faults = in_languages(pair, languages) if languages is not None else pair, Faults()
+    for vocabulary, side in zip(pair, ("source", "target"), strict=True):
+        try:
+            _ = vocabulary.frame
+        except UserError as error:
+            faults.add(f"{side}: {error}")
+    faults.raise_if_any("the model has several languages")
+    return pair
+
+
 def in_languages(pair: Pair, given: str) -> Pair:
     """The vocabularies in the languages of "SOURCE,TARGET"; codes they lack are a UserError.
 

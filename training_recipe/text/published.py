@@ -110,6 +110,10 @@ class PublishedVocabulary(Vocabulary):
             return [self._language_id()], text
         return [], text
 
+    def sample(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
+        """Ids of texts cut at random; a UserError where a kind cannot do that as a seed says."""
+        raise UserError(f"a vocabulary of kind {self.kind} cannot be cut by BPE-dropout")
+
     @abstractmethod
     def _cut(self, text: str) -> list[int]:
         """Ids of a text without tokens that were added."""

@@ -35,7 +35,7 @@ class SentencePieceTable(PublishedVocabulary):
         self, conventions: Conventions, files: Mapping[str, bytes], how: Mapping[str, Any]
     ) -> None:
         super().__init__(conventions, files, how)
-        self._processor = _processor(files, how.get("model"))
+        self._processor = sentencepiece_processor(files, how.get("model"))
         numbers = range(self._processor.get_piece_size())
         self.model_pieces = [self._processor.id_to_piece(number) for number in numbers]
         table = read_table(how.get("table"), how.get("first"), files, self.model_pieces)
@@ -87,7 +87,8 @@ class SentencePieceTable(PublishedVocabulary):
         return "".join([known[0].replace(SPACE, ""), *known[1:]]).replace(SPACE, " ")
 
 
-def _processor(files: Mapping[str, bytes], name: object) -> Any:
+def sentencepiece_processor(files: Mapping[str, bytes], name: object) -> Any:
+    """The processor of a model among files; a ValueError says what is wrong with it."""
     from sentencepiece import SentencePieceProcessor
 
     if not isinstance(name, str) or name not in files:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -11,8 +12,10 @@ from training_recipe.text.conventions import Conventions
 from training_recipe.text.number_tables import read_table
 from training_recipe.text.published import PublishedVocabulary
 from training_recipe.text.vocabulary_kinds import NO_CHARACTER, without_surrogates
+from transformer_spec.json_text import parse_json
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+HIDDEN = "\ufdd0"  # a code point that never becomes a character
 
 
 class _TokenizersVocabulary(PublishedVocabulary):
@@ -25,7 +28,6 @@ class _TokenizersVocabulary(PublishedVocabulary):
     ) -> None:
         super().__init__(conventions, files, how)
         self._tokenizer = self._built()
-        self._tokenizer.encode_special_tokens = True  # their names in a text are text
         known: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         self._pieces = {index: piece for piece, index in known.items()}
         self._last = max(self._pieces, default=0)
@@ -75,10 +77,12 @@ class ByteLevelBPE(_TokenizersVocabulary):
         self._named("vocabulary")
         table = {"file": self.how["vocabulary"], "format": "json"}
         vocab = read_table(table, None, self.files, ())
+        merges = read_merges(self._named("merges"), self.how["merges"])
         try:
-            model = models.BPE(vocab, _merges(self._named("merges")), fuse_unk=False)
+            model = models.BPE(vocab, merges, fuse_unk=False)
         except Exception as error:  # the library has no exception of its own
-            raise ValueError(f"{self.how['merges']} and the vocabulary differ: {error}") from None
+            files = f"{self.how['merges']} and {self.how['vocabulary']}"
+            raise ValueError(f"{files} do not fit together: {error}") from None
         tokenizer = Tokenizer(model)
         spaced = self.how.get("prefix_space") is True
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)  # pyright: ignore[reportAttributeAccessIssue]
@@ -87,7 +91,7 @@ class ByteLevelBPE(_TokenizersVocabulary):
 
 
 class TokenizerJson(_TokenizersVocabulary):
-    """The whole pipeline of a tokenizer.json, which ``tokenizer`` names."""
+    """The way from text to ids of a tokenizer.json, which ``tokenizer`` names."""
 
     kind = "tokenizer_json"
     keys = ("tokenizer",)
@@ -95,22 +99,48 @@ class TokenizerJson(_TokenizersVocabulary):
     def _built(self) -> Any:
         from tokenizers import Tokenizer
 
-        data = self._named("tokenizer")
+        data, name = self._named("tokenizer"), self.how["tokenizer"]
         try:
-            tokenizer = Tokenizer.from_str(data.decode("utf-8"))
+            content = parse_json(data.decode("utf-8"))
+            _hide(content, self.conventions.special.keys())
+            return Tokenizer.from_str(json.dumps(content))
         except Exception as error:  # the library has no exception of its own
-            name = self.how["tokenizer"]
             raise ValueError(f"{name} is cut short, damaged or too new: {error}") from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
+
+    def _cut(self, text: str) -> list[int]:
+        if HIDDEN in text and self.special_names_in(text):
+            text = text.replace(HIDDEN, self.stand_in)
+        return super()._cut(text)
 
 
-def _merges(data: bytes) -> list[tuple[str, str]]:
-    """Pairs of a merges.txt, in order."""
-    lines = data.decode("utf-8").splitlines()
-    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    for number, pair in enumerate(pairs, 1):
-        if len(pair) != 2:
-            raise ValueError(f"merge {number} is no pair: {' '.join(pair)!r}")
-    return pairs  # pyright: ignore[reportReturnType]
+def _hide(content: dict[str, Any], special: Collection[str]) -> None:
+    """Give special tokens names that no text has: even without them, Unigram would find </s>."""
+
+    def hidden(name: Any) -> Any:
+        return HIDDEN + name if isinstance(name, str) and name in special else name
+
+    content |= {"truncation": None, "padding": None, "post_processor": None}
+    model, vocab = content["model"], content["model"]["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {hidden(piece): index for piece, index in vocab.items()}
+        model["unk_token"] = hidden(model.get("unk_token"))
+    else:
+        model["vocab"] = [[hidden(row[0]), *row[1:]] for row in vocab]
+    for token in content.get("added_tokens") or []:
+        token["content"] = hidden(token["content"])
+
+
+def read_merges(data: bytes, name: str) -> list[tuple[str, str]]:
+    """Pairs of a merges.txt, in order; a ValueError names a line that is none."""
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is damaged: it is not UTF-8") from None
+    pairs = []
+    for number, line in enumerate((line.removesuffix("\r") for line in lines), 1):
+        left, space, right = line.partition(" ")
+        if line and not line.startswith("#version"):
+            if not left or not space or not right or " " in right:
+                raise ValueError(f"line {number} of {name} is no pair: {line!r}")
+            pairs.append((left, right))
+    return pairs

@@ -37,7 +37,7 @@ __all__ = [
 DEFAULT_SENTENCEPIECE_SIZE = 8000
 SENTENCEPIECE_ALGORITHMS = ("unigram", "bpe")
 VOCABULARY_KINDS = ("characters", "whitespace", "sentencepiece")
-PUBLISHED = {kind.kind: kind for kind in (SentencePieceTable, ByteLevelBPE, TokenizerJson)}
+PUBLISHED = (SentencePieceTable, ByteLevelBPE, TokenizerJson)
 
 
 def build_vocabulary(
@@ -131,10 +131,11 @@ def _read_vocabulary(path: Path) -> Vocabulary:
         raise ValueError(f"its format version is {found}; this program reads {FORMAT_VERSION}")
     if content.get("kind") == SentencePieceVocabulary.kind:
         return SentencePieceVocabulary.read(content, path.parent)
-    if content.get("kind") in PUBLISHED:
-        return PUBLISHED[content["kind"]].read(content, path.parent)
+    for published in PUBLISHED:
+        if content.get("kind") == published.kind:
+            return published.read(content, path.parent)
     for listed in (CharacterVocabulary, WhitespaceVocabulary):
         if content.get("kind") == listed.kind:
             return listed.read(content)
-    allowed = ", ".join((*VOCABULARY_KINDS, *PUBLISHED))
+    allowed = ", ".join((*VOCABULARY_KINDS, *(published.kind for published in PUBLISHED)))
     raise ValueError(f"its kind is {content.get('kind')!r}, which is none of {allowed}")

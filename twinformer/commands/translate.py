@@ -14,9 +14,11 @@ from training_recipe.options.extras import require
 from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.attention import AttentionWeights
-from training_recipe.searching.search import Search, check_search
+from training_recipe.searching.checks import RULES
+from training_recipe.searching.search import GENERATE, Search, check_search
 from transformer_spec.door import close_standard_output, exit_status
 from transformer_spec.errors import Faults, UserError, printable, system_fault
+from twinformer.translating.searching import DEFAULT_BEAM, search_of
 
 if TYPE_CHECKING:
     from training_recipe.searching.search import Hypothesis
@@ -25,13 +27,19 @@ if TYPE_CHECKING:
 
 BEST = "best"
 STANDARD_INPUT = "-"
-SEARCH = ("beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed")
+SEARCH = (
+    "beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed",
+    "rule", "early_stopping", "min_length", "no_repeat_ngram_size", "repetition_penalty",
+)  # fmt: skip
+ONLY_GENERATE = {"early_stopping", "min_length", "no_repeat_ngram_size", "repetition_penalty"}
+EARLY = {"true": True, "false": False, "never": "never"}
 ONLY_SAMPLING = {"temperature": "--temperature", "top_k": "--top-k", "seed": "--seed"}
-DEFAULT_BEAM = 5
 PICTURES = (".png", ".svg", ".pdf")
+ONE_LINE = str.maketrans("\r\n", "  ")
 
 EPILOG = f"""\
-Each text or line gives one output line, an empty one an empty line. With --nbest N > 1 it gives up
+Each text or line gives one output line, an empty one an empty line; line breaks that a model
+writes are spaces there. With --nbest N > 1 it gives up
 to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
 stand before the output: sum of the log probabilities / length ** length penalty.
 
@@ -58,7 +66,7 @@ class Request:
     texts: list[str]
     file: str | None
     output: Path | None
-    search: Search
+    search: dict[str, Any]
     scores: bool
     truncate: bool
     skip_long: bool
@@ -69,6 +77,7 @@ class Request:
     device: str
     batch_size: int
     verify: bool
+    languages: str | None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,25 +102,31 @@ def run(request: Request) -> None:
         checkpoint=request.checkpoint,
         batch_size=request.batch_size,
         verify=request.verify,
+        languages=request.languages,
     )
+    search = translator.search_with(request.search)
+    check_search(search)
     texts = read_texts(request.texts, request.file)
     sources = translator.encode(texts, request.truncate, request.skip_long)
     for note in [*sources.notes, *translator.notes]:
         print(printable(note), file=sys.stderr)
     prepare_process(translator.backend, request.device)
-    write_outputs(sources.ids, translator, request)
+    write_outputs(sources.ids, translator, search, request)
 
 
-def write_outputs(ids: list[list[int]], translator: Translator, request: Request) -> None:
+def write_outputs(
+    ids: list[list[int]], translator: Translator, search: Search, request: Request
+) -> None:
     """Decode, write and draw, block by block."""
     if ids:
         _ = translator.model  # what is wrong with it is said before a file is written
     pictures = make_pictures(ids, translator, request)
     done = 0
     with progress(len(ids), request) as bar, opened(request.output) as stream:
-        for block in translator.decode(ids, request.search, bar.update):
+        for block in translator.decode(ids, search, bar.update):
             for number, found in enumerate(block, done + 1):
-                stream.write(output_lines(number, found, translator, request))
+                numbered = number if search.nbest > 1 else None
+                stream.write(output_lines(numbered, found, translator, request))
                 if pictures is not None:
                     pictures.draw(number, ids[number - 1], found[0])
             stream.flush()
@@ -121,14 +136,15 @@ def write_outputs(ids: list[list[int]], translator: Translator, request: Request
 
 
 def output_lines(
-    number: int, outputs: list[Hypothesis], translator: Translator, request: Request
+    number: int | None, outputs: list[Hypothesis], translator: Translator, request: Request
 ) -> str:
-    """What is written for the text of a number: a line for each output, columns between tabs."""
+    """What is written for a text: a line for each output, columns between tabs, a number first."""
     lines = []
     for output in outputs:
-        columns = [str(number)] if request.search.nbest > 1 else []
+        columns = [] if number is None else [str(number)]
         columns += [f"{output.score:.4f}"] if request.scores else []
-        lines.append("\t".join([*columns, translator.target.decode(output.ids)]) + "\n")
+        text = translator.target.decode(output.ids).translate(ONE_LINE)
+        lines.append("\t".join([*columns, text]) + "\n")
     return "".join(lines)
 
 
@@ -187,7 +203,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=Formatter,
         allow_abbrev=False,
     )
-    made.add_argument("run", metavar="RUN", type=Path, help="run folder or converted folder")
+    source = "run, converted folder, folder of another library, or OWNER/NAME[@REVISION] on the Hub"
+    made.add_argument("run", metavar="RUN", type=Path, help=source)
     made.add_argument("texts", metavar="TEXT", nargs="*", help="texts to translate")
     _add_files(made.add_argument_group("input and output"))
     _add_attention(made.add_argument_group("attention"))
@@ -203,6 +220,8 @@ def _add_files(group: argparse._ArgumentGroup) -> None:
     add("--scores", action="store_true", help="the score before each output")
     truncate = "cut texts that are longer than the model's max_length; else they are an error"
     add("--truncate", action="store_true", help=truncate)
+    languages = "codes of the languages, of a model that has several, as in eng_Latn,deu_Latn"
+    add("--languages", metavar="SOURCE,TARGET", help=languages)
     skip = "give an empty output for texts that are longer than the model's max_length"
     add("--skip-long", action="store_true", help=skip)
 
@@ -220,11 +239,23 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
         default = argparse.SUPPRESS
         group.add_argument(flag, type=kind, metavar=metavar, help=text, default=default)
 
+    rule = (
+        "exact: goes on while a better output is possible; generate: as transformers' generate "
+        "[as the model was published, else exact]"
+    )
+    group.add_argument("--rule", choices=RULES, help=rule, default=argparse.SUPPRESS)
     add("--beam", int, "N", f"width of the beam search; 1: greedy [{DEFAULT_BEAM}]")
     add("--length-penalty", float, "X", "larger prefers longer outputs, 0 does nothing [1.0]")
     add("--nbest", int, "N", "outputs for each text, best first [1]")
     longest = "most tokens of an output, at most the model's max_length [2 x source + 10]"
     add("--max-length", int, "N", longest)
+    add("--min-length", int, "N", "fewest tokens of an output; with --rule generate [0]")
+    early = "when a beam is done; with --rule generate [false]"
+    group.add_argument("--early-stopping", choices=EARLY, help=early, default=argparse.SUPPRESS)
+    repeated = "no N tokens in a row twice in an output; with --rule generate [0]"
+    add("--no-repeat-ngram-size", int, "N", repeated)
+    again = "above 1, tokens come less often again; with --rule generate [1.0]"
+    add("--repetition-penalty", float, "X", again)
     sample = "draw the outputs at random instead of searching"
     group.add_argument("--sample", action="store_true", help=sample, default=argparse.SUPPRESS)
     add("--temperature", float, "X", "below 1 samples likely tokens more often [1.0]")
@@ -251,12 +282,12 @@ def parse(arguments: list[str] | None, piped: bool) -> Request:
     ``piped`` says whether standard input is something else than a keyboard.
     """
     given = vars(parser().parse_intermixed_args(arguments))
-    searched = {name: given.pop(name) for name in SEARCH if name in given}
+    search = {name: given.pop(name) for name in SEARCH if name in given}
     faults = Faults()
     _check_input(given, piped, faults)
     _check_attention(given, faults)
     _check_numbers(given, faults)
-    search = _search(searched, faults)
+    _check_search(search, faults)
     faults.raise_if_any("cannot translate")
     return Request(search=search, **given)
 
@@ -297,14 +328,15 @@ def _check_numbers(given: dict[str, Any], faults: Faults) -> None:
     faults.require(known, f"--checkpoint is {checkpoint!r}; it must be {BEST} or a step's number")
 
 
-def _search(given: dict[str, Any], faults: Faults) -> Search:
+def _check_search(given: dict[str, Any], faults: Faults) -> None:
+    """What is wrong with the search whatever the model's own is; that is looked at later."""
+    if "early_stopping" in given:
+        given["early_stopping"] = EARLY[given["early_stopping"]]
     if not given.get("sample"):
         for name, flag in ONLY_SAMPLING.items():
             faults.require(name not in given, f"{flag} needs --sample")
-        given.setdefault("beam", max(DEFAULT_BEAM, given.get("nbest", 1)))
-    search = Search(**given)
+    generate = {"rule": GENERATE} if ONLY_GENERATE & given.keys() else {}
     try:
-        check_search(search)
+        check_search(search_of(None, generate | given))
     except UserError as error:
         faults.take(error)
-    return search

@@ -44,13 +44,18 @@ def save_checkpoint(run: RunFolder, backend: Backend, progress: Progress) -> Pat
             kept = {key: written[key] for key in ("backend", "files") if key in written}
             write_json(folder / PROGRESS, progress.to_dict() | kept)
         else:
-            progress.backend = backend.name
-            with folder_aside(folder) as partial:
-                save_state(backend, partial)
-                seal(partial, progress)
+            write_checkpoint(folder, backend, progress)
         if progress.best_step is not None and run.checkpoint(progress.best_step).exists():
             point_link(run.best, run.checkpoint(progress.best_step))
     return folder
+
+
+def write_checkpoint(folder: Path, backend: Backend, progress: Progress) -> None:
+    """Write a new checkpoint folder, whole or not at all."""
+    progress.backend = backend.name
+    with folder_aside(folder) as partial:
+        save_state(backend, partial)
+        seal(partial, progress)
 
 
 @contextlib.contextmanager

@@ -57,6 +57,8 @@ class FinalTest:
         if best is not None and best != self.progress.step:
             use_weights(self.backend, self.run_folder.checkpoint(best), self.verify)
         step = self.progress.step if best is None else best
+        if step == 0:
+            return "of the model as it came, than which none was better", step
         return f"of the checkpoint after step {step}", step
 
     def _take_average(self) -> list[int]:
@@ -84,4 +86,5 @@ class FinalTest:
         if progress.best_score is None:
             return []
         score = f"{progress.best_name} {progress.best_score:.4g}"
-        return [f"  the best single checkpoint had {score}, after step {progress.best_step}"]
+        which = f"after step {progress.best_step}" if progress.best_step else "as the model came"
+        return [f"  the best single checkpoint had {score}, {which}"]

@@ -203,7 +203,7 @@ class Training:
         record |= found.record() | {"best": improved, "since_best": self.progress.since_best}
         self._write(record | {"speed": {"seconds": seconds_since(began)}})
         self.progress.evaluated, self.progress.validated = True, self.progress.step
-        what = f"after step {record['step']}"
+        what = f"after step {record['step']}" if record["step"] else "of the model as it came"
         for line in validation_lines(what, found, improved, self.settings.samples):
             self.display.line(line)
         return improved

@@ -18,7 +18,6 @@ from training_recipe.preparation import (
     Prepared,
     default_run_path,
     prepare_again,
-    prepare_new,
 )
 from training_recipe.runs.folder import RunFolder, already_there
 from training_recipe.runs.progress import PROGRESS, Progress
@@ -30,12 +29,14 @@ from transformer_spec.declarations import as_text
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
 from transformer_spec.positions import check_table
+from twinformer.training.beginning import begin
 from twinformer.training.checkpoints import (
     choose_checkpoint,
     chosen_state,
     disk_full_is_clear,
     repair_best,
     set_aside_after,
+    write_checkpoint,
 )
 from twinformer.training.evaluation.scores import bleu
 from twinformer.training.states import first_state
@@ -77,7 +78,11 @@ def backend_name(request: Request) -> str:
 
 
 def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
-    """A new run folder with initial weights; an existing folder is a UserError."""
+    """A new run folder with the weights to begin with; an existing folder is a UserError.
+
+    A model that came from elsewhere is the run's checkpoint of step 0: the run needs that folder
+    no more.
+    """
     settings, asked = request.settings.anchored(), request.invocation
     path = Path(asked.out or Path("runs", asked.name or ""))
     if asked.out is None and asked.name is None:
@@ -85,28 +90,32 @@ def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
     elif os.path.lexists(path):
         raise already_there(path)
     check_parent(path)
-    prepared = prepare_new(settings, request.model)
+    begun = begin(settings, request.model, request.given, asked.verify)
+    settings, prepared, progress = begun.settings, begun.prepared, begun.progress()
     if prepared.corpus.task == "translation":
         bleu(settings.bleu_tokenize)  # a tokenization that is not there is said before training
     check_fits(prepared, settings)
-    backend = make_backend(prepared.config, settings, first_state(prepared.config, settings))
+    backend = make_backend(prepared.config, settings, begun.state())
     record = RunRecord(
         settings,
         name,
         prepared.fingerprint,
+        newest_checkpoint=None if begun.opened is None else progress.step,
         plan_fingerprint=prepared.plan.fingerprint,
         judged_fingerprint=prepared.judged_fingerprint,
     )
 
     def fill(run: RunFolder) -> None:
-        prepared.save(run)
+        begun.save(run)
         record.save(run.settings)
+        if begun.opened is not None:
+            write_checkpoint(run.checkpoint(progress.step), backend, progress)
 
     with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
         run = RunFolder.create(path, fill)
     heading = f"run {path}: backend {name}, {settings.dtype}, preset {asked.preset}"
-    notes = [heading, *about(prepared)]
-    return Started(run, record, prepared, backend, Progress(), notes, asked.verify)
+    notes = [heading, *begun.notes, *about(prepared)]
+    return Started(run, record, prepared, backend, progress, notes, asked.verify)
 
 
 def check_fits(prepared: Prepared, settings: TrainingSettings) -> None:

@@ -18,6 +18,7 @@ from transformer_spec.errors import Faults
 STANDARD_INPUT = "-"
 BATCHES_OF_A_BLOCK = 32
 LISTED_LINES = 100
+SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def encode_texts(
     unknown = [part.count(vocabulary.unk_id) for part in ids]
     if any(unknown):
         notes.append(f"{_counted(unknown, 'token')} read as <unk>")
+    notes += special_names(texts, vocabulary)
     room = longest - vocabulary.frame.size
     long = {number: len(part) for number, part in enumerate(ids, 1) if len(part) > room}
     if long and not (truncate or skip_long):
@@ -73,6 +75,18 @@ def encode_texts(
     if skip_long:
         return Sources([part if len(part) <= room else [] for part in ids], notes)
     return Sources([part[:room] for part in ids], notes)
+
+
+def special_names(texts: Sequence[str], vocabulary: Vocabulary) -> list[str]:
+    """A note on names of special tokens that stand in texts and are read like other words."""
+    found = [vocabulary.special_names_in(text) for text in texts]
+    names = dict.fromkeys(name for part in found for name in part)
+    if not names:
+        return []
+    lines = _lines(sum(map(bool, found)))
+    shown = ", ".join([*names][:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    verb = "is" if len(names) == 1 else "are"
+    return [f"{shown} in {lines} {verb} read as text, not as the special token of that name"]
 
 
 def check_texts(given: object) -> list[str]:

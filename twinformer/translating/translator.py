@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoints import load_weights_of
-from convert.checkpoints.folders import locate, no_config
+from convert.conversion.opening import BEST, open_model
 from training_recipe.options.settings import SETTINGS
-from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
-from training_recipe.text.model_vocabularies import load_vocabularies
-from transformer_spec import Faults, TransformerConfig, UserError
+from training_recipe.text.model_vocabularies import spoken
+from transformer_spec import Faults
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
+from twinformer.translating.searching import search_of
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
-BEST = "best"
-DEFAULT_BEAM = 5
 DEFAULT_BATCH = 32
 DEVICES = SETTINGS["device"].choices
 
@@ -49,11 +46,14 @@ class Translation:
 class Translator:
     """Translates by the model of a folder: a run, one of its checkpoints, or a converted folder.
 
-    ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is installed, else
-    the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best" or the step of
-    a run's checkpoint. Calculates in float64 where the weights are, and in float32 otherwise.
-    Raises UserError where the folder holds no model that reads and writes text, and, unless told
-    not to ``verify``, when the weights are first needed and are not what was written there.
+    Another library's folder, or its name on the Hub, OWNER/NAME[@REVISION], is read on the fly and
+    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is
+    installed, else the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best"
+    or the step of a run's checkpoint. ``languages`` are the codes of source and target, as
+    "eng_Latn,deu_Latn" or a pair, for a model that has languages. Calculates in float64 where the
+    weights are, and in float32 otherwise. ``search`` is how the model searches unless told. Raises
+    UserError where there is no model that reads and writes text, and, unless told not to
+    ``verify``, when the weights are first needed and are not what was written there.
     """
 
     def __init__(
@@ -65,22 +65,22 @@ class Translator:
         checkpoint: str | int = BEST,
         batch_size: int = DEFAULT_BATCH,
         verify: bool = True,
+        languages: str | Sequence[str] | None = None,
     ) -> None:
         check_made_of(checkpoint, batch_size, device)
-        self.folder, self.batch_size = checkpoint_folder(Path(folder), checkpoint), batch_size
-        home = locate(self.folder).home
-        if home is None:
-            raise no_config(Path(folder), "give a run or a converted folder")
-        self.config = TransformerConfig.load(home / "config.json")
-        self.source, self.target = load_vocabularies(home / "vocabulary", self.config)
-        self.backend, self.notes = choose(backend, home)
-        self.device, self.verify = device, verify
+        self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
+        self.config, self.batch_size, self.device = self._opened.config, batch_size, device
+        given = languages if isinstance(languages, str | None) else ",".join(languages)
+        self.source, self.target = spoken(self._opened.text(), given)
+        self.search = self.search_with({})
+        self.backend, notes = choose(backend, self._opened.home)
+        self.notes = [*self._opened.notes, *notes]
         self._dtype = "float32"
 
     @functools.cached_property
     def model(self) -> Any:
         """The framework's own model, read when it is first needed."""
-        _, weights = load_weights_of(self.folder, verify=self.verify)
+        weights = self._opened.weights()
         exact = any(array.dtype == np.float64 for array in weights.values())
         self._dtype = "float64" if exact else "float32"
         cast = {name: array.astype(self._dtype, copy=False) for name, array in weights.items()}
@@ -92,41 +92,58 @@ class Translator:
         texts: str | Sequence[str],
         *,
         beam: int | None = None,
-        length_penalty: float = 1.0,
-        nbest: int = 1,
+        length_penalty: float | None = None,
+        nbest: int | None = None,
         max_length: int | None = None,
-        sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        seed: int = 0,
+        sample: bool | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        rule: str | None = None,
+        early_stopping: bool | str | None = None,
+        min_length: int | None = None,
+        no_repeat_ngram_size: int | None = None,
+        repetition_penalty: float | None = None,
         truncate: bool = False,
         skip_long: bool = False,
     ) -> list[Translation]:
         """The best output of each text, in order; one text alone is a list of one.
 
-        ``beam`` is the width of the search (5 unless told; 1 is greedy), ``max_length`` the most
-        tokens of an output, eos counted (2 x source + 10 unless told). ``sample`` draws ``nbest``
-        outputs from ``seed`` instead of searching. A text that is longer than the model is a
-        UserError, unless ``truncate`` cuts it or ``skip_long`` gives it an empty output; so is a
-        setting that no search can follow.
+        What is None is as the model was published, or where that says nothing: ``beam``, the width
+        of the search, 5 (1 is greedy); ``max_length``, the most tokens of an output, eos counted,
+        2 x source + 10; ``rule`` "exact", which goes on while a better output is possible, and not
+        "generate", which ends as transformers' generate does and alone knows ``early_stopping``,
+        ``min_length``, ``no_repeat_ngram_size`` and ``repetition_penalty``. ``sample`` draws
+        ``nbest`` outputs from ``seed`` instead of searching. A text that is longer than the model
+        is a UserError, unless ``truncate`` cuts it or ``skip_long`` gives it an empty output; so is
+        a setting that no search can follow.
         """
-        usual = 1 if sample else max(DEFAULT_BEAM, nbest)
-        search = Search(
-            usual if beam is None else beam,
-            length_penalty,
-            max_length,
-            nbest,
-            sample,
-            temperature,
-            top_k,
-            seed,
-        )
-        check_search(search)
-        given = check_texts(texts)
-        check_wanted(sample, temperature, top_k, truncate, skip_long)
-        sources = self.encode([text.strip() for text in given], truncate, skip_long)
-        blocks = self.decode(sources.ids, search)
+        asked = {
+            "beam": beam,
+            "length_penalty": length_penalty,
+            "nbest": nbest,
+            "max_length": max_length,
+            "sample": sample,
+            "temperature": temperature,
+            "top_k": top_k,
+            "seed": seed,
+            "rule": rule,
+            "early_stopping": early_stopping,
+            "min_length": min_length,
+            "no_repeat_ngram_size": no_repeat_ngram_size,
+            "repetition_penalty": repetition_penalty,
+        }
+        wanted = self.search_with({n: v for n, v in asked.items() if v is not None})
+        check_search(wanted)
+        texts = check_texts(texts)
+        check_wanted(wanted.sample, temperature, top_k, truncate, skip_long)
+        sources = self.encode([text.strip() for text in texts], truncate, skip_long)
+        blocks = self.decode(sources.ids, wanted)
         return [self.translation(found) for block in blocks for found in block]
+
+    def search_with(self, given: Mapping[str, Any]) -> Search:
+        """The model's own search with other settings, by name; not checked yet."""
+        return search_of(self._opened.search, given, self.target)
 
     def encode(
         self, texts: Sequence[str], truncate: bool = False, skip_long: bool = False
@@ -184,25 +201,12 @@ def check_made_of(checkpoint: object, batch_size: object, device: object) -> Non
 
 
 def check_wanted(
-    sample: bool, temperature: float, top_k: int, truncate: bool, skip_long: bool
+    sample: bool, temperature: float | None, top_k: int | None, truncate: bool, skip_long: bool
 ) -> None:
     """Raise one UserError for what would be ignored without a word."""
     faults = Faults()
-    for name, changed in (("temperature", temperature != 1), ("top_k", top_k != 0)):
+    for name, changed in (("temperature", temperature not in (None, 1)), ("top_k", bool(top_k))):
         faults.require(sample or not changed, f"{name} is of sampling alone; give sample=True")
     both = truncate and skip_long
     faults.require(not both, "truncate and skip_long are both given; a long text is one or other")
     faults.raise_if_any("cannot translate")
-
-
-def checkpoint_folder(run: Path, checkpoint: str | int = BEST) -> Path:
-    """What to load: a folder, which stands for its best checkpoint, or the one of a step."""
-    if checkpoint == BEST:
-        return run
-    folder = RunFolder(run)
-    if not folder.checkpoints.is_dir():
-        raise UserError(f"checkpoint {checkpoint} needs a run folder, which {run} is not")
-    if int(checkpoint) not in folder.steps():
-        steps = ", ".join(map(str, folder.steps())) or "none"
-        raise UserError(f"{run} has no checkpoint of step {checkpoint}; it has: {steps}")
-    return folder.checkpoint(int(checkpoint))

@@ -65,6 +65,7 @@ class Eole(Family):
     """``model.00.safetensors`` of eole, architecture transformer."""
 
     name = "eole"
+    padding_gradient = False
 
     def recognizes(self, source: Source) -> bool:
         return EOLE_TABLE in source.tensors and LIKE.recognizes(_renamed(source)[0])

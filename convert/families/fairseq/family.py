@@ -44,6 +44,7 @@ class Fairseq(Family):
     """``checkpoint_best.pt`` of fairseq 0.6 to 0.12, architectures transformer, bart and mbart."""
 
     name = "fairseq"
+    padding_gradient = False
 
     def recognizes(self, source: Source) -> bool:
         tables = [f"{half}.embed_tokens.weight" for half in HALVES]

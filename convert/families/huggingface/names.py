@@ -111,6 +111,7 @@ class HuggingFace(HuggingFaceSettings):
 
     containers = ("safetensors", "pt")
     pickle = "pytorch_model.bin"
+    padding_gradient = False
     shared_is_dead: ClassVar[bool] = True  # whether an untied model still stores ``shared``
 
     def recognizes(self, source: Source) -> bool:

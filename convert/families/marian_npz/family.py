@@ -93,6 +93,7 @@ class MarianNpz(Family):
     """``model.npz`` of marian-nmt, type transformer."""
 
     name = "marian-npz"
+    padding_gradient = False  # its decoder starts from zeros that are no parameter
 
     def recognizes(self, source: Source) -> bool:
         return OPTIONS in source.tensors

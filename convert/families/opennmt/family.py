@@ -54,6 +54,7 @@ class OpenNMT(Family):
     """Checkpoints of OpenNMT-py's encoder-decoder Transformer."""
 
     name = "opennmt"
+    padding_gradient = False
 
     def recognizes(self, source: Source) -> bool:
         layers = tuple(f"{stack}." for stack in STACKS.values())

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
 ]
 
-BEFORE, AFTER, RATE = 20, 200, 1e-3
+BEFORE, AFTER, RATE = 20, 100, 1e-3
 EXACT = TrainingSettings(
     dtype="float64", device="cpu", weight_decay=0.0, clip_norm=0.0, label_smoothing=0.0,
     adam_beta1=0.9, adam_beta2=0.999, adam_eps=1e-8,

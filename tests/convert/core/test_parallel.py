@@ -10,7 +10,7 @@ from messages import faults_say
 
 from convert.core.ledger import Hashed
 from convert.core.operations import Split
-from convert.core.parallel import ROOM, THREADS, in_threads
+from convert.core.parallel import LITTLE, ROOM, THREADS, in_threads
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule, rename
 from convert.core.tensors import Held, Tensors, pieces
@@ -57,7 +57,8 @@ def test_more_than_one_at_once():
     assert met.n_waiting == 0 and not met.broken
 
 
-def test_first_error_ends_it():
+@pytest.mark.parametrize("size", [1, LITTLE], ids=["alone", "in threads"])
+def test_first_error_ends_it(size):
     done = []
 
     def work(name: str) -> None:
@@ -67,8 +68,14 @@ def test_first_error_ends_it():
         time.sleep(0.01)
 
     with pytest.raises(ZeroDivisionError, match="3"):
-        in_threads({str(i): 1 for i in range(1000)}, work)
+        in_threads({str(i): size for i in range(1000)}, work)
     assert len(done) < 100
+
+
+def test_little_is_worked_on_by_this_thread_in_order():
+    found = []
+    in_threads({"b": LITTLE - 1, "a": 1}, lambda name: found.append((name, threading.get_ident())))
+    assert found == [("b", threading.get_ident()), ("a", threading.get_ident())]
 
 
 def test_nothing_to_do():
@@ -92,7 +99,7 @@ def test_rule_with_several_targets_runs_once_among_threads():
         converted = Converted(split, [rename(name, name * 2) for name in "abc"])
         found: dict[str, np.ndarray] = {}
         in_threads(
-            {name: 32 for name in converted},
+            {name: LITTLE for name in converted},
             lambda name, found=found, all_=converted: found.update({name: all_.read(name)}),
         )
         assert source.reads == 1

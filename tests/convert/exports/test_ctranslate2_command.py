@@ -21,8 +21,10 @@ from convert.__main__ import main  # noqa: E402
 from convert.core.pipeline import Converted  # noqa: E402
 from convert.core.tensors import Held  # noqa: E402
 from convert.exports.ctranslate2_rules import ctranslate2_rules  # noqa: E402
-from convert.exports.ctranslate2_tokens import read_tokens, usage  # noqa: E402
+from convert.exports.ctranslate2_tokens import tokens_of  # noqa: E402
+from convert.exports.ctranslate2_usage import usage  # noqa: E402
 from convert.formats.safetensors import write_safetensors  # noqa: E402
+from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
 from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402
 from transformer_spec import TransformerConfig, initial_weights, sinusoid_table  # noqa: E402
 
@@ -161,7 +163,7 @@ class TestRefusals:
 class TestTokens:
     def test_words_that_look_like_special_tokens_keep_their_names(self, tmp_path):
         config = self.save(tmp_path, "whitespace", "<s> hello </s>_ <unk> world")
-        tokens = read_tokens(config, tmp_path)
+        tokens = tokens_of(config, load_vocabularies(tmp_path / "vocabulary", config))
         assert tokens.target[:4] == ["<pad>__", "<unk>__", "<s>__", "</s>__"]
         assert tokens.source[:4] == tokens.target[:4]
         assert sorted(tokens.target[4:]) == sorted("<s> hello </s>_ <unk> world".split())
@@ -171,7 +173,7 @@ class TestTokens:
     def test_sentencepiece(self, tmp_path):
         text = "the cat sat on the mat and that was that "
         config = self.save(tmp_path, "sentencepiece", text)
-        tokens = read_tokens(config, tmp_path)
+        tokens = tokens_of(config, load_vocabularies(tmp_path / "vocabulary", config))
         assert tokens.target[:4] == SPECIAL
         assert len(set(tokens.target)) == config.target_vocab_size
         pieces = build_vocabulary("sentencepiece", [text])._processor  # pyright: ignore
@@ -179,19 +181,19 @@ class TestTokens:
         assert pieces.encode("the cat", out_type=str) == [
             tokens.target[i] for i in pieces.encode("the cat")
         ]
-        said = usage(config, tokens, tmp_path)
+        said = usage(config, tokens, tmp_path, None)
         assert "[list(text.strip().translate(small)) for text in texts]" in said
         assert "small = str.maketrans('ABC', 'abc')\n" in said
         assert "target.decode(tokens)" in said and "source.model" not in said
 
     def test_a_model_without_vocabularies_has_numbers(self):
-        tokens = read_tokens(CONFIG, None)
+        tokens = tokens_of(CONFIG, None)
         assert tokens.source == tokens.target == [str(i) for i in range(11)]
         assert tokens.settings(CONFIG) == {
             "unk_token": "1", "bos_token": "2", "eos_token": "3", "decoder_start_token": "2",
             "add_source_eos": False,
         }  # fmt: skip
-        assert "lists of source ids" in usage(CONFIG, tokens, Path("out"))
+        assert "lists of source ids" in usage(CONFIG, tokens, Path("out"), None)
 
     @staticmethod
     def save(folder, kind: str, text: str) -> TransformerConfig:

@@ -1,5 +1,7 @@
 """python -m parity A B: what it sees, what it says, what it refuses."""
 
+import copy
+import functools
 import json
 import sys
 from dataclasses import replace
@@ -38,10 +40,16 @@ def folder(tmp_path):
     return write(tmp_path / "a", TINY, random_weights(TINY))
 
 
+@functools.cache
+def report_of_twins(config):
+    """The comparison of the two twins with the same weights."""
+    return compare_sides(torch_side(config), flax_side(config), EXACT)
+
+
 class TestSameFunction:
     @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
     def test_twins_show_every_sub_step_and_gradient(self, config):
-        report = compare_sides(torch_side(config), flax_side(config), EXACT)
+        report = report_of_twins(config)
         parts = [row.part for row in report.rows]
         gradients = [f"gradient of {name}" for name in trained_names(config)]
         tables = [f"every row of {half}.embedding.weight" for half in ("encoder", "decoder")]
@@ -127,7 +135,7 @@ class TestReport:
         assert report.same is not bool(other)
 
     def test_a_number_that_is_none(self):
-        report = compare_sides(torch_side(TINY), flax_side(TINY), EXACT)
+        report = report_of_twins(TINY)
         broken = replace(report, rows=(replace(report.rows[0], float64=np.nan), *report.rows[1:]))
         text = json.dumps(broken.to_dict(), allow_nan=False)
         again = Report.from_dict(json.loads(text))
@@ -137,7 +145,7 @@ class TestReport:
         "damage", [lambda c: c.pop("rows"), lambda c: c["rows"][0].update(float64="x")]
     )
     def test_a_damaged_one_is_refused(self, damage):
-        content = compare_sides(torch_side(TINY), flax_side(TINY), EXACT).to_dict()
+        content = copy.deepcopy(report_of_twins(TINY).to_dict())
         damage(content)
         with pytest.raises(UserError, match="damaged"):
             Report.from_dict(content)
@@ -252,9 +260,9 @@ class TestFunctions:
 
     def test_a_function_in_jax(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, (
-            "import flax_transformer\n"
+            "import flax_transformer, jax\n"
             f"def make():\n    model = flax_transformer.load({str(folder)!r})\n"
-            "    return (lambda s, t: model(s, t)), model.config.to_dict()\n"
+            "    return jax.jit(lambda s, t: model(s, t)), model.config.to_dict()\n"
         ))  # fmt: skip
         assert main([made, str(folder), "--precision"]) == 0
         assert "PASS: same function" in capsys.readouterr().out

@@ -136,32 +136,50 @@ def folders(tmp_path_factory):
     return [write(tmp_path_factory.mktemp(n) / n, config, weights) for n in ("a", "b")]
 
 
-class TestCommand:
-    """In a process of its own."""
+# A line that it is given is a limit; one that it prints is (status, output, errors, peak in kB).
+# The peak is of its own process: getrusage would count that of the tests, which starts it, too.
+RUNS = """
+import contextlib, io, json, sys
+from parity.__main__ import main
+for line in sys.stdin:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([*sys.argv[1:], "--max-ram", line.strip()])
+    lines = open("/proc/self/status").read().splitlines()
+    peak = next(int(x.split()[1]) for x in lines if x.startswith("VmHWM"))
+    print(json.dumps([status, out.getvalue(), err.getvalue(), peak]), flush=True)
+"""
 
-    def run(self, folders, *flags) -> tuple[subprocess.CompletedProcess, int]:
-        """The finished command and the largest resident memory of its process in MiB."""
-        # getrusage would also count the process of the tests, from which this one is made.
-        code = (
-            "import sys; from parity.__main__ import main; status = main(sys.argv[1:]); "
-            "lines = open('/proc/self/status').read().splitlines(); "
-            "print(next(x for x in lines if x.startswith('VmHWM')).split()[1], file=sys.stderr); "
-            "sys.exit(status)"
-        )
-        given = [*map(str, folders), "--json", "--length", "8", "--precision", *flags]
-        command = [sys.executable, "-c", code, *given, "--b-framework", "jax"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done, int(done.stderr.split()[-1]) // 1024
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-    def test_it_says_what_it_needs_and_keeps_to_it(self, folders):
-        refused, _ = self.run(folders, "--max-ram", "100MiB")
-        assert refused.returncode == 2 and refused.stdout == ""
-        words = r"[\d.]+ GiB.* ([\d.]+) ([GM])iB module by module.* 100 MiB are allowed"
-        found = re.search(words, refused.stderr)
-        assert found is not None, refused.stderr
-        most = int(float(found[1]) * {"G": 1024, "M": 1}[found[2]]) + 64
-        done, peak = self.run(folders, "--max-ram", f"{most}MiB")
-        report = json.loads(done.stdout)
-        assert "module by module" in report["notes"][0] and report["same"]
-        assert peak <= most
+@pytest.fixture
+def within(folders):
+    """A function: compare the folders within so many MiB; (status, output, errors, peak in MiB).
+
+    All in one process, which is another than that of the tests.
+    """
+    flags = ["--json", "--length", "8", "--precision", "--b-framework", "jax"]
+    command = [sys.executable, "-c", RUNS, *map(str, folders), *flags]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+
+        def within(limit: int) -> tuple[int, str, str, int]:
+            process.stdin.write(f"{limit}MiB\n")
+            process.stdin.flush()
+            status, out, err, peak = json.loads(process.stdout.readline())
+            return status, out, err, peak // 1024
+
+        yield within
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_the_command_says_what_it_needs_and_keeps_to_it(within):
+    status, out, err, _ = within(100)
+    assert status == 2 and out == ""
+    words = r"[\d.]+ GiB.* ([\d.]+) ([GM])iB module by module.* 100 MiB are allowed"
+    found = re.search(words, err)
+    assert found is not None, err
+    most = int(float(found[1]) * {"G": 1024, "M": 1}[found[2]]) + 64
+    _, out, _, peak = within(most)
+    report = json.loads(out)
+    assert "module by module" in report["notes"][0] and report["same"]
+    assert peak <= most

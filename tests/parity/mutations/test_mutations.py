@@ -58,12 +58,20 @@ HARMLESS = {
 }
 
 
-def plant(config, mutation):
+@functools.cache
+def unharmed(family):
+    """(side, its trace, ids) of a family's model without any bug."""
+    right = torch_side(FAMILIES[family])
+    ids = generated(right.config)[0]
+    return right, right.trace(ids, "float64"), ids
+
+
+@functools.cache
+def plant(family, number):
     """(first sub-step that differs, both sides, both traces, ids) of its first visible variant."""
-    right = torch_side(config)
-    ids = generated(config)[0]
-    truth = right.trace(ids, "float64")
-    for _, wrong in mutation.variants(subject_of(right)):
+    right, truth, ids = unharmed(family)
+    config = right.config
+    for _, wrong in MUTATIONS[number].variants(subject_of(right)):
         trace = run(wrong, ids)
         for step in substeps(config):
             if step in trace:
@@ -84,9 +92,9 @@ def test_every_bug_is_caught_and_nine_in_ten_are_named(family, request):
     all_of_them = request.config.getoption("--every-bug")
     planted, asked, unnamed, unseen = 0, 0, [], set()
     for number, mutation in enumerate(MUTATIONS):
-        found = plant(config, mutation)
+        found = plant(family, number)
         if found is None:
-            if any(True for _ in mutation.variants(subject_of(torch_side(config)))):
+            if any(True for _ in mutation.variants(subject_of(unharmed(family)[0]))):
                 unseen.add(mutation.name)
             continue
         step, sides, traces, ids = found
@@ -109,7 +117,7 @@ def asked_in(number):
     """The family that explains a mutation: the next one, in turn, that has a place for it."""
     names = list(FAMILIES)
     turn = names[number % len(names) :] + names[: number % len(names)]
-    return next((name for name in turn if plant(FAMILIES[name], MUTATIONS[number])), None)
+    return next((name for name in turn if plant(name, number)), None)
 
 
 @pytest.mark.parametrize("number", range(len(MUTATIONS)), ids=lambda n: MUTATIONS[n].name)

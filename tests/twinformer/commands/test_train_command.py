@@ -129,7 +129,7 @@ def test_interrupt_before_training(place, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("twinformer.training.starting.prepare_new", interrupted)
+    monkeypatch.setattr("twinformer.training.beginning.prepare_new", interrupted)
     assert run("numpy", [*SMALL, "--name", "a"]) == 130
     assert "nothing was saved" in capsys.readouterr().err
 

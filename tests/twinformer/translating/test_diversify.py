@@ -19,7 +19,10 @@ from twinformer.translating.diversification import (
 )
 
 REAL = [("a b", "A B"), ("c", "C"), ("c", "D"), ("e e", "E")]
-MODEL = {"hidden_dim": 8, "inner_dim": 8, "num_heads": 2, "max_length": 16}
+MODEL = {
+    "hidden_dim": 8, "inner_dim": 8, "num_heads": 2, "max_length": 16,
+    "num_encoder_layers": 1, "num_decoder_layers": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ class Judge:
         """Loss on all validation pairs, scores of greedy outputs for some examples."""
         loss = held_out_loss(self.backend, self.prepared.valid_plan, self.check)
         examples = spread(self.prepared.corpus.valid, self.settings.valid_examples)
-        judged = self._judge(loss, examples, Search())
+        judged = self._judge(loss, examples, self._search(beam=1))
         return replace(judged, token_spread=self._token_spread(self.prepared.valid_plan.batch(1)))
 
     def _token_spread(self, batch: Batch) -> float:
@@ -88,9 +88,14 @@ class Judge:
 
     def test(self) -> Judgement:
         """Scores of the outputs for the test examples."""
-        search = Search(beam=self.settings.beam, length_penalty=self.settings.length_penalty)
+        penalty = self.settings.length_penalty
+        search = self._search(beam=self.settings.beam, length_penalty=penalty)
         examples = spread(self.prepared.corpus.test, self.settings.test_examples)
         return self._judge(None, examples, search)
+
+    def _search(self, **changes: Any) -> Search:
+        """The model's own search, which draws nothing here, for one output of each source."""
+        return replace(self.prepared.search, nbest=1, sample=False, **changes)
 
     def _judge(self, loss: float | None, examples: list[Example], search: Search) -> Judgement:
         if not examples:
@@ -106,7 +111,8 @@ class Judge:
         A source longer than the model's max_length has the empty text as its output.
         """
         prepared, longest = self.prepared, self.prepared.config.max_length
-        search = replace(search, max_length=min(longest, prepared.longest_target))
+        most = min(longest, prepared.longest_target)
+        search = replace(search, max_length=most, min_length=min(search.min_length, most))
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
         frame = prepared.source_vocabulary.frame
         room = longest - frame.size

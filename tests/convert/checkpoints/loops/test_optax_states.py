@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -65,10 +66,12 @@ def gradients(params, step: int):
     return jax.tree.map(lambda x: jnp.asarray(draw.normal(size=x.shape), x.dtype), params)
 
 
+@functools.cache
 def first_weights():
     return nnx.to_pure_dict(nnx.state(flax_transformer.Transformer(CONFIG, seed=0), nnx.Param))
 
 
+@functools.cache
 def trained(optimizer):
     """(weights, optimizer's state) after some steps of a loop."""
     params = first_weights()

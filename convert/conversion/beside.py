@@ -19,7 +19,7 @@ from convert.conversion.target import Target
 from convert.families.registry import FAMILIES
 from convert.files.account import CARRIED, LEFT_OUT, REWRITTEN, Entry
 from convert.files.kinds import CONFIG, RECORDS, is_document, why_left
-from convert.files.listing import Found, list_folder
+from convert.files.listing import Found, Listing
 from convert.tokenizers import tokenizer_files
 
 VOCABULARY, ORIGINAL, SEARCH, SETTINGS = "vocabulary", "original", "search.json", "settings.json"
@@ -52,15 +52,16 @@ class Beside:
         tokenizer = frozenset(tokenizer_files(folder))
 
         def wanted(name: str) -> bool:
-            return hashed and (name in tokenizer or why_left(name) is None)
+            return name in tokenizer or why_left(name) is None
 
         left = located.hub.not_needed if located.hub else ()
-        return cls(folder, False, list_folder(folder, wanted), tokenizer, left)
+        found = Listing(folder, wanted, hashed=hashed).all()
+        return cls(folder, False, found, tokenizer, left)
 
     @classmethod
     def of_ours(cls, home: Path, hashed: bool = True) -> Beside:
         """The same of a folder of ours, where that is known."""
-        found = list_folder(home, lambda n: hashed and _may_be_ours(n), (VOCABULARY, ORIGINAL))
+        found = Listing(home, _may_be_ours, (VOCABULARY, ORIGINAL), hashed).all()
         return cls(home, True, found, frozenset())
 
 
@@ -164,7 +165,7 @@ def _of_library(found: Found, way: Way) -> Entry:
     """A file of another library's folder."""
     name, is_tokenizer = found.name, found.name in way.tokenizer
     if found.inside is not None:
-        return Entry(found, LEFT_OUT, reason="a folder; files beside the weights are carried")
+        return Entry(found, LEFT_OUT, reason=f"a folder of {found.number_inside}")
     why = None if is_tokenizer else why_left(name)
     if why is not None:
         return Entry(found, LEFT_OUT, reason=why)
@@ -199,7 +200,7 @@ def _of_ours(found: Found, way: Way) -> Entry:
     """A file of a folder of ours: of a run, or of what a conversion wrote."""
     place, _, name = found.name.partition("/")
     if found.inside is not None:
-        return Entry(found, LEFT_OUT, reason="no folder of the model's")
+        return Entry(found, LEFT_OUT, reason=f"a folder of {found.number_inside}")
     if name and way.kind in (OURS, EXPORTED) and place == VOCABULARY:
         return Entry(found, CARRIED, found.name)
     if name and way.kind == OURS:

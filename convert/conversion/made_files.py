@@ -69,7 +69,7 @@ class Making:
     def place_of(self, name: str) -> Path | None:
         """Where a file of the library's lies, by its own name, in whosever folder."""
         wanted = f"{ORIGINAL}/{name}" if self.beside.ours else name
-        found = (f.path for f in self.beside.found if f.name == wanted and f.sha256)
+        found = (f.path for f in self.beside.found if f.name == wanted and not f.fault)
         return next(found, None)
 
     def has(self, name: str) -> bool:

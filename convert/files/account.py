@@ -37,7 +37,6 @@ class Entry:
     def text(self) -> str:
         """One line, for people."""
         name = printable_name(self.found.name)
-        name += f"/ ({self.found.inside} files)" if self.found.inside is not None else ""
         to = f" -> {printable_name(self.to)}" if self.to else ""
         return f"{name}{to}  {self.what}{f' ({self.reason})' if self.reason else ''}"
 

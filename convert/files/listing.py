@@ -18,7 +18,7 @@ SNAPSHOTS, BLOBS = "snapshots", "blobs"  # of the Hub's cache
 
 @dataclass(frozen=True)
 class Found:
-    """A file by its name inside the folder, with ``/`` between the parts of it.
+    """A file by its name inside the folder listed, with ``/`` between the parts of it.
 
     ``sha256`` is None where it was not asked for, or where ``fault`` says why the file cannot be
     carried. ``inside`` is the number of files of a folder, of which the name stands for all.
@@ -26,63 +26,74 @@ class Found:
 
     name: str
     path: Path
-    size: int = 0
     sha256: str | None = None
     fault: str = ""
     inside: int | None = None
 
+    @property
+    def number_inside(self) -> str:
+        """How many files a folder holds, in words."""
+        count = self.inside or 0
+        if count > MOST:
+            return f"more than {MOST:,} files"
+        return f"{count:,} file{'s' if count != 1 else ''}"
 
-def list_folder(
-    folder: Path,
-    wanted: Callable[[str], bool],
-    opened: tuple[str, ...] = (),
-    root: Path | None = None,
-) -> list[Found]:
-    """All that a folder holds, sorted; ``wanted`` are the names whose bytes are fingerprinted.
 
-    Folders in it are one entry each, but for those named in ``opened``. Links may lead to files
-    below ``root``, the folder itself unless told. Nothing here is an error.
+@dataclass(frozen=True)
+class Listing:
+    """How folders are listed: which files are wanted by name, which folders are opened.
+
+    Links may lead to files below ``root``. Without ``hashed`` no file is read.
     """
-    found, root = list[Found](), root or folder
-    try:
-        parts = sorted(folder.iterdir())
-    except OSError as error:
-        return [Found(".", folder, fault=f"it cannot be read ({system_fault(error)})")]
-    for path in parts:
-        if path.name in opened and path.is_dir():
-            inner = list_folder(path, lambda n, at=path.name: wanted(f"{at}/{n}"), root=root)
-            found += [_inside(path.name, each) for each in inner if each.name != "."]
-        elif path.is_dir() and not path.is_symlink():
-            found.append(Found(path.name, path, inside=_count(path)))
-        else:
-            found.append(_file(root, path, wanted(path.name)))
-    return found
 
+    root: Path
+    wanted: Callable[[str], bool]
+    opened: tuple[str, ...] = ()
+    hashed: bool = True
 
-def _inside(place: str, found: Found) -> Found:
-    return Found(
-        f"{place}/{found.name}", found.path, found.size, found.sha256, found.fault, found.inside
-    )
+    def all(self) -> list[Found]:
+        """All that is there, sorted; folders that are not opened are one entry each.
 
+        Nothing here is an error: what cannot be carried says why, of files that are wanted.
+        """
+        found = list[Found]()
+        for path in _inside(self.root):
+            if path.name in self.opened and path.is_dir():
+                found += [self._file(inner, f"{path.name}/{inner.name}") for inner in _inside(path)]
+            else:
+                found.append(self._file(path, path.name))
+        return found
 
-def _file(root: Path, path: Path, wanted: bool) -> Found:
-    try:
-        if path.is_symlink() and not _leads_inside(root, path):
-            return Found(path.name, path, fault="it is a link that leads out of the folder")
+    def _file(self, path: Path, name: str) -> Found:
+        if path.is_dir() and not path.is_symlink():
+            return Found(name, path, inside=_count(path))
+        if not self.wanted(name):
+            return Found(name, path)
+        try:
+            fault = self._fault(path)
+            known = fingerprint(path) if self.hashed and not fault else {}
+        except (OSError, RuntimeError) as error:
+            told = system_fault(error) if isinstance(error, OSError) else str(error)
+            return Found(name, path, fault=f"it cannot be read ({told})")
+        return Found(name, path, known.get("sha256"), fault)
+
+    def _fault(self, path: Path) -> str:
+        """Why a file is not to be read, or nothing."""
+        if path.is_symlink() and not _leads_inside(self.root, path):
+            return "it is a link that leads out of the folder"
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            what = "a link to a folder" if stat.S_ISDIR(status.st_mode) else "no plain file"
-            return Found(path.name, path, fault=f"it is {what}")
-        if not wanted:
-            return Found(path.name, path, status.st_size)
-        if status.st_size > LARGEST:
-            fault = f"it is larger than {LARGEST // 10**6} MB, the most that is carried"
-            return Found(path.name, path, status.st_size, fault=fault)
-        known = fingerprint(path)
-    except (OSError, RuntimeError) as error:
-        told = system_fault(error) if isinstance(error, OSError) else str(error)
-        return Found(path.name, path, fault=f"it cannot be read ({told})")
-    return Found(path.name, path, known["bytes"], known["sha256"])
+            linked = stat.S_ISDIR(status.st_mode)
+            return f"it is {'a link to a folder' if linked else 'no plain file'}"
+        large = f"it is larger than {LARGEST // 10**6} MB, the most that is carried"
+        return large if status.st_size > LARGEST else ""
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _leads_inside(root: Path, path: Path) -> bool:
@@ -94,10 +105,10 @@ def _leads_inside(root: Path, path: Path) -> bool:
 
 
 def _count(folder: Path) -> int:
-    """Files below a folder, counted no further than ``MOST``."""
+    """Files below a folder; the count ends where it is above ``MOST``."""
     count = 0
     for _, _, names in os.walk(folder):
         count += len(names)
         if count > MOST:
             break
-    return min(count, MOST)
+    return count

@@ -57,10 +57,13 @@ def test_what_is_told_of_files(hub_folders, tmp_path, capsys) -> None:
     """By inspect, by a dry run, and without a tokenizer."""
     folder = hub_folders.copy("marian", tmp_path / "opus")
     (folder / "README.md").write_text(CARD)
+    (folder / "away.txt").symlink_to(tmp_path / "elsewhere.txt")
+    (folder / "tf_model.h5").symlink_to(tmp_path / "elsewhere.h5")
     assert main(["inspect", str(folder)]) == 0
     said = capsys.readouterr().out
     says(said, "source.spm -> vocabulary/source.spm", "carried")
     says(said, "README.md -> original/README.md", "carried")
+    says(said, "away.txt", "left out", "link")
     assert main(["inspect", str(folder), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["files"]
     assert {path.name for path in folder.iterdir()} <= listed.keys()
@@ -68,6 +71,8 @@ def test_what_is_told_of_files(hub_folders, tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     says(said, "source.spm -> vocabulary/source.spm", "carried")
     says(said, "generation_config.json -> search.json", "made")
+    says(said, "warning", "away.txt is left out")
+    assert said.count("warning") == 1
     convert(ConversionRequest(folder, tmp_path / "ours", to="torch"))
     shutil.rmtree(tmp_path / "ours/vocabulary")
     done = convert(ConversionRequest(tmp_path / "ours", tmp_path / "back", to="marian"))
@@ -155,7 +160,7 @@ class TestWhatIsNoTokenizer:
             "tf_model.h5": "named as weights", "rng_state_0.pth": "another training loop",
             "trainer_state.json": "another training loop", ".DS_Store": "a system has left",
             "large.txt": "larger than", "away.txt": "leads out of the folder",
-            "pipe": "no plain file", "runs": "a folder",
+            "pipe": "no plain file", "runs": "a folder of 3 files",
         }  # fmt: skip
         assert left.keys() == told.keys()
         for name, part in told.items():

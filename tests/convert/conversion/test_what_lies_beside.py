@@ -1,5 +1,6 @@
 """What lies beside weights is checked before it is carried, and what was left before is removed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -121,3 +122,15 @@ def test_names_of_a_file_are_shown_with_their_control_characters_escaped(tmp_pat
     assert main(["inspect", str(path)]) == 0
     said = capsys.readouterr().out
     assert "w\\x1b[2J\\nx  float32" in said and "\x1b" not in said
+
+
+def test_a_run_with_a_best_checkpoint_has_nothing_to_warn_of(tmp_path, capsys) -> None:
+    run = write_run(tmp_path / "run", "torch", best=10)
+    (run / "curves.png").write_bytes(b"x")
+    convert(run, tmp_path / "made", "--to", "torch")
+    said = capsys.readouterr().out
+    assert "warning" not in said
+    found = json.loads((tmp_path / "made/conversion.json").read_text())["files"]
+    left = {name for name, entry in found.items() if entry["what"] == "left out"}
+    assert left == {"best", "checkpoints", "curves.png"}
+    assert found["checkpoints/step_00000010/model.safetensors"]["what"] == "rewritten"

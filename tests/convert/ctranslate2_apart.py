@@ -1,13 +1,20 @@
-"""CTranslate2 in processes of its own: loading it changes how PyTorch rounds in this one."""
+"""CTranslate2 in processes of its own: loading it changes how PyTorch rounds in this one.
+
+One has PyTorch and one has not; each answers until the tests are over.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import importlib.util
 import io
 import json
+import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +25,25 @@ def ask(what: str, *arguments: Any, **options: Any) -> Any:
     """Call one of the functions below elsewhere; skips the test where CTranslate2 is missing."""
     if importlib.util.find_spec("ctranslate2") is None:
         pytest.skip("ctranslate2 is not installed")
-    question = json.dumps([what, arguments, options])
-    done = subprocess.run(
-        [sys.executable, __file__], input=question, capture_output=True, text=True, timeout=200
+    process = answering("without torch" if what in WITHOUT_TORCH else "with torch")
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps([what, arguments, options]) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert answer, f"{what} ended the process"
+    found, fault = json.loads(answer)
+    assert fault is None, fault
+    return found
+
+
+@functools.cache
+def answering(kind: str) -> subprocess.Popen[str]:
+    """The process that answers questions of a kind."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    atexit.register(process.communicate)
+    return process
 
 
 def convert_opennmt(checkpoint: str, folder: str) -> None:
@@ -40,12 +60,7 @@ def convert_marian(model: str, vocabularies: list[str], folder: str) -> None:
 
 def export(source: str, folder: str, *options: str) -> str:
     """``python -m convert`` to CTranslate2 where there is no PyTorch; what it prints."""
-    _without_torch()
     return _export(source, folder, *options)
-
-
-def _without_torch() -> None:
-    sys.modules.setdefault("torch", None)  # pyright: ignore[reportArgumentType]
 
 
 def _export(source: str, folder: str, *options: str) -> str:
@@ -58,7 +73,6 @@ def _export(source: str, folder: str, *options: str) -> str:
 
 def refused(source: str, folder: str, *options: str) -> tuple[int, str]:
     """The status of an export that fails, and what it says."""
-    _without_torch()
     from convert.__main__ import main
 
     with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -137,8 +151,25 @@ def _translator(folder: str) -> Any:
     return Translator(folder, compute_type="float32", intra_threads=1)
 
 
+WITHOUT_TORCH = ("export", "refused", "export_and_follow", "export_and_answer")
+
+
+def answer(question: str) -> str:
+    """The answer to a line, or what went wrong."""
+    name, given, chosen = json.loads(question)
+    try:
+        return json.dumps([globals()[name](*given, **chosen), None])
+    except Exception:
+        return json.dumps([None, traceback.format_exc()])
+
+
 if __name__ == "__main__":
     # This file's own folder is not needed, and other packages may have modules of the same names.
     sys.path = [place for place in sys.path if Path(place).resolve() != Path(__file__).parent]
-    name, given, chosen = json.loads(sys.stdin.read())
-    print(json.dumps(globals()[name](*given, **chosen)))
+    if sys.argv[1] == "without torch":
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+    # Whatever is printed on the way is no answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(answer(line), file=answers, flush=True)

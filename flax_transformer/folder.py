@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from convert.checkpoints import open_weights_of
 from convert.checkpoints.saving import Vocabularies, require_twin, save_model
+from convert.conversion.opening import open_model
 from convert.core.tensors import Held
 from flax_transformer.model import Transformer
 from flax_transformer.weights import arrays, set_weights
@@ -23,9 +23,11 @@ def save(model: Transformer, folder: str | Path, vocabulary: Vocabularies = None
 def load(folder: str | Path, verify: bool = True) -> Transformer:
     """The model of a run, a checkpoint or a converted folder, whichever framework wrote it.
 
-    Weights that are not what was written there are a UserError, unless told not to ``verify``.
+    Another library's folder, or OWNER/NAME of the Hub, is read on the fly. Weights that are not
+    what was written there are a UserError, unless told not to ``verify``.
     """
-    config, canonical = open_weights_of(Path(folder), verify=verify)
+    opened = open_model(folder, verify=verify)
+    config, canonical = opened.config, opened.tensors()
     dtype = next(iter(canonical.values())).dtype
     check_arrays(canonical, weight_shapes(config), dtype, f"{folder} does not fit its config")
     model = Transformer.skeleton(config, dtype)

@@ -28,8 +28,9 @@ def load(
 ) -> Any:
     """The model of a run, a checkpoint or a converted folder, whichever framework wrote it.
 
-    It is a ``torch_transformer.Transformer`` or a ``flax_transformer.Transformer``, deterministic
-    until told to ``train()``; ``model(source, target)`` takes token ids (B, S) and (B, T) and gives
+    Another library's folder, or OWNER/NAME of the Hub, is read on the fly. It is a
+    ``torch_transformer.Transformer`` or a ``flax_transformer.Transformer``, deterministic until
+    told to ``train()``; ``model(source, target)`` takes token ids (B, S) and (B, T) and gives
     logits (B, T, V). ``backend`` None is the framework that wrote the run, else one that is
     installed. Raises UserError where there is no model or the framework is not installed, and,
     unless told not to ``verify``, where the weights are not what was written.

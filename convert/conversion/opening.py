@@ -18,6 +18,7 @@ from convert.conversion.origin import Origin
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
 from convert.core.rules import ASIDE
+from convert.core.tensors import Tensors
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import load_vocabularies
@@ -60,9 +61,13 @@ class OpenModel:
 
         So are stored tables that are not those which the config stands for.
         """
+        return self.tensors().read_all()
+
+    def tensors(self) -> Tensors:
+        """The same with no weight read yet, but for stored tables: each is read when asked for."""
         aside = [r for r in self.found.rules if any(t.startswith(ASIDE) for t in r.targets)]
         check_stated(self.found.content.tensors, aside)
-        return weights_of(self.found).read_all()
+        return weights_of(self.found)
 
     def text(self) -> Pair:
         """The vocabularies; a UserError says why there are none."""

@@ -99,6 +99,8 @@ def random_settings(
     drawn["forced_bos_token_id"] = int(rng.integers(vocabulary))
     told = {key: value for key, value in drawn.items() if rng.random() < 0.35}
     told["early_stopping"] = drawn["early_stopping"]
+    if told.get("forced_bos_token_id") in told.get("suppress_tokens", ()):
+        del told["suppress_tokens"]  # generate refuses both together
     length = {"max_length": int(rng.integers(5, 18))}
     if rng.random() < 0.2:
         length = {"max_new_tokens": int(rng.integers(5, 16)), "min_new_tokens": 3}

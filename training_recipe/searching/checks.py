@@ -121,6 +121,10 @@ def check_together(search: Search, faults: Faults) -> None:
     if search.rule not in RULES:
         near = closest(search.rule, RULES)
         faults.add(f"rule is {search.rule!r}; it must be one of {', '.join(RULES)}{near}")
+    for name in ("forced_first_id", "forced_last_id"):
+        token = getattr(search, name)
+        message = f"{name} is {token}; suppressed has it too, and nothing could be written"
+        faults.require(token not in search.suppressed, message)
     for field in dataclasses.fields(search) if search.rule == "exact" else ():
         value = getattr(search, field.name)
         known = field.name in OF_BOTH or value == field.default

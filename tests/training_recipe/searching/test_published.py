@@ -150,6 +150,10 @@ class TestReading:
         refused({"max_new_tokens": 0}, "max_new_tokens is 0", "at least 1")
         refused(LONG | {"repetition_penalty": 0}, "repetition_penalty is 0", "above 0")
 
+    def test_a_token_that_is_forced_and_suppressed(self) -> None:
+        both = {"forced_bos_token_id": 8, "suppress_tokens": [7, 8]}
+        refused(LONG | both, "forced_bos_token_id is 8", "suppressed")
+
     def test_a_hundred_faults_of_a_kind_are_counted(self) -> None:
         refused(LONG | {"suppress_tokens": list(range(100, 200))}, "and 97 more of suppress_tokens")
 

@@ -154,7 +154,7 @@ def _without_collisions(entries: list[Entry]) -> list[Entry]:
     for number in order:
         entry = entries[number]
         if entry.to in taken:
-            reason = f"{entry.to} is another file"
+            reason = f"its place, {entry.to}, is taken by another file"
             entry = replace(entry, what=LEFT_OUT, to=None, reason=reason)
         taken |= {entry.to} if entry.to else set()
         kept[number] = entry

@@ -32,7 +32,7 @@ def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | N
     except ModuleNotFoundError as error:
         return None, f"its tokenizer needs {error.name}, which is not installed"
     except UserError as error:
-        return None, f"its tokenizer cannot be read: {error}"
+        return None, str(error)
     return pair, "" if pair else NO_TOKENIZER
 
 

@@ -43,6 +43,9 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
 
+TRAINING_ONLY = "is used in training only, and not here"
+
+
 class Family(ABC):
     """One naming family. ``containers`` is what it can be written in, the usual one first.
 
@@ -176,7 +179,7 @@ class Settings:
         """A key that changes training alone: said in a note unless it has a harmless value."""
         value = self.get(key)
         if value is not None and value not in harmless:
-            self.notes.append(f"{key} {value!r} is used in training only and is not kept")
+            self.notes.append(f"{key} {value!r} {TRAINING_ONLY}")
 
     def unread(self, key: str, *usual: Any, who: str) -> None:
         """A key that a library's class never reads: said in a note where it has another value."""

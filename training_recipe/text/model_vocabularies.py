@@ -12,12 +12,19 @@ from transformer_spec import Faults, TransformerConfig, UserError
 
 Pair = tuple[Vocabulary, Vocabulary]
 SHOWN = 3
+SIDES = ("source", "target")
 
 
 def load_vocabularies(folder: Path, config: TransformerConfig) -> Pair:
     """The vocabularies of a model; missing ones and ones of another model are a UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; without vocabularies a model reads no text")
+    if not any((folder / f"{side}.json").exists() for side in SIDES):
+        raise UserError(
+            f"{folder} has no source.json and no target.json: the model came without a tokenizer "
+            "that could be read. Convert again from a folder that has it; --dry-run says what is "
+            "wrong with it"
+        )
     pair = load_vocabulary(folder, "source"), load_vocabulary(folder, "target")
     check_fit(pair, config, str(folder))
     return pair
@@ -74,12 +81,12 @@ def spoken(pair: Pair, languages: str | None) -> Pair:
     One UserError names each side that needs a language and has none.
     """
     pair, faults = in_languages(pair, languages) if languages is not None else pair, Faults()
-    for vocabulary, side in zip(pair, ("source", "target"), strict=True):
+    for vocabulary, side in zip(pair, SIDES, strict=True):
         try:
             _ = vocabulary.frame
         except UserError as error:
             faults.add(f"{side}: {error}")
-    faults.raise_if_any("the model has several languages")
+    faults.raise_if_any("a language is to be chosen")
     return pair
 
 
@@ -93,15 +100,18 @@ def in_languages(pair: Pair, given: str) -> Pair:
     codes = [code.strip() for code in given.split(",")]
     told = isinstance(source, PublishedVocabulary) and source.begins_with_target
     if not told and not source.languages and not target.languages:
-        raise UserError(f"languages {given!r} were given, and the model has none to choose")
+        raise UserError(
+            f"languages {given!r} were given, and the model has none to choose; leave them out"
+        )
     if "" in codes or len(codes) not in ((1, 2) if told else (2,)):
         form = "TARGET or SOURCE,TARGET" if told else "SOURCE,TARGET"
         raise UserError(
             f"languages are given as {form}, not {given!r}; {offered(source.languages)}"
         )
     faults, chosen = Faults(), list[Vocabulary]()
-    wanted = {"source": codes[-1] if told else codes[0], "target": codes[-1]}
-    for vocabulary, (side, code) in zip(pair, wanted.items(), strict=True):
+    for vocabulary, side in zip(pair, SIDES, strict=True):
+        side = "target" if told else side
+        code = codes[0] if side == "source" else codes[-1]
         try:
             chosen.append(vocabulary.speaking(code) if vocabulary.languages else vocabulary)
         except UserError as error:

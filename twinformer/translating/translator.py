@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from convert.conversion.opening import BEST, open_model
+from convert.families.base import TRAINING_ONLY
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
@@ -74,7 +75,8 @@ class Translator:
         self.source, self.target = spoken(self._opened.text(), given)
         self.search = self.search_with({})
         self.backend, notes = choose(backend, self._opened.home)
-        self.notes = [*self._opened.notes, *notes]
+        told = [note for note in self._opened.notes if not note.endswith(TRAINING_ONLY)]
+        self.notes = [*told, *notes]
         self._dtype = "float32"
 
     @functools.cached_property

@@ -198,8 +198,11 @@ def _refuse(error: Exception, path: Path) -> NoReturn:
     if isinstance(error, UserError):
         raise error
     from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    cause = error.__cause__
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, HfHubHTTPError):
+        error = cause  # the Hub has answered; the library then speaks of the connection
     if isinstance(error, HFValidationError):
         raise UserError(f"{path} does not exist") from None
     id, revision = hub_name(path) or ("", None)

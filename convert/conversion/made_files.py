@@ -129,7 +129,7 @@ def _faults_beside(home: Path, config: TransformerConfig) -> dict[str, str]:
     readers: dict[str, Callable[[Path], object]] = {
         VOCABULARY: lambda path: load_vocabularies(path, config),
         SETTINGS: read_json,
-        SEARCH: load_search,
+        SEARCH: lambda path: load_search(path, config),
     }
     found = {}
     for name, read in readers.items():
@@ -190,11 +190,14 @@ def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
     if making.way.library in LIBRARIES and not any(_is_of_tokenizer(e) for e in plan.entries):
         none = f"{NONE}: none lies in {VOCABULARY}/ of {home}"
         plan = replace(plan, notes=[*plan.notes, none])
+    elif home is not None and (fault := _faults_beside(home, making.config).get(VOCABULARY)):
+        told = f"warning: the files in {VOCABULARY}/ are written as they are: {fault}"
+        plan = replace(plan, notes=[*plan.notes, told])
     if home is None or origin is None or not (home / SEARCH).is_file():
         return plan
     original = making.place_of(GENERATION)
     try:
-        now = load_search(home / SEARCH)
+        now = load_search(home / SEARCH, making.config)
         before, _ = published(original, origin.settings or {}, making.config, str(original))
     except UserError as error:
         told = f"warning: {GENERATION} is written as it was: {error}"
@@ -244,7 +247,7 @@ def _own_search(making: Making) -> tuple[Search, list[str]]:
     home = making.home
     try:
         if home is not None and (home / SEARCH).is_file():
-            return load_search(home / SEARCH), []
+            return load_search(home / SEARCH, making.config), []
     except UserError as error:
         return USUAL, [f"warning: {GENERATION} says our usual search: {error}"]
     return USUAL, []

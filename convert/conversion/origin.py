@@ -96,7 +96,7 @@ class Origin:
     def load(cls, path: Path) -> Origin:
         """Read origin.json; a damaged file is a UserError."""
         try:
-            content = read_json_file(path)
+            content = _known(read_json_file(path))
             tensors = {
                 name: Header(tuple(shape), np.dtype(dtype))
                 for name, (dtype, shape) in content["tensors"].items()
@@ -108,6 +108,17 @@ class Origin:
             return cls(content["family"], settings, tensors, wrapper, groups, wrapped, counters)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error!r}; delete it to write without") from error
+
+
+def _known(content: Any) -> Mapping[str, Any]:
+    """The content of origin.json, of the version and the kinds that are read; else ValueError."""
+    if not isinstance(content, dict) or content.get("format_version") != ORIGIN_VERSION:
+        raise ValueError(f"it is no object of format_version {ORIGIN_VERSION}")
+    kinds = {"family": str, "wrapper": dict, "settings": dict | None, "tensors": dict}
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"its {key} are not what was written")
+    return content
 
 
 def _with_text_keys(value: Any) -> Any:

@@ -318,8 +318,11 @@ def save_search(search: Search, path: Path) -> None:
     write_json(path, {"format_version": FORMAT_VERSION, **content})
 
 
-def load_search(path: Path) -> Search:
-    """The search of a file; one that is damaged or says what no search can is a UserError."""
+def load_search(path: Path, config: TransformerConfig | None = None) -> Search:
+    """The search of a file; one that is damaged or says what no search can is a UserError.
+
+    With a config so is one that names a token that the model does not have.
+    """
     content = read_json(path)
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
@@ -331,7 +334,7 @@ def load_search(path: Path) -> Search:
     faults.raise_if_any(f"{path} describes no search")
     search = Search(**{key: _tuples(value) for key, value in content.items()})
     try:
-        check_search(search)
+        check_search(search, config)
     except UserError as error:
         for fault in error.faults:
             faults.add(fault, f"of {fault.split(' ', 1)[0]}")

@@ -37,6 +37,7 @@ def check_fit(pair: Pair, config: TransformerConfig, label: str) -> None:
     for vocabulary, (side, size) in zip(pair, sizes.items(), strict=True):
         if isinstance(vocabulary, PublishedVocabulary):
             _check_room(vocabulary, side, size, faults)
+            _check_frame(vocabulary, side, size, faults)
         else:
             message = f"the {side} vocabulary has {vocabulary.size} tokens, the model {size}"
             faults.require(vocabulary.size == size, message)
@@ -59,6 +60,14 @@ def _check_room(vocabulary: PublishedVocabulary, side: str, rows: int, faults: F
             f"{rows:,} rows: {len(beyond):,} tokens have none ({some}{more}); was the tokenizer "
             "extended? Enlarge the model's table to it, or take the tokenizer that the model had"
         )
+
+
+def _check_frame(vocabulary: PublishedVocabulary, side: str, rows: int, faults: Faults) -> None:
+    """What stands around a text has a row of the table too."""
+    around = vocabulary.conventions.before + vocabulary.conventions.after
+    for index in (part for part in around if isinstance(part, int) and part >= rows):
+        message = f"the {side} vocabulary puts {index:,} around a text, and the table has no such"
+        faults.add(f"{message} row: it has {rows:,}")
 
 
 def spare_rows(pair: Pair, config: TransformerConfig) -> list[str]:

@@ -59,7 +59,8 @@ def encode_texts(
     if small:
         counts = [sum(ord(letter) in small for letter in text) for text in texts]
         notes.append(f"{_counted(counts, 'capital')} read as small letters")
-    ids = [vocabulary.encode(text.translate(small)) for text in texts]
+    # An empty text is none, also where a language stands before every text.
+    ids = [vocabulary.encode(text.translate(small)) if text else [] for text in texts]
     unknown = [part.count(vocabulary.unk_id) for part in ids]
     if any(unknown):
         notes.append(f"{_counted(unknown, 'token')} read as <unk>")

@@ -64,7 +64,7 @@ def repositories(hub_folders, place):
     empty.mkdir()
     shutil.copy(plain / "config.json", empty)
     (empty / "tf_model.h5").write_bytes(b"\x89HDF")
-    gated = {"gated/asked": plain, "gated/login": plain}
+    gated = {"gated/asked": plain, "gated/login": plain, "away/model": plain}
     return {ID: plain, "org/shards": place / "shards", "org/ours": place / "ours",
             "org/empty": empty, **gated}  # fmt: skip
 
@@ -79,6 +79,8 @@ def hub(repositories):
             if id == "gated/asked":
                 told = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted"}
                 return 403, told, b"Access is restricted"
+            if id == "away/model" and path == "model.safetensors":
+                return 403, {}, b"Forbidden"
             if id == "gated/login":
                 return 401, {"X-Error-Message": "Invalid username or password."}, b"Unauthorized"
             return super().file(id, revision, path)
@@ -165,6 +167,7 @@ def test_what_cannot_be_got_is_one_line(run, hub) -> None:
         "private/model": ("no repository private/model, or none for you", "HF_TOKEN"),
         "gated/asked": ("gated", "ask for access", f"{hub.address}/gated/asked", "HF_TOKEN"),
         "gated/login": ("401", "hf auth login"),
+        "away/model": ("lets away/model not be read", "status 403", "hf auth login"),
         "org/empty": ("no weights that are read here", "tf_model.h5"),
         "a--b/model": ("a--b/model does not exist",),
         "runs/demo/best": ("runs/demo/best does not exist",),

@@ -104,3 +104,14 @@ def test_a_damaged_search_of_ours(folder, tmp_path) -> None:
     assert not (tmp_path / "again/search.json").exists()
     done = convert(ConversionRequest(tmp_path / "ours", tmp_path / "back", to="marian"))
     says(done.notes, "warning", "generation_config.json is written as it was")
+
+
+def test_a_search_of_ours_with_ids_that_the_model_has_not(folder, tmp_path) -> None:
+    ours(folder, tmp_path / "ours")
+    change(tmp_path / "ours/search.json", forced_first_id=99_999)
+    done = convert(ConversionRequest(tmp_path / "ours", tmp_path / "again", to="torch"))
+    says(done.notes, "search.json is left out", "forced_first_id is 99999; the model has 711")
+    done = convert(ConversionRequest(tmp_path / "ours", tmp_path / "back", to="marian"))
+    says(done.notes, "generation_config.json is written as it was", "search.json", "99999")
+    before = (folder / "generation_config.json").read_bytes()
+    assert (tmp_path / "back/generation_config.json").read_bytes() == before

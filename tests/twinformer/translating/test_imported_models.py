@@ -165,3 +165,10 @@ class TestCommand:
         status, _, said = call(folder, "a dog")
         assert status == 2
         says(said, "no tokenizer", "reads ids")
+
+
+def test_an_empty_text_has_no_language(hub_folders) -> None:
+    folder = hub_folders("marian-multi")
+    spoken = twinformer.Translator(folder, languages="en,deu", backend="torch")
+    assert [one.text for one in spoken(["", " "], max_length=4)] == ["", ""]
+    assert twinformer.Translator(folder, backend="torch").encode(["", ">>fra<< a"]).ids[0] == []

@@ -32,8 +32,9 @@ COMPILED = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 MOST_RESIDENT = 2 << 30
+PLANNED: dict = {}
 # The files that take longest first: whoever tests beside the last one has nothing to do. And those
-# below compile the same programs.
+# of a folder compile the same programs.
 ORDER = ("twins", "twinformer", "parity", "packaging", "convert")
 
 
@@ -161,10 +162,20 @@ def quick_compiling():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Training without drawing, which takes longer than small runs."""
+    """Training without drawing, which takes longer than small runs, of batches planned once."""
+    from training_recipe.batching import batches
     from twinformer.training import loop
 
+    plan = batches.partition
+
+    def partition(source, target, *limits):
+        lengths = source.tobytes(), target.tobytes()
+        if (*lengths, limits) not in PLANNED:
+            PLANNED[*lengths, limits] = plan(source, target, *limits)
+        return PLANNED[*lengths, limits]
+
     monkeypatch.setattr(loop, "draw_curves", lambda run: None)
+    monkeypatch.setattr(batches, "partition", partition)
 
 
 @pytest.fixture

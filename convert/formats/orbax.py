@@ -157,9 +157,9 @@ def _open_stores(path: Path, stored: Stored) -> dict[str, Any]:
     """Every array opened (shape and dtype known), none read."""
     tensorstore = _import_tensorstore()
     try:
-        pending = {}
+        root, pending = path.resolve(), {}
         for name in stored.names:
-            spec = {"driver": stored.driver, "kvstore": _place(path, name, stored.database)}
+            spec = {"driver": stored.driver, "kvstore": _place(root, name, stored.database)}
             if stored.whole:
                 spec["fill_missing_data_reads"] = False  # lost numbers are no zeros
             pending[name] = tensorstore.open(spec, open=True, read=True)
@@ -178,13 +178,16 @@ def _is_array(entry: dict[str, Any]) -> bool:
     return value.get("value_type") not in EMPTY and not value.get("skip_deserialize")
 
 
-def _place(path: Path, name: str, database: bool) -> dict[str, Any]:
-    """Where tensorstore finds one array: inside the OCDBT database, or in a folder of its own."""
+def _place(root: Path, name: str, database: bool) -> dict[str, Any]:
+    """Where tensorstore finds one array: inside the OCDBT database, or in a folder of its own.
+
+    ``root`` is the resolved path of the checkpoint.
+    """
     if database:
-        base = {"driver": "file", "path": f"{path.resolve()}/"}
+        base = {"driver": "file", "path": f"{root}/"}
         return {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    place = (path / name).resolve()
-    if path.resolve() not in place.parents:
+    place = (root / name).resolve()
+    if root not in place.parents:
         raise ValueError(f"{name!r} leads out of the folder")
     return {"driver": "file", "path": f"{place}/"}
 

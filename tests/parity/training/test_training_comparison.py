@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from messages import saying, says
-from training_cases import SMALL, run
+from training_cases import SMALL, keep_programs, run
 
 from parity.commands.train import main
 from parity.training import steps as training
@@ -15,6 +15,8 @@ from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import UserError
+
+keep_programs()
 
 ONE_LAYER = {"num_encoder_layers": 1, "num_decoder_layers": 1}
 CONFIG = config_of({"norm_position": "pre", "dropout": 0.1} | ONE_LAYER)

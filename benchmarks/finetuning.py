@@ -3,8 +3,8 @@
 A small model of Marian's shape is trained on one half of Multi30k and becomes a folder of
 transformers. From that folder ``train.py --init`` goes on with the other half, in the other
 framework; what comes of it becomes a folder of transformers again. BLEU of the test part, before
-and after, by our own final test and by the tokenizer, the class and the ``generate`` of
-transformers. FOLDER holds train, val and test_2016_flickr .en.gz and .de.gz. What is in OUT already
+and after, by what translate.py says and by the tokenizer, the class and the ``generate`` of
+transformers, and how many of their sentences differ. FOLDER holds train, val and test_2016_flickr .en.gz and .de.gz. What is in OUT already
 is not done again, so that a run that was stopped goes on.
 """
 
@@ -61,30 +61,40 @@ def train(run: Path, texts: Path, *words: str | Path) -> None:
     do(done, ROOT / "train.py", *words, *judged, "--out", run)
 
 
-def tested(run: Path) -> float:
-    """BLEU of a run's final test."""
-    records = map(json.loads, (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return [record["scores"]["BLEU"] for record in records if record["kind"] == "test"][-1]
+def lines(texts: Path, language: str) -> list[str]:
+    """The test part in a language."""
+    return (texts / f"test.{language}").read_text(encoding="utf-8").splitlines()
 
 
-def generated(folder: Path, texts: Path) -> float:
-    """BLEU of what transformers' own tokenizer, class and generate say to the test part."""
+def scores(model: Path, folder: Path, texts: Path) -> dict[str, float]:
+    """BLEU of the test part as a model of ours and its folder of transformers translate it."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    import twinformer
+
+    sources, references = (lines(texts, language) for language in LANGUAGES)
+    translate = twinformer.Translator(model, backend="torch", batch_size=ROWS)
+    ours, theirs = [found.text for found in translate(sources)], generated(folder, sources)
+    ours_score, theirs_score = (
+        BLEU().corpus_score(said, [references]).score for said in (ours, theirs)
+    )
+    differ = sum(one != other for one, other in zip(ours, theirs, strict=True))
+    return {"translate": ours_score, "generate": theirs_score, "sentences that differ": differ}
+
+
+def generated(folder: Path, sources: list[str]) -> list[str]:
+    """What transformers' own tokenizer, class and generate say."""
     import torch
     import transformers
-    from sacrebleu.metrics.bleu import BLEU
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
-    sources, references = (
-        (texts / f"test.{language}").read_text(encoding="utf-8").splitlines()
-        for language in LANGUAGES
-    )
     said: list[str] = []
     for first in range(0, len(sources), ROWS):
         given = tokenizer(sources[first : first + ROWS], padding=True, return_tensors="pt")
         with torch.no_grad():
             said += tokenizer.batch_decode(model.generate(**given), skip_special_tokens=True)
-    return BLEU().corpus_score(said, [references]).score
+    return said
 
 
 def measure(out: Path, texts: Path) -> dict[str, Any]:
@@ -97,8 +107,8 @@ def measure(out: Path, texts: Path) -> dict[str, Any]:
           "--data", texts / "second", "--backend", "jax")  # fmt: skip
     do(out / "back", "-m", "convert", tuned, out / "back", "--to", "marian", "--no-optimizer")
     return {
-        "before": {"ours": tested(base), "generate": generated(out / "marian", texts)},
-        "after": {"ours": tested(tuned), "generate": generated(out / "back", texts)},
+        "before": scores(out / "marian", out / "marian", texts),
+        "after": scores(tuned, out / "back", texts),
     }
 
 
@@ -117,8 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_texts(options.texts, texts)
     found = measure(options.out, texts)
     (options.out / "scores.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    for when, scores in found.items():
-        shown = ", ".join(f"{who} {score:.2f}" for who, score in scores.items())
+    for when, taken in found.items():
+        shown = ", ".join(f"{who} {score:.4g}" for who, score in taken.items())
         print(f"BLEU {when}: {shown}")
 
 

@@ -34,6 +34,7 @@ TEXTS = (
 PLAIN = re.compile(r"(licen[cs]e|copying|notice|readme)[\w.-]*", re.IGNORECASE)
 LOGS = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
 OUR_FOLDERS = ("vocabulary/", "original/")
+RUNS = "runs"  # where training writes
 LOGIN = "hf auth login, or HF_TOKEN, says who asks"
 
 
@@ -54,8 +55,8 @@ class Repository:
 
 
 def hub_name(path: Path) -> tuple[str, str | None] | None:
-    """The id and the revision that a path may mean, or None."""
-    found = HUB_ID.fullmatch(path.as_posix())
+    """The id and the revision that a path may mean, or None; runs/NAME is a run of one's own."""
+    found = HUB_ID.fullmatch(path.as_posix()) if path.parts[:1] != (RUNS,) else None
     return (found[1], found[2]) if found else None
 
 
@@ -82,7 +83,7 @@ def get(path: Path, models: Sequence[str], suffixes: Sequence[str]) -> tuple[Pat
             cached = _cached(id, revision, models) if _is_away(error) else None
             if cached is None:
                 _refuse(error, path)
-            return cached, Repository(id, revision, cached.name, note=_of_cache(id, error))
+            return cached, Repository(id, revision, cached.name, note=_of_cache(id, error, cached))
         names = [sibling.rfilename for sibling in info.siblings or ()]
         return _download(path, str(info.sha), names, models, suffixes)
 
@@ -185,12 +186,20 @@ def _cached(id: str, revision: str | None, models: Sequence[str]) -> Path | None
     return None
 
 
-def _of_cache(id: str, error: Exception) -> str:
+def _of_cache(id: str, error: Exception, folder: Path) -> str:
+    """What is said of reading a repository from the cache, ``folder`` being its files there."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     offline = isinstance(error, OfflineModeIsEnabled)
     why = "HF_HUB_OFFLINE is set" if offline else f"the Hub does not answer ({_reason(error)})"
-    return f"{why}: what the cache holds of {id} is read"
+    return f"{why}: what the cache holds of {id} is read{_unfinished(folder)}"
+
+
+def _unfinished(folder: Path) -> str:
+    """What is to be said where a download into the cache was broken off."""
+    if not any((folder.parents[1] / "blobs").glob("*.incomplete")):
+        return ""
+    return ", and a download of it was broken off: files may be missing; get it again online"
 
 
 def _refuse(error: Exception, path: Path) -> NoReturn:

@@ -4,8 +4,8 @@ A small model of Marian's shape is trained on one half of Multi30k and becomes a
 transformers. From that folder ``train.py --init`` goes on with the other half, in the other
 framework; what comes of it becomes a folder of transformers again. BLEU of the test part, before
 and after, by what translate.py says and by the tokenizer, the class and the ``generate`` of
-transformers, and how many of their sentences differ. FOLDER holds train, val and test_2016_flickr .en.gz and .de.gz. What is in OUT already
-is not done again, so that a run that was stopped goes on.
+transformers, and how many of their sentences differ. FOLDER holds train, val and test_2016_flickr
+.en.gz and .de.gz. What is in OUT already is not done again, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations

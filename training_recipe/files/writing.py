@@ -10,6 +10,7 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from transformer_spec.door import UNFINISHED
 from transformer_spec.errors import UserError, system_fault
 
 LONGEST_NAME = 255
+LOOKS, QUIET, PAUSE = 40, 5, 0.05  # the last in seconds
 LONGEST_STEM = 200  # bytes, of which a hidden name has more
 
 
@@ -52,8 +54,23 @@ def written_aside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _not_written(str(path), error) from error
     finally:
-        remove(aside)
+        _remove_for_good(aside)
         UNFINISHED.pop(str(aside), None)
+
+
+def _remove_for_good(folder: Path) -> None:
+    """Remove a folder until it stays away.
+
+    A library's threads may write into it for a moment longer than its call that failed.
+    """
+    away = 0 if folder.is_dir() else QUIET
+    for _ in range(LOOKS):
+        if away == QUIET:
+            break
+        remove(folder)
+        time.sleep(PAUSE)
+        away = 0 if folder.is_dir() else away + 1
+    remove(folder)
 
 
 @contextlib.contextmanager

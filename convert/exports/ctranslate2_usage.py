@@ -21,7 +21,7 @@ from transformer_spec import TransformerConfig
 
 VOCABULARY = "vocabulary"
 USAGE = """\
-to translate {texts} {how} translate.py {options} does:
+to translate {texts} {how} translate.py {options} does{but}:
 {imports}
 translator = ctranslate2.Translator({folder!r})
 found = translator.translate_batch(
@@ -38,7 +38,7 @@ TEXT_ALONE = "for token in tokens if token not in special"
 # CTranslate2 stops at beam x patience outputs; ours goes on while a better one is possible.
 PATIENCE = 2
 BEAM, PENALTY = 5, 1.0
-NEARLY = "(with beam_size=1 as, else nearly as, since a beam ends otherwise there)"
+EXACTLY = " (with beam_size=1 as that does; a beam ends otherwise there)"
 
 
 @dataclass
@@ -69,7 +69,8 @@ def usage(config: TransformerConfig, tokens: Tokens, folder: Path, search: Searc
     rule = "--rule exact " if search is not None and search.rule != "exact" else ""
     return USAGE.format(
         texts=ID_TEXTS if tokens.pair is None else "`texts`",
-        how="as" if search is None else NEARLY,
+        how="as" if search is None else "much as",
+        but="" if search is None else EXACTLY,
         imports="\n".join([*code.imports, *code.statements]),
         folder=str(folder),
         split=code.split,

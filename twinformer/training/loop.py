@@ -211,9 +211,7 @@ class Training:
     def _note_best(self, found: Judgement) -> bool:
         progress, (name, value) = self.progress, found.main
         before = progress.best_score if progress.best_name == name else None
-        # What was trained wins where it is as good as the model that it began with.
-        as_good = progress.best_step == 0 and value == before
-        if before is not None and not (as_good or found.is_better_than(before)):
+        if before is not None and not found.is_better_than(before):
             progress.since_best += 1
             return False
         progress.since_best = 0

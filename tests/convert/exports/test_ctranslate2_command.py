@@ -132,7 +132,7 @@ class TestRefusals:
         says(error, "CTranslate2", "3 faults")
         for name in ("num_encoder_layers", "num_decoder_layers"):
             says(error, name, 0, "at least 1")
-        assert "cannot read the source vocabulary" in error
+        assert "has no source.json and no target.json" in error
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(

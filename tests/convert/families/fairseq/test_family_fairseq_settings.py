@@ -205,7 +205,7 @@ class TestNotes:
     def test_what_only_training_knows(self):
         given = source(encoder_layerdrop=0.1, lang_tok_replacing_bos_eos=True)
         layerdrop, language = FAMILY.read_config(given).notes
-        says([layerdrop], "encoder_layerdrop", 0.1, "not kept")
+        says([layerdrop], "encoder_layerdrop", 0.1, "in training only")
         assert "--decoder-start-id" in language
 
     def test_usual_settings_need_none(self):

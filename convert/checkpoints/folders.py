@@ -89,6 +89,18 @@ class Located:
         """What to call it."""
         return Path(self.hub.name) if self.hub else self.weights
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user may not expect of the place that was chosen."""
+        if self.hub is not None and self.hub.note:
+            return (self.hub.note,)
+        if self.kind == "run" and self.weights.name == RunFolder(self.weights).checkpoint(0).name:
+            return (
+                f"the best checkpoint of {self.home} is that of step 0: the model as it came, "
+                "unchanged by training; another is named by its folder under checkpoints/",
+            )
+        return ()
+
 
 def locate(path: Path) -> Located:
     """Tell run, checkpoint, converted and Orbax folders and weight files apart.
@@ -124,7 +136,11 @@ def _is_missing(error: OSError) -> bool:
 
 
 def _not_there(path: Path, error: OSError) -> str:
-    return f"{path} does not exist" if _is_missing(error) else system_fault(error)
+    if not _is_missing(error):
+        return system_fault(error)
+    alone = len(path.parts) == 1 and not path.suffix
+    hub = "; a repository of the Hugging Face Hub is named with its owner, OWNER/NAME"
+    return f"{path} does not exist{hub if alone else ''}"
 
 
 def _has_our_config(folder: Path) -> bool:

@@ -42,6 +42,20 @@ EXAMPLES = """examples:
       the mean of a run's last five checkpoints, as a model of its own
 """
 
+# Families that are published under a name of their own, and the class that computes them.
+CLASSES = {
+    **dict.fromkeys(("nllb", "nllb200", "nllb-200", "small100"), "m2m100"),
+    **dict.fromkeys(("mbart50", "mbart-50", "mbart-large-50"), "mbart"),
+    **dict.fromkeys(("opus-mt", "opus", "marianmt", "marian-mt"), "marian"),
+}
+
+
+def target(name: str) -> str:
+    """The name of a target; a family by its published name is told the one that it has here."""
+    if name not in TARGETS and (known := CLASSES.get(name.lower())):
+        raise argparse.ArgumentTypeError(f"{name!r}: its class is {known}, so --to {known}")
+    return name
+
 
 def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
@@ -59,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "(.safetensors, .safetensors.index.json, .pt, .pth, .bin), or OWNER/NAME[@REVISION] of the "
         "Hugging Face Hub")  # fmt: skip
     add("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
-    add("--to", required=True, choices=TARGETS, help="whose names and layout to write")
+    add("--to", required=True, type=target, choices=TARGETS, help="whose names and layout to write")
     add(
         "--container",
         choices=CONTAINERS,

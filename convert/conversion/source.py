@@ -89,8 +89,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     located = located or locate(request.source)
     opened = open_content(located.weights, request.key, request.verify)
     check_names(opened.tensors, opened.tensors.label)
-    if located.hub is not None and located.hub.note:
-        opened = replace(opened, notes=(located.hub.note, *opened.notes))
+    opened = replace(opened, notes=(*located.notes, *opened.notes))
     merges = request.adapter is not None
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)

@@ -74,8 +74,13 @@ def recognize(source: Source) -> Family:
     some = ", ".join(list(source.tensors)[:3]) or "none"
     raise UserError(
         f"{source.tensors.label} has names of no known family ({some}, ...); "
-        f"known: {known}; say which with --from{_nearest(source)}"
+        f"known: {known}; say which with --from{_nearest(source)}{_no_settings(source)}"
     )
+
+
+def _no_settings(source: Source) -> str:
+    """That the file which would say what is computed is not there, where it is not."""
+    return "" if source.settings else "; no config.json of its library lies beside it"
 
 
 def is_hugging_face(source: Source) -> bool:

@@ -246,7 +246,7 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--rule", choices=RULES, help=rule, default=argparse.SUPPRESS)
     add("--beam", int, "N", f"width of the beam search; 1: greedy [{DEFAULT_BEAM}]")
     add("--length-penalty", float, "X", "larger prefers longer outputs, 0 does nothing [1.0]")
-    add("--nbest", int, "N", "outputs for each text, best first [1]")
+    add("--nbest", int, "N", "outputs for each text, best first; at least as wide a beam [1]")
     longest = "most tokens of an output, at most the model's max_length [2 x source + 10]"
     add("--max-length", int, "N", longest)
     add("--min-length", int, "N", "fewest tokens of an output; with --rule generate [0]")

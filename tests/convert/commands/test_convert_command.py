@@ -198,3 +198,16 @@ def read_terminal(descriptor):
 @pytest.mark.parametrize("words", [("", "out"), ("run", "")])
 def test_an_empty_path_is_not_the_current_folder(words, capsys):
     assert "'' is no path; the current folder is ." in fail(capsys, *words, "--to", "torch")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a", "b", "--to", "nllb"], ("its class is m2m100", "--to m2m100")),
+        (["a", "b", "--to", "mBART-50"], ("its class is mbart", "--to mbart")),
+        (["opus-mt-en-de", "b", "--to", "flax"], ("does not exist", "OWNER/NAME")),
+    ],
+)
+def test_a_published_name_is_told_its_name_here(words, said, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    says(fail(capsys, *words), *said)

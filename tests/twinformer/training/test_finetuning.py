@@ -9,6 +9,7 @@ import pytest
 from training_cases import arrays, assert_same_run, halve_a_file, launch, metrics, run, signal_after
 
 from convert.checkpoints import load_weights_of
+from convert.conversion.opening import open_model
 
 BEGUN = [
     *("--data", "words.tsv", "--columns", "word,sound", "--device", "cpu", "--dropout", "0.2"),
@@ -77,6 +78,9 @@ def test_where_nothing_is_better_the_model_as_it_came_is_the_best(place, whole, 
     assert "validation of the model as it came" in said
     assert "test of the model as it came, than which none was better" in said
     assert metrics(place / "runs/a")[-1]["step"] == 0
+    assert any("step 0: the model as it came" in note for note in open_model("runs/a").notes)
+    newest = open_model("runs/a", checkpoint=4)
+    assert not any("as it came" in note for note in newest.notes)
 
 
 @pytest.mark.parametrize("step", [1, 3])

@@ -168,6 +168,14 @@ def test_an_unknown_model_type_is_named_with_the_nearest_family(folder, tmp_path
     assert "m2m_100" in message and "names do not say what is computed" in message
 
 
+def test_weights_without_the_file_of_settings_are_told_so(folder, tmp_path):
+    there = changed(folder, tmp_path)
+    (there / "config.json").unlink()
+    message = refusal(there)
+    assert "nearest is marian" in message
+    assert "no config.json of its library lies beside it" in message
+
+
 def test_tables_with_other_words_than_the_settings_say(folder, tmp_path):
     message = refusal(changed(folder, tmp_path, vocab_size=26))
     assert "vocab_size is 26, and the table of words has 29 rows" in message

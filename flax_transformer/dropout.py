@@ -30,26 +30,36 @@ class Dropout:
     Every place that drops out is another site. A step needs a key of its own: of equal keys the
     masks are equal. A compiled function takes it, or its key, as an argument; one that it closes
     over stays the same in every call. A key that is no whole number of 32 bits is a UserError.
+
+    Where a device has some rows of a batch alone, the first of them is the batch's row
+    ``first_row``: masks are those that the rows have in the whole batch.
     """
 
-    def __init__(self, key: int | Array) -> None:
-        self.key, self.site = _word(key), 0
+    def __init__(self, key: int | Array, first_row: int | Array = 0) -> None:
+        self.key, self.first_row, self.site = _word(key), first_row, 0
 
-    def tree_flatten(self) -> tuple[tuple[Any], int]:
-        return (self.key,), self.site
+    def tree_flatten(self) -> tuple[tuple[Any, Any], int]:
+        return (self.key, self.first_row), self.site
 
     @classmethod
-    def tree_unflatten(cls, site: int, leaves: tuple[Any]) -> "Dropout":
+    def tree_unflatten(cls, site: int, leaves: tuple[Any, Any]) -> "Dropout":
         source = cls.__new__(cls)
-        (source.key,), source.site = leaves, site
+        (source.key, source.first_row), source.site = leaves, site
         return source
 
     def next_key(self) -> Array:
         self.site += 1
         return _hash32(self.key + jnp.uint32(self.site * SITE_STRIDE & WORD))
 
+    def elements_before(self, x: Array) -> Array | int:
+        """How many elements the rows before these have, in 32 bits as all indices of elements."""
+        if isinstance(self.first_row, int) and self.first_row == 0:
+            return jnp.uint32(0)
+        each = jnp.uint32(x.size // max(1, x.shape[0]) & WORD)
+        return jnp.asarray(self.first_row).astype(jnp.uint32) * each
+
     def keep_mask(self, x: Array, rate: float) -> Bool[Array, "..."]:
-        bits = jax.lax.iota(jnp.uint32, x.size) + self.next_key()
+        bits = jax.lax.iota(jnp.uint32, x.size) + self.next_key() + self.elements_before(x)
         return (_hash32(bits) >= jnp.uint32(drop_threshold(rate))).reshape(x.shape)
 
     def __call__(self, x: Array, rate: float) -> Array:
@@ -73,7 +83,7 @@ class KeyDropout(NativeDropout):
     """Masks of JAX's own generator, from a ``jax.random.key``."""
 
     def __init__(self, key: Array) -> None:
-        self.key, self.site = key, 0
+        self.key, self.first_row, self.site = key, 0, 0
 
     def site_key(self) -> Array:
         self.site += 1

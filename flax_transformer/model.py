@@ -30,6 +30,7 @@ from flax_transformer.layers import (
 )
 from flax_transformer.precision import full_precision
 from flax_transformer.primitives import Embed, empty
+from flax_transformer.recomputation import call
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
 from transformer_spec import (
     LEARNED,
@@ -58,7 +59,7 @@ class Half(nnx.Module):
         self, config: TransformerConfig, vocab_size: int, positions: str, own_table: bool
     ) -> None:
         D = config.hidden_dim
-        self.config, self.positions = config, positions
+        self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = Embed(vocab_size, D) if own_table else None
         learned, rows = positions in LEARNED, position_rows(config)
         self.pos_embedding = Embed(rows, D) if learned else None
@@ -112,7 +113,7 @@ class Encoder(Half):
         dropout: Dropout | None = None,
     ) -> Float[Array, "B S D"]:
         for layer in self.enc_layers:
-            x = layer(x, mask, dropout)
+            x = call(layer, self.recomputes, dropout, x, mask)
         return self.finish(x)
 
 
@@ -152,14 +153,15 @@ class Decoder(Half):
         self,
         x: Float[Array, "B Q D"],
         mask: Bool[Array, "B 1 Q K"],
-        memory: list[MemoryKeysValues],
+        memory: Float[Array, "N S D"] | list[MemoryKeysValues],
         memory_mask: Bool[Array, "N 1 1 S"],
         caches: list[KeyValueCache] | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Array, "B Q D"]:
         for i, layer in enumerate(self.dec_layers):
             cache = caches[i] if caches else None
-            x = layer(x, mask, memory[i], memory_mask, cache, dropout)
+            own = memory[i] if isinstance(memory, list) else memory
+            x = call(layer, self.recomputes, dropout, x, mask, own, memory_mask, cache)
         return self.finish(x)
 
 
@@ -188,6 +190,13 @@ class Transformer(nnx.Module):
         set_dtype(self, dtype)
         if seed is not None:
             initialise(self, seed)
+
+    def recompute_layers(self, wanted: bool = True) -> None:
+        """Keep of each layer its input alone, and compute it again where gradients need the rest.
+
+        Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+        """
+        self.encoder.recomputes = self.decoder.recomputes = wanted
 
     @classmethod
     def skeleton(cls, config: TransformerConfig, dtype: DTypeLike = jnp.float32) -> "Transformer":
@@ -293,11 +302,11 @@ class Transformer(nnx.Module):
         x = self.decoder.embed(target, table, ids, dropout, padding_gradient)
         mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
         memory_mask = padding_mask(self.real_tokens(source))
-        return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)
+        return self.decoder(x, mask, memory, memory_mask, None, dropout)
 
     @full_precision
     def memory(self, memory: Float[Array, "N S D"]) -> list[MemoryKeysValues]:
-        """Each decoder layer's keys and values of the encoder's output."""
+        """Each decoder layer's keys and values of the encoder's output, to be kept."""
         layers = cast(list[DecoderLayer], self.decoder.dec_layers)
         return [layer.multiheadattention2.keys_values(memory) for layer in layers]
 

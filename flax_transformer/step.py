@@ -73,6 +73,7 @@ class ProgramSettings(NamedTuple):
     label_smoothing: float
     padding_gradient: bool
     dropout_rng: str
+    gradient_checkpointing: bool
     clip_norm: float
     weight_decay: float
     adam_beta1: float
@@ -93,7 +94,9 @@ class Programs:
     def __init__(self, config: TransformerConfig, settings: ProgramSettings) -> None:
         self.settings, device = settings, find_device(settings.device)
         with numbers_of(settings.dtype):
-            self.skeleton = nnx.split(Transformer.skeleton(config, settings.weight_dtype))
+            model = Transformer.skeleton(config, settings.weight_dtype)
+            model.recompute_layers(settings.gradient_checkpointing)
+            self.skeleton = nnx.split(model)
         betas = settings.adam_beta1, settings.adam_beta2
         self.optimizer = adamw(settings.clip_norm, settings.weight_decay, *betas, settings.adam_eps)
         self.gradients = compiled(self.pure_gradients, device)

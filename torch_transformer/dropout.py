@@ -23,18 +23,25 @@ class Dropout:
 
     Every place that drops out is another site. A step needs a key of its own: of equal keys the
     masks are equal. A key that is no whole number of 32 bits is a UserError.
+
+    Where a process has some rows of a batch alone, the first of them is the batch's row
+    ``first_row``: masks are those that the rows have in the whole batch.
     """
 
-    def __init__(self, key: int) -> None:
-        self.key, self.site = check_key(key), 0
+    def __init__(self, key: int, first_row: int = 0) -> None:
+        self.key, self.first_row, self.site = check_key(key), first_row, 0
 
     def next_key(self) -> int:
         self.site += 1
         return hash32((self.key + self.site * SITE_STRIDE) & WORD)
 
+    def elements_before(self, x: Tensor) -> int:
+        """How many elements the rows before these have."""
+        return self.first_row * (x.numel() // max(1, len(x)))
+
     def keep_mask(self, x: Tensor, rate: float) -> Bool[Tensor, "..."]:
         bits = torch.arange(x.numel(), dtype=torch.int32, device=x.device)
-        bits += _signed(self.next_key())
+        bits += _signed((self.next_key() + self.elements_before(x)) & WORD)
         bits ^= (bits >> SHIFT_1).bitwise_and_(WORD >> SHIFT_1)
         bits *= _signed(MULTIPLIER_1)
         bits ^= (bits >> SHIFT_2).bitwise_and_(WORD >> SHIFT_2)

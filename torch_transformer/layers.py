@@ -19,6 +19,8 @@ from transformer_spec import TransformerConfig
 
 KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
 MemoryKeysValues = tuple[Float[Tensor, "N H S A"], Float[Tensor, "N H S A"]]
+# The encoder's output, or what a layer makes of it, where that is kept for many calls.
+Memory = Float[Tensor, "N S D"] | MemoryKeysValues
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -215,7 +217,7 @@ class DecoderLayer(Layer):
         self,
         x: Float[Tensor, "B Q D"],
         mask: Bool[Tensor, "B 1 Q K"],
-        memory: MemoryKeysValues,
+        memory: Memory,
         memory_mask: Bool[Tensor, "N 1 1 S"],
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
@@ -241,10 +243,12 @@ class DecoderLayer(Layer):
     def attend_memory(
         self,
         h: Float[Tensor, "B Q D"],
-        memory: MemoryKeysValues,
+        memory: Memory,
         mask: Bool[Tensor, "N 1 1 S"],
         dropout: Dropout | None,
     ) -> Float[Tensor, "B Q D"]:
         # B rows over N sources: the B/N beams of one source are queries of the same memory.
-        queries = h.reshape(memory[0].shape[0], -1, h.shape[-1])
-        return self.multiheadattention2(queries, memory, mask, dropout).reshape(h.shape)
+        attention = self.multiheadattention2
+        keys_values = memory if isinstance(memory, tuple) else attention.keys_values(memory)
+        queries = h.reshape(keys_values[0].shape[0], -1, h.shape[-1])
+        return attention(queries, keys_values, mask, dropout).reshape(h.shape)

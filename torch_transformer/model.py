@@ -26,6 +26,7 @@ from torch_transformer.layers import (
     never_empty,
     padding_mask,
 )
+from torch_transformer.recomputation import call
 from torch_transformer.weights import NO_NUMBERS, initialise
 from transformer_spec import (
     LEARNED,
@@ -61,7 +62,7 @@ class Half(nn.Module):
     ) -> None:
         super().__init__()
         D = config.hidden_dim
-        self.config, self.positions = config, positions
+        self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = embedding(vocab_size, D) if own_table else None
         learned, rows = positions in LEARNED, position_rows(config)
         self.pos_embedding = embedding(rows, D) if learned else None
@@ -112,7 +113,7 @@ class Encoder(Half):
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B S D"]:
         for layer in self.enc_layers:
-            x = layer(x, mask, dropout)
+            x = call(layer, self.recomputes, dropout, x, mask)
         return self.finish(x)
 
 
@@ -148,14 +149,15 @@ class Decoder(Half):
         self,
         x: Float[Tensor, "B Q D"],
         mask: Bool[Tensor, "B 1 Q K"],
-        memory: list[MemoryKeysValues],
+        memory: Float[Tensor, "N S D"] | list[MemoryKeysValues],
         memory_mask: Bool[Tensor, "N 1 1 S"],
         caches: list[KeyValueCache] | None = None,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B Q D"]:
         for i, layer in enumerate(self.dec_layers):
             cache = caches[i] if caches else None
-            x = layer(x, mask, memory[i], memory_mask, cache, dropout)
+            own = memory[i] if isinstance(memory, list) else memory
+            x = call(layer, self.recomputes, dropout, x, mask, own, memory_mask, cache)
         return self.finish(x)
 
 
@@ -189,6 +191,13 @@ class Transformer(nn.Module):
         self.to(dtype).eval()
         if seed is not None and torch.get_default_device().type != "meta":
             initialise(self, seed)
+
+    def recompute_layers(self, wanted: bool = True) -> None:
+        """Keep of each layer its input alone, and compute it again where gradients need the rest.
+
+        Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+        """
+        self.encoder.recomputes = self.decoder.recomputes = wanted
 
     @classmethod
     def skeleton(
@@ -290,10 +299,10 @@ class Transformer(nn.Module):
         x = self.decoder.embed(target, table, ids, dropout, padding_gradient)
         mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, target.device))
         memory_mask = padding_mask(self.real_tokens(source))
-        return self.decoder(x, mask, self.memory(memory), memory_mask, None, dropout)
+        return self.decoder(x, mask, memory, memory_mask, None, dropout)
 
     def memory(self, memory: Float[Tensor, "N S D"]) -> list[MemoryKeysValues]:
-        """Each decoder layer's keys and values of the encoder's output."""
+        """Each decoder layer's keys and values of the encoder's output, to be kept."""
         layers = cast(list[DecoderLayer], self.decoder.dec_layers)
         return [layer.multiheadattention2.keys_values(memory) for layer in layers]
 

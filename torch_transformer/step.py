@@ -66,6 +66,7 @@ class TorchBackend:
         self.device = find_device(settings.device)
         dtype = getattr(torch, settings.weight_dtype)
         self.network = Transformer.skeleton(config, dtype)
+        self.network.recompute_layers(settings.gradient_checkpointing)
         self.averaged = Transformer.skeleton(config, dtype) if settings.ema_decay else None
         self.restore(state)
 

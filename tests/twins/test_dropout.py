@@ -53,3 +53,25 @@ def test_kept_elements_are_scaled_and_nothing_happens_without_a_source() -> None
     assert set(dropped.tolist()) == {0.0, float(torch.tensor(1 / 0.75))}
     other = flax_side.drop(jnp.ones(1000), 0.25, flax_side.Dropout(1))
     np.testing.assert_array_equal(np.asarray(other), dropped.numpy())
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 4, 4), (1, 7)])
+def test_rows_alone_have_the_masks_of_their_batch(shape: tuple[int, ...]) -> None:
+    whole, _ = masks(99, (12, *shape[1:]), 0.4)
+    for first in (0, 1, 9):
+        x, rows = np.zeros(shape), slice(first, first + shape[0])
+        ours = torch_side.Dropout(99, first).keep_mask(torch.from_numpy(x), 0.4)
+        theirs = flax_side.Dropout(99, jnp.int32(first)).keep_mask(jnp.asarray(x), 0.4)
+        np.testing.assert_array_equal(ours.numpy(), whole[rows])
+        np.testing.assert_array_equal(np.asarray(theirs), whole[rows])
+
+
+def test_rows_whose_elements_have_more_than_32_bits() -> None:
+    first, x = 2**20 + 3, np.zeros((2, 2**13))
+    ours = torch_side.Dropout(7, first).keep_mask(torch.from_numpy(x), 0.5)
+    theirs = flax_side.Dropout(7, jnp.int32(first)).keep_mask(jnp.asarray(x), 0.5)
+    np.testing.assert_array_equal(ours.numpy(), np.asarray(theirs))
+    site_key = hash32((7 + SITE_STRIDE) & WORD)
+    index = [first * 2**13 & WORD, (first + 1) * 2**13 + 1 & WORD]
+    expected = [hash32((i + site_key) & WORD) >= drop_threshold(0.5) for i in index]
+    assert [bool(ours[0, 0]), bool(ours[1, 1])] == expected

@@ -35,6 +35,11 @@ class Batch:
     pad_id: int = PAD_ID
 
     @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Source, decoder input and targets."""
+        return self.source, self.target_in, self.target_out
+
+    @property
     def tokens(self) -> int:
         """Number of target tokens to predict, each row's eos included."""
         return int(np.count_nonzero(self.target_out != self.pad_id))

@@ -140,6 +140,12 @@ class TrainingSettings:
         least=0,
         below=1,
     )
+    gradient_checkpointing: bool = in_optimisation(
+        "keep of each layer its input alone and compute it again for the gradient: less memory, a "
+        "third more work; also called activation checkpointing or remat",
+        False,
+        resumable=True,
+    )
     dropout_rng: str = in_optimisation(
         "masks of dropout; portable: the same in both frameworks, native: the framework's own",
         "portable",

@@ -20,6 +20,8 @@ USUAL_NAMES = {
     "max-tokens max-sentences tokens-per-batch mini-batch per-device-train-batch-size minibatch",
     "--accumulate": "grad-accum gradient-accumulation gradient-accumulation-steps accum "
     "accum-steps accum-count update-freq optimizer-delay accumulate-grad-batches",
+    "--gradient-checkpointing": "activation-checkpointing remat recompute checkpoint-activations "
+    "recompute-layers recompute-grad",
     "--clip-norm": "clip grad-clip clip-grad gradient-clipping max-grad-norm clip-grad-norm "
     "gradient-clip-val clip-gradient",
     "--weight-decay": "wd decay l2",

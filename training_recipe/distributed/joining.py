@@ -1,0 +1,30 @@
+"""What a command says of the processes that it is to be one of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training_recipe.distributed.mesh import Mesh
+
+MODES = ("auto", "jax", "torchrun", "off")
+JOIN_TIMEOUT = 1800  # seconds: some processes start, import and compile later than others
+# What torchrun says to each process that it starts.
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How a process finds the others, and how all devices are to stand; None is for the usual.
+
+    ``mode`` auto joins where torchrun started this process and nowhere else; jax asks
+    ``jax.distributed.initialize``, which knows SLURM, Open MPI, TPU VMs and GKE, or is told
+    ``coordinator_address``, ``num_processes`` and ``process_id``.
+    """
+
+    mode: str = "auto"
+    device: str = "auto"
+    mesh: Mesh | None = None
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    timeout: int = JOIN_TIMEOUT

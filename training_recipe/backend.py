@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,14 +21,15 @@ class Checkpoint:
 
     Without an optimizer the moments are empty and the count is 0. ``weights`` are what the model is
     used by; ``raw`` are those that training goes on from, where they are others. ``label`` says
-    in messages where all this is from.
+    in messages where all this is from. Where arrays are ``Parts``, none is read until it is asked
+    for.
     """
 
-    weights: dict[str, np.ndarray]
-    first_moments: dict[str, np.ndarray] = field(default_factory=dict)
-    second_moments: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: Mapping[str, np.ndarray]
+    first_moments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    second_moments: Mapping[str, np.ndarray] = field(default_factory=dict)
     count: int = 0
-    raw: dict[str, np.ndarray] = field(default_factory=dict)
+    raw: Mapping[str, np.ndarray] = field(default_factory=dict)
     label: str = "the checkpoint"
 
 
@@ -47,6 +48,9 @@ class StepResult:
 
 class Backend(Protocol):
     """A model with its optimizer in one framework; it knows no folder and no file.
+
+    Where several processes train, all call every method with equal arguments, in the same order,
+    and get equal results: batches, sources and sums are those of all devices together.
 
     With ``ema_decay`` the model that is evaluated, decoded with and saved for use has the moving
     average of the weights; the weights that training goes on from are ``raw`` in its state.
@@ -79,8 +83,12 @@ class Backend(Protocol):
         """The n best outputs of each row of ``source`` (B, S) int32, best first."""
         ...
 
+    def parts(self) -> Checkpoint:
+        """All that training goes on from, in ``Parts``: reading one is collective too."""
+        ...
+
     def state(self) -> Checkpoint:
-        """All that training goes on from, in NumPy."""
+        """The same in arrays of its own."""
         ...
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -4,6 +4,7 @@ Letters: B source rows, N outputs being written for each, R = B x N, S source le
 the cache, Q new tokens, V vocabulary. What a search is: training_recipe/searching/search.py.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -68,6 +69,15 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     the empty output. Settings that no search can follow are a UserError. Each shape of ``source``
     is compiled once.
     """
+    outputs = found(model, source, search, program_for(model))
+    tokens, sums, lengths = (np.asarray(array) for array in outputs)
+    return hypotheses(tokens, sums, lengths, model.config, search)
+
+
+def found(
+    model: Transformer, source: np.ndarray, search: Search, program: Callable[..., Outputs]
+) -> Outputs:
+    """What ``program``, a compiled ``searched``, finds for the rows of ``source`` (B, S)."""
     check_search(search, model.config)
     graph, weights = nnx.split(model)
     if on_processor(weights):
@@ -75,17 +85,18 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
         check_search_memory(len(source), source.shape[1], model.config, search, size)
     task = make_task(model, source, search)
     longest = longest_output(source.shape[1], model.config, search)
-    program = compiled_for_processor if on_processor(weights) else compiled
     if search.rule == GENERATE:
         find = generation.beam_search if search.beam > 1 else generation.chain_search
         N, settings = max(search.beam, search.nbest), shaping(search)
-        outputs = program(find, graph, weights, task, longest, N, settings)
-    elif search.beam > 1:
-        outputs = program(beam_search, graph, weights, task, longest, search.beam)
-    else:
-        outputs = program(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
-    tokens, sums, lengths = (np.asarray(array) for array in outputs)
-    return hypotheses(tokens, sums, lengths, model.config, search)
+        return program(find, graph, weights, task, longest, N, settings)
+    if search.beam > 1:
+        return program(beam_search, graph, weights, task, longest, search.beam)
+    return program(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
+
+
+def program_for(model: Transformer) -> Callable[..., Outputs]:
+    """The compiled search for the device that a model's weights lie on."""
+    return compiled_for_processor if on_processor(nnx.state(model)) else compiled
 
 
 def searched(search, graph, weights, task, length, N, *settings) -> Outputs:

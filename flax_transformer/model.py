@@ -29,7 +29,7 @@ from flax_transformer.layers import (
     padding_mask,
 )
 from flax_transformer.precision import full_precision
-from flax_transformer.primitives import Embed, empty
+from flax_transformer.primitives import Embed, empty, whole
 from flax_transformer.recomputation import call
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
 from transformer_spec import (
@@ -87,11 +87,11 @@ class Half(nnx.Module):
         if self.positions == "sinusoidal":
             x = x + sinusoids(self.config, x.dtype)[position_ids]
         elif self.pos_embedding is not None and not after_norm:
-            x = x + self.pos_embedding.embedding[position_ids]
+            x = x + whole(self.pos_embedding.embedding)[position_ids]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         if self.pos_embedding is not None and after_norm:
-            x = x + self.pos_embedding.embedding[position_ids]
+            x = x + whole(self.pos_embedding.embedding)[position_ids]
         return drop(x, self.config.dropout, dropout)
 
     def finish(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
@@ -316,17 +316,17 @@ class Transformer(nnx.Module):
 
     @property
     def source_table(self) -> Float[Array, "V D"]:
-        return self.encoder.embedding.embedding[...]
+        return whole(self.encoder.embedding.embedding)
 
     @property
     def target_table(self) -> Float[Array, "V D"]:
         own = self.decoder.embedding
-        return self.source_table if own is None else own.embedding[...]
+        return self.source_table if own is None else whole(own.embedding)
 
     @property
     def output_table(self) -> Float[Array, "V D"]:
         own = self.decoder.finalFc.kernel
-        return self.target_table if own is None else own.T
+        return self.target_table if own is None else whole(own).T
 
     def real_tokens(self, tokens: Int[Array, "B K"]) -> Bool[Array, "B K"]:
         return tokens != self.config.pad_id

@@ -11,6 +11,17 @@ from jaxtyping import Float
 from flax_transformer.cpu.gradients import layer_norm
 from flax_transformer.cpu.products import linear
 
+SPLIT = "fsdp"  # the axis of a mesh that weights are cut over
+CUT = "cut_along"  # a variable is marked with the axis of its own along which it is cut
+
+
+def whole(variable: nnx.Variable) -> Array:
+    """A weight as the model computes with it: gathered, where it is cut over devices."""
+    axis = variable.get_metadata().get(CUT)
+    if axis is None:
+        return variable[...]
+    return jax.lax.all_gather(variable[...], SPLIT, axis=axis, tiled=True)
+
 
 def empty(*shape: int) -> Any:
     """What stands for an array until numbers are given."""
@@ -32,7 +43,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(empty(out_dim)) if bias else None
 
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        return linear(x, self.kernel[...], None if self.bias is None else self.bias[...])
+        return linear(x, whole(self.kernel), None if self.bias is None else self.bias[...])
 
 
 class LayerNorm(nnx.Module):

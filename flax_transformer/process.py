@@ -15,9 +15,14 @@ def prepare_process(device: str) -> None:
 
 
 def find_device(name: str) -> "jax.Device":  # pyright: ignore[reportInvalidTypeForm]
-    """The device of a setting: auto, cpu, gpu or tpu; one that is absent is a UserError."""
+    """This process's first device of a setting: auto, cpu, gpu or tpu; none is a UserError."""
+    return next(d for d in find_devices(name) if d.process_index == jax.process_index())
+
+
+def find_devices(name: str) -> "list[jax.Device]":  # pyright: ignore[reportInvalidTypeForm]
+    """The devices of all processes that a setting means: auto, cpu, gpu or tpu."""
     try:
-        return jax.devices(None if name == "auto" else name)[0]
+        return jax.devices(None if name == "auto" else name)
     except RuntimeError:
         present = sorted({device.platform for device in jax.devices()})
         message = f"--device {name}: JAX sees only {', '.join(present)} on this machine"

@@ -1,7 +1,7 @@
 """The training backend in JAX, the twin of torch_transformer/step.py."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
@@ -16,17 +16,21 @@ from convert.checkpoints import (
     check_checkpoint,
 )
 from flax_transformer.adamw import adam_state, adamw
-from flax_transformer.cpu.programs import compiled
 from flax_transformer.decoding import decode
 from flax_transformer.device import numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
+from flax_transformer.mesh import OnMesh, place_of
+from flax_transformer.mesh_decoding import decode_rows
 from flax_transformer.model import Transformer
 from flax_transformer.precision import products_in
-from flax_transformer.process import find_device
-from flax_transformer.weights import fill
+from flax_transformer.weights import fill, variables
+from training_recipe.arrays import Header, Parts
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
+from training_recipe.distributed.masks import check_masks
+from training_recipe.distributed.mesh import ONE, Mesh
+from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
@@ -91,18 +95,35 @@ class Programs:
     ``skeleton`` is the model without numbers, ``optimizer`` optax's.
     """
 
-    def __init__(self, config: TransformerConfig, settings: ProgramSettings) -> None:
-        self.settings, device = settings, find_device(settings.device)
+    def __init__(
+        self, config: TransformerConfig, settings: ProgramSettings, mesh: Mesh = ONE
+    ) -> None:
+        self.settings, self.place = settings, place_of(mesh, settings.device)
         with numbers_of(settings.dtype):
             model = Transformer.skeleton(config, settings.weight_dtype)
             model.recompute_layers(settings.gradient_checkpointing)
             self.skeleton = nnx.split(model)
+            self.marked = self.place.marked(self.skeleton)
         betas = settings.adam_beta1, settings.adam_beta2
         self.optimizer = adamw(settings.clip_norm, settings.weight_decay, *betas, settings.adam_eps)
-        self.gradients = compiled(self.pure_gradients, device)
-        self.update = jax.jit(self.pure_update, donate_argnums=(0, 1))
-        self.loss = jax.jit(self.pure_loss, static_argnames="smoothing")
+        self.gradients = self.place.gradients(self.pure_gradients)
+        self.update = jax.jit(
+            self.pure_update, donate_argnums=(0, 1), out_shardings=self.place_of_update(config)
+        )
+        self.loss = self.place.loss(self.pure_loss)
         self.memory = jax.jit(self.pure_memory)
+
+    def place_of_update(self, config: TransformerConfig) -> Any:
+        """How trained weights, the optimizer's state and the norm lie after an update."""
+        trained = {flax_name(name) for name in trained_names(config)}
+        with numbers_of(self.settings.dtype):
+            shapes = {
+                name: variable.get_value()
+                for name, variable in variables(nnx.merge(*self.skeleton)).items()
+                if name in trained
+            }
+            state, norm = jax.eval_shape(self.optimizer.init, shapes), jax.ShapeDtypeStruct((), int)
+            return self.place.placed((shapes, state, norm))
 
     def pure_gradients(
         self,
@@ -111,12 +132,17 @@ class Programs:
         arrays: tuple[Array, Array, Array],
         key: Array,
         tokens: Array,
+        first_row: Array | int = 0,
     ) -> tuple[Arrays, Array]:
-        """The gradients of the mean loss, and the summed loss; compiled for each shape."""
+        """The gradients of the mean loss, and the summed loss; compiled for each shape.
+
+        Where ``arrays`` are rows of a batch, from ``first_row`` on, the mean is that over all of
+        its ``tokens``.
+        """
 
         def mean_loss(trained: Arrays) -> tuple[Array, Array]:
             smoothing = self.settings.label_smoothing
-            dropout = SOURCES[self.settings.dropout_rng](key)
+            dropout = SOURCES[self.settings.dropout_rng](key, first_row)
             with products_in(self.settings.dtype):
                 loss_sum = self.pure_loss(trained, frozen, arrays, smoothing, dropout)
             return loss_sum / tokens, loss_sum
@@ -137,15 +163,15 @@ class Programs:
         trained: Arrays,
         frozen: Arrays,
         arrays: tuple[Array, Array, Array],
-        smoothing: float,
+        smoothing: float = 0.0,
         dropout: Dropout | None = None,
     ) -> Array:
-        model = fill(self.skeleton, trained | frozen)
+        model = fill(self.marked, trained | frozen)
         learns = self.settings.padding_gradient
         return objective(model, *arrays, smoothing, dropout, learns)
 
-    def pure_memory(self, trained: Arrays, frozen: Arrays, source: Array) -> Array:
-        return fill(self.skeleton, trained | frozen).encode(source)
+    def pure_memory(self, weights: Arrays, source: Array) -> Array:
+        return fill(self.skeleton, weights).encode(source)
 
 
 # Those made last are kept: a run that goes on in the same process compiles nothing again.
@@ -180,30 +206,39 @@ class JaxBackend:
         config: TransformerConfig,
         settings: TrainingSettings,
         state: Checkpoint,
+        world: World = ALONE,
     ) -> None:
-        self.config, self.settings = config, settings
-        self.device = find_device(settings.device)
-        self.programs = programs(config, ProgramSettings.of(settings))
+        check_masks(settings.dropout_rng, world.mesh)
+        self.config, self.settings, self.world = config, settings, world
+        self.programs = programs(config, ProgramSettings.of(settings), world.mesh)
+        self.place = self.programs.place
         self.restore(state)
 
     @property
     def model(self) -> Transformer:
-        return fill(self.programs.skeleton, self.judged | self.frozen)
+        return fill(self.programs.skeleton, self.whole)
+
+    @property
+    def whole(self) -> Arrays:
+        """The weights to evaluate and decode with, whole on every device."""
+        if self._whole is None:
+            self._whole = self.place.gathered(self.judged | self.frozen)
+        return self._whole
 
     @property
     def judged(self) -> Arrays:
         return self.trained if self.averaged is None else self.averaged
 
-    def arrays(self, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return batch.source, batch.target_in, batch.target_out
+    def arrays(self, batch: Batch) -> tuple[Any, ...]:
+        return tuple(self.place.batch(array, batch.pad_id) for array in batch.arrays)
 
     @in_its_numbers
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
         keys = batch_keys(self.settings.seed, step, len(batches))
+        self._whole = None
         if self.optimizer_state is None:
-            state = self.programs.optimizer.init(self.trained)
-            self.optimizer_state = jax.device_put(state, self.device)
+            self.optimizer_state = self.place.state(self.programs.optimizer.init, self.trained)
         parts = (self.gradients(*part, tokens) for part in zip(batches, keys, strict=True))
         gradients, loss_sum = functools.reduce(summed, parts)
         self.trained, self.optimizer_state, norm = self.programs.update(
@@ -222,34 +257,51 @@ class JaxBackend:
     @in_its_numbers
     def evaluate(self, batch: Batch) -> tuple[float, int]:
         arrays = self.arrays(batch)
-        loss_sum = self.programs.loss(self.judged, self.frozen, arrays, smoothing=0.0)
+        loss_sum = self.programs.loss(self.judged, self.frozen, arrays)
         return float(loss_sum), batch.tokens
 
     @in_its_numbers
     def encode(self, source: np.ndarray) -> np.ndarray:
-        return np.asarray(self.programs.memory(self.judged, self.frozen, source))
+        return np.asarray(self.programs.memory(self.whole, source))
 
     @in_its_numbers
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
-        return decode(self.model, source, search)
+        if not isinstance(self.place, OnMesh):
+            return decode(self.model, source, search)
+        own = decode_rows(self.place, self.model, source, search)
+        rows = dict(row for found in self.world.processes.gather(own) for row in found)
+        return [rows[number] for number in range(len(source))]
 
     def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
-        order = list(weight_shapes(self.config))
-        weights = _canonical(self.judged | self.frozen, order)
-        raw = {} if self.averaged is None else _canonical(self.trained, order)
+        return self.parts().read()
+
+    def parts(self) -> Checkpoint:
+        """The same, each array read from the devices when it is asked for."""
+        weights = self._parts(self.judged | self.frozen)
+        raw = {} if self.averaged is None else self._parts(self.trained)
         if self.optimizer_state is None:
             return Checkpoint(weights, raw=raw)
         adam = adam_state(self.optimizer_state)
-        first, second = (_canonical(part, order) for part in (adam.mu, adam.nu))
+        first, second = self._parts(adam.mu), self._parts(adam.nu)
         return Checkpoint(weights, first, second, int(adam.count), raw)
+
+    def _parts(self, arrays: Arrays) -> Parts:
+        """Arrays under canonical names, in the order of the inventory."""
+        shapes = weight_shapes(self.config)
+        held = {name: arrays[flax_name(name)] for name in shapes if flax_name(name) in arrays}
+        headers = {name: Header(shapes[name], array.dtype) for name, array in held.items()}
+        return Parts(
+            headers, lambda name: to_torch(flax_name(name), self.place.read(held[name]))[1]
+        )
 
     @in_its_numbers
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
+        self._whole: Arrays | None = None
         names = {flax_name(name) for name in trained_names(self.config)}
-        held = self.in_flax(checkpoint.weights | checkpoint.raw)
+        held = self.in_flax(checkpoint.weights, checkpoint.raw)
         self.frozen = {name: array for name, array in held.items() if name not in names}
         self.trained = {name: array for name, array in held.items() if name in names}
         self.averaged: Arrays | None = None
@@ -260,17 +312,21 @@ class JaxBackend:
         self.optimizer_state = self.optimizer_state_of(checkpoint) if checkpoint.count else None
 
     def optimizer_state_of(self, checkpoint: Checkpoint) -> Any:
-        count = self.on_device(np.int32(checkpoint.count))
+        count = self.place.put(np.array(checkpoint.count, np.int32))
         mu, nu = map(self.in_flax, (checkpoint.first_moments, checkpoint.second_moments))
         state = jax.eval_shape(self.programs.optimizer.init, self.trained)
         return optax.tree.set(state, count=count, mu=mu, nu=nu)
 
-    def in_flax(self, weights: dict[str, np.ndarray]) -> Arrays:
-        return self.on_device(dict(to_flax(*item) for item in weights.items()))
-
-    def on_device(self, arrays: Any) -> Any:
-        """A tree of arrays on the device, in memory of its own."""
-        return jax.device_put(arrays, self.device, may_alias=False)
+    def in_flax(
+        self, weights: Mapping[str, np.ndarray], instead: Mapping[str, np.ndarray] | None = None
+    ) -> Arrays:
+        """Arrays in their places, under Flax names; those of ``instead`` go before ``weights``."""
+        found = Arrays()
+        for name in weights:
+            source = instead if instead and name in instead else weights
+            flax, array = to_flax(name, source[name])
+            found[flax] = self.place.put(array)
+        return found
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -285,15 +341,11 @@ def moved(averaged: Arrays, trained: Arrays, weight: Array) -> Arrays:
     return jax.tree.map(lambda average, new: average + weight * (new - average), averaged, trained)
 
 
-def _canonical(arrays: Arrays, order: list[str]) -> dict[str, np.ndarray]:
-    found = dict(to_torch(name, np.array(array)) for name, array in arrays.items())
-    return {name: found[name] for name in order if name in found}
-
-
 def make_backend(
     config: TransformerConfig,
     settings: TrainingSettings,
     state: Checkpoint,
+    world: World = ALONE,
 ) -> JaxBackend:
     """The backend that goes on from a state; one that does not fit is a UserError."""
-    return JaxBackend(config, settings, state)
+    return JaxBackend(config, settings, state, world)

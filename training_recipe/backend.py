@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -31,6 +31,11 @@ class Checkpoint:
     count: int = 0
     raw: Mapping[str, np.ndarray] = field(default_factory=dict)
     label: str = "the checkpoint"
+
+    def read(self) -> Checkpoint:
+        """The same with every array read."""
+        names = ("weights", "first_moments", "second_moments", "raw")
+        return replace(self, **{name: dict(getattr(self, name)) for name in names})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""Processes that JAX's own runtime joins, the twin of torch_transformer/processes.py."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from flax_transformer.process import find_devices
+from training_recipe.distributed.joining import TORCHRUN, Joining
+from training_recipe.distributed.mesh import Mesh
+from training_recipe.distributed.processes import Alone, Processes, World
+from transformer_spec import UserError
+
+HEARTBEAT = 30  # seconds of silence after which a process counts as dead
+GOODBYE = 20  # seconds to wait for the others at the end
+PATIENCE = 7 * 24 * 3600 * 1000  # milliseconds: others may read and encode for long
+LOOK = (
+    "look whether all processes were started, by the same command but for --process-id, and "
+    "whether this address can be reached from their machines (host name, port, firewall, proxy)"
+)
+
+
+def join(joining: Joining) -> World:
+    """Join the other processes, where there are any, and find the devices of all.
+
+    Has to come before anything touches a device. What prevents it is one UserError, in every
+    process that was started.
+    """
+    settings = _settings(joining)
+    processes = Alone() if settings is None else _joined(settings, joining)
+    devices = len(find_devices(joining.device))
+    if joining.mesh is None:
+        mesh = Mesh() if processes.count == 1 else Mesh(data=devices)
+    else:
+        mesh = joining.mesh.on(devices)
+    return World(processes, mesh)
+
+
+def _settings(joining: Joining) -> dict[str, Any] | None:
+    """What ``jax.distributed.initialize`` is to be told; None where there is nobody to join."""
+    launched = [name for name in TORCHRUN if name in os.environ]
+    if joining.mode == "off" or (joining.mode == "auto" and len(launched) < len(TORCHRUN)):
+        return None
+    if joining.mode == "jax":
+        given = {
+            "coordinator_address": joining.coordinator_address,
+            "num_processes": joining.num_processes,
+            "process_id": joining.process_id,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+    if len(launched) < len(TORCHRUN):
+        missing = ", ".join(name for name in TORCHRUN if name not in os.environ)
+        raise UserError(
+            f"--distributed torchrun: {missing} is not set, so torchrun did not start this "
+            "process; start it by torchrun, or give --distributed jax"
+        )
+    # torchrun itself listens at MASTER_PORT.
+    port = int(os.environ["MASTER_PORT"]) + 1
+    return {
+        "coordinator_address": f"{os.environ['MASTER_ADDR']}:{port}",
+        "num_processes": int(os.environ["WORLD_SIZE"]),
+        "process_id": int(os.environ["RANK"]),
+    }
+
+
+def _joined(settings: dict[str, Any], joining: Joining) -> Processes:
+    local = os.environ.get("LOCAL_RANK") if joining.mode != "jax" else None
+    if local is not None and joining.device != "cpu":
+        settings = settings | {"local_device_ids": [int(local)]}
+    where = settings.get("coordinator_address", "the address that JAX found")
+    with _given_up_after(joining.timeout, f"cannot join the other processes at {where}"):
+        try:
+            jax.distributed.initialize(
+                **settings,
+                initialization_timeout=joining.timeout + GOODBYE,
+                heartbeat_timeout_seconds=HEARTBEAT,
+                shutdown_timeout_seconds=GOODBYE,
+            )
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot join the other processes at {where}: {reason}; {LOOK}"
+            ) from None
+    return JaxProcesses()
+
+
+@contextlib.contextmanager
+def _given_up_after(seconds: int, what: str) -> Iterator[None]:
+    """A block after so many seconds of which the process ends with an error of one line.
+
+    Where not all come, JAX's runtime ends the process itself, and nothing can be caught.
+    """
+
+    def give_up() -> None:
+        late = f"after {seconds} seconds (--join-timeout) not all of them had come"
+        os.write(2, f"error: {what}: {late}; {LOOK}\n".encode())
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class JaxProcesses(Processes):
+    """Talks through the service that JAX's processes share, never through their devices.
+
+    Values lie there under the number of the round, until every process has come to the next one.
+    Of a process that is dead JAX's runtime tells the others, which it ends.
+    """
+
+    def __init__(self) -> None:
+        from jax._src.distributed import global_state  # what Orbax talks through, too
+
+        self.index, self.count = jax.process_index(), jax.process_count()
+        self._client: Any = global_state.client
+        self._rounds, self._checks, self._spoken = 0, 0, list[str]()
+        self._thread = ThreadPoolExecutor(1, "twinformer-largest")
+
+    def gather(self, value: Any) -> list[Any]:
+        self._rounds += 1
+        before, self._spoken = self._spoken, []
+        self._say(f"gather/{self._rounds}/{self.index}", value)
+        found = [self._hear(f"gather/{self._rounds}/{n}") for n in range(self.count)]
+        for name in before:  # everybody is past them
+            self._client.key_value_delete(name)
+        return found
+
+    def broadcast(self, value: Any) -> Any:
+        self._rounds += 1
+        name = f"broadcast/{self._rounds}"
+        if self.first:
+            self._say(name, value)
+            return value
+        return self._hear(name)
+
+    def largest(self, number: int) -> Callable[[], int]:
+        self._checks += 1
+        result: Future[int] = self._thread.submit(self._largest, number, self._checks)
+        return lambda: _asked(result.result)
+
+    def _largest(self, number: int, check: int) -> int:
+        folder = f"twinformer/largest/{check}"
+        if number:
+            self._client.key_value_set(f"{folder}/{self.index}", str(number))
+        self._client.wait_at_barrier(f"twinformer-{check}", PATIENCE)
+        return max((int(text) for _, text in self._client.key_value_dir_get(folder)), default=0)
+
+    def _say(self, name: str, value: Any) -> None:
+        name = f"twinformer/{name}"
+        self._spoken.append(name)
+        _asked(lambda: self._client.key_value_set_bytes(name, pickle.dumps(value)))
+
+    def _hear(self, name: str) -> Any:
+        get = self._client.blocking_key_value_get_bytes
+        return pickle.loads(_asked(lambda: get(f"twinformer/{name}", PATIENCE)))
+
+    def leave(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        jax.distributed.shutdown()
+
+
+def _asked(ask: Callable[[], Any]) -> Any:
+    """What the service answers; where it does not, a UserError."""
+    try:
+        return ask()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"another process ended, or is silent: {reason}; its own output says why"
+        ) from None

@@ -10,9 +10,9 @@ from jax.sharding import Mesh
 
 from flax_transformer.cpu.programs import BARRIERS_STAY
 from flax_transformer.decoding import found, searched
-from flax_transformer.mesh import ROWS, WHOLE, OnMesh
 from flax_transformer.model import Transformer
 from flax_transformer.outputs import Outputs, Task
+from flax_transformer.placement import ROWS, WHOLE, OnMesh
 from flax_transformer.precision import full_precision
 from training_recipe.batching.rows import filled_up
 from training_recipe.searching.search import Hypothesis, Search, hypotheses

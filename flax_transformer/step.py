@@ -20,15 +20,15 @@ from flax_transformer.decoding import decode
 from flax_transformer.device import numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
-from flax_transformer.mesh import OnMesh, place_of
 from flax_transformer.mesh_decoding import decode_rows
 from flax_transformer.model import Transformer
+from flax_transformer.placement import OnMesh, place_of
 from flax_transformer.precision import products_in
 from flax_transformer.weights import fill, variables
 from training_recipe.arrays import Header, Parts
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
-from training_recipe.distributed.masks import check_masks
+from training_recipe.distributed.checks import check_mesh
 from training_recipe.distributed.mesh import ONE, Mesh
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.schedule import ema_decay
@@ -100,10 +100,10 @@ class Programs:
     ) -> None:
         self.settings, self.place = settings, place_of(mesh, settings.device)
         with numbers_of(settings.dtype):
-            model = Transformer.skeleton(config, settings.weight_dtype)
-            model.recompute_layers(settings.gradient_checkpointing)
-            self.skeleton = nnx.split(model)
-            self.marked = self.place.marked(self.skeleton)
+            model, trained = (Transformer.skeleton(config, settings.weight_dtype) for _ in "12")
+        trained.recompute_layers(settings.gradient_checkpointing)
+        self.place.mark(trained)
+        self.skeleton, self.marked = nnx.split(model), nnx.split(trained)
         betas = settings.adam_beta1, settings.adam_beta2
         self.optimizer = adamw(settings.clip_norm, settings.weight_decay, *betas, settings.adam_eps)
         self.gradients = self.place.gradients(self.pure_gradients)
@@ -208,7 +208,7 @@ class JaxBackend:
         state: Checkpoint,
         world: World = ALONE,
     ) -> None:
-        check_masks(settings.dropout_rng, world.mesh)
+        check_mesh(settings, world.mesh)
         self.config, self.settings, self.world = config, settings, world
         self.programs = programs(config, ProgramSettings.of(settings), world.mesh)
         self.place = self.programs.place

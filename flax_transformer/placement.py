@@ -20,7 +20,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from flax_transformer.cpu.programs import compiled
 from flax_transformer.primitives import CUT, SPLIT
 from flax_transformer.process import find_device, find_devices
-from flax_transformer.weights import Skeleton
 from training_recipe.batching.rows import filled_up
 from training_recipe.distributed.mesh import AXES
 from training_recipe.distributed.mesh import Mesh as Shape
@@ -61,9 +60,8 @@ class OneDevice:
         """Whole weights, on every device."""
         return weights
 
-    def marked(self, skeleton: Skeleton) -> Skeleton:
-        """The skeleton of a model whose weights are cut."""
-        return skeleton
+    def mark(self, model: nnx.Module) -> None:
+        """Tell a skeleton which of its weights are cut, and how."""
 
     def gradients(self, function: Callable[..., tuple[Arrays, Array]]) -> Any:
         """The program of ``function(trained, frozen, arrays, key, tokens, first row)``."""
@@ -121,14 +119,9 @@ class OnMesh(OneDevice):
     def gathered(self, weights: Arrays) -> Arrays:
         return {name: _gather(w, NamedSharding(self.mesh, WHOLE)) for name, w in weights.items()}
 
-    def marked(self, skeleton: Skeleton) -> Skeleton:
-        graph, state = skeleton
-        model = nnx.merge(graph, state)
-        for _, variable in nnx.iter_graph(model):
-            if isinstance(variable, nnx.Variable):
-                axis = cut_axis(tuple(variable.shape), self.parts)
-                variable.set_metadata(**{CUT: axis})
-        return nnx.split(model)
+    def mark(self, model: nnx.Module) -> None:
+        for _, variable in nnx.to_flat_state(nnx.state(model)):
+            variable.set_metadata(CUT, cut_axis(tuple(variable.shape), self.parts))
 
     def gradients(self, function: Callable[..., tuple[Arrays, Array]]) -> Any:
         def run(trained: Arrays, frozen: Arrays, arrays: Any, key: Any, tokens: Any) -> Any:

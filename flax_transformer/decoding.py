@@ -69,6 +69,7 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     the empty output. Settings that no search can follow are a UserError. Each shape of ``source``
     is compiled once.
     """
+    check_decoding(model, source, search)
     outputs = found(model, source, search, program_for(model))
     tokens, sums, lengths = (np.asarray(array) for array in outputs)
     return hypotheses(tokens, sums, lengths, model.config, search)
@@ -78,11 +79,7 @@ def found(
     model: Transformer, source: np.ndarray, search: Search, program: Callable[..., Outputs]
 ) -> Outputs:
     """What ``program``, a compiled ``searched``, finds for the rows of ``source`` (B, S)."""
-    check_search(search, model.config)
     graph, weights = nnx.split(model)
-    if on_processor(weights):
-        size = jax.tree.leaves(weights)[0].dtype.itemsize
-        check_search_memory(len(source), source.shape[1], model.config, search, size)
     task = make_task(model, source, search)
     longest = longest_output(source.shape[1], model.config, search)
     if search.rule == GENERATE:
@@ -92,6 +89,15 @@ def found(
     if search.beam > 1:
         return program(beam_search, graph, weights, task, longest, search.beam)
     return program(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
+
+
+def check_decoding(model: Transformer, source: np.ndarray, search: Search) -> None:
+    """Raise UserError for settings that no search can follow or a processor has no room for."""
+    check_search(search, model.config)
+    weights = nnx.state(model)
+    if on_processor(weights):
+        size = jax.tree.leaves(weights)[0].dtype.itemsize
+        check_search_memory(len(source), source.shape[1], model.config, search, size)
 
 
 def program_for(model: Transformer) -> Callable[..., Outputs]:

@@ -9,7 +9,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from flax_transformer.cpu.programs import BARRIERS_STAY
-from flax_transformer.decoding import found, searched
+from flax_transformer.decoding import check_decoding, found, searched
 from flax_transformer.model import Transformer
 from flax_transformer.outputs import Outputs, Task
 from flax_transformer.placement import ROWS, WHOLE, OnMesh
@@ -27,6 +27,7 @@ def decode_rows(place: OnMesh, model: Transformer, source: np.ndarray, search: S
 
     The model's weights lie whole on every device of the mesh.
     """
+    check_decoding(model, source, search)
     program = functools.partial(_run, place)
     outputs = found(model, filled_up(source, place.rows, model.config.pad_id), search, program)
     numbers = _own_numbers(outputs.tokens)
@@ -36,12 +37,13 @@ def decode_rows(place: OnMesh, model: Transformer, source: np.ndarray, search: S
 
 
 def _run(place: OnMesh, search: Any, graph: Any, weights: Any, task: Task, *settings: Any) -> Any:
-    program = _program(place.device.platform == "cpu")
+    program = program_of(place.device.platform == "cpu")
     return program(place.mesh, search, graph, weights, _placed(place, task), *settings)
 
 
 @functools.cache
-def _program(on_processor: bool) -> Any:
+def program_of(on_processor: bool) -> Any:
+    """The compiled search of a mesh, whose first argument that is."""
     options = BARRIERS_STAY if on_processor else None
     return jax.jit(_searched, static_argnums=(0, 1, 2, 5, 6, 7), compiler_options=options)
 

@@ -22,14 +22,14 @@ from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.mesh_decoding import decode_rows
 from flax_transformer.model import Transformer
-from flax_transformer.placement import OnMesh, place_of
+from flax_transformer.placement import OneDevice, OnMesh, place_of
 from flax_transformer.precision import products_in
 from flax_transformer.weights import fill, variables
 from training_recipe.arrays import Header, Parts
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
 from training_recipe.distributed.checks import check_mesh
-from training_recipe.distributed.mesh import ONE, Mesh
+from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
@@ -96,9 +96,9 @@ class Programs:
     """
 
     def __init__(
-        self, config: TransformerConfig, settings: ProgramSettings, mesh: Mesh = ONE
+        self, config: TransformerConfig, settings: ProgramSettings, place: OneDevice
     ) -> None:
-        self.settings, self.place = settings, place_of(mesh, settings.device)
+        self.settings, self.place = settings, place
         with numbers_of(settings.dtype):
             model, trained = (Transformer.skeleton(config, settings.weight_dtype) for _ in "12")
         trained.recompute_layers(settings.gradient_checkpointing)
@@ -175,7 +175,10 @@ class Programs:
 
 
 # Those made last are kept: a run that goes on in the same process compiles nothing again.
-programs = functools.lru_cache(maxsize=1)(Programs)
+@functools.lru_cache(maxsize=1)
+def programs(config: TransformerConfig, settings: ProgramSettings, mesh: Mesh) -> Programs:
+    """The programs for the devices of this process and, on a mesh, of all others."""
+    return Programs(config, settings, place_of(mesh, settings.device))
 
 
 def in_its_numbers(

@@ -24,6 +24,7 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 4)
 
 from flax_transformer import placement
+from flax_transformer import step as backends
 from flax_transformer.dropout import Dropout
 from flax_transformer.step import JaxBackend, Programs, make_backend
 from parity.twins.cases import config_of
@@ -176,7 +177,7 @@ def collectives(text: str, settings: TrainingSettings) -> dict[str, Any]:
 def few_steps(text: str) -> np.ndarray:
     """Three steps, a restart and two steps, compiled anew."""
     settings = dataclasses.replace(SETTINGS, accumulate=2)
-    with mock.patch("flax_transformer.step.programs", Programs):
+    with mock.patch("flax_transformer.step.programs", backends.programs.__wrapped__):
         backend = made(text, settings)
         first = train(backend, 1, 3)
         return np.concatenate([first, train(made(text, settings, backend.state()), 4, 5)])

@@ -60,7 +60,7 @@ def keep_programs() -> None:
     from flax_transformer import step
 
     if step.programs.cache_info().maxsize == 1:
-        step.programs = functools.lru_cache(maxsize=16)(step.Programs)
+        step.programs = functools.lru_cache(maxsize=16)(step.programs.__wrapped__)
 
 
 def flags(name: str) -> list[str]:

@@ -33,7 +33,7 @@ class OneAtATime:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.program = jax.jit(function, compiler_options=BARRIERS_STAY)
-        self.lower = self.program.lower
+        self.lower, self.trace = self.program.lower, self.program.trace
         self.shapes: set[tuple[tuple[int, ...], ...]] = set()
         self.last: Any = None  # of the results of the call before
 

@@ -9,8 +9,8 @@ from parity.tpu.report import Compiled, text_of, verdict
 from parity.tpu.request import (
     BASE_LENGTH,
     BASE_VOCABULARY,
-    CHIPS,
     PROGRAMS,
+    TOPOLOGIES,
     Request,
     check_compiler,
     compile_apart,
@@ -24,6 +24,8 @@ examples:
   python -m parity tpu                         the base size, two to five minutes on two cores
   python -m parity tpu runs/NAME --batch 32    the model of a run or of a converted folder
   python -m parity tpu --precision bfloat16    a fast mode; the check of precision must fail
+  python -m parity tpu big.json --topology 4x4 --mesh fsdp=16 --gradient-checkpointing
+                                               does it fit, cut over 16 chips?
 """
 
 
@@ -57,8 +59,22 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--beam", type=int, default=1, help="outputs kept in decoding (default: 1)")
     made.add_argument(
-        "--chips", type=int, nargs="+", choices=CHIPS, default=list(CHIPS),
-        help="sizes of the slice, over which the batch is divided (default: 1 4)",
+        "--topology", nargs="+", metavar="AxB", default=list(TOPOLOGIES),
+        help="slices of v5e chips, over which the batch is divided: 4x4 has 16 chips (default: 1x1 "
+        "2x2)",
+    )  # fmt: skip
+    made.add_argument(
+        "--mesh", metavar="data=N,fsdp=N",
+        help="how the chips stand, as for train.py (default: data=-1, every chip has all weights)",
+    )  # fmt: skip
+    made.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="layers are computed again for the gradient, as train.py does it",
+    )
+    made.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32",
+        help="of products in training, as for train.py (default: float32)",
     )  # fmt: skip
     made.add_argument(
         "--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS),
@@ -90,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
     passed = all(row.passed for row in rows)
     if options.json:
         found = {"rows": [row.to_dict() for row in rows], "passed": passed}
-        print(json_of({"format_version": 2, **request.to_dict(), **found}))
+        print(json_of({"format_version": 3, **request.to_dict(), **found}))
     else:
         print(verdict(rows, request))
     return 0 if passed else 1
@@ -104,7 +120,13 @@ def request_of(options: argparse.Namespace) -> Request:
         min(BASE_LENGTH, config.max_length) if options.length is None else options.length,
         options.batch,
         options.beam,
-        tuple(options.chips),
+        tuple(options.topology),
+        options.mesh,
+        {
+            "gradient_checkpointing": options.gradient_checkpointing,
+            "dtype": options.dtype,
+            "device": "tpu",
+        },
         tuple(options.programs),
         options.effort,
         options.precision,

@@ -5,49 +5,64 @@ request.py starts it with the environment that libtpu must find at its start.
 """
 
 import json
+import re
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from parity.tpu.precision import asked
-from parity.tpu.programs import Program, Task, chips_of_v5e, programs
+from parity.tpu.programs import Program, Task, chips_of, programs
 from parity.tpu.report import Compiled, Memory
 from parity.tpu.request import Request
+from training_recipe.distributed.mesh import Mesh
+from training_recipe.options.settings import TrainingSettings
 
 # A v5e chip has 16 GB, of which the compiler leaves this much to a program and says so when one
 # needs more.
 CHIP_BYTES = int(15.75 * 2**30)
 TOO_LARGE = "RESOURCE_EXHAUSTED"
+COLLECTIVE = re.compile(
+    r"= .*? (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
+)
 QUICK = {"exec_time_optimization_effort": -1.0}
 
 
 def main(request: Request) -> None:
-    for chips in request.chips:
-        devices = chips_of_v5e(chips)
-        task = Task(request.config, request.batch, request.length, request.beam, devices)
-        for program in programs(task):
+    settings = TrainingSettings(**request.settings)
+    sizes = request.config, settings, request.batch, request.length, request.beam
+    for topology in request.topology:
+        mesh = request.mesh_on(topology)
+        for program in programs(Task(*sizes, chips_of(topology), mesh)):
             if program.name in request.programs:
-                row = measure(program, chips, request.effort)
+                row = measure(program, mesh, request)
                 print(json.dumps(row.to_dict()), flush=True)
 
 
-def measure(program: Program, chips: int, effort: str) -> Compiled:
-    """What a program asks for and what the compiler says of it; figures are those of one chip."""
-    traced = program.trace()
+def measure(program: Program, mesh: Mesh, request: Request) -> Compiled:
+    """What a program asks for and what the compiler says of it; figures are those of one chip.
+
+    Where products are to be bfloat16, their precision is no fault.
+    """
+    traced, chips = program.trace(), mesh.devices
     found = asked(traced.jaxpr.jaxpr)
+    if request.in_bfloat16:
+        found = replace(found, faults=())
     start = time.perf_counter()
     try:
-        compiled = traced.lower().compile(QUICK if effort == "low" else None)
+        compiled = traced.lower().compile(QUICK if request.effort == "low" else None)
     except jax.errors.JaxRuntimeError as error:
         if TOO_LARGE not in str(error):
             raise
         faults = (*found.faults, too_large(str(error)))
-        return Compiled(program.name, chips, found.products, found.flops, faults)
+        return Compiled(program.name, str(mesh), chips, found.products, found.flops, faults)
     cost = compiled.cost_analysis()
     return Compiled(
         program.name,
+        str(mesh),
         chips,
         found.products,
         found.flops,
@@ -56,7 +71,13 @@ def measure(program: Program, chips: int, effort: str) -> Compiled:
         cost.get("flops"),
         cost.get("bytes accessed"),
         memory_of(compiled.memory_analysis(), program.held),
+        collectives_in(compiled.as_text()),
     )
+
+
+def collectives_in(program: str) -> dict[str, int]:
+    """How often a compiled program has each kind of collective; a loop's body counts once."""
+    return dict(sorted(Counter(COLLECTIVE.findall(program)).items()))
 
 
 def memory_of(stats: Any, held: int) -> Memory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from parity.tpu.request import Request
@@ -37,13 +37,14 @@ class Memory:
 
 @dataclass(frozen=True)
 class Compiled:
-    """One program on a number of chips; without ``memory`` the compiler could not fit it in.
+    """One program on a mesh of chips; without ``memory`` the compiler could not fit it in.
 
     ``products`` counts the products that it asks for by kind, ``asked_flops`` all their operations;
     ``flops`` and ``bytes_accessed`` are the compiler's, of one chip and one turn of each loop.
     """
 
     program: str
+    mesh: str
     chips: int
     products: Mapping[str, int]
     asked_flops: int
@@ -52,6 +53,7 @@ class Compiled:
     flops: float | None = None
     bytes_accessed: float | None = None
     memory: Memory | None = None
+    collectives: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -73,10 +75,10 @@ class Compiled:
 
 def text_of(row: Compiled) -> list[str]:
     """A program's report, in lines."""
-    chips = f"{row.chips} chip{'s' if row.chips > 1 else ''}"
+    chips = f"{row.chips} chips, mesh {row.mesh}" if row.chips > 1 else "1 chip"
     lines = [f"{row.program}, v5e, {chips}: {'PASS' if row.passed else 'FAIL'}"]
     if row.memory is not None:
-        lines += [*cost_lines(row, row.memory), *product_lines(row)]
+        lines += [*cost_lines(row, row.memory), *collective_lines(row), *product_lines(row)]
     lines += [f"  {fault}" for fault in row.faults[:MOST_LINES]]
     hidden = len(row.faults) - MOST_LINES
     return [*lines, f"  and {hidden} more"] if hidden > 0 else lines
@@ -96,6 +98,12 @@ def cost_lines(row: Compiled, memory: Memory) -> Iterator[str]:
     )
     fits = "fits" if memory.fits else "does not fit"
     yield f"  {megabytes(memory.total)} MB of {megabytes(memory.chip)} MB: {fits}"
+
+
+def collective_lines(row: Compiled) -> Iterator[str]:
+    if row.chips > 1:
+        kinds = (f"{count} {kind}" for kind, count in row.collectives.items())
+        yield f"  between chips: {', '.join(kinds) or 'nothing'}"
 
 
 def product_lines(row: Compiled) -> Iterator[str]:
@@ -119,4 +127,5 @@ def verdict(rows: Sequence[Compiled], request: Request) -> str:
         reason = next(iter(failed[0].faults), "does not fit into a chip")
         return f"FAIL ({given}): {names}; {reason}"
     count = sum(sum(row.products.values()) for row in rows)
-    return f"PASS ({given}): every program fits; all {count} products are float32 at highest"
+    exact = "bfloat16 as asked" if request.in_bfloat16 else "float32 at highest"
+    return f"PASS ({given}): every program fits; all {count} products are {exact}"

@@ -9,18 +9,21 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training_recipe.distributed.mesh import REST, Mesh, read_mesh
 from transformer_spec import Faults, TransformerConfig, UserError
 
 PROGRAMS = ("forward", "gradients", "optimizer", "decoding")
-CHIPS = (1, 4)
+TOPOLOGIES = ("1x1", "2x2")
+KNOWN = re.compile(r"[1-9]\d*x[1-9]\d*")
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -31,6 +34,7 @@ ENVIRONMENT = {
     "TPU_WORKER_ID": "0",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
+FORM = "give a slice of v5e chips as AxB, 1x1, 2x2, 4x4, 4x8, 8x8, 8x16 or 16x16"
 BASE_VOCABULARY = 10_000
 BASE_LENGTH = 60
 
@@ -39,13 +43,18 @@ BASE_LENGTH = 60
 class Request:
     """A config's programs for a batch of ``batch`` rows of ``length`` tokens; ``effort`` is low or
     full, ``precision`` of products that of the environment where it is None.
+
+    ``topology`` names slices of chips; ``mesh`` is how they stand, None for data parallel.
+    ``settings`` are those of training by name, where they are not the usual ones.
     """
 
     config: TransformerConfig
     length: int
     batch: int = 64
     beam: int = 1
-    chips: tuple[int, ...] = CHIPS
+    topology: tuple[str, ...] = TOPOLOGIES
+    mesh: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     programs: tuple[str, ...] = PROGRAMS
     effort: str = "low"
     precision: str | None = None
@@ -59,20 +68,44 @@ class Request:
         longest = self.config.max_length
         too_long = f"--length {self.length}: the model's longest is {longest}"
         faults.require(self.length <= longest, too_long)
-        for chips in self.chips:
-            message = f"--batch {self.batch} cannot be divided over {chips} chips; see --chips"
-            faults.require(self.batch % chips == 0, message)
+        for topology in self.topology:
+            try:
+                mesh = self.mesh_on(topology)
+            except UserError as error:
+                faults.take(error)
+                continue
+            chips = f"the {mesh.devices} chips of --topology {topology}"
+            message = f"--batch {self.batch} cannot be divided over {chips}"
+            faults.require(self.batch % mesh.devices == 0, message)
         faults.raise_if_any("cannot compile")
+
+    def mesh_on(self, topology: str) -> Mesh:
+        """The mesh of all chips of a slice; a UserError where there is none."""
+        if not KNOWN.fullmatch(topology):
+            raise UserError(f"--topology {topology}: {FORM}")
+        asked = Mesh(data=REST) if self.mesh is None else read_mesh(self.mesh)
+        return asked.on(chips_in(topology))
+
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether products are to be as a fast mode has them, and not exact."""
+        return self.settings.get("dtype") == "bfloat16"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"config": self.config.to_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Request:
-        lists = {name: tuple(content[name]) for name in ("chips", "programs")}
+        lists = {name: tuple(content[name]) for name in ("topology", "programs")}
         config = TransformerConfig.from_dict(content["config"])
         values: dict[str, Any] = {**content, **lists, "config": config}
         return cls(**values)
+
+
+def chips_in(topology: str) -> int:
+    """How many chips a slice of AxB has."""
+    rows, columns = topology.split("x")
+    return int(rows) * int(columns)
 
 
 def check_compiler(platform: str = sys.platform) -> None:

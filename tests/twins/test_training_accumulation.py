@@ -39,7 +39,7 @@ def test_the_step_of_one_batch_with_the_same_pairs(name: str) -> None:
 @pytest.mark.usefixtures("float64")
 def test_what_is_compiled_does_not_grow_with_the_batches_of_a_step() -> None:
     backend = MAKERS["jax"](CONFIG, SETTINGS)
-    backend.programs = Programs(CONFIG, ProgramSettings.of(SETTINGS))
+    backend.programs = Programs(CONFIG, ProgramSettings.of(SETTINGS), backend.place)
     compiled = backend.programs.gradients.program, backend.programs.update
     sizes = []
     for step, count in enumerate((2, 1, 4), 1):

@@ -21,11 +21,12 @@ from parity.commands import tpu
 from parity.tpu import request as requests
 from parity.tpu.compilation import memory_of, too_large
 from parity.tpu.precision import asked
-from parity.tpu.programs import Task, programs, shapes
+from parity.tpu.programs import Chips, Task, programs, shapes
 from parity.tpu.report import Compiled, Memory, text_of, verdict
 from parity.tpu.request import PROGRAMS, Request
 from parity.twins.cases import config_of
 from training_recipe.backend import Checkpoint
+from training_recipe.distributed.mesh import Mesh
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError, initial_weights, weight_shapes
 
@@ -105,8 +106,8 @@ def test_what_is_exact_or_only_moves_numbers_is_no_fault() -> None:
 def test_the_shapes_are_those_that_train() -> None:
     settings = TrainingSettings(device="cpu")
     real = JaxBackend(TINY, settings, Checkpoint(initial_weights(TINY, 0)))
-    here = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
-    for shaped, held in zip(shapes(TINY, here), (real.trained, real.frozen), strict=True):
+    chips = Chips(jax.devices("cpu")[:1], Mesh())
+    for shaped, held in zip(shapes(TINY, chips.weight), (real.trained, real.frozen), strict=True):
         assert {n: (s.shape, s.dtype) for n, s in shaped.items()} == {
             n: (a.shape, a.dtype) for n, a in held.items()
         }
@@ -117,7 +118,7 @@ def test_no_weights_are_made() -> None:
     sizes = {"source_vocab_size": 10**7, "target_vocab_size": 10**7, "max_length": 64}
     layers = {"num_encoder_layers": 2, "num_decoder_layers": 2, "num_heads": 64}
     config = TransformerConfig(hidden_dim=2**15, inner_dim=2**17, **sizes, **layers)
-    task = Task(config, 8, 64, 1, jax.devices("cpu")[:1])
+    task = Task(config, TrainingSettings(), 8, 64, 1, jax.devices("cpu")[:1], Mesh())
     found = {program.name: program for program in programs(task)}
     assert tuple(found) == PROGRAMS
     weights = 4 * sum(int(np.prod(shape)) for shape in weight_shapes(config).values())
@@ -128,7 +129,7 @@ def test_no_weights_are_made() -> None:
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_every_program_asks_for_float32(beam: int) -> None:
-    task = Task(TINY, 4, 7, beam, jax.devices("cpu")[:1])
+    task = Task(TINY, TrainingSettings(), 4, 7, beam, jax.devices("cpu")[:1], Mesh())
     for program in programs(task):
         found = asked(program.trace().jaxpr.jaxpr)
         assert found.faults == () and (found.count == 0) == (program.name == "optimizer")
@@ -146,14 +147,13 @@ def test_memory_is_what_may_be_there_at_one_time() -> None:
 
 def test_a_program_too_large_to_compile_says_what_the_compiler_said() -> None:
     said = too_large("RESOURCE_EXHAUSTED: Ran out of memory: 87.84G exceeds HBM (15.75G).\nmore")
-    row = Compiled("forward", 4, {}, 0, (said,))
+    row = Compiled("forward", "data=4,fsdp=1", 4, {}, 0, (said,))
     assert row.passed is False and "87.84G exceeds HBM (15.75G)" in text_of(row)[1]
 
 
 KIND = "float32[2,3] x float32[3,5] highest"
-ROW = Compiled(
-    "forward", 1, {KIND: 2}, 10**9, (), 1.2, 1e9, 1e9, Memory(10**6, 1, 1, 1, 1, 1, 1, 10**7)
-)
+MEMORY = Memory(10**6, 1, 1, 1, 1, 1, 1, 10**7)
+ROW = Compiled("forward", "data=1,fsdp=1", 1, {KIND: 2}, 10**9, (), 1.2, 1e9, 1e9, MEMORY)
 
 
 def test_the_report_in_text_and_json(monkeypatch, capsys) -> None:
@@ -173,7 +173,7 @@ def test_the_report_in_text_and_json(monkeypatch, capsys) -> None:
     assert tpu.main(["--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["passed"] and report["rows"][0]["program"] == "forward"
-    assert report["config"]["hidden_dim"] == 512 and report["chips"] == [1, 4]
+    assert report["config"]["hidden_dim"] == 512 and report["topology"] == ["1x1", "2x2"]
     assert verdict(rows, Request(TINY, 9)).startswith("PASS")
 
 
@@ -190,7 +190,12 @@ def test_faults_of_the_sizes_are_one_message(monkeypatch, capsys, tmp_path) -> N
     says(said, "3 faults")
     says(said, "--beam 0", "at least 1")
     says(said, "--length 99", "longest is 17")
-    says(said, "--batch 6", "4 chips")
+    says(said, "--batch 6", "4 chips", "2x2")
+    wrong = [str(tmp_path), "--topology", "4*4", "2x2", "--mesh", "fsdp=3"]
+    assert tpu.main(wrong) == 2
+    said = capsys.readouterr().err
+    says(said, "--topology 4*4", "2x2, 4x4")
+    says(said, "fsdp=3", "there are 4")
 
 
 def test_the_config_of_a_folder_or_a_file(tmp_path) -> None:
@@ -248,9 +253,33 @@ def test_every_program_of_a_small_model_on_one_chip_and_on_four(tmp_path) -> Non
 
 
 @needs_libtpu
+def test_a_fully_sharded_step_of_sixteen_chips(tmp_path) -> None:
+    """Every cut weight is gathered once, none is summed whole, and no sum has rows of the batch."""
+    sizes = {"hidden_dim": 256, "inner_dim": 1024, "num_heads": 4, "max_length": 64}
+    words = dict.fromkeys(("source_vocab_size", "target_vocab_size"), 1024)
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1, "tied_embeddings": "all"}
+    TransformerConfig(**sizes, **words, **layers).save(tmp_path / "config.json")
+    only = "--programs", "gradients", "optimizer", "--batch", "64", "--length", "32"
+    status, report = command(
+        str(tmp_path), *only, "--topology", "4x4", "--mesh", "fsdp=16", "--gradient-checkpointing"
+    )
+    assert status == 0
+    gradients, optimizer = report["rows"]
+    weights = 4 * sum(
+        int(np.prod(s))
+        for n, s in weight_shapes(TransformerConfig(**sizes, **words, **layers)).items()
+    )
+    cut = 16
+    assert gradients["mesh"] == "data=1,fsdp=16" and gradients["chips"] == 16
+    assert gradients["collectives"]["all-gather"] >= 2 * cut
+    assert gradients["memory"]["arguments"] < weights / 16 + 2**20
+    assert optimizer["collectives"] == {"all-reduce": 2}
+
+
+@needs_libtpu
 def test_a_fast_mode_fails_the_check(tmp_path) -> None:
     TINY.save(tmp_path / "config.json")
-    only = "--programs", "forward", "--chips", "1", "--batch", "8"
+    only = "--programs", "forward", "--topology", "1x1", "--batch", "8"
     status, report = command(str(tmp_path), *only, "--precision", "bfloat16")
     (row,) = report["rows"]
     assert status == 1 and not report["passed"] and row["fits"]
@@ -260,7 +289,7 @@ def test_a_fast_mode_fails_the_check(tmp_path) -> None:
 @needs_libtpu
 def test_the_compilers_full_effort_keeps_the_precision(tmp_path) -> None:
     TINY.save(tmp_path / "config.json")
-    only = "--programs", "forward", "decoding", "--chips", "1", "--batch", "8"
+    only = "--programs", "forward", "decoding", "--topology", "1x1", "--batch", "8"
     status, report = command(str(tmp_path), *only, "--effort", "full")
     assert status == 0 and [row["faults"] for row in report["rows"]] == [[], []]
 
@@ -268,7 +297,7 @@ def test_the_compilers_full_effort_keeps_the_precision(tmp_path) -> None:
 @needs_libtpu
 def test_a_batch_too_large_for_the_chip(tmp_path) -> None:
     TINY.save(tmp_path / "config.json")
-    only = "--programs", "forward", "--chips", "1", "--batch", str(2**24)
+    only = "--programs", "forward", "--topology", "1x1", "--batch", str(2**24)
     status, report = command(str(tmp_path), *only)
     (row,) = report["rows"]
     assert status == 1 and not row["fits"] and "exceeds available HBM" in row["faults"][-1]

@@ -189,6 +189,11 @@ class BatchPlan:
         real = sum(int(side.lengths.sum()) for side in self._ids_of(1))
         return 1.0 - float(real) / entries
 
+    def filling(self, multiple: int) -> float:
+        """Share of rows of padding that are added where ``multiple`` divides all batches' rows."""
+        added = sum(box.batches * (-box.rows % multiple) for box in self._boxes)
+        return added / (added + sum(box.batches * box.rows for box in self._boxes))
+
     def batch(self, number: int) -> Batch:
         """One batch; batches count from 1 and run through epoch after epoch."""
         if number < 1:

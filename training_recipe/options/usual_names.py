@@ -97,7 +97,7 @@ USUAL_NAMES = {
     "--mesh data=N": "data-parallel data-parallel-size dp dp-size ddp ici-data-parallelism "
     "num-devices ngpus gpus-per-node distributed-data-parallel",
     "--mesh fsdp=N": "fully-sharded fsdp fsdp-size shard zero zero-stage ici-fsdp-parallelism "
-    "tensor-parallel-shard use-sharded-state full-shard",
+    "use-sharded-state full-shard",
     "--mesh data=N,fsdp=M": "mesh-shape device-mesh parallelism hsdp strategy",
     "--num-processes N: torchrun says it by itself, with --distributed auto": "world-size nproc "
     "nproc-per-node num-nodes nnodes distributed-world-size n-processes",

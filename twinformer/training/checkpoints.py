@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training_recipe.backend import Backend, Checkpoint
+from training_recipe.distributed.processes import ALONE, Processes
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.files.writing import folder_aside, point_link
 from training_recipe.options.invocation import words
@@ -32,30 +33,49 @@ class DiskFullError(UserError):
     """Something could not be written because the disk, or the user's share of it, is full."""
 
 
-def save_checkpoint(run: RunFolder, backend: Backend, progress: Progress) -> Path:
+def save_checkpoint(
+    run: RunFolder,
+    backend: Backend,
+    progress: Progress,
+    processes: Processes = ALONE.processes,
+) -> Path:
     """Write the checkpoint of ``progress.step``; a full disk leaves the older ones as they were.
 
     Where the step has a checkpoint already, its weights are these: only its progress is replaced.
+    All processes call it.
     """
     folder = run.checkpoint(progress.step)
     with disk_full_is_clear(run, f"cannot save {folder.name}"):
-        if folder.exists():
-            written = read_json(folder / PROGRESS)
-            kept = {key: written[key] for key in ("backend", "files") if key in written}
-            write_json(folder / PROGRESS, progress.to_dict() | kept)
+        if processes.broadcast(folder.exists()):
+            with processes.together():
+                if processes.first:
+                    replace_progress(folder, progress)
         else:
-            write_checkpoint(folder, backend, progress)
-        if progress.best_step is not None and run.checkpoint(progress.best_step).exists():
-            point_link(run.best, run.checkpoint(progress.best_step))
+            write_checkpoint(folder, backend, progress, processes)
+        best = progress.best_step
+        with processes.together():
+            if processes.first and best is not None and run.checkpoint(best).exists():
+                point_link(run.best, run.checkpoint(best))
     return folder
 
 
-def write_checkpoint(folder: Path, backend: Backend, progress: Progress) -> None:
-    """Write a new checkpoint folder, whole or not at all."""
+def replace_progress(folder: Path, progress: Progress) -> None:
+    """Write what is known now into a checkpoint whose files stay."""
+    written = read_json(folder / PROGRESS)
+    kept = {key: written[key] for key in ("backend", "files") if key in written}
+    write_json(folder / PROGRESS, progress.to_dict() | kept)
+
+
+def write_checkpoint(
+    folder: Path, backend: Backend, progress: Progress, processes: Processes = ALONE.processes
+) -> None:
+    """Write a new checkpoint folder, whole or not at all; all processes call it."""
     progress.backend = backend.name
-    with folder_aside(folder) as partial:
-        save_state(backend, partial)
-        seal(partial, progress)
+    with processes.by_the_first(folder_aside(folder)) as partial:
+        save_state(backend, partial, processes)
+        with processes.together():
+            if processes.first:
+                seal(partial, progress)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from convert.checkpoints import (
     write_torch_checkpoint,
 )
 from training_recipe.backend import Backend, Checkpoint
+from training_recipe.distributed.processes import ALONE, Processes
 from training_recipe.first_weights import first_weights
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig
@@ -23,9 +24,11 @@ def first_state(config: TransformerConfig, settings: TrainingSettings) -> Checkp
     return Checkpoint(first_weights(config, settings))
 
 
-def save_state(backend: Backend, folder: Path) -> None:
+def save_state(backend: Backend, folder: Path, processes: Processes = ALONE.processes) -> None:
     """Write weights and optimizer state into an existing empty folder, as its ecosystem does."""
-    WRITERS[backend.name](folder, backend.state())
+    state = backend.state()
+    if processes.first:
+        WRITERS[backend.name](folder, state)
 
 
 def read_state(folder: Path, verify: bool = True) -> Checkpoint:

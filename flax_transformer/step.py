@@ -1,7 +1,7 @@
 """The training backend in JAX, the twin of torch_transformer/step.py."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import jax
@@ -233,6 +233,10 @@ class JaxBackend:
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
 
+    def parts(self) -> Checkpoint:
+        """The same as ``state``."""
+        return self.state()
+
     def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
         order = list(weight_shapes(self.config))
@@ -249,7 +253,7 @@ class JaxBackend:
         """Take over weights, moments and step count; what does not fit is a UserError."""
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
         names = {flax_name(name) for name in trained_names(self.config)}
-        held = self.in_flax(checkpoint.weights | checkpoint.raw)
+        held = self.in_flax({**checkpoint.weights, **checkpoint.raw})
         self.frozen = {name: array for name, array in held.items() if name not in names}
         self.trained = {name: array for name, array in held.items() if name in names}
         self.averaged: Arrays | None = None
@@ -265,7 +269,7 @@ class JaxBackend:
         state = jax.eval_shape(self.programs.optimizer.init, self.trained)
         return optax.tree.set(state, count=count, mu=mu, nu=nu)
 
-    def in_flax(self, weights: dict[str, np.ndarray]) -> Arrays:
+    def in_flax(self, weights: Mapping[str, np.ndarray]) -> Arrays:
         return self.on_device(dict(to_flax(*item) for item in weights.items()))
 
     def on_device(self, arrays: Any) -> Any:

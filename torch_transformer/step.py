@@ -131,6 +131,10 @@ class TorchBackend:
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         return decode(self.model, source, search)
 
+    def parts(self) -> Checkpoint:
+        """The same as ``state``."""
+        return self.state()
+
     def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
         raw = {} if self.averaged is None else weights(self.network)
@@ -143,8 +147,10 @@ class TorchBackend:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
-        load_weights(self.model, checkpoint.weights)
-        load_weights(self.network, checkpoint.weights | checkpoint.raw)
+        if self.averaged is not None:
+            load_weights(self.averaged, checkpoint.weights)
+        trained = {**checkpoint.weights, **checkpoint.raw} if checkpoint.raw else checkpoint.weights
+        load_weights(self.network, trained)
         for model in (self.model, self.network):
             model.to(self.device)
         held = tensors(self.network)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from training_recipe.options.settings import TrainingSettings
     from training_recipe.searching.search import Hypothesis, Search
     from transformer_spec import TransformerConfig
+
+
+ARRAYS = ("weights", "first_moments", "second_moments", "raw")  # the fields that are mappings
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Checkpoint:
     count: int = 0
     raw: Mapping[str, np.ndarray] = field(default_factory=dict)
     label: str = "the checkpoint"
+
+    def changed(self, change: Callable[[str, Mapping[str, np.ndarray]], Any]) -> Checkpoint:
+        """The same with other mappings: ``change`` is given each field's name and its arrays."""
+        return replace(self, **{field: change(field, getattr(self, field)) for field in ARRAYS})
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,15 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from convert.conversion.beside import Beside
 from convert.conversion.made_files import carry, plan_files
 from convert.conversion.opening import OpenModel, open_model
 from convert.conversion.origin import ORIGIN
 from convert.conversion.target import Target
+from convert.core.numbers import as_dtype
+from convert.core.tensors import as_parts
 from convert.families.registry import FAMILIES
 from training_recipe.backend import Checkpoint
 from training_recipe.options.request import OF_THE_MODEL
@@ -45,10 +49,8 @@ class Beginning:
         """The weights, read or drawn."""
         if self.opened is None:
             return first_state(self.prepared.config, self.settings)
-        dtype = self.settings.weight_dtype
-        weights = self.opened.weights()
-        cast = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
-        return Checkpoint(cast, label=str(self.opened.path))
+        weights = as_dtype(self.opened.tensors(), np.dtype(self.settings.weight_dtype))
+        return Checkpoint(as_parts(weights), label=str(self.opened.path))
 
     def progress(self) -> Progress:
         """Nothing done; a model that came is to be validated first.

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from training_recipe.arrays import changed
 from training_recipe.backend import Backend, Checkpoint
 from training_recipe.distributed.processes import ALONE, Processes
 from training_recipe.files.json_files import read_json, write_json
@@ -22,6 +24,7 @@ from training_recipe.runs.progress import PROGRESS, Progress
 from transformer_spec import UserError
 from twinformer.training.states import read_state, save_state
 
+T = TypeVar("T")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write for a backend wrap the system's error in their own; its words remain.
 DISK_FULL_WORDS = re.compile(
@@ -121,11 +124,19 @@ def choose_checkpoint(run: RunFolder, recorded: int | None, from_step: int | Non
 
 
 def chosen_state(run: RunFolder, chosen: int, verify: bool = True) -> Checkpoint:
-    """The state of a checkpoint; where it cannot be read, a UserError names complete ones."""
-    try:
-        return read_state(run.checkpoint(chosen), verify)
-    except UserError as error:
-        raise UserError(f"{error}; {_alternatives(run, chosen)}", error.faults) from None
+    """The state of a checkpoint; where it cannot be read, a UserError names complete ones.
+
+    That may be later, when a part of it is read.
+    """
+
+    def told(read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except UserError as error:
+            raise UserError(f"{error}; {_alternatives(run, chosen)}", error.faults) from None
+
+    state = told(lambda: read_state(run.checkpoint(chosen), verify))
+    return state.changed(lambda _, arrays: changed(arrays, told))
 
 
 def _alternatives(run: RunFolder, chosen: int) -> str:

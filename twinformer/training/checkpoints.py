@@ -76,9 +76,8 @@ def write_checkpoint(
     progress.backend = backend.name
     with processes.by_the_first(folder_aside(folder)) as partial:
         save_state(backend, partial, processes)
-        with processes.together():
-            if processes.first:
-                seal(partial, progress)
+        if processes.first:
+            seal(partial, progress)
 
 
 @contextlib.contextmanager

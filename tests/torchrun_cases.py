@@ -23,6 +23,7 @@ from training_recipe.distributed.processes import World
 from training_recipe.options.flags import parse
 from transformer_spec import UserError
 from twinformer.frameworks import joined, training_backend
+from twinformer.training import loop
 from twinformer.training.joining import joining_of
 from twinformer.training.loop import train
 
@@ -105,6 +106,7 @@ def outcomes(world: World) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
+    loop.draw_curves = lambda run: None  # which takes longer than small runs
     asked = parse([*EXACT, "--mesh", "data=2"]).invocation
     with joined("torch", joining_of(asked, "cpu")) as world:
         found = outcomes(world)

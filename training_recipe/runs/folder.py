@@ -46,11 +46,15 @@ class RunFolder:
     @classmethod
     @contextlib.contextmanager
     def aside(cls, path: Path) -> Iterator[RunFolder]:
-        """A new run folder to fill, renamed to ``path`` where the block ends well."""
+        """A new run folder to fill, renamed to ``path`` where the block ends well.
+
+        Else nothing is left of it, nor of the folders that it was to lie in and that were made.
+        """
         if os.path.lexists(path):
             raise already_there(path)
-        make_parent(path)
+        made = [place for place in path.parents if not place.exists()]
         try:
+            make_parent(path)
             with folder_aside(path) as partial:
                 aside = cls(partial)
                 aside.checkpoints.mkdir()
@@ -60,6 +64,10 @@ class RunFolder:
             if os.path.lexists(path):  # another process was quicker
                 raise already_there(path) from None
             raise
+        finally:
+            for place in made:
+                with contextlib.suppress(OSError):  # it is not empty
+                    place.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -77,8 +77,8 @@ NOTHING_LEFT = ["words.tsv"]
 
 
 def left(place) -> list[str]:
-    """Every file and folder, hidden ones too, but an empty ``runs``."""
-    return sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.name != "runs")
+    """Every file and folder, hidden ones too."""
+    return sorted(path.relative_to(place).as_posix() for path in place.rglob("*"))
 
 
 class TestWholeRuns:

@@ -126,7 +126,7 @@ def test_a_mean_of_split_weights(folder, outcomes, monkeypatch):
 def test_what_is_no_number_is_the_same_error(folder, outcomes):
     one, other = (each["poisoned"]["error"] for each in outcomes)
     assert one == other
-    says(one, f"training diverged at step {cases.STOPPED_AFTER + 1}", "step_00000004", "last good")
+    says(one, f"training diverged at step {cases.STOPPED_AFTER + 1}", "step_00000005", "last good")
     assert not (folder / "runs/poisoned/checkpoints/step_00000008").exists()
 
 

@@ -15,6 +15,7 @@ import pickle
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from unittest import mock
 
 import numpy as np
 import torch
+import torch._dynamo  # which FSDP2 imports when it is first used, here before the fork
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor.debug import CommDebugMode
 
 from parity.twins.cases import config_of
 from torch_transformer import placement
@@ -41,7 +44,7 @@ from training_recipe.searching.search import Search
 from transformer_spec import UserError
 from twinformer.training.states import first_state
 
-STEPS, HALF = 20, 10
+STEPS, HALF, FURTHER = 20, 10, 13
 ROWS = (10, 7, 1)  # of three batches that take turns; none is a multiple of 4
 CONFIG = config_of(
     {"num_encoder_layers": 1, "num_decoder_layers": 1, "norm_position": "pre", "final_norm": True}
@@ -52,16 +55,16 @@ CONFIG = config_of(
 SETTINGS = TrainingSettings(
     dtype="float64", device="cpu", warmup_steps=4, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
 )
-THREE = dataclasses.replace(SETTINGS, accumulate=3)
 LESS = dataclasses.replace(SETTINGS, gradient_checkpointing=True, ema_decay=0.9)
-# What each number of processes trains, and on which mesh; one process is what they compare with.
-RUNS = {"plain": SETTINGS, "three": THREE, "less": LESS}
+RUNS = {"plain": SETTINGS, "less": LESS}
+# What is trained on each mesh; one process is what all are compared with.
 MESHES = {
     1: {"data=1": list(RUNS)},
-    2: {"data=2": ["three"], "fsdp=2": ["plain"]},
+    2: {"data=2": ["plain"], "fsdp=2": ["plain"]},
     3: {"data=3": ["plain"]},
-    4: {"data=4": ["plain"], "fsdp=4": ["plain", "three"], "data=2,fsdp=2": ["three", "less"]},
+    4: {"data=4": ["plain"], "fsdp=4": ["plain"], "data=2,fsdp=2": ["less"]},
 }
+RESUMED = {("data=3", "plain"), ("fsdp=4", "plain"), ("data=2,fsdp=2", "less")}
 BEAM = Search(beam=2, nbest=2)
 
 
@@ -77,16 +80,16 @@ def batch(number: int) -> Batch:
     return Batch(sources, np.concatenate([start, targets[:, :-1]], 1), targets)
 
 
-def step_batches(step: int, settings: TrainingSettings) -> list[Batch]:
-    count = settings.accumulate
-    return [batch(count * step + part) for part in range(count)]
+def step_batches(step: int) -> list[Batch]:
+    """Three in every fourth step, else one."""
+    return [batch(step + 100 * part) for part in range(1 if step % 4 else 3)]
 
 
 def train(backend: TorchBackend, first: int, last: int) -> np.ndarray:
     """Loss per token and gradient norm of each step, (steps, 2)."""
     found = []
     for step in range(first, last + 1):
-        batches = step_batches(step, backend.settings)
+        batches = step_batches(step)
         result = backend.train_step(batches, step, learning_rate(step, backend.settings))
         found.append((float(result.loss_sum) / result.tokens, float(result.gradient_norm)))
     return np.array(found)
@@ -98,7 +101,7 @@ def beginning(settings: TrainingSettings) -> Checkpoint:
 
 def gradients(backend: TorchBackend, step: int) -> dict[str, np.ndarray]:
     """The gradients of a step's batches, before clipping."""
-    batches = step_batches(step, backend.settings)
+    batches = step_batches(step)
     backend.gradients(batches, step, sum(part.tokens for part in batches))
     held = {name: part.grad for name, part in backend.trained.items() if part.grad is not None}
     return dict(backend.readable(held))
@@ -106,51 +109,62 @@ def gradients(backend: TorchBackend, step: int) -> dict[str, np.ndarray]:
 
 def judged(backend: TorchBackend) -> dict[str, Any]:
     """What is asked of a model between steps."""
-    outputs = [backend.decode(batch(number).source, BEAM) for number in range(3)]
+    outputs = [backend.decode(batch(number).source, BEAM) for number in (1, 2)]
     return {
         "losses": [backend.evaluate(batch(number)) for number in range(3)],
         "encoded": backend.encode(batch(0).source),
         "decoded": [[[best.ids for best in row] for row in rows] for rows in outputs],
-        "scores": [[[best.score for best in row] for row in rows] for rows in outputs],
     }
 
 
-def whole_run(settings: TrainingSettings, world: World) -> dict[str, Any]:
-    """20 steps with a look at the model half-way, and the last 10 once more from the state there."""
+def whole_run(settings: TrainingSettings, world: World, resumed: bool) -> dict[str, Any]:
+    """20 steps with a look at the model half-way, from where some are done again."""
     backend = make_backend(CONFIG, settings, beginning(settings), world)
-    found: dict[str, Any] = {"gradients": gradients(backend, 1)}
+    found: dict[str, Any] = {"gradients": gradients(backend, 4)}
     first = train(backend, 1, HALF)
-    found["half"] = judged(backend)
-    found["state"] = backend.state()
-    found["curve"] = np.concatenate([first, train(backend, HALF + 1, STEPS)])
-    found["end"], found["last"] = judged(backend), backend.state()
-    found["bytes"] = held_bytes(backend)
-    again = make_backend(CONFIG, settings, beginning(settings), world)
-    again.restore(found["state"])
-    found["taken over"] = again.state()
-    found["resumed"] = train(again, HALF + 1, STEPS)
-    found["resumed last"] = again.state()
+    found["half"], found["state"] = judged(backend), backend.state()
+    second = train(backend, HALF + 1, FURTHER)
+    found["further"] = backend.state() if resumed else None
+    found["curve"] = np.concatenate([first, second, train(backend, FURTHER + 1, STEPS)])
+    found["end"], found["bytes"] = judged(backend), held_bytes(backend)
+    if resumed:
+        again = make_backend(CONFIG, settings, found["state"], world)
+        found["taken over"] = again.state()
+        found["resumed"] = train(again, HALF + 1, FURTHER)
+        found["further again"] = again.state()
     return found
 
 
 def held_bytes(backend: TorchBackend) -> int:
     """What a process holds of the trained weights and both moments."""
     states = backend.optimizer.state
-    held = [states[part][key] for part in backend.trained.values() for key in ("exp_avg", "exp_avg_sq")]
+    held = [
+        states[part][key] for part in backend.trained.values() for key in ("exp_avg", "exp_avg_sq")
+    ]
     return sum(tensor.untyped_storage().nbytes() for tensor in [*held, *backend.trained.values()])
 
 
 def moved_state(state: Checkpoint, settings: TrainingSettings, world: World) -> dict[str, Any]:
     """A state of another mesh: what comes back of it, and the curve from there."""
     backend = make_backend(CONFIG, settings, state, world)
-    return {"state": backend.state(), "curve": train(backend, HALF + 1, STEPS)}
+    return {"state": backend.state(), "curve": train(backend, HALF + 1, FURTHER)}
 
 
 def few_steps(settings: TrainingSettings, world: World) -> np.ndarray:
     backend = make_backend(CONFIG, settings, beginning(settings), world)
-    first = train(backend, 1, 3)
+    first = train(backend, 1, 2)
     again = make_backend(CONFIG, settings, backend.state(), world)
-    return np.concatenate([first, train(again, 4, 6)])
+    return np.concatenate([first, train(again, 3, 5)])
+
+
+def collectives(world: World) -> dict[str, int]:
+    """How many collectives of each kind a step asks for."""
+    backend = make_backend(CONFIG, SETTINGS, beginning(SETTINGS), world)
+    train(backend, 1, 1)
+    with warnings.catch_warnings(), CommDebugMode() as counting:
+        warnings.simplefilter("ignore")  # of hooks that count
+        train(backend, 2, 2)
+    return {str(kind): count for kind, count in counting.get_comm_counts().items()}
 
 
 @contextlib.contextmanager
@@ -254,25 +268,35 @@ def abandoned(world: World) -> str:
     return "nothing"
 
 
-def found_by(count: int) -> dict[str, Any]:
-    """All that one of ``count`` processes finds."""
-    found: dict[str, Any] = {}
-    world = join(Joining(mesh=read_mesh("data=1" if count == 1 else "data=-1"), timeout=60))
+def found_by(world: World) -> dict[str, Any]:
+    """All that one of some processes finds."""
+    found: dict[Any, Any] = {}
+    processes, count = world.processes, world.processes.count
     for text, names in MESHES[count].items():
-        there = World(world.processes, read_mesh(text).on(count))
         for name in names:
-            found[text, name] = whole_run(RUNS[name], there)
-    found["told"] = told(world.processes)
-    if count == 4:
-        hybrid = World(world.processes, read_mesh("data=2,fsdp=2"))
-        found["moved"] = moved_state(found["fsdp=4", "plain"]["state"], SETTINGS, hybrid)
-        found["mistakes"] = mistaken(SETTINGS, World(world.processes, read_mesh("fsdp=4")))
+            there = World(processes, read_mesh(text))
+            found[text, name] = whole_run(RUNS[name], there, (text, name) in RESUMED)
+    found["told"] = told(processes)
     if count == 1:
         found["few"] = few_steps(SETTINGS, world)
-    if count == 2:
-        found["abandoned"] = abandoned(world)
-    world.processes.leave()
+    if count == 4:
+        fully, hybrid = (World(processes, read_mesh(text)) for text in ("fsdp=4", "data=2,fsdp=2"))
+        found["moved"] = moved_state(found["fsdp=4", "plain"]["state"], SETTINGS, hybrid)
+        found["mistakes"] = mistaken(SETTINGS, fully)
+        found["collectives"] = {
+            text: collectives(World(processes, read_mesh(text))) for text in MESHES[4]
+        }
     return found
+
+
+def process(index: int, count: int, port: int, folder: Path) -> None:
+    """What one process does, and what it leaves in the folder."""
+    os.environ.update(environment(index, count, port))
+    world = join(Joining(timeout=60))
+    (folder / f"{count}-{index}.pickle").write_bytes(pickle.dumps(found_by(world)))
+    if count == 2:
+        (folder / "abandoned").write_text(abandoned(world))
+    world.processes.leave()
 
 
 def free_port() -> int:
@@ -293,9 +317,8 @@ def fork(index: int, count: int, port: int, folder: Path) -> int:
         return child
     status = 1
     try:
-        os.environ.update(environment(index, count, port))
         torch.set_num_threads(1)
-        (folder / f"{count}-{index}.pickle").write_bytes(pickle.dumps(found_by(count)))
+        process(index, count, port, folder)
         status = 0
     except BaseException:
         traceback.print_exc()

@@ -102,7 +102,10 @@ class Spread(OneDevice):
         self.processes = world.processes
         sizes = world.mesh.data, world.mesh.fsdp
         with reaching_all():
-            self.mesh = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
+            both = init_device_mesh(device.type, sizes, mesh_dim_names=AXES)
+        self.one_copy, self.places = both["fsdp"], world.mesh.fsdp
+        # One copy has none to be summed with; fully_shard would ask for that sum all the same.
+        self.mesh = self.one_copy if world.mesh.data == 1 else both
 
     def reaching(self) -> contextlib.AbstractContextManager[None]:
         return reaching_all()
@@ -126,8 +129,8 @@ class Spread(OneDevice):
 
     def own(self, array: np.ndarray, like: Tensor) -> Tensor:
         if _is_split(like):
-            each = -(-len(array) // self.mesh["fsdp"].size())
-            first = each * self.mesh.get_local_rank("fsdp")
+            each = -(-len(array) // self.places)
+            first = each * self.one_copy.get_local_rank()
             array = array[first : first + each]
         return to_tensor(np.array(array, order="C")).to(self.device)
 
@@ -135,14 +138,13 @@ class Spread(OneDevice):
     def whole(self, part: Tensor, like: Tensor) -> np.ndarray:
         if not _is_split(like):
             return super().whole(part, like)
-        from torch.distributed.tensor import DTensor
-
-        shape, steps = like.shape, like.stride()
-        split = DTensor.from_local(
-            part, like.device_mesh, like.placements, run_check=False, shape=shape, stride=steps
-        )
+        each = -(-len(like) // self.places)
+        padded = part.new_zeros(each, *like.shape[1:])
+        padded[: len(part)] = part
+        gathered = part.new_empty(each * self.places, *like.shape[1:])
         with reaching_all():
-            return to_array(split.full_tensor()).copy()
+            dist.all_gather_into_tensor(gathered, padded, self.one_copy.get_group())
+        return to_array(gathered[: len(like)]).copy()
 
     def gradients(self, network: Transformer, parts: dict[str, Tensor]) -> list[Tensor]:
         held = tensors(network)
@@ -160,9 +162,12 @@ class Spread(OneDevice):
         return number
 
     def norm(self, gradients: list[Tensor]) -> Tensor:
-        square = super().norm(gradients).square()
+        norm = super().norm(gradients)
+        if self.places == 1:
+            return norm
+        square = norm.square()
         with reaching_all():
-            dist.all_reduce(square, group=self.mesh.get_group("fsdp"))
+            dist.all_reduce(square, group=self.one_copy.get_group())
         return square.sqrt()
 
     def last_of_step(self, objective: nn.Module, last: bool) -> None:

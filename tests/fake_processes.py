@@ -117,7 +117,8 @@ def side_by_side(count: int, work: Callable[[World], Any]) -> list[Any]:
 
     None of them may be waiting in the end.
     """
-    board, found = Board(count), [None] * count
+    board = Board(count)
+    found: list[Any] = [None] * count
 
     def one(index: int) -> None:
         try:

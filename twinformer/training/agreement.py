@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,11 @@ def agree_on_data(processes: Processes, prepared: Prepared) -> None:
         "pairs to validate and test by": prepared.judged_fingerprint[:16],
     }
     processes.agree("the data", read)
+
+
+def shared_name(processes: Processes) -> str | None:
+    """What the processes of a host hold the data by, which no other run has; None: one is alone."""
+    return processes.broadcast(secrets.token_hex(8)) if processes.count > 1 else None
 
 
 def check_shared(run: RunFolder, processes: Processes) -> None:

@@ -71,17 +71,24 @@ class Beginning:
 
 
 def begin(
-    settings: TrainingSettings, model: Mapping[str, Any], given: Collection[str], verify: bool
+    settings: TrainingSettings,
+    model: Mapping[str, Any],
+    given: Collection[str],
+    verify: bool,
+    shared: str | None = None,
 ) -> Beginning:
-    """What the settings say to begin with; ``given`` names what the user has said himself."""
+    """What the settings say to begin with; ``given`` names what the user has said himself.
+
+    ``shared`` is what the processes of a host hold the data by, where there are several.
+    """
     if settings.init is None:
-        return Beginning(settings, prepare_new(settings, dict(model)))
+        return Beginning(settings, prepare_new(settings, dict(model), shared))
     opened = open_model(settings.init, verify=verify)
     config = dataclasses.replace(opened.config, **model)
     settings = settled(settings, opened, given)
     languages = None if settings.languages is None else ",".join(settings.languages)
     pair = spoken(opened.text(), languages)
-    return Beginning(settings, prepare_from(settings, pair, config, opened.search), opened)
+    return Beginning(settings, prepare_from(settings, pair, config, opened.search, shared), opened)
 
 
 def settled(

@@ -42,6 +42,7 @@ from twinformer.training.agreement import (
     check_rows,
     check_seen,
     check_shared,
+    shared_name,
 )
 from twinformer.training.beginning import Beginning, begin
 from twinformer.training.checkpoints import (
@@ -122,10 +123,12 @@ def start(request: Request, name: str, make_backend: MakeBackend, world: World =
     has its name once all are ready. A model that came from elsewhere is the run's checkpoint of
     step 0: the run needs that folder no more.
     """
-    processes, first, asked = world.processes, NewRun(request, name), request.invocation
+    processes, asked = world.processes, request.invocation
+    shared = shared_name(processes)
+    first = NewRun(request, name, shared)
     with processes.by_the_first(first.folder()) as place:
         with processes.together():
-            begun = first.begun or begun_elsewhere(place, asked.verify)
+            begun = first.begun or begun_elsewhere(place, asked.verify, shared)
             check_rows(begun.prepared.plan, world)
         prepared, settings, progress = begun.prepared, begun.settings, begun.progress()
         agree_on_data(processes, prepared)
@@ -158,17 +161,16 @@ class Place:
 class NewRun:
     """A new run as the first process begins it; ``begun`` is there once its folder is."""
 
-    def __init__(self, request: Request, name: str) -> None:
-        self.request, self.name = request, name
+    def __init__(self, request: Request, name: str, shared: str | None) -> None:
+        self.request, self.name, self.shared = request, name, shared
         self.begun: Beginning | None = None
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Place]:
         """Read the data and fill the folder aside; it has its name where the block ends well."""
         request, path = self.request, self._path()
-        begun = begin(
-            request.settings.anchored(), request.model, request.given, request.invocation.verify
-        )
+        settings, verify = request.settings.anchored(), request.invocation.verify
+        begun = begin(settings, request.model, request.given, verify, self.shared)
         if begun.prepared.corpus.task == "translation":
             bleu(begun.settings.bleu_tokenize)  # one that is not there is said before training
         with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
@@ -189,7 +191,7 @@ class NewRun:
         return path
 
 
-def begun_elsewhere(place: Place, verify: bool) -> Beginning:
+def begun_elsewhere(place: Place, verify: bool, shared: str | None) -> Beginning:
     """What a new run begins with, by the folder that the first process has filled aside."""
     check_seen(place.aside)
     run = RunFolder(place.aside)
@@ -197,7 +199,7 @@ def begun_elsewhere(place: Place, verify: bool) -> Beginning:
     source, target = (load_vocabulary(run.vocabulary, side) for side in ("source", "target"))
     search = load_search(run.search) if run.search.exists() else None
     config = TransformerConfig.load(run.config)
-    prepared = prepare_from(settings, (source, target), config, search)
+    prepared = prepare_from(settings, (source, target), config, search, shared)
     opened = None if settings.init is None else open_model(settings.init, verify=verify)
     return Beginning(settings, prepared, opened)
 
@@ -257,10 +259,10 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
         record = RunRecord.load(RunFolder.open(run.path).settings)
         settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
         chosen = choose_checkpoint(run, record.newest_checkpoint, asked.from_step)
-    step = processes.broadcast(chosen)
+    step, shared = processes.broadcast(chosen), shared_name(processes)
     with processes.together():
         progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)
-        prepared = same_data(run, record, settings, progress)
+        prepared = same_data(run, record, settings, progress, shared)
         check_rows(prepared.plan, world)
         check_fits(prepared, settings, world)
     agree_on_data(processes, prepared)
@@ -286,12 +288,16 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
 
 
 def same_data(
-    run: RunFolder, record: RunRecord, settings: TrainingSettings, progress: Progress
+    run: RunFolder,
+    record: RunRecord,
+    settings: TrainingSettings,
+    progress: Progress,
+    shared: str | None,
 ) -> Prepared:
     """The data of a run that goes on; other pairs than it began with are a UserError."""
     if progress.step > settings.steps:
         raise UserError(f"{run.path} has done {progress.step} steps; --steps cannot be fewer")
-    prepared = prepare_again(settings, run)
+    prepared = prepare_again(settings, run, shared)
     if prepared.fingerprint != record.data_fingerprint:
         raise UserError(
             f"the training data of {settings.data} is not what {run.path} began with; put the data "

@@ -59,8 +59,8 @@ def train(
     with contextlib.ExitStack() as held:
         if request.invocation.resume is not None:
             with processes.together():
-                run = RunFolder.open(Path(request.invocation.resume))
                 if processes.first:
+                    run = RunFolder.open(Path(request.invocation.resume))
                     held.enter_context(locked(run))
             started = resume(request, backend_name, make_backend, world)
         else:

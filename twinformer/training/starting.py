@@ -258,7 +258,9 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
     with processes.together():
         record = RunRecord.load(RunFolder.open(run.path).settings)
         settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
-        chosen = choose_checkpoint(run, record.newest_checkpoint, asked.from_step)
+        chosen = None
+        if processes.first:
+            chosen = choose_checkpoint(run, record.newest_checkpoint, asked.from_step)
     step, shared = processes.broadcast(chosen), shared_name(processes)
     with processes.together():
         progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)

@@ -8,7 +8,7 @@ from training_recipe.distributed.mesh import Mesh
 from training_recipe.options.flags import parse
 from training_recipe.options.request import request_of
 from transformer_spec import UserError
-from twinformer.training.joining import joining_of
+from twinformer.training.joining import framework, joining_of
 
 THERE = ["--coordinator-address", "10.0.0.1:29500"]
 
@@ -88,3 +88,19 @@ def test_help_says_what_a_batch_is(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "a batch is that of all devices together, however many there are" in said
     assert "--mesh data=-1" in said
+
+
+class TestFaultsBeforeJoining:
+    def test_jax_processes_are_told(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        lost = parse(["--resume", "runs/a", *THERE])
+        name, _, fault = framework(lost)
+        assert name == "jax" and "runs/a is not a run folder" in str(fault)
+
+    def test_others_are_ended_by_torchrun(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(UserError, match="runs/a is not a run folder"):
+            framework(parse(["--resume", "runs/a"]))
+
+    def test_nothing_is_wrong(self):
+        assert framework(parse(["--backend", "torch", "--device", "cpu"])) == ("torch", "cpu", None)

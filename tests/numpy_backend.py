@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convert.checkpoints import check_checkpoint
+from training_recipe.arrays import changed
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
@@ -113,10 +114,13 @@ class NumpyBackend:
         ends = np.flatnonzero(ids == self.config.eos_id)
         return ids[: ends[0] if len(ends) else len(ids)].tolist()
 
-    def state(self) -> Checkpoint:
-        parts = (self.weights, self.first, self.second)
-        weights, first, second = ({n: a.copy() for n, a in part.items()} for part in parts)
+    def parts(self) -> Checkpoint:
+        held = (self.weights, self.first, self.second)
+        weights, first, second = (changed(part, lambda read: read().copy()) for part in held)
         return Checkpoint(weights, first, second, self.count)
+
+    def state(self) -> Checkpoint:
+        return self.parts().changed(lambda _, arrays: dict(arrays))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))

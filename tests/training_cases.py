@@ -93,8 +93,8 @@ def run(name: str, arguments: list[str], after_step=nothing, in_save=nothing) ->
     def make_backend(config, settings, state):
         return Hooked(factory(name)(config, settings, state), after_step)
 
-    def save(backend, folder):
-        save_state(backend, folder)
+    def save(backend, folder, processes):
+        save_state(backend, folder, processes)
         in_save(folder)
 
     with mock.patch.object(checkpoints, "save_state", save):

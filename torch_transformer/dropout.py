@@ -56,8 +56,8 @@ class Dropout:
 class NativeDropout(Dropout):
     """Masks of PyTorch's global generator, which a key seeds anew; no other twin's."""
 
-    def __init__(self, key: int | None = None) -> None:
-        super().__init__(key or 0)
+    def __init__(self, key: int | None = None, first_row: int = 0) -> None:
+        super().__init__(key or 0, first_row)
         if key is not None:
             torch.manual_seed(key)
 

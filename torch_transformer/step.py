@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from convert.checkpoints import (
     check_checkpoint,
@@ -15,11 +15,15 @@ from torch_transformer.decoding import decode
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
+from torch_transformer.placement import placement_of
 from torch_transformer.precision import products_in
 from torch_transformer.process import find_device
-from torch_transformer.weights import load_weights, tensors, weights
+from torch_transformer.weights import numpy_dtype, tensors
+from training_recipe.arrays import Header, Parts
 from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
+from training_recipe.distributed.checks import check_mesh
+from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
@@ -47,11 +51,32 @@ def objective(
     return smoothed_cross_entropy(states, table, bias, target_out.flatten(), pad_id, smoothing)
 
 
+class Objective(nn.Module):
+    """A network whose call is the objective: what is spread over a mesh has one way in."""
+
+    def __init__(self, network: Transformer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        source: Int[Tensor, "B S"],
+        target_in: Int[Tensor, "B T"],
+        target_out: Int[Tensor, "B T"],
+        smoothing: float,
+        dropout: Dropout | None = None,
+        padding_gradient: bool = True,
+    ) -> Float[Tensor, ""]:
+        arrays = source, target_in, target_out
+        return objective(self.network, *arrays, smoothing, dropout, padding_gradient)
+
+
 class TorchBackend:
     """Fills training_recipe.backend.Backend.
 
-    ``network`` holds the weights that are trained, those of ``trained`` and the frozen ones;
-    ``averaged`` the averaged ones, where there are any.
+    ``objective`` is around the weights that are trained and the frozen ones; ``averaged`` around
+    the averaged ones, where there are any. ``trained`` is what this process holds of the former,
+    of all of them where it is alone.
     """
 
     name = "torch"
@@ -61,18 +86,36 @@ class TorchBackend:
         config: TransformerConfig,
         settings: TrainingSettings,
         state: Checkpoint,
+        world: World = ALONE,
     ) -> None:
+        check_mesh(settings, world.mesh)
         self.config, self.settings = config, settings
         self.device = find_device(settings.device)
-        dtype = getattr(torch, settings.weight_dtype)
-        self.network = Transformer.skeleton(config, dtype)
-        self.network.recompute_layers(settings.gradient_checkpointing)
-        self.averaged = Transformer.skeleton(config, dtype) if settings.ema_decay else None
+        self.placement = placement_of(world, self.device)
+        self.objective = self.laid_out()
+        self.averaged = self.laid_out() if settings.ema_decay else None
         self.restore(state)
+
+    def laid_out(self) -> Objective:
+        """A network without numbers, laid over the devices."""
+        dtype = getattr(torch, self.settings.weight_dtype)
+        network = Transformer.skeleton(self.config, dtype)
+        network.recompute_layers(self.settings.gradient_checkpointing)
+        objective = Objective(network)
+        self.placement.spread(objective, network)
+        return objective
+
+    @property
+    def judged(self) -> Objective:
+        """The one with the weights that are evaluated and decoded with."""
+        return self.objective if self.averaged is None else self.averaged
 
     @property
     def model(self) -> Transformer:
-        return self.network if self.averaged is None else self.averaged
+        """The judged model, its weights whole; on a mesh a copy, made once for each step."""
+        if self.whole is None:
+            self.whole = self.placement.model(self.judged.network)
+        return self.whole
 
     @functools.cached_property
     def optimizer(self) -> torch.optim.AdamW:
@@ -98,98 +141,143 @@ class TorchBackend:
 
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
-        keys = batch_keys(self.settings.seed, step, len(batches))
-        self.optimizer.zero_grad()
-        parts = [self.add_gradients(*part, tokens) for part in zip(batches, keys, strict=True)]
-        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
-        norm = clip(gradients, self.settings.clip_norm)
+        loss_sum, gradients = self.gradients(batches, step, tokens)
+        norm = self.placement.norm(gradients)
+        clip(gradients, norm, self.settings.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         if self.averaged is not None:
-            move_towards(self.averaged, self.trained, 1 - ema_decay(step, self.settings))
-        return StepResult(sum(parts[1:], parts[0]), tokens, norm)
+            averages = self.placement.parts(self.averaged.network)
+            move_towards(averages, self.trained, 1 - ema_decay(step, self.settings))
+        self.whole = None
+        return StepResult(loss_sum, tokens, norm)
+
+    def gradients(
+        self, batches: Sequence[Batch], step: int, tokens: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss summed over a step's batches, and the gradients of its mean over ``tokens``."""
+        keys = batch_keys(self.settings.seed, step, len(batches))
+        self.objective.zero_grad()
+        losses = []
+        for number, (batch, key) in enumerate(zip(batches, keys, strict=True), 1):
+            self.placement.last_of_step(self.objective, number == len(batches))
+            losses.append(self.add_gradients(batch, key, tokens))
+        loss_sum = self.placement.sum(sum(losses[1:], losses[0]))
+        return loss_sum, self.placement.gradients(self.objective.network, self.trained)
 
     def add_gradients(self, batch: Batch, key: int, tokens: int) -> Tensor:
-        """Add the gradients of the mean over a step's ``tokens``; the batch's summed loss."""
-        dropout = SOURCES[self.settings.dropout_rng](key)
+        """Add the gradients of the mean over a step's ``tokens``; the batch's summed loss.
+
+        On a mesh the loss is that of this process's rows, and so are gradients that are not yet
+        summed.
+        """
+        own, first_row = self.placement.share(batch)
+        dropout = SOURCES[self.settings.dropout_rng](key, first_row)
         smoothing, learns = self.settings.label_smoothing, self.settings.padding_gradient
-        with products_in(self.settings.dtype, self.device.type):
-            loss_sum = objective(self.network, *self.arrays(batch), smoothing, dropout, learns)
-        (loss_sum / tokens).backward()
+        with self.placement.reaching():
+            with products_in(self.settings.dtype, self.device.type):
+                loss_sum = self.objective(*self.arrays(own), smoothing, dropout, learns)
+            (loss_sum / tokens).backward()
         return loss_sum.detach()
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> tuple[float, int]:
-        return float(objective(self.model, *self.arrays(batch), 0.0)), batch.tokens
+        own, _ = self.placement.share(batch)
+        with self.placement.reaching():
+            loss_sum = self.judged(*self.arrays(own), 0.0)
+        self.placement.finish(self.judged)
+        return float(self.placement.sum(loss_sum)), batch.tokens
 
     @torch.no_grad()
     def encode(self, source: np.ndarray) -> np.ndarray:
-        ids = torch.from_numpy(source).to(self.device, torch.int64)
-        return self.model.encode(ids).cpu().numpy()
+        model = self.model
+
+        def compute(rows: np.ndarray) -> np.ndarray:
+            ids = torch.from_numpy(rows).to(self.device, torch.int64)
+            return model.encode(ids).cpu().numpy()
+
+        return np.concatenate(self.placement.each_row(compute, source))
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
-        return decode(self.model, source, search)
+        model = self.model
+        parts = self.placement.each_row(lambda rows: decode(model, rows, search), source)
+        return [row for part in parts for row in part]
+
+    def parts(self) -> Checkpoint:
+        """Weights, moments, step count and raw weights, each made when it is asked for."""
+        raw = {} if self.averaged is None else self.trained
+        states = {name: self.optimizer.state.get(p, {}) for name, p in self.trained.items()}
+        states = {name: state for name, state in states.items() if state}
+        count = next((int(state["step"]) for state in states.values()), 0)
+        first, second = (
+            self.readable({name: state[key] for name, state in states.items()})
+            for key in ("exp_avg", "exp_avg_sq")
+        )
+        weights = self.placement.parts(self.judged.network)
+        return Checkpoint(self.readable(weights), first, second, count, self.readable(raw))
+
+    def readable(self, parts: Tensors) -> Parts:
+        """Arrays of which this process holds parts, by the names of the weights they belong to."""
+        stored = tensors(self.objective.network)
+        headers = {
+            name: Header(tuple(stored[name].shape), numpy_dtype(part.dtype))
+            for name, part in parts.items()
+        }
+        return Parts(headers, lambda name: self.placement.whole(parts[name], stored[name]))
 
     def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""
-        raw = {} if self.averaged is None else weights(self.network)
-        raw = {name: array for name, array in raw.items() if name in self.trained}
-        states = {name: self.optimizer.state.get(p, {}) for name, p in self.trained.items()}
-        count = next((int(s["step"]) for s in states.values() if s), 0)
-        first, second = (_moments(states, key) for key in ("exp_avg", "exp_avg_sq"))
-        return Checkpoint(weights(self.model), first, second, count, raw)
+        parts = self.parts()
+        arrays = (parts.weights, parts.first_moments, parts.second_moments, parts.raw)
+        weights, first, second, raw = map(dict, arrays)
+        return Checkpoint(weights, first, second, parts.count, raw)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over weights, moments and step count; what does not fit is a UserError."""
         check_checkpoint(checkpoint, self.config, np.dtype(self.settings.weight_dtype))
-        load_weights(self.model, checkpoint.weights)
-        load_weights(self.network, checkpoint.weights | checkpoint.raw)
-        for model in (self.model, self.network):
-            model.to(self.device)
-        held = tensors(self.network)
+        weights, raw = checkpoint.weights, checkpoint.raw
+        if self.averaged is not None:
+            self.placement.fill(self.averaged.network, weights.__getitem__)
+        network = self.objective.network
+        self.placement.fill(network, lambda name: (raw if name in raw else weights)[name])
+        held = self.placement.parts(network)
         self.trained = {name: held[name] for name in trained_names(self.config)}
+        self.whole: Transformer | None = None
         self.__dict__.pop("optimizer", None)  # with its moments; made anew when it is needed
-        for name, parameter in self.trained.items() if checkpoint.count else ():
-            self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(checkpoint.count), device=self.device),
-                "exp_avg": self.moment(checkpoint.first_moments[name]),
-                "exp_avg_sq": self.moment(checkpoint.second_moments[name]),
-            }
+        if checkpoint.count:
+            self.restore_moments(checkpoint)
 
-    def moment(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.array(array, order="C")).to(self.device)
+    def restore_moments(self, checkpoint: Checkpoint) -> None:
+        stored = tensors(self.objective.network)
+        for name, part in self.trained.items():
+            first, second = checkpoint.first_moments[name], checkpoint.second_moments[name]
+            self.optimizer.state[part] = {
+                "step": torch.tensor(float(checkpoint.count), device=self.device),
+                "exp_avg": self.placement.own(first, stored[name]),
+                "exp_avg_sq": self.placement.own(second, stored[name]),
+            }
 
 
 @torch.no_grad()
-def move_towards(averaged: Transformer, trained: Tensors, weight: float) -> None:
+def move_towards(averages: Tensors, trained: Tensors, weight: float) -> None:
     """Move the averages towards the trained weights."""
-    held = tensors(averaged)
-    averages, new = [held[name] for name in trained], list(trained.values())
-    torch._foreach_lerp_(averages, new, weight)  # pyright: ignore[reportPrivateImportUsage]
+    held, new = [averages[name] for name in trained], list(trained.values())
+    torch._foreach_lerp_(held, new, weight)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def clip(gradients: list[Tensor], most: float) -> Tensor:
-    """Scale all gradients so that their global norm is at most ``most``; 0 leaves them alone.
-
-    Returns the norm before.
-    """
-    norm = torch.nn.utils.get_total_norm(gradients)
+def clip(gradients: list[Tensor], norm: Tensor, most: float) -> None:
+    """Scale all gradients so that their global norm is at most ``most``; 0 leaves them alone."""
     if most > 0:
         scale = most / norm.clamp(min=most)
         torch._foreach_mul_(gradients, scale)  # pyright: ignore[reportPrivateImportUsage]
-    return norm
-
-
-def _moments(states: dict[str, dict[str, Tensor]], key: str) -> dict[str, np.ndarray]:
-    held = {name: state[key] for name, state in states.items() if state}
-    return {name: tensor.cpu().numpy().copy() for name, tensor in held.items()}
 
 
 def make_backend(
     config: TransformerConfig,
     settings: TrainingSettings,
     state: Checkpoint,
+    world: World = ALONE,
 ) -> TorchBackend:
     """The backend that goes on from a state; one that does not fit is a UserError."""
-    return TorchBackend(config, settings, state)
+    return TorchBackend(config, settings, state, world)

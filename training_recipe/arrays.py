@@ -37,6 +37,13 @@ class Parts(Mapping[str, np.ndarray]):
         return len(self.headers)
 
 
+def changed(
+    arrays: Mapping[str, np.ndarray], change: Callable[[Callable[[], np.ndarray]], np.ndarray]
+) -> Parts:
+    """The same as ``Parts``; ``change`` is given what reads one of them, and gives the array."""
+    return Parts(headers_of(arrays), lambda name: change(lambda: arrays[name]))
+
+
 def headers_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Header]:
     """Shape and number format of every array; nothing of ``Parts`` is read."""
     if isinstance(arrays, Parts):

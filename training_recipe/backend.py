@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from transformer_spec import TransformerConfig
 
 
+ARRAYS = ("weights", "first_moments", "second_moments", "raw")  # the fields that are mappings
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights, both Adam moments and the optimizer's step count, under canonical names.
@@ -34,8 +37,11 @@ class Checkpoint:
 
     def read(self) -> Checkpoint:
         """The same with every array read."""
-        names = ("weights", "first_moments", "second_moments", "raw")
-        return replace(self, **{name: dict(getattr(self, name)) for name in names})
+        return self.changed(lambda field, arrays: dict(arrays))
+
+    def changed(self, change: Callable[[str, Mapping[str, np.ndarray]], Any]) -> Checkpoint:
+        """The same with other mappings: ``change`` is given each field's name and its arrays."""
+        return replace(self, **{field: change(field, getattr(self, field)) for field in ARRAYS})
 
 
 @dataclass(frozen=True)

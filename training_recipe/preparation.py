@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training_recipe.batching.batches import (
-    BatchPlan,
-    Frames,
-    IdPair,
-    TextPair,
-    Vary,
-    drop_long,
-    encode_pairs,
-    text_pairs,
-)
+from training_recipe.batching.batches import BatchPlan, Vary
+from training_recipe.batching.encoded import Encoded, Vocabularies, encode, fingerprint, frames_of
+from training_recipe.batching.ids import Pairs
 from training_recipe.batching.recutting import Recut
-from training_recipe.corpora.corpus import Corpus, Example, load_corpus
+from training_recipe.corpora.corpus import Corpus, load_corpus
+from training_recipe.files.host_memory import made_once
 from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
@@ -29,7 +24,6 @@ from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_v
 from transformer_spec import TransformerConfig, UserError
 
 EVALUATION_SHAPES = 3
-Vocabularies = tuple[Vocabulary, Vocabulary]
 
 
 @dataclass(frozen=True)
@@ -37,6 +31,7 @@ class Prepared:
     """All that training reads; ``longest_target`` counts eos and bounds decoding.
 
     ``search`` is the one that the model is judged by, but for its width and the outputs' lengths.
+    ``corpus`` has no examples to train on: those are ids by now, which ``plan`` has.
     """
 
     corpus: Corpus
@@ -59,8 +54,14 @@ class Prepared:
         self.target_vocabulary.save(run.vocabulary, "target")
 
 
-def prepare_new(settings: TrainingSettings, model: dict[str, Any]) -> Prepared:
-    """Read the data and build the vocabularies; ``model`` lacks only their sizes."""
+def prepare_new(
+    settings: TrainingSettings, model: dict[str, Any], shared: str | None = None
+) -> Prepared:
+    """Read the data and build the vocabularies; ``model`` lacks only their sizes.
+
+    ``shared`` is a name that only the processes of this run know, the same in all of them: those of
+    one host then hold the ids once. None: in the memory of this process.
+    """
     corpus = _read(settings)
     source, target = build_vocabularies(settings, corpus)
     config = TransformerConfig(
@@ -69,7 +70,7 @@ def prepare_new(settings: TrainingSettings, model: dict[str, Any]) -> Prepared:
         target_vocab_size=target.size,
         **{name: getattr(target, name) for name in ("pad_id", "unk_id", "bos_id", "eos_id")},
     )
-    return _prepare(settings, corpus, (source, target), config)
+    return _prepare(settings, lambda: corpus, (source, target), config, shared=shared)
 
 
 def prepare_from(
@@ -77,23 +78,34 @@ def prepare_from(
     both: Vocabularies,
     config: TransformerConfig,
     search: Search | None,
+    shared: str | None = None,
 ) -> Prepared:
     """Read the data for a model that is there already, with its vocabularies and search."""
-    return _prepare(settings, _read(settings), both, config, search)
+    return _prepare(settings, lambda: _read(settings), both, config, search, shared)
 
 
-def prepare_again(settings: TrainingSettings, run: RunFolder) -> Prepared:
-    """Read the data again; vocabularies and config are the run's."""
+def prepare_again(
+    settings: TrainingSettings, run: RunFolder, shared: str | None = None
+) -> Prepared:
+    """Read the data again; vocabularies and config are the run's.
+
+    Where another process of this host has done so for ``shared``, no data is read.
+    """
     source = load_vocabulary(run.vocabulary, "source")
     target = load_vocabulary(run.vocabulary, "target")
     config = TransformerConfig.load(run.config)
-    try:
-        corpus = _read(settings)
-    except UserError as error:
-        moved = f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
-        raise UserError(f"{error}; {moved}", error.faults) from None
     search = load_search(run.search) if run.search.exists() else None
-    return _prepare(settings, corpus, (source, target), config, search)
+
+    def read() -> Corpus:
+        try:
+            return _read(settings)
+        except UserError as error:
+            moved = (
+                f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
+            )
+            raise UserError(f"{error}; {moved}", error.faults) from None
+
+    return _prepare(settings, read, (source, target), config, search, shared)
 
 
 def _read(settings: TrainingSettings) -> Corpus:
@@ -126,47 +138,60 @@ def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabulari
 
 def _prepare(
     settings: TrainingSettings,
-    corpus: Corpus,
+    read: Callable[[], Corpus],
     both: Vocabularies,
     config: TransformerConfig,
     search: Search | None = None,
+    shared: str | None = None,
 ) -> Prepared:
-    texts, pairs, notes = _fitting(corpus.train, both, config, "training pairs")
-    _, valid, valid_notes = _fitting(corpus.valid, both, config, "validation pairs")
-    rate, longest = settings.bpe_dropout, config.max_length
-    vary = Recut(texts, pairs, both, longest, rate, settings.seed) if rate else None
-    plan = _plan(pairs, settings, config, both, vary)
+    data, unshared = _encoded(settings, read, both, config, shared)
+    vary = None
+    if data.texts is not None:
+        rate, seed = settings.bpe_dropout, settings.seed
+        vary = Recut(data.texts, data.train, both, config.max_length, rate, seed)
+    plan = _plan(data.train, settings, config, both, vary)
     return Prepared(
-        corpus,
+        data.corpus,
         *both,
         config,
         plan,
-        _plan(valid, _evaluated(settings), config, both),
-        longest_target=max(len(target) for _, target in pairs) + both[1].frame.size,
-        fingerprint=fingerprint(pairs),
-        judged_fingerprint=fingerprint([*corpus.valid, *corpus.test]),
+        _plan(data.valid, _evaluated(settings), config, both),
+        longest_target=int(data.train.target.lengths.max()) + both[1].frame.size,
+        fingerprint=data.fingerprint,
+        judged_fingerprint=fingerprint([*data.corpus.valid, *data.corpus.test]),
         notes=[
-            *corpus.notes,
-            *notes,
-            *valid_notes,
-            *describe(corpus, both, plan),
+            *data.corpus.notes,
+            *data.notes,
+            *unshared,
+            *describe(data, both, plan),
             _epochs(plan, settings),
         ],
         search=in_language(search or Search(), both[1]),
     )
 
 
-def _fitting(
-    examples: list[Example], both: Vocabularies, config: TransformerConfig, what: str
-) -> tuple[list[TextPair], list[IdPair], list[str]]:
-    """The pairs that are not too long, as texts and as ids, and a note on the others."""
-    texts, pairs = text_pairs(examples), encode_pairs(examples, *both)
-    kept, notes = drop_long(pairs, config.max_length, what, frames_of(both))
-    return [texts[number] for number in kept], [pairs[number] for number in kept], notes
+def _encoded(
+    settings: TrainingSettings,
+    read: Callable[[], Corpus],
+    both: Vocabularies,
+    config: TransformerConfig,
+    shared: str | None,
+) -> tuple[Encoded, list[str]]:
+    """The corpus in ids, and a note where they cannot be shared."""
+
+    def make() -> Encoded:
+        return encode(read(), both, config.max_length, settings.bpe_dropout > 0)
+
+    if shared is None:
+        return make(), []
+    # Processes that were given other settings share nothing, so that the difference shows.
+    asked = json.dumps([asdict(settings), asdict(config)], sort_keys=True).encode()
+    encoded, note = made_once(f"{shared}-{hashlib.sha256(asked).hexdigest()[:16]}", make)
+    return encoded, [note] if note else []
 
 
 def _plan(
-    pairs: list[IdPair],
+    pairs: Pairs,
     settings: TrainingSettings,
     config: TransformerConfig,
     both: Vocabularies,
@@ -185,11 +210,6 @@ def _plan(
     )
 
 
-def frames_of(both: Vocabularies) -> Frames:
-    """What stands around the ids of a source and of a target."""
-    return both[0].frame, both[1].frame
-
-
 def _evaluated(settings: TrainingSettings) -> TrainingSettings:
     """The settings with larger batches of fewer shapes, for losses without gradients."""
     shapes = min(settings.batch_shapes, EVALUATION_SHAPES)
@@ -197,17 +217,10 @@ def _evaluated(settings: TrainingSettings) -> TrainingSettings:
     return replace(settings, batch_tokens=tokens, batch_shapes=shapes)
 
 
-def fingerprint(pairs: Sequence[object]) -> str:
-    """A hash of pairs or examples: a run is not continued on other data than it began with."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(repr(pair).encode())
-    return digest.hexdigest()
-
-
-def describe(corpus: Corpus, both: Vocabularies, plan: BatchPlan) -> list[str]:
+def describe(data: Encoded, both: Vocabularies, plan: BatchPlan) -> list[str]:
     """Lines on data, vocabularies and batches for the start of the log."""
-    sizes = f"{len(corpus.train):,} train, {len(corpus.valid):,} valid, {len(corpus.test):,} test"
+    corpus = data.corpus
+    sizes = f"{data.examples:,} train, {len(corpus.valid):,} valid, {len(corpus.test):,} test"
     kinds = [f"{vocabulary.size:,} {vocabulary.kind}" for vocabulary in both]
     shapes = "  ".join("x".join(map(str, shape)) for shape in plan.shapes)
     return [

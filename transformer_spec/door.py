@@ -15,7 +15,6 @@ from transformer_spec.errors import UserError, printable, system_fault
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
-voice = STDERR
 SCRIPTS = ("train.py", "translate.py", "diversify.py", "twinformer", "twinformer.exe")
 PACKAGES = ("convert", "parity", "twinformer")
 # What is written aside at this moment, and how it is taken away: for an end that leaves no time.
@@ -65,7 +64,7 @@ def ending_at_signals(message: str) -> Generator[None]:
             with contextlib.suppress(Exception):
                 remove()
         with contextlib.suppress(OSError):
-            os.write(voice, f"{message}\n".encode())
+            os.write(STDERR, f"{message}\n".encode())
         os._exit(128 + number)
 
     if not is_command() or threading.current_thread() is not threading.main_thread():
@@ -89,21 +88,11 @@ def is_command() -> bool:
     return module or called.name in SCRIPTS
 
 
-def speaking_to(descriptor: int) -> int:
-    """From now on, say messages to a descriptor, as stderr is silent; the one before."""
-    global voice
-    before, voice = voice, descriptor
-    return before
-
-
 def say(message: str) -> None:
     """Say a message on stderr."""
     text = f"{printable(message)}\n"
     with contextlib.suppress(OSError):  # it may lie on the disk that is full
-        if voice == STDERR:
-            print(text, end="", file=sys.stderr)
-        else:
-            os.write(voice, text.encode())
+        print(text, end="", file=sys.stderr)
 
 
 def _mistake(error: Exception) -> str | None:

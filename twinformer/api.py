@@ -13,7 +13,7 @@ import numpy as np
 from training_recipe.options.usual_names import meant
 from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
-from twinformer.frameworks import choose, training_backend, twin
+from twinformer.frameworks import choose, twin
 
 if TYPE_CHECKING:
     from convert.conversion import Conversion
@@ -103,12 +103,10 @@ def train(**settings: Any) -> Trained:
     Raises UserError that names every setting at fault.
     """
     from training_recipe.options.request import request_of
-    from twinformer.training.loop import train as run_training
-    from twinformer.training.starting import backend_name
+    from twinformer.training.joining import train_together
 
     request = request_of({name: _plain(value) for name, value in settings.items()})
-    name = backend_name(request)
-    trained = run_training(request, name, training_backend(name))
+    trained = train_together(request)
     if trained.status:
         raise KeyboardInterrupt(f"saved in {trained.folder}; go on with resume={trained.folder!s}")
     return trained

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from training_recipe.backend import Backend, Checkpoint, MakeBackend
+from training_recipe.distributed.joining import Joining
+from training_recipe.distributed.processes import ALONE, World
 from training_recipe.files.json_files import read_json
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError
@@ -37,15 +41,37 @@ def twin(name: str, part: str = "") -> ModuleType:
         ) from None
 
 
-def training_backend(name: str) -> MakeBackend:
-    """What makes a framework's training backend, in this process, which is prepared for it."""
+def training_backend(name: str, world: World = ALONE) -> MakeBackend:
+    """What makes a framework's training backend, in this process, which is prepared for it.
+
+    It computes on all devices of the world, together with the backends of its other processes.
+    """
     make_backend = twin(name, "step").make_backend
+    where = () if world is ALONE else (world,)
 
     def make(config: TransformerConfig, settings: TrainingSettings, state: Checkpoint) -> Backend:
         prepare_process(name, settings.device)
-        return make_backend(config, settings, state)
+        return make_backend(config, settings, state, *where)
 
     return make
+
+
+@contextlib.contextmanager
+def joined(name: str, joining: Joining) -> Iterator[World]:
+    """All processes that train together and the devices of all, by a framework's own means.
+
+    The others are left at the end, and after a UserError.
+    """
+    if not joining.is_asked(os.environ):
+        yield ALONE
+        return
+    world = twin(name, "processes").join(joining)
+    try:
+        yield world
+    except UserError:
+        world.processes.leave()
+        raise
+    world.processes.leave()
 
 
 def prepare_process(name: str, device: str) -> None:

@@ -6,7 +6,9 @@ model has moving averages of the weights, the weights that training goes on from
 moments (raw/NAME; raw).
 """
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +35,16 @@ from convert.checkpoints.layouts import (
     expected_shapes,
 )
 from convert.checkpoints.records import write_record
+from convert.checkpoints.saved import CheckpointTensors
 from convert.core.ledger import Hashed
-from convert.core.numbers import count_not_finite
 from convert.core.pipeline import EXTRA, SHAPE, Converted, check_source
 from convert.core.rules import ASIDE, Rule, rename
-from convert.core.tensors import Held, Subset, Tensors
-from convert.families.twinformer import Weights, torch_rule_of_flax, torch_to_flax
-from convert.formats.orbax import write_orbax
+from convert.core.tensors import Held, Joined, Subset, Tensors, as_parts
+from convert.families.twinformer import rules_to_flax, torch_rule_of_flax
+from convert.formats.orbax_writer import write_orbax
 from convert.formats.safetensors import write_safetensors
 from training_recipe.backend import Checkpoint
+from training_recipe.files.writing import remove
 from transformer_spec import Faults, TransformerConfig, UserError
 
 OUTPUT_BIAS = "decoder.finalFc.bias"
@@ -62,7 +65,9 @@ FORMATS = {"torch": {"format": "pt"}, "flax": {"format": "flax"}}
 def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
     """The checkpoint of either backend; a missing, truncated or damaged file is a UserError.
 
-    Without ``verify`` tensors are not compared with what was written of them.
+    Its arrays are ``Parts``: each is read from its file when it is asked for, and what is wrong
+    with its numbers is a UserError then. Without ``verify`` tensors are not compared with what was
+    written of them.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -72,7 +77,8 @@ def read_checkpoint(folder: Path, verify: bool = True) -> Checkpoint:
         missing = folder / (ORBAX_FOLDER if content.container == "orbax" else OPTIMIZER)
         raise UserError(f"{folder} has no optimizer state: {missing} is missing or lacks it")
     canonical = _by_name(content)
-    weights, first, second, raw = (_group(canonical, p) for p in ("", FIRST, SECOND, RAW))
+    weights = as_parts(Subset(canonical, [n for n in canonical if not n.startswith(BESIDE)]))
+    first, second, raw = (as_parts(canonical, prefix) for prefix in (FIRST, SECOND, RAW))
     return Checkpoint(weights, first, second, content.count, raw, str(folder))
 
 
@@ -100,15 +106,6 @@ def _rule_by_name(name: str, layout: Layout) -> Rule:
     return rule.prefixed(prefix, prefixes[prefix])
 
 
-def _group(tensors: Tensors, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays under one prefix, without it; no prefix means the weights."""
-    if prefix:
-        chosen = [name for name in tensors if name.startswith(prefix)]
-    else:
-        chosen = [name for name in tensors if not name.startswith(BESIDE)]
-    return {name.removeprefix(prefix): tensors.read(name) for name in chosen}
-
-
 def check_checkpoint(
     checkpoint: Checkpoint,
     config: TransformerConfig,
@@ -116,10 +113,11 @@ def check_checkpoint(
 ) -> None:
     """Raise one UserError that names every missing, extra, wrong-shape and wrong-dtype tensor.
 
-    Without ``dtype`` any floating type is right. Moments are checked where there are any.
+    Without ``dtype`` any floating type is right. Moments are checked where there are any. No array
+    is read.
     """
-    tensors = Held(_canonical(checkpoint))
-    rules = canonical_rules_of(checkpoint, config)
+    tensors = CheckpointTensors(checkpoint)
+    rules = canonical_rules(TORCH, config, list(tensors))
     check_tensors(tensors, rules, config, dtype, checkpoint.label)
 
 
@@ -162,56 +160,53 @@ def _begun_otherwise(tensors: Tensors, rules: list[Rule]) -> str:
     return f"{begin}: --key {own} reads those alone, without it"
 
 
-def canonical_rules_of(checkpoint: Checkpoint, config: TransformerConfig) -> list[Rule]:
-    names = list(_canonical(checkpoint))
-    return canonical_rules(TORCH, config, names)
-
-
-def _canonical(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    first = {FIRST + name: array for name, array in checkpoint.first_moments.items()}
-    second = {SECOND + name: array for name, array in checkpoint.second_moments.items()}
-    raw = {RAW + name: array for name, array in checkpoint.raw.items()}
-    return checkpoint.weights | first | second | raw
-
-
-def check_finite(checkpoint: Checkpoint) -> None:
-    """NaN or infinity in a weight or moment is a UserError that names every such tensor."""
-    faults = Faults()
-    for name, array in _canonical(checkpoint).items():
-        count = count_not_finite(array)
-        faults.require(count == 0, f"{name}: {count:,} of {array.size:,} numbers")
-    faults.raise_if_any("not saved, because these are not finite any more")
-
-
 def write_torch_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the torch backend's files into an existing folder, forced onto the disk.
 
-    Numbers that are not finite are a UserError, here and in ``write_flax_checkpoint``.
+    Every array is read once, by this thread; few are in memory at a time. Numbers that are not
+    finite are a UserError that leaves no file, here and in ``write_flax_checkpoint``.
     """
-    check_finite(checkpoint)
-    tensors = Hashed(Held(_canonical(checkpoint)))
-    write_safetensors(folder / MODEL, Subset(tensors, list(checkpoint.weights)), FORMATS["torch"])
+    state = CheckpointTensors(checkpoint)
+    tensors, files = Hashed(state), (folder / MODEL, folder / OPTIMIZER)
     moments = [name for name in tensors if name.startswith(BESIDE)]
     count = {COUNT: str(checkpoint.count)}
-    write_safetensors(folder / OPTIMIZER, Subset(tensors, moments), count)
+    with _only_finite(state, *files):
+        weights = Subset(tensors, list(checkpoint.weights))
+        write_safetensors(folder / MODEL, weights, FORMATS["torch"])
+        write_safetensors(folder / OPTIMIZER, Subset(tensors, moments), count)
     write_record(folder, tensors, checkpoint.count)
 
 
 def write_flax_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the jax backend's ``orbax/`` into an existing folder, forced onto the disk."""
-    check_finite(checkpoint)
-    arrays = _under(ORBAX.weights, checkpoint.weights)
-    arrays |= _under(ORBAX.first, checkpoint.first_moments)
-    arrays |= _under(ORBAX.second, checkpoint.second_moments)
-    arrays |= _under(ORBAX.raw, checkpoint.raw)
-    count = {ORBAX.count: np.array(checkpoint.count, np.int32)}
-    tensors = Hashed(Held(arrays | count))
-    write_orbax(folder / ORBAX_FOLDER, tensors)
+    state = CheckpointTensors(checkpoint)
+    rules = [
+        rule.prefixed(prefix, target)
+        for prefix, target, arrays in (
+            ("", ORBAX.weights, checkpoint.weights),
+            (FIRST, ORBAX.first, checkpoint.first_moments),
+            (SECOND, ORBAX.second, checkpoint.second_moments),
+            (RAW, ORBAX.raw, checkpoint.raw),
+        )
+        for rule in rules_to_flax(arrays)
+    ]
+    count = Held({ORBAX.count: np.array(checkpoint.count, np.int32)})
+    tensors = Hashed(Joined(state.label, [Converted(state, rules), count]))
+    with _only_finite(state, folder / ORBAX_FOLDER):
+        write_orbax(folder / ORBAX_FOLDER, tensors)
     write_record(folder, tensors, checkpoint.count)
 
 
-def _under(prefix: str, weights: Weights) -> dict[str, np.ndarray]:
-    return {prefix + name: array for name, array in torch_to_flax(weights).items()}
+@contextlib.contextmanager
+def _only_finite(state: CheckpointTensors, *files: Path) -> Iterator[None]:
+    """A block that writes files of a state; they are removed where a number is not finite."""
+    yield
+    try:
+        state.check_finite()
+    except UserError:
+        for file in files:
+            remove(file)
+        raise
 
 
 def load_weights_of(

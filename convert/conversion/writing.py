@@ -26,7 +26,7 @@ from convert.exports.ctranslate2_model import write_model
 from convert.families.twinformer import is_flax
 from convert.formats.content import Placed
 from convert.formats.msgpack import write_msgpack
-from convert.formats.orbax import write_orbax
+from convert.formats.orbax_writer import write_orbax
 from convert.formats.safetensors import write_safetensors, write_sharded
 from convert.formats.torch_file.writer import write_torch_pickle
 

@@ -45,6 +45,9 @@ class Hashed(Tensors):
         self.given = threading.local()
         self.lock = threading.Lock()
 
+    def prepare(self, name: str) -> None:
+        self.tensors.prepare(name)
+
     def read(self, name: str) -> np.ndarray:
         array = contiguous(self.tensors.read(name))
         if name not in self.found:

@@ -10,8 +10,14 @@ ROOM = 96 * 2**20
 LITTLE = 2**20  # bytes on which threads wait for each other for longer than they work
 
 
-def in_threads(sizes: Mapping[str, int], work: Callable[[str], object]) -> None:
+def in_threads(
+    sizes: Mapping[str, int],
+    work: Callable[[str], object],
+    prepare: Callable[[str], object] = lambda name: None,
+) -> None:
     """Call ``work`` with every name, several at once; the first error ends it and is raised.
+
+    Before a thread is given a name, this one calls ``prepare`` with it.
 
     ``sizes`` are bytes: what is worked on together is at most ``ROOM`` more than the largest one.
     Large ones come first, so that none is left over when the other threads have nothing to do.
@@ -28,6 +34,7 @@ def in_threads(sizes: Mapping[str, int], work: Callable[[str], object]) -> None:
             for name in sorted(sizes, key=lambda name: sizes[name] <= ROOM):
                 while len(running) == THREADS or sum(running.values()) + sizes[name] > limit:
                     _take_finished(running)
+                prepare(name)
                 running[pool.submit(work, name)] = sizes[name]
             while running:
                 _take_finished(running)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from training_recipe.arrays import Header as ArrayHeader
+from training_recipe.arrays import Parts
 from transformer_spec import UserError
 
 TILE = 64
@@ -119,6 +121,9 @@ class Tensors(Mapping[str, Header]):
     def read(self, name: str) -> np.ndarray:
         """The array of one name, in memory of its own; a damaged file is a UserError."""
 
+    def prepare(self, name: str) -> None:
+        """What the thread that all began in must do before another one reads a name."""
+
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         """The bytes of one array in row order, some at a time.
 
@@ -155,6 +160,9 @@ class Subset(Tensors):
     def __init__(self, tensors: Tensors, names: list[str]) -> None:
         super().__init__(tensors.label, {name: tensors[name] for name in names}, tensors.metadata)
         self.tensors = tensors
+
+    def prepare(self, name: str) -> None:
+        self.tensors.prepare(name)
 
     def read(self, name: str) -> np.ndarray:
         return self.tensors.read(name)
@@ -197,6 +205,13 @@ class Renamed(Tensors):
 
     def pieces(self, name: str) -> Iterator[np.ndarray]:
         return self.tensors.pieces(self.names[name])
+
+
+def as_parts(tensors: Tensors, prefix: str = "") -> Parts:
+    """The arrays whose names begin with ``prefix``, without it, each read when it is asked for."""
+    chosen = [name for name in tensors if name.startswith(prefix)]
+    headers = {name.removeprefix(prefix): ArrayHeader(*tensors[name]) for name in chosen}
+    return Parts(headers, lambda name: tensors.read(prefix + name))
 
 
 class Announced(Tensors):

@@ -75,7 +75,7 @@ def torch_to_flax(
     names that match no leaf rule are.
     """
     if config is None:
-        return _run(weights, [rule.reversed for rule in _rules_of_names(weights, flax_rule)])
+        return _run(weights, rules_to_flax(weights))
     rules = torch_rules(config, weights.keys())
     _check(weights, rules, config)
     canonical = _run(weights, rules)
@@ -93,7 +93,12 @@ def flax_to_torch(
     return _run(weights, rules)
 
 
-def _rules_of_names(names: Weights, rule_of: Callable[[str], Rule]) -> list[Rule]:
+def rules_to_flax(names: Collection[str]) -> list[Rule]:
+    """Canonical names -> Flax ones, each by its leaf; those that match none are one UserError."""
+    return [rule.reversed for rule in _rules_of_names(names, flax_rule)]
+
+
+def _rules_of_names(names: Collection[str], rule_of: Callable[[str], Rule]) -> list[Rule]:
     faults, rules = Faults(), []
     for name in names:
         try:

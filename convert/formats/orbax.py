@@ -1,14 +1,12 @@
 """The Orbax container: a folder of arrays, nested dicts as dotted names.
 
-Reading needs only ``tensorstore``; writing needs ``orbax-checkpoint``, which brings jax. Newer
-versions list the arrays in ``_METADATA``; before, a msgpack file ``checkpoint`` had the whole tree,
-with small arrays in it and the names of the others, and before that the folders had to tell.
+Reading needs only ``tensorstore``. Newer versions list the arrays in ``_METADATA``; before, a
+msgpack file ``checkpoint`` had the whole tree, with small arrays in it and the names of the others,
+and before that the folders had to tell.
 """
 
 import contextlib
 import json
-import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -18,15 +16,11 @@ from typing import Any
 import numpy as np
 
 from convert.core.tensors import Header, Joined, Tensors
-from convert.formats.content import nest
 from convert.formats.kinds import container_of
 from convert.formats.msgpack import arrays_of, open_msgpack_file
-from convert.formats.silence import silent_writers
-from training_recipe.files.writing import sync_tree
 from transformer_spec import UserError
 
 METADATA = "_METADATA"
-SYSTEM_ERROR = re.compile(r"os(?:_error_code='| error )(\d+)")  # in tensorstore's words
 AGGREGATE = "checkpoint"
 PLACEHOLDER = "PLACEHOLDER://"
 DATABASE = "manifest.ocdbt"
@@ -78,7 +72,7 @@ class OrbaxFolder(Tensors):
         try:
             return np.asarray(self.stores[name].read().result())
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.label}: cannot read {name!r}: {_reason(error)}") from error
+            raise UserError(f"{self.label}: cannot read {name!r}: {reason(error)}") from error
 
 
 def open_orbax(path: Path) -> Tensors:
@@ -155,7 +149,7 @@ def _driver_of_folders(path: Path) -> str:
 
 def _open_stores(path: Path, stored: Stored) -> dict[str, Any]:
     """Every array opened (shape and dtype known), none read."""
-    tensorstore = _import_tensorstore()
+    tensorstore = import_tensorstore()
     try:
         root, pending = path.resolve(), {}
         for name in stored.names:
@@ -165,7 +159,7 @@ def _open_stores(path: Path, stored: Stored) -> dict[str, Any]:
             pending[name] = tensorstore.open(spec, open=True, read=True)
         return {name: future.result() for name, future in pending.items()}
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is damaged or half-written: {_reason(error)}") from error
+        raise UserError(f"{path} is damaged or half-written: {reason(error)}") from error
 
 
 def _name(entry: dict[str, Any]) -> str:
@@ -203,53 +197,17 @@ def _check_sizes(path: Path, headers: dict[str, Header]) -> None:
             )
 
 
-def _import_tensorstore() -> Any:
+def import_tensorstore() -> Any:
     try:
         import tensorstore
     except ImportError as error:
         raise UserError(
-            "reading an Orbax checkpoint needs tensorstore; install it with twinformer[torch] or "
+            "an Orbax checkpoint needs tensorstore; install it with twinformer[torch] or "
             "twinformer[jax]"
         ) from error
     return tensorstore
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """A tensorstore error on one line, without the specification that it appends."""
     return " ".join(str(error).partition(" [tensorstore_spec")[0].split()) or repr(error)
-
-
-def write_orbax(path: Path, tensors: Tensors) -> None:
-    """Write a folder as StandardCheckpointer does and force it onto the disk."""
-    try:
-        import orbax.checkpoint
-    except ImportError as error:
-        raise UserError(
-            "writing an Orbax checkpoint needs twinformer[jax]; --container safetensors does not"
-        ) from error
-    if path.exists():
-        raise UserError(f"{path} exists already")
-    tree = with_optax_state(nested(tensors.read_all()))
-    try:
-        with silent_writers(), orbax.checkpoint.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path.resolve(), tree)
-        sync_tree(path)
-    except (OSError, ValueError) as error:
-        refused = SYSTEM_ERROR.search(str(error))
-        if refused:
-            number = int(refused[1])
-            raise OSError(number, os.strerror(number), str(path)) from None
-        raise UserError(f"cannot write {path}: {_reason(error)}") from error
-
-
-def with_optax_state(tree: dict[str, Any]) -> dict[str, Any]:
-    """``opt_state`` as what optax.adamw has: Adam's state, and two parts that hold nothing."""
-    if tree.get("opt_state", {}).keys() != {"0"}:
-        return tree
-    return tree | {"opt_state": (tree["opt_state"]["0"], None, None)}
-
-
-def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Dotted names as nested dicts; a name that is also the beginning of another is a UserError."""
-    rows = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return nest({name: row.reshape(arrays[name].shape) for name, row in rows.items()})

@@ -16,7 +16,8 @@ STEP = 64 * 2**20
 def place_arrays(file: BinaryIO, tensors: Tensors, places: Mapping[str, int]) -> None:
     """Write the bytes of every array in row order to its place, which is a position in the file.
 
-    Arrays are read by several threads; everything written to the file before is flushed first.
+    Arrays are prepared by this thread and read by several ones; everything written to the file
+    before is flushed first.
     """
     file.flush()
     output = _Output(file)
@@ -27,7 +28,7 @@ def place_arrays(file: BinaryIO, tensors: Tensors, places: Mapping[str, int]) ->
             output.write(piece, at)
             at += piece.nbytes
 
-    in_threads({name: tensors[name].size for name in places}, work)
+    in_threads({name: tensors[name].size for name in places}, work, tensors.prepare)
 
 
 class _Output:

@@ -1,21 +1,19 @@
 """Token-budget batches in a few fixed shapes; their order is a function of seed and epoch alone."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
+from training_recipe.batching.ids import IdPair, Ids, Pairs, TextPair, either
 from training_recipe.batching.shapes import Box, partition
 from training_recipe.corpora.corpus import Example
 from training_recipe.text.vocabulary import BOS_ID, PAD_ID, Frame, Vocabulary
 from transformer_spec.errors import UserError
 
-IdPair = tuple[list[int], list[int]]
 Frames = tuple[Frame, Frame]
-TextPair = tuple[str, str]
-Vary = Callable[[int], Sequence[IdPair]]
+Vary = Callable[[int], Iterable[IdPair]]
 VARIANTS = 3
 USUAL = Frame(), Frame()
 
@@ -50,45 +48,50 @@ class Batch:
         return int(np.count_nonzero(self.source != self.pad_id))
 
 
-def text_pairs(examples: Iterable[Example]) -> list[TextPair]:
+def text_pairs(examples: Iterable[Example]) -> Iterator[TextPair]:
     """One pair of texts for each example and each of its targets."""
-    return [(example.source, text) for example in examples for text in example.targets]
+    return ((example.source, text) for example in examples for text in example.targets)
 
 
 def encode_pairs(
     examples: Iterable[Example], source: Vocabulary, target: Vocabulary
-) -> list[IdPair]:
+) -> Iterator[IdPair]:
     """The ids of ``text_pairs``, without what stands around them."""
-    pairs = []
     for example in examples:
         ids = source.encode(example.source)
-        pairs += [(ids, target.encode(text)) for text in example.targets]
-    return pairs
+        for text in example.targets:
+            yield ids, target.encode(text)
 
 
-def fits(pair: IdPair, max_length: int, frames: Frames = USUAL) -> bool:
-    """Whether both sides are of ``max_length`` tokens at most, their frames included."""
-    return all(len(ids) + frame.size <= max_length for ids, frame in zip(pair, frames, strict=True))
+def longer(
+    pairs: Pairs, source: int | np.ndarray, target: int | np.ndarray, frames: Frames = USUAL
+) -> np.ndarray:
+    """(N,) of bool: where a side, its frame included, is of more tokens than it may have."""
+    sides = zip(pairs.sides, frames, (source, target), strict=True)
+    one, other = (ids.lengths + frame.size > most for ids, frame, most in sides)
+    return one | other
 
 
 def drop_long(
-    pairs: Sequence[IdPair],
+    pairs: Iterable[IdPair],
     max_length: int,
     what: str = "training pairs",
     frames: Frames = USUAL,
-) -> tuple[list[int], list[str]]:
-    """Which pairs fit into ``max_length`` tokens a side, in their frames, and a note on the rest.
+) -> tuple[Pairs, np.ndarray, list[str]]:
+    """The pairs that fit into ``max_length`` tokens a side, in their frames.
 
-    Raises UserError where none fits.
+    The second value says of every pair whether it does, (N,) of bool; the last is a note on the
+    rest. Raises UserError where none fits.
     """
-    kept = [number for number, pair in enumerate(pairs) if fits(pair, max_length, frames)]
-    dropped = len(pairs) - len(kept)
+    held = Pairs.of(pairs)
+    fits = ~longer(held, max_length, max_length, frames)
+    kept, dropped = int(fits.sum()), int((~fits).sum())
     if not dropped:
-        return kept, []
-    note = f"{dropped:,} of {len(pairs):,} {what} are longer than max_length {max_length}"
+        return held, fits, []
+    note = f"{dropped:,} of {len(held):,} {what} are longer than max_length {max_length}"
     if not kept:
         raise UserError(f"{note}: none is left; raise max_length or use a coarser vocabulary")
-    return kept, [f"{note} and are left out"]
+    return held.chosen(fits), fits, [f"{note} and are left out"]
 
 
 def encode_sources(
@@ -104,32 +107,13 @@ def encode_sources(
     ``rows`` and ``length`` are at least what the sources need (None: exactly that); ValueError
     otherwise, as nothing is cut.
     """
-    texts = _Sequences(sources, frame)
-    longest = int(texts.lengths.max(initial=1))
+    texts = Ids.of(sources)
+    longest = int(texts.lengths.max(initial=1 - frame.size)) + frame.size
     rows, length = rows or len(sources), length or longest
     if rows < len(sources) or length < longest:
         needed = f"({len(sources)}, {longest})"
         raise ValueError(f"sources of shape {needed} in all do not fit into ({rows}, {length})")
-    return texts.padded(np.arange(len(sources)), rows, length, pad_id)
-
-
-class _Sequences:
-    """Many id lists, each in its frame, in one flat array."""
-
-    def __init__(self, ids: Sequence[Sequence[int]], frame: Frame) -> None:
-        self.lengths = np.fromiter((len(row) + frame.size for row in ids), np.int64, len(ids))
-        self._starts = np.concatenate(([0], np.cumsum(self.lengths)[:-1])).astype(np.int64)
-        flat = chain.from_iterable(chain(frame.before, row, frame.after) for row in ids)
-        self._flat = np.fromiter(flat, np.int32, int(self.lengths.sum()))
-
-    def padded(self, members: np.ndarray, rows: int, length: int, pad_id: int) -> np.ndarray:
-        """The chosen lists as (rows, length) int32, padding on the right and below."""
-        columns = np.arange(length)
-        real = columns < self.lengths[members, None]
-        result = np.full((rows, length), pad_id, np.int32)
-        positions = (self._starts[members, None] + columns)[real]
-        result[: len(members)][real] = self._flat[positions]
-        return result
+    return texts.padded(np.arange(len(sources)), rows, length, pad_id, frame)[0]
 
 
 class BatchPlan:
@@ -143,7 +127,7 @@ class BatchPlan:
 
     def __init__(
         self,
-        pairs: Sequence[IdPair],
+        pairs: Iterable[IdPair],
         budget: int,
         max_shapes: int = 12,
         seed: int = 0,
@@ -153,15 +137,16 @@ class BatchPlan:
         frames: Frames = USUAL,
         vary: Vary | None = None,
     ) -> None:
-        if not pairs:
+        held = Pairs.of(pairs)
+        if not len(held):
             raise UserError("there are no pairs to make batches of")
         if min(budget, max_shapes) < 1 or seed < 0:
             raise ValueError(f"{budget=} and {max_shapes=} must be at least 1, {seed=} at least 0")
-        self._pairs, self._vary, self._frames = pairs, vary, frames
+        self._pairs, self._vary, self._frames = held, vary, frames
         self._pad_id, self._start_id, self._seed = pad_id, decoder_start_id, seed
         source, target = self._planned_lengths()
         self._boxes = partition(source, target, budget, max_shapes)
-        self._ids: tuple[int, tuple[_Sequences, _Sequences]] = (0, self._sequences(pairs))
+        self._ids: tuple[int, Pairs] = (0, held)
         self._order: tuple[int, list[tuple[Box, np.ndarray]]] = (0, [])
 
     @property
@@ -186,8 +171,14 @@ class BatchPlan:
     def padding(self) -> float:
         """Share of padding in the entries of all batches, source and target together."""
         entries = sum(box.batches * box.rows * (box.source + box.target) for box in self._boxes)
-        real = sum(int(side.lengths.sum()) for side in self._ids_of(1))
+        sides = zip(self._ids_of(1).sides, self._frames, strict=True)
+        real = sum(len(ids.flat) + len(ids) * frame.size for ids, frame in sides)
         return 1.0 - float(real) / entries
+
+    def filling(self, multiple: int) -> float:
+        """Share of rows of padding that are added where ``multiple`` divides all batches' rows."""
+        added = sum(box.batches * (-box.rows % multiple) for box in self._boxes)
+        return added / (added + sum(box.batches * box.rows for box in self._boxes))
 
     def batch(self, number: int) -> Batch:
         """One batch; batches count from 1 and run through epoch after epoch."""
@@ -195,10 +186,10 @@ class BatchPlan:
             raise ValueError(f"batch {number} is not possible; batches count from 1")
         epoch, index = divmod(number - 1, self.batches_per_epoch)
         box, members = self._epoch_order(epoch + 1)[index]
-        sources, targets = self._ids_of(epoch + 1)
-        source = sources.padded(members, box.rows, box.source, self._pad_id)
-        target = targets.padded(members, box.rows, box.target, self._pad_id)
-        shifted = self._shift(target, targets.lengths[members])
+        ids, (one, other) = self._ids_of(epoch + 1), self._frames
+        source, _ = ids.source.padded(members, box.rows, box.source, self._pad_id, one)
+        target, lengths = ids.target.padded(members, box.rows, box.target, self._pad_id, other)
+        shifted = self._shift(target, lengths)
         return Batch(source, shifted, target, epoch + 1, index, self._pad_id)
 
     def batches(self, step: int, count: int) -> list[Batch]:
@@ -215,29 +206,32 @@ class BatchPlan:
         examples[:, 0] = self._start_id
         return shifted
 
-    def _sequences(self, pairs: Sequence[IdPair]) -> tuple[_Sequences, _Sequences]:
-        sides = ([pair[side] for pair in pairs] for side in (0, 1))
-        source, target = map(_Sequences, sides, self._frames)
-        return source, target
-
     def _planned_lengths(self) -> list[np.ndarray]:
         """Source and target lengths to make room for: the longest of a few epochs'."""
         epochs = range(-VARIANTS, 0) if self._vary else ()
-        variants = [self._pairs, *(self._vary(epoch) for epoch in epochs if self._vary)]
-        lengths = [[side.lengths for side in self._sequences(pairs)] for pairs in variants]
-        return [np.max(side, axis=0) for side in zip(*lengths, strict=True)]
+        longest = self._lengths(self._pairs)
+        for epoch in epochs:
+            lengths = self._lengths(self._drawn(epoch))
+            longest = [np.maximum(one, other) for one, other in zip(longest, lengths, strict=True)]
+        return longest
 
-    def _ids_of(self, epoch: int) -> tuple[_Sequences, _Sequences]:
+    def _lengths(self, pairs: Pairs) -> list[np.ndarray]:
+        sides = zip(pairs.sides, self._frames, strict=True)
+        return [ids.lengths + frame.size for ids, frame in sides]
+
+    def _drawn(self, epoch: int) -> Pairs:
+        return Pairs.of(self._vary(epoch)) if self._vary else self._pairs
+
+    def _ids_of(self, epoch: int) -> Pairs:
         """An epoch's ids; where they are too long for their box, those of ``pairs``."""
         if self._vary and self._ids[0] != epoch:
-            drawn = list(self._vary(epoch))
-            one, other = (frame.size for frame in self._frames)
+            room = np.zeros((2, len(self._pairs)), np.int64)
             for box in self._boxes:
-                for member in box.members:
-                    source, target = drawn[member]
-                    if len(source) + one > box.source or len(target) + other > box.target:
-                        drawn[member] = self._pairs[member]
-            self._ids = (epoch, self._sequences(drawn))
+                room[:, box.members] = [[box.source], [box.target]]
+            self._ids = (0, self._pairs)  # the last epoch's ids make room for the new ones
+            drawn = self._drawn(epoch)
+            too_long = longer(drawn, room[0], room[1], self._frames)
+            self._ids = (epoch, either(drawn, self._pairs, too_long))
         return self._ids[1]
 
     def _epoch_order(self, epoch: int) -> list[tuple[Box, np.ndarray]]:

@@ -1,10 +1,9 @@
 """Subword regularization: the words of the training pairs cut anew in every epoch."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from training_recipe.batching.batches import IdPair, TextPair, fits
+from training_recipe.batching.batches import longer
+from training_recipe.batching.ids import Ids, Pairs, Texts, either
 from training_recipe.text.vocabulary import Vocabulary
 
 
@@ -17,8 +16,8 @@ class Recut:
 
     def __init__(
         self,
-        texts: Sequence[TextPair],
-        usual: Sequence[IdPair],
+        texts: Texts,
+        usual: Pairs,
         vocabularies: tuple[Vocabulary, Vocabulary],
         max_length: int,
         rate: float,
@@ -28,15 +27,14 @@ class Recut:
         self._vocabularies, self._max_length = vocabularies, max_length
         self._rate, self._seed = rate, seed
 
-    def __call__(self, epoch: int) -> list[IdPair]:
+    def __call__(self, epoch: int) -> Pairs:
         """An epoch's ids, those of negative epochs being for planning."""
-        sides = [self._side(side, epoch) for side in (0, 1)]
+        cut = Pairs(*(self._side(side, epoch) for side in (0, 1)))
         frames = self._vocabularies[0].frame, self._vocabularies[1].frame
-        cut = zip(*sides, self._usual, strict=True)
-        return [(s, t) if fits((s, t), self._max_length, frames) else usual for s, t, usual in cut]
+        too_long = longer(cut, self._max_length, self._max_length, frames)
+        return either(cut, self._usual, too_long)
 
-    def _side(self, side: int, epoch: int) -> list[list[int]]:
+    def _side(self, side: int, epoch: int) -> Ids:
         entropy = [self._seed, abs(epoch), int(epoch < 0), side]
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        texts = [text[side] for text in self._texts]
-        return self._vocabularies[side].sample(texts, self._rate, seed)
+        return Ids.of(self._vocabularies[side].sample(self._texts.side(side), self._rate, seed))

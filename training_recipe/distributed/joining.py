@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from training_recipe.distributed.mesh import Mesh
@@ -28,3 +29,9 @@ class Joining:
     num_processes: int | None = None
     process_id: int | None = None
     timeout: int = JOIN_TIMEOUT
+
+    def is_asked(self, environment: Mapping[str, str]) -> bool:
+        """Whether there is more than a lone process on its one device to be found."""
+        if self.mesh is not None or self.mode in ("jax", "torchrun"):
+            return True
+        return self.mode == "auto" and all(name in environment for name in TORCHRUN)

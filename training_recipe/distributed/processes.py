@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +79,55 @@ class Processes(abc.ABC):
         if other is not None:
             raise UserError(
                 f"{what} of process {other} of {self.count} differ from those of process 0: "
-                f"{given[other]!r} and {given[0]!r}; start all processes by the same command, "
+                f"{difference(given[other], given[0])}; start all processes by the same command, "
                 "with the same files and the same versions"
             )
+
+    @contextlib.contextmanager
+    def by_the_first(self, made: AbstractContextManager[Any]) -> Iterator[Any]:
+        """``made`` as the first process alone enters and leaves it; all get what it gives.
+
+        What goes wrong in any process, inside of the block too, is an error of all, which ``made``
+        is left with. The block is one as in ``together``.
+        """
+        with contextlib.ExitStack() as stack:
+            given = None
+            with self.together():
+                given = stack.enter_context(made) if self.first else None
+            given = self.broadcast(given)
+            with self.together():
+                yield given
+            with self.together():
+                stack.close()
+
+
+def difference(one: Any, other: Any) -> str:
+    """Two values that differ; of two tables only what differs."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return f"{one!r} and {other!r}"
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return ", ".join(f"{name} ({one.get(name)!r} and {other.get(name)!r})" for name in names)
+
+
+class Vote:
+    """The largest number that any process gives, known at the next asking; alone, at once.
+
+    So nobody waits for a process that is a step behind. What was decided is forgotten.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._asked: Callable[[], int] | None = None
+
+    def of_all(self, number: int) -> int:
+        """What all gave when they were asked before, 0 the first time; ``number`` counts next."""
+        if self._processes.count == 1:
+            return number
+        asked, self._asked = self._asked, None
+        decided = asked() if asked is not None else 0
+        if not decided:
+            self._asked = self._processes.largest(number)
+        return decided
 
 
 class Alone(Processes):

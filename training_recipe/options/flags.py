@@ -25,6 +25,8 @@ examples:
   {train} --init FOLDER --data pairs.tsv       go on from a model of any library that convert reads
   {train} --preset base --help                 what that preset makes of every setting
   {train} --resume runs/NAME --backend torch   go on, in either framework
+  {train} --backend jax --mesh data=-1         on all devices of this machine
+  torchrun --nproc-per-node 8 train.py --backend torch --mesh data=2,fsdp=4
 """
 
 

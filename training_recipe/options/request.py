@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from training_recipe.distributed.joining import JOIN_TIMEOUT, MODES
+from training_recipe.distributed.mesh import read_mesh
 from training_recipe.options.presets import (
     DATA_PRESET,
     DICTIONARY_PRESET,
@@ -16,7 +19,7 @@ from training_recipe.options.presets import (
 )
 from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
 from training_recipe.options.usual_names import meant
-from transformer_spec import ConfigError, TransformerConfig
+from transformer_spec import ConfigError, TransformerConfig, UserError
 from transformer_spec.declarations import (
     REQUIRED,
     Declaration,
@@ -52,15 +55,42 @@ class Invocation:
     name: str | None = in_run("the run is written to runs/NAME", None)
     out: str | None = in_run("run folder, instead of runs/NAME", None)
     resume: str | None = in_run("run folder to go on with", None)
+    resume_or_start: str | None = in_run(
+        "go on with runs/NAME, or start it by that name where it is not there yet: for launchers "
+        "that repeat one command",
+        None,
+    )
     from_step: int | None = in_run(
         "with --resume: the checkpoint to go on from; none: the newest", None, least=0
     )
     verify: bool = in_run(
         "compare every tensor that is read from a checkpoint with what was saved", True
     )
+    mesh: str | None = in_run(
+        "how devices stand, as in data=2,fsdp=8: so many copies of the weights, each split over so "
+        "many devices; one number may be -1, the rest; none: one device, or data=-1 where several "
+        "processes train",
+        None,
+    )
+    distributed: str = in_run(
+        "whether this process is one of several; auto: where torchrun started it or a coordinator "
+        "is named; jax: as jax.distributed.initialize finds out (SLURM, Open MPI, TPU, GKE)",
+        "auto",
+        choices=MODES,
+    )
+    coordinator_address: str | None = in_run(
+        "HOST:PORT at which process 0 waits for the others, as jax.distributed names it", None
+    )
+    num_processes: int | None = in_run("how many processes there are, for jax", None, least=1)
+    process_id: int | None = in_run("which of them this is, from 0, for jax", None, least=0)
+    join_timeout: int = in_run("seconds to wait for the other processes", JOIN_TIMEOUT, least=1)
 
 
-NAMES = ("name", "out", "recipe", "data", "valid", "test", "init")
+NAMES = ("name", "out", "recipe", "data", "valid", "test", "init", "resume_or_start")
+PLACES = ("name", "out", "resume_or_start")
+STARTING = ("name", "out", "recipe", "preset", "init", "resume_or_start")
+COORDINATED = ("coordinator_address", "num_processes", "process_id")
+ADDRESS = re.compile(r"\S+:\d{1,5}")
 INVOCATION = declarations(Invocation)
 # Vocabulary sizes come from the vocabularies, token numbers are the vocabularies' own.
 FIXED_FIELDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
@@ -225,16 +255,12 @@ def request_of(settings: dict[str, Any]) -> Request:
 def _combined(merged: dict[str, Any], flags: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     if merged["resume"] == "":
         return ["--resume is empty; give a run folder"]
+    joining = joining_faults(merged)
     if merged["resume"] is not None:
-        fresh = [n for n in ("name", "out", "recipe", "preset", "init") if n in flags]
-        return [f"{ALL[name].flag} starts a run; it cannot go with --resume" for name in fresh]
-    faults = combination_faults(merged)
-    name = merged["name"]
-    if name is not None and merged["out"] is not None:
-        faults.append("--name and --out both say where the run goes; give one")
-    faults += [f"{ALL[n].flag} is empty; give a name" for n in NAMES if flags.get(n) == ""]
-    if name and (Path(name).name != name or name.startswith(".")):
-        faults.append(f"--name {name} is not a plain name; --out takes a path")
+        fresh = [n for n in STARTING if n in flags]
+        said = [f"{ALL[name].flag} starts a run; it cannot go with --resume" for name in fresh]
+        return said + joining
+    faults = combination_faults(merged) + _place_faults(merged, flags) + joining
     if merged["from_step"] is not None:
         faults.append("--from-step chooses a checkpoint of --resume RUN, which is not given")
     if merged["init"] is not None:
@@ -245,6 +271,43 @@ def _combined(merged: dict[str, Any], flags: dict[str, Any], recipe: dict[str, A
     if merged["tied_embeddings"] == "all" and not merged["shared_vocabulary"]:
         faults.append("--tied-embeddings all ties both languages; it needs --shared-vocabulary")
     return faults + _model_faults({name: merged[name] for name in MODEL if name in merged})
+
+
+def _place_faults(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
+    """What is wrong with where the run is to go."""
+    faults = [f"{ALL[n].flag} is empty; give a name" for n in NAMES if flags.get(n) == ""]
+    places = [ALL[n].flag for n in PLACES if merged[n] is not None]
+    if len(places) > 1:
+        both = "both" if len(places) == 2 else "all"
+        faults.append(f"{' and '.join(places)} {both} say where the run goes; give one")
+    for name in ("name", "resume_or_start"):
+        value = merged[name]
+        if value and (Path(value).name != value or value.startswith(".")):
+            faults.append(f"{ALL[name].flag} {value} is not a plain name; --out takes a path")
+    return faults
+
+
+def joining_faults(merged: dict[str, Any]) -> list[str]:
+    """What is wrong with what is said of devices and of other processes."""
+    faults, mode, address = [], merged["distributed"], merged["coordinator_address"]
+    if merged["mesh"] is not None:
+        try:
+            read_mesh(merged["mesh"])
+        except UserError as error:
+            faults += error.faults
+    for name in [n for n in COORDINATED if merged[n] is not None]:
+        if mode in ("torchrun", "off"):
+            faults.append(f"{ALL[name].flag} is for --distributed jax, not {mode}")
+        elif address is None:
+            faults.append(f"{ALL[name].flag} needs --coordinator-address HOST:PORT")
+    if address is not None and not ADDRESS.fullmatch(address):
+        faults.append(f"--coordinator-address {address!r} is no HOST:PORT, as in 10.0.0.1:29500")
+    count, number = merged["num_processes"], merged["process_id"]
+    if count is not None and number is not None and number >= count:
+        faults.append(
+            f"--process-id {number}: {count} processes are numbered from 0 to {count - 1}"
+        )
+    return faults
 
 
 def _begun_faults(

@@ -91,7 +91,8 @@ class TrainingSettings:
 
     steps: int = in_optimisation("optimizer steps in all", 3000, least=1, resumable=True)
     batch_tokens: int = in_optimisation(
-        "most tokens of a batch on its longer side, padding counted",
+        "most tokens of a batch on its longer side, padding counted; a batch is that of all "
+        "devices together, however many there are",
         4096,
         least=1,
         most=MOST_TOKENS,

@@ -94,6 +94,21 @@ USUAL_NAMES = {
     "--preset": "arch architecture model-size",
     "--out": "output-dir out-dir save-dir model-dir output-path run-dir log-dir checkpoint-dir",
     "--name": "run-name experiment experiment-name exp-name exp",
+    "--mesh data=N": "data-parallel data-parallel-size dp dp-size ddp ici-data-parallelism "
+    "num-devices ngpus gpus-per-node distributed-data-parallel",
+    "--mesh fsdp=N": "fully-sharded fsdp fsdp-size shard zero zero-stage ici-fsdp-parallelism "
+    "use-sharded-state full-shard",
+    "--mesh data=N,fsdp=M": "mesh-shape device-mesh parallelism hsdp strategy",
+    "--num-processes N: torchrun says it by itself, with --distributed auto": "world-size nproc "
+    "nproc-per-node num-nodes nnodes distributed-world-size n-processes",
+    "--process-id N: torchrun says it by itself, with --distributed auto": "rank local-rank "
+    "node-rank distributed-rank process-index",
+    "--coordinator-address HOST:PORT": "dist-url master-addr master-address master-port "
+    "init-method distributed-init-method rdzv-endpoint distributed-port coordinator",
+    "--distributed auto|jax|torchrun|off": "dist dist-backend multi-node multihost use-mpi "
+    "distributed-backend launcher",
+    "--join-timeout": "ddp-timeout dist-timeout rdzv-timeout initialization-timeout",
+    "--resume-or-start": "auto-resume requeue resume-if-exists",
     "--resume": "continue restore restore-file resume-from resume-from-checkpoint load-checkpoint",
     "--beam": "beam-size beam-width beams num-beams n-beams k",
     "--nbest": "n-best num-return-sequences num-hypotheses",

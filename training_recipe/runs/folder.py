@@ -8,9 +8,10 @@ with it besides: search.json, origin.json and original/.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from training_recipe.files.writing import folder_aside, make_parent, remove
@@ -38,21 +39,35 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, fill: Callable[[RunFolder], None]) -> RunFolder:
         """A new run folder, filled aside and then renamed; an existing one is a UserError."""
-        run = cls(path)
-        if os.path.lexists(run.path):
-            raise already_there(run.path)
-        make_parent(run.path)
+        with cls.aside(path) as aside:
+            fill(aside)
+        return cls(path)
+
+    @classmethod
+    @contextlib.contextmanager
+    def aside(cls, path: Path) -> Iterator[RunFolder]:
+        """A new run folder to fill, renamed to ``path`` where the block ends well.
+
+        Else nothing is left of it, nor of the folders that it was to lie in and that were made.
+        """
+        if os.path.lexists(path):
+            raise already_there(path)
+        made = [place for place in path.parents if not place.exists()]
         try:
-            with folder_aside(run.path) as partial:
+            make_parent(path)
+            with folder_aside(path) as partial:
                 aside = cls(partial)
                 aside.checkpoints.mkdir()
-                fill(aside)
+                yield aside
                 aside.metrics.touch()
         except UserError:
-            if os.path.lexists(run.path):  # another process was quicker
-                raise already_there(run.path) from None
+            if os.path.lexists(path):  # another process was quicker
+                raise already_there(path) from None
             raise
-        return run
+        finally:
+            for place in made:
+                with contextlib.suppress(OSError):  # it is not empty
+                    place.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -13,11 +13,8 @@ def main(arguments: list[str] | None = None, make_backend: MakeBackend | None = 
     def run() -> int:
         request = parse(arguments)
         # The loop reads data and draws, which --help must not wait for.
-        from twinformer.frameworks import training_backend
-        from twinformer.training.loop import train
-        from twinformer.training.starting import backend_name
+        from twinformer.training.joining import train_together
 
-        name = backend_name(request)
-        return train(request, name, make_backend or training_backend(name)).status
+        return train_together(request, make_backend).status
 
     return exit_status(run, "stopped before training began; nothing was saved")

@@ -7,11 +7,15 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from convert.conversion.beside import Beside
 from convert.conversion.made_files import carry, plan_files
 from convert.conversion.opening import OpenModel, open_model
 from convert.conversion.origin import ORIGIN
 from convert.conversion.target import Target
+from convert.core.numbers import as_dtype
+from convert.core.tensors import as_parts
 from convert.families.registry import FAMILIES
 from training_recipe.backend import Checkpoint
 from training_recipe.options.request import OF_THE_MODEL
@@ -45,10 +49,8 @@ class Beginning:
         """The weights, read or drawn."""
         if self.opened is None:
             return first_state(self.prepared.config, self.settings)
-        dtype = self.settings.weight_dtype
-        weights = self.opened.weights()
-        cast = {name: array.astype(dtype, copy=False) for name, array in weights.items()}
-        return Checkpoint(cast, label=str(self.opened.path))
+        weights = as_dtype(self.opened.tensors(), np.dtype(self.settings.weight_dtype))
+        return Checkpoint(as_parts(weights), label=str(self.opened.path))
 
     def progress(self) -> Progress:
         """Nothing done; a model that came is to be validated first.
@@ -69,17 +71,24 @@ class Beginning:
 
 
 def begin(
-    settings: TrainingSettings, model: Mapping[str, Any], given: Collection[str], verify: bool
+    settings: TrainingSettings,
+    model: Mapping[str, Any],
+    given: Collection[str],
+    verify: bool,
+    shared: str | None = None,
 ) -> Beginning:
-    """What the settings say to begin with; ``given`` names what the user has said himself."""
+    """What the settings say to begin with; ``given`` names what the user has said himself.
+
+    ``shared`` is what the processes of a host hold the data by, where there are several.
+    """
     if settings.init is None:
-        return Beginning(settings, prepare_new(settings, dict(model)))
+        return Beginning(settings, prepare_new(settings, dict(model), shared))
     opened = open_model(settings.init, verify=verify)
     config = dataclasses.replace(opened.config, **model)
     settings = settled(settings, opened, given)
     languages = None if settings.languages is None else ",".join(settings.languages)
     pair = spoken(opened.text(), languages)
-    return Beginning(settings, prepare_from(settings, pair, config, opened.search), opened)
+    return Beginning(settings, prepare_from(settings, pair, config, opened.search, shared), opened)
 
 
 def settled(

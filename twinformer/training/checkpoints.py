@@ -6,10 +6,13 @@ import contextlib
 import errno
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from training_recipe.arrays import changed
 from training_recipe.backend import Backend, Checkpoint
+from training_recipe.distributed.processes import ALONE, Processes
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.files.writing import folder_aside, point_link
 from training_recipe.options.invocation import words
@@ -21,6 +24,7 @@ from training_recipe.runs.progress import PROGRESS, Progress
 from transformer_spec import UserError
 from twinformer.training.states import read_state, save_state
 
+T = TypeVar("T")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Libraries that write for a backend wrap the system's error in their own; its words remain.
 DISK_FULL_WORDS = re.compile(
@@ -32,30 +36,48 @@ class DiskFullError(UserError):
     """Something could not be written because the disk, or the user's share of it, is full."""
 
 
-def save_checkpoint(run: RunFolder, backend: Backend, progress: Progress) -> Path:
+def save_checkpoint(
+    run: RunFolder,
+    backend: Backend,
+    progress: Progress,
+    processes: Processes = ALONE.processes,
+) -> Path:
     """Write the checkpoint of ``progress.step``; a full disk leaves the older ones as they were.
 
     Where the step has a checkpoint already, its weights are these: only its progress is replaced.
+    All processes call it.
     """
     folder = run.checkpoint(progress.step)
     with disk_full_is_clear(run, f"cannot save {folder.name}"):
-        if folder.exists():
-            written = read_json(folder / PROGRESS)
-            kept = {key: written[key] for key in ("backend", "files") if key in written}
-            write_json(folder / PROGRESS, progress.to_dict() | kept)
+        if processes.broadcast(folder.exists()):
+            with processes.together():
+                if processes.first:
+                    replace_progress(folder, progress)
         else:
-            write_checkpoint(folder, backend, progress)
-        if progress.best_step is not None and run.checkpoint(progress.best_step).exists():
-            point_link(run.best, run.checkpoint(progress.best_step))
+            write_checkpoint(folder, backend, progress, processes)
+        best = progress.best_step
+        with processes.together():
+            if processes.first and best is not None and run.checkpoint(best).exists():
+                point_link(run.best, run.checkpoint(best))
     return folder
 
 
-def write_checkpoint(folder: Path, backend: Backend, progress: Progress) -> None:
-    """Write a new checkpoint folder, whole or not at all."""
+def replace_progress(folder: Path, progress: Progress) -> None:
+    """Write what is known now into a checkpoint whose files stay."""
+    written = read_json(folder / PROGRESS)
+    kept = {key: written[key] for key in ("backend", "files") if key in written}
+    write_json(folder / PROGRESS, progress.to_dict() | kept)
+
+
+def write_checkpoint(
+    folder: Path, backend: Backend, progress: Progress, processes: Processes = ALONE.processes
+) -> None:
+    """Write a new checkpoint folder, whole or not at all; all processes call it."""
     progress.backend = backend.name
-    with folder_aside(folder) as partial:
-        save_state(backend, partial)
-        seal(partial, progress)
+    with processes.by_the_first(folder_aside(folder)) as partial:
+        save_state(backend, partial, processes)
+        if processes.first:
+            seal(partial, progress)
 
 
 @contextlib.contextmanager
@@ -101,11 +123,19 @@ def choose_checkpoint(run: RunFolder, recorded: int | None, from_step: int | Non
 
 
 def chosen_state(run: RunFolder, chosen: int, verify: bool = True) -> Checkpoint:
-    """The state of a checkpoint; where it cannot be read, a UserError names complete ones."""
-    try:
-        return read_state(run.checkpoint(chosen), verify)
-    except UserError as error:
-        raise UserError(f"{error}; {_alternatives(run, chosen)}", error.faults) from None
+    """The state of a checkpoint; where it cannot be read, a UserError names complete ones.
+
+    That may be later, when a part of it is read.
+    """
+
+    def told(read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except UserError as error:
+            raise UserError(f"{error}; {_alternatives(run, chosen)}", error.faults) from None
+
+    state = told(lambda: read_state(run.checkpoint(chosen), verify))
+    return state.changed(lambda _, arrays: changed(arrays, told))
 
 
 def _alternatives(run: RunFolder, chosen: int) -> str:

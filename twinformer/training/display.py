@@ -17,11 +17,11 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{post
 class Display:
     """Shows steps, log records and messages; the bar goes to stderr, everything else to stdout."""
 
-    def __init__(self, steps: int, done: int) -> None:
+    def __init__(self, steps: int, done: int, bar: bool = True) -> None:
         self.steps = steps
         self._started = time.monotonic()
         self._first = done
-        self._bar: Any = _bar(steps, done) if sys.stderr.isatty() else None
+        self._bar: Any = _bar(steps, done) if bar and sys.stderr.isatty() else None
 
     def step(self) -> None:
         """Count one step."""
@@ -56,6 +56,19 @@ class Display:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
+
+
+class Silent(Display):
+    """Shows nothing: that of the first process does."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0, bar=False)
+
+    def log(self, record: Record) -> None:
+        """Show nothing."""
+
+    def line(self, text: str) -> None:
+        """Show nothing."""
 
 
 def _bar(steps: int, done: int) -> Any:

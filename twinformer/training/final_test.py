@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from training_recipe.runs.averages import averaged_steps
-from training_recipe.runs.metrics import Metrics
+from training_recipe.runs.metrics import Counted, Metrics, Record
 from twinformer.training.averages import save_average
 from twinformer.training.display import Display
 from twinformer.training.evaluation.judge import Judge, Judgement
@@ -18,11 +19,14 @@ from twinformer.training.states import use_weights
 class FinalTest:
     """Tests the best checkpoint, or the mean of the last ones where the settings ask for it."""
 
-    def __init__(self, started: Started, judge: Judge, metrics: Metrics, display: Display) -> None:
+    def __init__(
+        self, started: Started, judge: Judge, metrics: Metrics | Counted, display: Display
+    ) -> None:
         self.run_folder, self.progress = started.run, started.progress
         self.prepared, self.backend = started.prepared, started.backend
         self.settings, self.verify = started.record.settings, started.verify
         self.judge, self.metrics, self.display = judge, metrics, display
+        self.processes = started.world.processes
 
     def run(self) -> Judgement:
         """Write and show the scores of the test examples, and what to do next."""
@@ -34,11 +38,19 @@ class FinalTest:
         record = {"kind": "test", "step": step, **found.record()}
         record |= {"average_of": average} if average else {}
         record |= {"stopped_early_after": self.progress.step} if self._is_early() else {}
-        self.metrics.write(record | {"speed": {"seconds": seconds_since(began)}})
+        self._write(record | {"speed": {"seconds": seconds_since(began)}})
         samples = self.settings.samples
         for line in final_lines(self.run_folder, self.prepared, found, what, samples):
             self.display.line(line)
         return found
+
+    def _write(self, record: Record) -> None:
+        with self.processes.together():
+            self.metrics.write(record)
+
+    def _use(self, folder: Path) -> None:
+        with self.processes.together():
+            use_weights(self.backend, folder, self.verify)
 
     def _is_early(self) -> bool:
         return self.progress.step < self.settings.steps
@@ -55,7 +67,7 @@ class FinalTest:
         """Take the best checkpoint's weights; what they are, and its step."""
         best = self.progress.best_step
         if best is not None and best != self.progress.step:
-            use_weights(self.backend, self.run_folder.checkpoint(best), self.verify)
+            self._use(self.run_folder.checkpoint(best))
         step = self.progress.step if best is None else best
         if step == 0:
             return "of the model as it came, than which none was better", step
@@ -64,12 +76,15 @@ class FinalTest:
     def _take_average(self) -> list[int]:
         """Take the mean of the last checkpoints, which is validated too; their steps."""
         began, settings = time.monotonic(), self.settings
-        steps = averaged_steps(self.run_folder.steps(), settings.average, settings.save_every)
-        folder = save_average(self.run_folder, self.prepared.config, steps)
-        use_weights(self.backend, folder, self.verify)
+        saved = self.processes.broadcast(self.run_folder.steps())
+        steps = averaged_steps(saved, settings.average, settings.save_every)
+        with self.processes.together():
+            if self.processes.first:
+                save_average(self.run_folder, self.prepared.config, steps)
+        self._use(self.run_folder.average(steps[-1], len(steps)))
         found = self.judge.validate()
         record = {"kind": "average", "step": steps[-1], "average_of": steps, **found.record()}
-        self.metrics.write(record | {"speed": {"seconds": seconds_since(began)}})
+        self._write(record | {"speed": {"seconds": seconds_since(began)}})
         what, _ = self._about_average(steps)
         for line in [*validation_lines(what, found, False, settings.samples), *self._best_single()]:
             self.display.line(line)

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM ask the loop to stop after its step; asking twice leaves at once."""
+"""Ctrl-C and SIGTERM ask the loop to stop after its step; asking twice leaves at once.
+
+Where several processes train, a signal to one of them stops all after the same step.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import signal
 import threading
 from types import FrameType
+
+from training_recipe.distributed.processes import ALONE, Processes, Vote
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,8 +26,9 @@ class Interrupted(Exception):
 class Interrupts:
     """While entered, remembers a signal instead of dying from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes = ALONE.processes) -> None:
         self.number: int | None = None
+        self._vote = Vote(processes)
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -43,6 +49,7 @@ class Interrupts:
         os.write(2, b"\nstopping after this step; once more to leave at once\n")
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came."""
-        if self.number is not None:
-            raise Interrupted(self.number)
+        """Raise Interrupted if a signal came, in another process until the check before this."""
+        number = self._vote.of_all(self.number or 0)
+        if number:
+            raise Interrupted(number)

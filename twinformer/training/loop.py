@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training_recipe.backend import MakeBackend
+from training_recipe.distributed.processes import ALONE, Vote, World
 from training_recipe.options.extras import TRAINING, require
 from training_recipe.options.invocation import words
 from training_recipe.options.request import Request
@@ -16,11 +17,12 @@ from training_recipe.options.schedule import learning_rate
 from training_recipe.runs.curves import draw_curves
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.lock import locked
-from training_recipe.runs.metrics import Metrics
+from training_recipe.runs.metrics import Counted, Metrics
 from training_recipe.runs.progress import DivergedError, LogWindow
 from transformer_spec import UserError
+from twinformer.training.agreement import agree_on_command
 from twinformer.training.checkpoints import disk_full_is_clear, prune, save_checkpoint
-from twinformer.training.display import Display
+from twinformer.training.display import Display, Silent
 from twinformer.training.evaluation.judge import Judge, Judgement
 from twinformer.training.evaluation.report import validation_lines
 from twinformer.training.final_test import FinalTest
@@ -43,16 +45,29 @@ class Trained:
     status: int = 0
 
 
-def train(request: Request, backend_name: str, make_backend: MakeBackend) -> Trained:
-    """Do what was asked for, from data to final test."""
-    require("train", "training", *TRAINING)
+def train(
+    request: Request, backend_name: str, make_backend: MakeBackend, world: World = ALONE
+) -> Trained:
+    """Do what was asked for, from data to final test; all processes of the world call it.
+
+    An error of one is raised in all, and all stop after the same step.
+    """
+    processes = world.processes
+    with processes.together():
+        require("train", "training", *TRAINING)
+    agree_on_command(request, backend_name, world)
     with contextlib.ExitStack() as held:
         if request.invocation.resume is not None:
-            held.enter_context(locked(RunFolder.open(Path(request.invocation.resume))))
-            started = resume(request, backend_name, make_backend)
+            with processes.together():
+                if processes.first:
+                    run = RunFolder.open(Path(request.invocation.resume))
+                    held.enter_context(locked(run))
+            started = resume(request, backend_name, make_backend, world)
         else:
-            started = start(request, backend_name, make_backend)
-            held.enter_context(locked(started.run))
+            started = start(request, backend_name, make_backend, world)
+            with processes.together():
+                if processes.first:
+                    held.enter_context(locked(started.run))
         held.enter_context(disk_full_is_clear(started.run, "training stopped"))
         return Training(started).run_to_end()
 
@@ -64,15 +79,25 @@ class Training:
         self.run, self.record, self.progress = started.run, started.record, started.progress
         self.prepared, self.backend = started.prepared, started.backend
         self.settings = started.record.settings
-        self.started = started
-        self.interrupts = Interrupts()
+        self.started, self.processes = started, started.world.processes
+        self.interrupts, self.late = Interrupts(self.processes), Vote(self.processes)
         self.judge = Judge(self.backend, self.prepared, self.settings, self.interrupts.check)
-        self.metrics = Metrics(self.run, self.progress.metrics_lines)
-        self.display = Display(self.settings.steps, self.progress.step)
+        self.metrics = self._open_metrics()
+        self.display = Silent()
+        if self.processes.first:
+            self.display = Display(self.settings.steps, self.progress.step)
         self.speed = Speed()
         self.saved_at = time.monotonic()
         for note in started.notes:
             self.display.line(note)
+
+    def _open_metrics(self) -> Metrics | Counted:
+        """What writes metrics in the first process, and counts with it in the others."""
+        kept, first = self.progress.metrics_lines, self.processes.first
+        with self.processes.together():
+            opened = Metrics(self.run, kept) if first else Counted(kept)
+        lines = self.processes.broadcast(opened.lines)
+        return opened if first else Counted(lines)
 
     def run_to_end(self) -> Trained:
         """Train, test, draw; or stop when asked to, saved."""
@@ -82,7 +107,7 @@ class Training:
             except Interrupted as stop:
                 return self._leave(stop)
             self.display.close()
-            draw_curves(self.run)
+            self._draw()
             try:
                 found = FinalTest(self.started, self.judge, self.metrics, self.display).run()
             except Interrupted as stop:
@@ -100,7 +125,7 @@ class Training:
 
     def _train(self) -> None:
         patience = self.settings.patience
-        self.record.save(self.run.settings)
+        self._note_record()
         if self.progress.step == self.settings.steps:
             self._catch_up()
         if not self.progress.evaluated:
@@ -112,6 +137,16 @@ class Training:
                 self._log()
             self.interrupts.check()
             self._finish_step()
+
+    def _note_record(self) -> None:
+        with self.processes.together():
+            if self.processes.first:
+                self.record.save(self.run.settings)
+
+    def _draw(self) -> None:
+        with self.processes.together():
+            if self.processes.first:
+                draw_curves(self.run)
 
     def _catch_up(self) -> None:
         """Do what only the last step asks for, where a run resumed there has no more to do."""
@@ -128,7 +163,10 @@ class Training:
 
     def _is_late(self) -> bool:
         """Whether so much time has gone since the last save that a loss of it would hurt."""
-        return 0 < 60 * self.settings.save_minutes <= time.monotonic() - self.saved_at
+        most = 60 * self.settings.save_minutes
+        if most == 0:
+            return False
+        return bool(self.late.of_all(int(most <= time.monotonic() - self.saved_at)))
 
     def _step(self) -> None:
         step = self.progress.step + 1
@@ -179,7 +217,8 @@ class Training:
         self.display.log(record)
 
     def _write(self, record: dict) -> None:
-        self.metrics.write(record)
+        with self.processes.together():
+            self.metrics.write(record)
         self.progress.metrics_lines = self.metrics.lines
 
     def _finish_step(self) -> None:
@@ -189,7 +228,8 @@ class Training:
             with self.speed.paused():
                 improved = self._evaluate()
         over = self.progress.is_out_of(self.settings.patience)
-        if improved or over or self._is_due(self.settings.save_every) or self._is_late():
+        late = self._is_late()
+        if improved or over or late or self._is_due(self.settings.save_every):
             with self.speed.paused():
                 self._save()
 
@@ -209,31 +249,39 @@ class Training:
         return improved
 
     def _note_best(self, found: Judgement) -> bool:
-        progress, (name, value) = self.progress, found.main
-        before = progress.best_score if progress.best_name == name else None
-        if before is not None and not found.is_better_than(before):
+        progress = self.progress
+        name, value, better = self.processes.broadcast((*found.main, self._is_better(found)))
+        if not better:
             progress.since_best += 1
             return False
         progress.since_best = 0
         progress.best_name, progress.best_score, progress.best_step = name, value, progress.step
         return True
 
+    def _is_better(self, found: Judgement) -> bool:
+        name, _ = found.main
+        before = self.progress.best_score if self.progress.best_name == name else None
+        return before is None or found.is_better_than(before)
+
     def _save(self) -> None:
         """Write a checkpoint, then record it, then remove what is not to be kept."""
         self._settle()
-        self.metrics.sync()
-        save_checkpoint(self.run, self.backend, self.progress)
+        with self.processes.together():
+            self.metrics.sync()
+        save_checkpoint(self.run, self.backend, self.progress, self.processes)
         self.record = dataclasses.replace(
             self.record, backend=self.progress.backend, newest_checkpoint=self.progress.step
         )
-        self.record.save(self.run.settings)
-        prune(self.run, self.settings, self.progress.best_step)
+        self._note_record()
+        with self.processes.together():
+            if self.processes.first:
+                prune(self.run, self.settings, self.progress.best_step)
         self.saved_at = time.monotonic()
 
     def _leave(self, stop: Interrupted) -> Trained:
         if self.progress.step > 0:
             self._save()
-        draw_curves(self.run)
+        self._draw()
         return self._say_how_to_go_on(stop)
 
     def _say_how_to_go_on(self, stop: Interrupted) -> Trained:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convert.conversion.opening import open_model
 from training_recipe.backend import Backend, MakeBackend
+from training_recipe.distributed.processes import ALONE, World
 from training_recipe.files.writing import check_parent
 from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
 from training_recipe.options.settings import SETTINGS, TrainingSettings
@@ -18,18 +22,29 @@ from training_recipe.preparation import (
     Prepared,
     default_run_path,
     prepare_again,
+    prepare_from,
 )
 from training_recipe.runs.folder import RunFolder, already_there
 from training_recipe.runs.progress import PROGRESS, Progress
 from training_recipe.runs.record import RunRecord
 from training_recipe.searching.batches import within
+from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search, check_search_memory
+from training_recipe.text.vocabulary import load_vocabulary
 from transformer_spec import TransformerConfig, UserError, weight_shapes
 from transformer_spec.declarations import as_text
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
 from transformer_spec.positions import check_table
-from twinformer.training.beginning import begin
+from twinformer.training.agreement import (
+    about_devices,
+    agree_on_data,
+    check_rows,
+    check_seen,
+    check_shared,
+    shared_name,
+)
+from twinformer.training.beginning import Beginning, begin
 from twinformer.training.checkpoints import (
     choose_checkpoint,
     chosen_state,
@@ -67,6 +82,30 @@ class Started:
     progress: Progress
     notes: list[str]
     verify: bool = True
+    world: World = ALONE
+
+
+def begun_or_new(request: Request) -> Request:
+    """The request of ``--resume-or-start NAME`` as one to resume runs/NAME, or to start it."""
+    name = request.invocation.resume_or_start
+    if name is None:
+        return request
+    path = Path("runs", name)
+    if not (path / "settings.json").exists():
+        asked = dataclasses.replace(request.invocation, name=name, resume_or_start=None)
+        return dataclasses.replace(request, invocation=asked)
+    asked = dataclasses.replace(request.invocation, resume=str(path), resume_or_start=None)
+    # The model that it began with is its own by now.
+    given = {name: value for name, value in request.given.items() if name != "init"}
+    return dataclasses.replace(request, invocation=asked, given=given)
+
+
+def device(request: Request) -> str:
+    """The kind of device that was asked for, or, on resuming, that the run was trained on."""
+    path = request.invocation.resume
+    if path is None or "device" in request.given:
+        return request.given.get("device", request.settings.device)
+    return RunRecord.load(RunFolder.open(Path(path)).settings).settings.device
 
 
 def backend_name(request: Request) -> str:
@@ -77,56 +116,121 @@ def backend_name(request: Request) -> str:
     return RunRecord.load(RunFolder.open(Path(invocation.resume)).settings).backend
 
 
-def start(request: Request, name: str, make_backend: MakeBackend) -> Started:
+def start(request: Request, name: str, make_backend: MakeBackend, world: World = ALONE) -> Started:
     """A new run folder with the weights to begin with; an existing folder is a UserError.
 
-    A model that came from elsewhere is the run's checkpoint of step 0: the run needs that folder
-    no more.
+    The first process reads the data and fills the folder aside, from which the others go on; it
+    has its name once all are ready. A model that came from elsewhere is the run's checkpoint of
+    step 0: the run needs that folder no more.
     """
-    settings, asked = request.settings.anchored(), request.invocation
-    path = Path(asked.out or Path("runs", asked.name or ""))
-    if asked.out is None and asked.name is None:
-        path = default_run_path(settings, name)
-    elif os.path.lexists(path):
-        raise already_there(path)
-    check_parent(path)
-    begun = begin(settings, request.model, request.given, asked.verify)
-    settings, prepared, progress = begun.settings, begun.prepared, begun.progress()
-    if prepared.corpus.task == "translation":
-        bleu(settings.bleu_tokenize)  # a tokenization that is not there is said before training
-    check_fits(prepared, settings)
-    backend = make_backend(prepared.config, settings, begun.state())
-    record = RunRecord(
-        settings,
+    processes, asked = world.processes, request.invocation
+    shared = shared_name(processes)
+    first = NewRun(request, name, shared)
+    with processes.by_the_first(first.folder()) as place:
+        with processes.together():
+            begun = first.begun or begun_elsewhere(place, asked.verify, shared)
+            check_rows(begun.prepared.plan, world)
+        prepared, settings, progress = begun.prepared, begun.settings, begun.progress()
+        agree_on_data(processes, prepared)
+        with processes.together():
+            check_fits(prepared, settings, world)
+            backend = make_backend(prepared.config, settings, begun.state())
+        if begun.opened is not None:
+            folder = RunFolder(place.aside).checkpoint(progress.step)
+            write_checkpoint(folder, backend, progress, processes)
+    heading = f"run {place.path}: backend {name}, {settings.dtype}, preset {asked.preset}"
+    notes = [heading, *about_devices(prepared.plan, world), *begun.notes, *about(prepared)]
+    run, record = RunFolder(place.here), first_record(begun, name)
+    return Started(run, record, prepared, backend, progress, notes, asked.verify, world)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the first process makes a run: as it was named, in full, and aside until then."""
+
+    path: Path
+    absolute: Path
+    aside: Path
+
+    @property
+    def here(self) -> Path:
+        """The path as it was named where that leads there, whatever folder is the current one."""
+        return self.path if self.path.absolute() == self.absolute else self.absolute
+
+
+class NewRun:
+    """A new run as the first process begins it; ``begun`` is there once its folder is."""
+
+    def __init__(self, request: Request, name: str, shared: str | None) -> None:
+        self.request, self.name, self.shared = request, name, shared
+        self.begun: Beginning | None = None
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Place]:
+        """Read the data and fill the folder aside; it has its name where the block ends well."""
+        request, path = self.request, self._path()
+        settings, verify = request.settings.anchored(), request.invocation.verify
+        begun = begin(settings, request.model, request.given, verify, self.shared)
+        if begun.prepared.corpus.task == "translation":
+            bleu(begun.settings.bleu_tokenize)  # one that is not there is said before training
+        with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
+            with RunFolder.aside(path) as aside:
+                begun.save(aside)
+                first_record(begun, self.name).save(aside.settings)
+                self.begun = begun
+                yield Place(path, path.absolute(), aside.path.absolute())
+
+    def _path(self) -> Path:
+        settings, asked = self.request.settings.anchored(), self.request.invocation
+        path = Path(asked.out or Path("runs", asked.name or ""))
+        if asked.out is None and asked.name is None:
+            path = default_run_path(settings, self.name)
+        elif os.path.lexists(path):
+            raise already_there(path)
+        check_parent(path)
+        return path
+
+
+def begun_elsewhere(place: Place, verify: bool, shared: str | None) -> Beginning:
+    """What a new run begins with, by the folder that the first process has filled aside."""
+    check_seen(place.aside)
+    run = RunFolder(place.aside)
+    settings = RunRecord.load(run.settings).settings
+    source, target = (load_vocabulary(run.vocabulary, side) for side in ("source", "target"))
+    search = load_search(run.search) if run.search.exists() else None
+    config = TransformerConfig.load(run.config)
+    prepared = prepare_from(settings, (source, target), config, search, shared)
+    opened = None if settings.init is None else open_model(settings.init, verify=verify)
+    return Beginning(settings, prepared, opened)
+
+
+def first_record(begun: Beginning, name: str) -> RunRecord:
+    """What settings.json says before the first step."""
+    prepared = begun.prepared
+    return RunRecord(
+        begun.settings,
         name,
         prepared.fingerprint,
-        newest_checkpoint=None if begun.opened is None else progress.step,
+        newest_checkpoint=None if begun.opened is None else begun.progress().step,
         plan_fingerprint=prepared.plan.fingerprint,
         judged_fingerprint=prepared.judged_fingerprint,
     )
 
-    def fill(run: RunFolder) -> None:
-        begun.save(run)
-        record.save(run.settings)
-        if begun.opened is not None:
-            write_checkpoint(run.checkpoint(progress.step), backend, progress)
 
-    with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
-        run = RunFolder.create(path, fill)
-    heading = f"run {path}: backend {name}, {settings.dtype}, preset {asked.preset}"
-    notes = [heading, *begun.notes, *about(prepared)]
-    return Started(run, record, prepared, backend, progress, notes, asked.verify)
-
-
-def check_fits(prepared: Prepared, settings: TrainingSettings) -> None:
+def check_fits(prepared: Prepared, settings: TrainingSettings, world: World = ALONE) -> None:
     """Raise a UserError where the model, or the beam of the final test, is beyond all memory.
 
-    The weights are always made here; of an accelerator's own memory nothing is known yet.
+    The weights are always made here, a process's part of them where they are split; of an
+    accelerator's own memory nothing is known yet.
     """
+    mesh, processes = world.mesh, world.processes.count
+    part = min(1.0, mesh.devices / processes / mesh.fsdp)
     config, size = prepared.config, np.dtype(settings.weight_dtype).itemsize
     count, here = parameters(config), settings.device in ("cpu", "auto")
     what = f"a model of {count:,} parameters{', with gradients and moments,' if here else ''}"
-    check_memory(count * size * (COPIES if here else 1), what, "give smaller sizes of the model")
+    check_memory(
+        int(count * size * (COPIES if here else 1) * part), what, "give smaller sizes of the model"
+    )
     if "sinusoidal" in (config.encoder_positions, config.decoder_positions):
         check_table(config)
     if here:
@@ -146,44 +250,72 @@ def parameters(config: TransformerConfig) -> int:
     return sum(math.prod(shape) for shape in weight_shapes(config).values())
 
 
-def resume(request: Request, name: str, make_backend: MakeBackend) -> Started:
-    """The run of ``--resume`` as it was after the chosen checkpoint."""
-    run = RunFolder.open(Path(request.invocation.resume or ""))
-    record = RunRecord.load(run.settings)
-    settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
-    step = choose_checkpoint(run, record.newest_checkpoint, request.invocation.from_step)
-    verify = request.invocation.verify
-    progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)
+def resume(request: Request, name: str, make_backend: MakeBackend, world: World = ALONE) -> Started:
+    """The run of ``--resume`` as it was after the checkpoint that the first process chooses."""
+    processes, asked = world.processes, request.invocation
+    run = RunFolder(Path(asked.resume or ""))
+    check_shared(run, processes)
+    with processes.together():
+        record = RunRecord.load(RunFolder.open(run.path).settings)
+        settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
+        chosen = None
+        if processes.first:
+            chosen = choose_checkpoint(run, record.newest_checkpoint, asked.from_step)
+    step, shared = processes.broadcast(chosen), shared_name(processes)
+    with processes.together():
+        progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)
+        prepared = same_data(run, record, settings, progress, shared)
+        check_rows(prepared.plan, world)
+        check_fits(prepared, settings, world)
+    agree_on_data(processes, prepared)
+    with processes.together():
+        if step is None:
+            state = first_state(prepared.config, settings)
+        else:
+            state = chosen_state(run, step, asked.verify)
+        backend = make_backend(prepared.config, settings, state)
+    with processes.together():
+        settled = _settle_folder(run, progress, asked.from_step) if processes.first else []
+    heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
+    notes = [heading, *about_devices(prepared.plan, world), *about(prepared), *settled]
+    notes += changes(record, prepared)
+    record = dataclasses.replace(
+        record,
+        settings=settings,
+        newest_checkpoint=step,
+        plan_fingerprint=prepared.plan.fingerprint,
+        judged_fingerprint=prepared.judged_fingerprint,
+    )
+    return Started(run, record, prepared, backend, progress, notes, asked.verify, world)
+
+
+def same_data(
+    run: RunFolder,
+    record: RunRecord,
+    settings: TrainingSettings,
+    progress: Progress,
+    shared: str | None,
+) -> Prepared:
+    """The data of a run that goes on; other pairs than it began with are a UserError."""
     if progress.step > settings.steps:
         raise UserError(f"{run.path} has done {progress.step} steps; --steps cannot be fewer")
-    prepared = prepare_again(settings, run)
+    prepared = prepare_again(settings, run, shared)
     if prepared.fingerprint != record.data_fingerprint:
         raise UserError(
             f"the training data of {settings.data} is not what {run.path} began with; put the data "
             "back as it was, or start a new run"
         )
-    check_fits(prepared, settings)
-    if step is None:
-        state = first_state(prepared.config, settings)
-    else:
-        state = chosen_state(run, step, verify)
-    backend = make_backend(prepared.config, settings, state)
-    notes = _settle_folder(run, progress, request.invocation.from_step)
-    plan = prepared.plan.fingerprint
-    if plan != record.plan_fingerprint:
+    return prepared
+
+
+def changes(record: RunRecord, prepared: Prepared) -> list[str]:
+    """Notes on what is not as it was when the run began."""
+    notes = []
+    if prepared.plan.fingerprint != record.plan_fingerprint:
         notes.append(OTHER_BATCHES if record.plan_fingerprint else UNKNOWN_BATCHES)
     if record.judged_fingerprint not in (None, prepared.judged_fingerprint):
         notes.append(OTHER_JUDGES)
-    record = dataclasses.replace(
-        record,
-        settings=settings,
-        newest_checkpoint=step,
-        plan_fingerprint=plan,
-        judged_fingerprint=prepared.judged_fingerprint,
-    )
-    heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
-    notes = [heading, *about(prepared), *notes]
-    return Started(run, record, prepared, backend, progress, notes, verify)
+    return notes
 
 
 def _settle_folder(run: RunFolder, progress: Progress, from_step: int | None) -> list[str]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from convert.checkpoints import (
-    load_weights_of,
+    open_weights_of,
     read_checkpoint,
     write_flax_checkpoint,
     write_torch_checkpoint,
 )
+from convert.core.tensors import as_parts
 from training_recipe.backend import Backend, Checkpoint
+from training_recipe.distributed.processes import ALONE, Processes
+from training_recipe.distributed.reading import announced, answer
 from training_recipe.first_weights import first_weights
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig
@@ -23,15 +26,27 @@ def first_state(config: TransformerConfig, settings: TrainingSettings) -> Checkp
     return Checkpoint(first_weights(config, settings))
 
 
-def save_state(backend: Backend, folder: Path) -> None:
-    """Write weights and optimizer state into an existing empty folder, as its ecosystem does."""
-    WRITERS[backend.name](folder, backend.state())
+def save_state(backend: Backend, folder: Path, processes: Processes = ALONE.processes) -> None:
+    """Write weights and optimizer state into an existing empty folder, as its ecosystem does.
+
+    Of several processes the first one writes, an array at a time, and the others take part in
+    reading them; what goes wrong in writing is raised in the first alone.
+    """
+    write, state = WRITERS[backend.name], backend.parts()
+    if processes.count == 1:
+        write(folder, state)
+    elif processes.first:
+        with announced(state, processes) as told:
+            write(folder, told)
+    else:
+        answer(state, processes)
 
 
 def read_state(folder: Path, verify: bool = True) -> Checkpoint:
     """What a run goes on from, in either backend; a fault in the files is a UserError.
 
-    So are tensors that are not what was saved, here and below, unless told not to ``verify``.
+    So are tensors that are not what was saved, here and below, unless told not to ``verify``; they
+    are found when the arrays are read, one at a time.
     """
     return read_checkpoint(folder, verify)
 
@@ -41,5 +56,5 @@ def use_weights(backend: Backend, folder: Path, verify: bool = True) -> None:
 
     The optimizer begins anew: no moments, and 0 steps.
     """
-    _, weights = load_weights_of(folder, backend.config, verify)
-    backend.restore(Checkpoint(weights, label=str(folder)))
+    _, weights = open_weights_of(folder, backend.config, verify)
+    backend.restore(Checkpoint(as_parts(weights), label=str(folder)))

@@ -21,7 +21,8 @@ from convert.checkpoints import (
 )
 from convert.checkpoints.layouts import COUNT
 from convert.core.tensors import Held
-from convert.formats.orbax import nested, write_orbax
+from convert.formats.content import nest
+from convert.formats.orbax_writer import write_orbax
 from transformer_spec import ConfigError, UserError, initial_weights
 
 
@@ -180,7 +181,7 @@ class TestOptax:
         """Orbax hands over weights and the state of ``optax.adamw`` as that loop has them."""
         write_flax_checkpoint(tmp_path, checkpoint())
         params, trained = (
-            nested(torch_to_flax(part))
+            nest(torch_to_flax(part))
             for part in (checkpoint().weights, checkpoint().first_moments)  # without a frozen bias
         )
         target = {"params": params, "opt_state": optax.adamw(1e-3).init(trained)}
@@ -193,7 +194,7 @@ class TestOptax:
             (adam.mu, checkpoint().first_moments),
             (adam.nu, checkpoint().second_moments),
         ):
-            jax.tree.map(np.testing.assert_array_equal, part, nested(torch_to_flax(expected)))
+            jax.tree.map(np.testing.assert_array_equal, part, nest(torch_to_flax(expected)))
 
     def test_earlier_checkpoints_are_read(self, tmp_path):
         """Moments beside the weights, not in an ``opt_state``."""

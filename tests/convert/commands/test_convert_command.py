@@ -165,7 +165,7 @@ class TestWhatIsWritten:
 
     def test_bare_orbax_folder(self, tmp_path):
         from convert import torch_to_flax
-        from convert.formats.orbax import write_orbax
+        from convert.formats.orbax_writer import write_orbax
 
         weights = initial_weights(CONFIG, 4)
         write_orbax(tmp_path / "o", Held(torch_to_flax(weights)))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from convert.core.tensors import Held
 from convert.formats.msgpack import open_msgpack, write_msgpack
 from convert.formats.npz import open_npz
-from convert.formats.orbax import open_orbax, write_orbax
+from convert.formats.orbax import open_orbax
+from convert.formats.orbax_writer import write_orbax
 from convert.formats.safetensors import open_safetensors, write_safetensors, write_sharded
 from convert.formats.shards import notes_of
 from convert.formats.torch_file.reader import open_torch_file, open_torch_pickle

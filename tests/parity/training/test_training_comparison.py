@@ -119,7 +119,7 @@ def test_one_side_that_is_not_finite_fails(monkeypatch, side: str) -> None:
 
 
 def test_divergence_on_both_sides_is_the_user_s(monkeypatch) -> None:
-    weights = training.first_weights(CONFIG, SETTINGS)
+    weights = dict(training.first_weights(CONFIG, SETTINGS))
     weights["decoder.finalFc.weight"][0, 0] = np.nan
     monkeypatch.setattr(training, "first_weights", lambda *_: weights)
     with pytest.raises(UserError, check=saying("diverged", "both sides", "step 1")):

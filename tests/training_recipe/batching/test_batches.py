@@ -239,16 +239,18 @@ class TestMistakes:
 class TestLongPairs:
     def test_eos_counts_and_either_side_decides(self):
         pairs = [([5] * 3, [6]), ([5] * 4, [6]), ([5], [6] * 4), ([5], [6] * 3)]
-        kept, notes = drop_long(pairs, 4)
-        assert kept == [0, 3]
+        kept, fits, notes = drop_long(pairs, 4)
+        assert [*kept] == [pairs[0], pairs[3]]
+        assert fits.tolist() == [True, False, False, True]
         faults_say(notes, ("2 of 4 training pairs", "max_length 4", "left out"))
 
     def test_nothing_to_drop_says_nothing(self):
         pairs = random_pairs(5)
-        assert drop_long(pairs, 64) == ([0, 1, 2, 3, 4], [])
+        kept, fits, notes = drop_long(pairs, 64)
+        assert ([*kept], fits.tolist(), notes) == (pairs, [True] * 5, [])
 
     def test_large_numbers_have_separators(self):
-        notes = drop_long([([5], [6])] * 28_988 + [([5] * 9, [6])] * 12, 8, "validation pairs")[1]
+        notes = drop_long([([5], [6])] * 28_988 + [([5] * 9, [6])] * 12, 8, "validation pairs")[2]
         faults_say(notes, ("12 of 29,000 validation pairs", "max_length 8", "left out"))
 
     def test_nothing_left_is_an_error(self):
@@ -260,7 +262,7 @@ def test_encode_pairs_gives_one_pair_for_each_alternative():
     examples = [Example("ab", ("X Y", "Y")), Example("b", ("X",))]
     source = build_vocabulary("characters", ["aab"])
     target = build_vocabulary("whitespace", ["X X Y"])
-    assert encode_pairs(examples, source, target) == [
+    assert [*encode_pairs(examples, source, target)] == [
         ([4, 5], [4, 5]),
         ([4, 5], [5]),
         ([5], [4]),

@@ -27,7 +27,7 @@ def test_less_than_a_tenth_is_padding_in_twelve_shapes() -> None:
     request = make_request(paths | flags | {"batch_shapes": 12, "preset": "small"}, Faults())
     prepared = prepare_new(request.settings, request.model)
     plan = prepared.plan
-    assert len(prepared.corpus.train) == 29_000
+    assert any(": 29,000 train, " in note for note in prepared.notes)
     assert len(plan.shapes) <= 12
     assert 0.05 < plan.padding < 0.10
     (note,) = [note for note in prepared.notes if note.startswith("batches: ")]

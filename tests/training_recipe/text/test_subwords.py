@@ -3,13 +3,15 @@
 import random
 import subprocess
 import sys
+from itertools import compress
 
 import numpy as np
 import pytest
 from training_cases import SMALL, assert_same_run, run, signal_after, write_words
 
 from training_recipe import preparation
-from training_recipe.batching.batches import BatchPlan, IdPair, drop_long, encode_pairs, text_pairs
+from training_recipe.batching.batches import BatchPlan, drop_long, encode_pairs, text_pairs
+from training_recipe.batching.ids import Pairs, Texts
 from training_recipe.batching.recutting import Recut
 from training_recipe.corpora.corpus import Corpus, Example
 from training_recipe.options.flags import parse
@@ -30,13 +32,12 @@ def vocabulary():
     return build_vocabulary("sentencepiece", words(300), 40, "shared", "bpe")
 
 
-def recut(vocabulary, seed: int = 1, rate: float = 0.3) -> tuple[list[IdPair], Recut]:
+def recut(vocabulary, seed: int = 1, rate: float = 0.3) -> tuple[Pairs, Recut]:
     """The usual ids of pairs that are not too long, and what cuts them anew."""
     examples = [Example(text, (text[::-1],)) for text in words(200)]
-    texts, pairs = text_pairs(examples), encode_pairs(examples, vocabulary, vocabulary)
-    kept, _ = drop_long(pairs, LONGEST)
-    assert 0 < len(kept) < len(examples)
-    texts, usual = [texts[n] for n in kept], [pairs[n] for n in kept]
+    usual, kept, _ = drop_long(encode_pairs(examples, vocabulary, vocabulary), LONGEST)
+    assert 0 < len(usual) < len(examples)
+    texts = Texts.of(compress(text_pairs(examples), kept))
     return usual, Recut(texts, usual, (vocabulary, vocabulary), LONGEST, rate, seed)
 
 
@@ -78,8 +79,8 @@ def test_the_same_seed_cuts_alike_whatever_was_drawn_before(vocabulary) -> None:
 def test_epochs_and_seeds_differ_and_nothing_is_too_long(vocabulary) -> None:
     usual, cut = recut(vocabulary)
     again = recut(vocabulary)[1]
-    assert cut(3) == again(3) != cut(4) != cut(-4)
-    assert cut(3) != recut(vocabulary, seed=2)[1](3)
+    assert [*cut(3)] == [*again(3)] != [*cut(4)] != [*cut(-4)]
+    assert [*cut(3)] != [*recut(vocabulary, seed=2)[1](3)]
     for epoch in (1, 2):
         assert len(cut(epoch)) == len(usual)
         for (source, target), (plain, _) in zip(cut(epoch), usual, strict=True):
@@ -134,7 +135,7 @@ def test_a_corpus_is_encoded_once(vocabulary, monkeypatch) -> None:
     )
     corpus = Corpus("words", "translation", examples, examples[:5], examples[:5])
     config = TransformerConfig(40, 40, 8, 8, 2, 1, 1, LONGEST)
-    plan = preparation._prepare(settings, corpus, (vocabulary, vocabulary), config).plan
+    plan = preparation._prepare(settings, lambda: corpus, (vocabulary, vocabulary), config).plan
     assert len(seen) == 2 * (len(examples) + 5)
     batches = map(plan.batch, range(1, plan.batches_per_epoch + 1))
     found = [vocabulary.decode(row) for b in batches for row in b.source if row[0]]

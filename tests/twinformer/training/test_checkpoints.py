@@ -1,5 +1,6 @@
 """Full disks and damaged checkpoints: the older checkpoint survives and the error names it."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -107,9 +108,9 @@ class TestDamagedCheckpoints:
 
     def test_does_not_fit_the_config(self, place, quick, capsys):
         folder = self.stopped(place) / "step_00000009"
-        held = read_checkpoint(folder)
-        held.weights["encoder.embedding.weight"] = np.zeros((2, 2), np.float32)
-        write_torch_checkpoint(folder, held)
+        held = read_checkpoint(folder).changed(lambda _, arrays: dict(arrays))
+        weights = {**held.weights, "encoder.embedding.weight": np.zeros((2, 2), np.float32)}
+        write_torch_checkpoint(folder, dataclasses.replace(held, weights=weights))
         progress = json.loads((folder / "progress.json").read_text())
         del progress["files"]  # as a conversion leaves it
         (folder / "progress.json").write_text(json.dumps(progress))

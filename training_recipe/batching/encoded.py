@@ -1,0 +1,76 @@
+"""A corpus as training needs it: ids of what it trains on, texts of what it is judged by."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import compress
+
+from training_recipe.batching.batches import Frames, drop_long, encode_pairs, text_pairs
+from training_recipe.batching.ids import Pairs, Texts
+from training_recipe.corpora.corpus import Corpus
+from training_recipe.text.vocabulary import Vocabulary
+
+Vocabularies = tuple[Vocabulary, Vocabulary]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Pairs that are not too long, and notes on the others.
+
+    ``corpus`` has no examples to train on any more; there were ``examples``. ``texts`` are those
+    of ``train``, where they are to be cut anew.
+    """
+
+    corpus: Corpus
+    examples: int
+    train: Pairs
+    valid: Pairs
+    texts: Texts | None
+    fingerprint: str
+    notes: list[str]
+
+
+def encode(corpus: Corpus, both: Vocabularies, max_length: int, with_texts: bool) -> Encoded:
+    """The ids of a corpus; a UserError where all pairs of a part are too long."""
+    frames = frames_of(both)
+    train, kept, notes = drop_long(
+        encode_pairs(corpus.train, *both), max_length, "training pairs", frames
+    )
+    valid, _, others = drop_long(
+        encode_pairs(corpus.valid, *both), max_length, "validation pairs", frames
+    )
+    texts = Texts.of(compress(text_pairs(corpus.train), kept)) if with_texts else None
+    return Encoded(
+        _judged_by(corpus),
+        len(corpus.train),
+        train,
+        valid,
+        texts,
+        fingerprint(train),
+        [*notes, *others],
+    )
+
+
+def _judged_by(corpus: Corpus) -> Corpus:
+    """A copy without what is trained on.
+
+    The texts of the original lie among those of ``train`` in memory, which Python gives back in
+    blocks: not while one text of a block is used.
+    """
+    return pickle.loads(pickle.dumps(replace(corpus, train=[])))
+
+
+def frames_of(both: Vocabularies) -> Frames:
+    """What stands around the ids of a source and of a target."""
+    return both[0].frame, both[1].frame
+
+
+def fingerprint(pairs: Iterable[object]) -> str:
+    """A hash of pairs or examples: a run is not continued on other data than it began with."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(repr(pair).encode())
+    return digest.hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -114,7 +114,8 @@ class Spread(OneDevice):
         from torch.distributed.fsdp import fully_shard
 
         for module in (*network.encoder.enc_layers, *network.decoder.dec_layers, objective):
-            split = cast("FSDPModule", fully_shard(module, mesh=self.mesh))
+            fully_shard(module, mesh=self.mesh)
+            split = _split(module)
             split.set_gradient_divide_factor(1.0)
             split.set_force_sum_reduction_for_comms(True)
         objective.to_empty(device=self.device)
@@ -171,11 +172,11 @@ class Spread(OneDevice):
         return square.sqrt()
 
     def last_of_step(self, objective: nn.Module, last: bool) -> None:
-        cast("FSDPModule", objective).set_requires_gradient_sync(last)
+        _split(objective).set_requires_gradient_sync(last)
 
     def finish(self, objective: nn.Module) -> None:
         # Else the root stays whole, and its next computation would not see new weights.
-        cast("FSDPModule", objective).reshard()
+        _split(objective).reshard()
 
     def model(self, network: Transformer) -> Transformer:
         held = tensors(network)
@@ -194,6 +195,14 @@ class Spread(OneDevice):
 def placement_of(world: World, device: torch.device) -> OneDevice:
     """Where the numbers of a world of processes lie."""
     return OneDevice(device) if world.is_one_device else Spread(device, world)
+
+
+def _split(module: nn.Module) -> FSDPModule:
+    """A module that fully_shard has been given."""
+    from torch.distributed.fsdp import FSDPModule
+
+    assert isinstance(module, FSDPModule)
+    return module
 
 
 def _is_split(tensor: Tensor) -> TypeGuard[DTensor]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 Read = Callable[[str], np.ndarray]
+Tensors = dict[str, Tensor]
 T = TypeVar("T")
 
 
@@ -51,7 +52,7 @@ class OneDevice:
         set_weights(network, lambda name: np.array(read(name), order="C"))
         network.to(self.device)
 
-    def parts(self, network: Transformer) -> dict[str, Tensor]:
+    def parts(self, network: Transformer) -> Tensors:
         """What this process holds of every stored weight: what an optimizer changes."""
         return tensors(network)
 
@@ -63,8 +64,8 @@ class OneDevice:
         """The array of which every process holds a part, as it does of a stored weight."""
         return to_array(part).copy()
 
-    def gradients(self, network: Transformer, parts: dict[str, Tensor]) -> list[Tensor]:
-        """The gradients of all parts that have one."""
+    def gradients(self, stored: Tensors, parts: Tensors) -> list[Tensor]:
+        """The gradients of all parts that have one; ``parts`` are those of ``stored`` weights."""
         return [part.grad for part in parts.values() if part.grad is not None]
 
     def share(self, batch: Batch) -> tuple[Batch, int]:
@@ -125,7 +126,7 @@ class Spread(OneDevice):
         for name, tensor in tensors(network).items():
             _part(tensor).copy_(self.own(read(name), tensor))
 
-    def parts(self, network: Transformer) -> dict[str, Tensor]:
+    def parts(self, network: Transformer) -> Tensors:
         return {name: _part(tensor) for name, tensor in tensors(network).items()}
 
     def own(self, array: np.ndarray, like: Tensor) -> Tensor:
@@ -147,12 +148,11 @@ class Spread(OneDevice):
             dist.all_gather_into_tensor(gathered, padded, self.one_copy.get_group())
         return to_array(gathered[: len(like)]).copy()
 
-    def gradients(self, network: Transformer, parts: dict[str, Tensor]) -> list[Tensor]:
-        held = tensors(network)
+    def gradients(self, stored: Tensors, parts: Tensors) -> list[Tensor]:
         for name, part in parts.items():
-            gradient = held[name].grad
+            gradient = stored[name].grad
             part.grad = None if gradient is None else _part(gradient)
-        return super().gradients(network, parts)
+        return super().gradients(stored, parts)
 
     def share(self, batch: Batch) -> tuple[Batch, int]:
         return share(batch, self.processes.index, self.processes.count)

@@ -46,9 +46,6 @@ class Mesh:
         return Mesh(data, fsdp)
 
 
-ONE = Mesh()
-
-
 def read_mesh(text: str) -> Mesh:
     """The mesh of ``data=2,fsdp=8``, an axis that is not named being 1; else a UserError."""
     sizes: dict[str, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,8 @@ from transformer_spec import UserError
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead
 GOODBYE = 20  # seconds to wait for the others at the end
+# In what JAX says of a process that does not answer, on processors and on accelerators.
+LOST = re.compile(r"gloo|nccl|connection|coordination|barrier|UNAVAILABLE|DEADLINE", re.IGNORECASE)
 PATIENCE = 7 * 24 * 3600 * 1000  # milliseconds: others may read and encode for long
 LOOK = (
     "look whether all processes were started, by the same command but for --process-id, and "
@@ -171,10 +174,31 @@ class JaxProcesses(Processes):
 
 def _asked(ask: Callable[[], Any]) -> Any:
     """What the service answers; where it does not, a UserError."""
-    try:
+    with reaching_all():
         return ask()
-    except RuntimeError as error:
+
+
+@contextlib.contextmanager
+def reaching_all() -> Iterator[None]:
+    """A block that waits for the other processes; one that has gone is a UserError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
+        if not LOST.search(str(error)):
+            raise
         raise UserError(
-            f"another process ended, or is silent: {reason}; its own output says why"
+            f"another process ended, or its machine cannot be reached any more ({reason}); its own "
+            "output says why; start all again with --resume"
         ) from None
+
+
+class Awaited:
+    """A number on the devices of all processes, for which ``float`` waits."""
+
+    def __init__(self, number: jax.Array) -> None:
+        self.number = number
+
+    def __float__(self) -> float:
+        with reaching_all():
+            return float(self.number)

@@ -1,5 +1,6 @@
 """The training backend in JAX, the twin of torch_transformer/step.py."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -24,6 +25,7 @@ from flax_transformer.mesh_decoding import decode_rows
 from flax_transformer.model import Transformer
 from flax_transformer.placement import OneDevice, OnMesh, place_of
 from flax_transformer.precision import products_in
+from flax_transformer.processes import Awaited, reaching_all
 from flax_transformer.weights import fill, variables
 from training_recipe.arrays import Header, Parts
 from training_recipe.backend import Checkpoint, StepResult
@@ -188,7 +190,7 @@ def in_its_numbers(
 
     @functools.wraps(method)
     def run(self: "JaxBackend", *args: P.args, **kwargs: P.kwargs) -> R:
-        with numbers_of(self.settings.dtype):
+        with numbers_of(self.settings.dtype), self.reaching():
             return method(self, *args, **kwargs)
 
     return run
@@ -216,6 +218,11 @@ class JaxBackend:
         self.programs = programs(config, ProgramSettings.of(settings), world.mesh)
         self.place = self.programs.place
         self.restore(state)
+
+    def reaching(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which this process may wait for others."""
+        alone = self.world.processes.count == 1
+        return contextlib.nullcontext() if alone else reaching_all()
 
     @property
     def model(self) -> Transformer:
@@ -250,6 +257,8 @@ class JaxBackend:
         if self.averaged is not None:
             weight = 1 - ema_decay(step, self.settings)
             self.averaged = moved(self.averaged, self.trained, weight)
+        if self.world.processes.count > 1:
+            return StepResult(Awaited(loss_sum), tokens, Awaited(norm))
         return StepResult(loss_sum, tokens, norm)
 
     def gradients(self, batch: Batch, key: int, tokens: int) -> tuple[Arrays, Array]:

@@ -16,7 +16,7 @@ from messages import says
 pytest.importorskip("torch")
 pytest.importorskip("torch.distributed.run")
 
-import torchrun_cases as cases
+import process_cases as cases
 from training_cases import metrics, run, write_words
 
 import train
@@ -55,7 +55,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def outcomes(folder) -> list[dict]:
     """What came of the runs of torchrun_cases.py in each of two processes."""
-    process = launch(folder, str(ROOT / "tests/torchrun_cases.py"))
+    process = launch(folder, str(ROOT / "tests/process_cases.py"), "torch")
     said, _ = process.communicate(timeout=ENOUGH)
     assert process.returncode == 0, said
     return [json.loads((folder / f"outcome-{rank}.json").read_text()) for rank in (0, 1)]

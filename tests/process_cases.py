@@ -1,4 +1,6 @@
-"""Runs of two real processes that torchrun starts, one after another: ``python torchrun_cases.py``.
+"""Runs of two real processes that torchrun starts, one after another.
+
+    python process_cases.py torch|jax
 
 Each process writes what came of every run to outcome-RANK.json.
 """
@@ -13,44 +15,48 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import torch
 from training_cases import SMALL
 
-from torch_transformer.step import TorchBackend
+from training_recipe.backend import Backend
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import World
 from training_recipe.options.flags import parse
 from transformer_spec import UserError
-from twinformer.frameworks import joined, training_backend
+from twinformer.frameworks import joined, training_backend, twin
 from twinformer.training import loop
 from twinformer.training.joining import joining_of
 from twinformer.training.loop import train
 
-EXACT = [*SMALL, "--dtype", "float64", "--backend", "torch"]
+EXACT = [*SMALL, "--dtype", "float64"]
+NAME = sys.argv[1] if len(sys.argv) > 1 else ""
 STOPPED_AFTER = 7
 TOO_SMALL = 9000  # bytes: less than the weights are
-Hook = Callable[[TorchBackend, int], None]
+Hook = Callable[[Backend, int], None]
 
 
-def nothing(backend: TorchBackend, step: int) -> None:
+def nothing(backend: Any, step: int) -> None:
     """Leave a run alone."""
 
 
-def stopped(backend: TorchBackend, step: int) -> None:
+def stopped(backend: Any, step: int) -> None:
     """Send the second process a signal after a step."""
     if step == STOPPED_AFTER and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def poisoned(backend: TorchBackend, step: int) -> None:
+def poisoned(backend: Any, step: int) -> None:
     """Put a number that is none into what the second process holds."""
     if step == STOPPED_AFTER and os.environ["RANK"] == "1":
-        with torch.no_grad():
-            next(iter(backend.trained.values())).fill_(float("nan"))
+        name, held = next(iter(backend.trained.items()))
+        if backend.name == "torch":
+            held.data.fill_(float("nan"))
+        else:
+            backend.trained[name] = held * float("nan")
 
 
-def disk_full(backend: TorchBackend, step: int) -> None:
+def disk_full(backend: Any, step: int) -> None:
     """Let the first process write no file as large as the weights."""
     if step == STOPPED_AFTER and os.environ["RANK"] == "0":
         limit_files(TOO_SMALL)
@@ -64,21 +70,23 @@ def limit_files(most: int) -> None:
 
 def run(world: World, arguments: list[str], hook: Hook = nothing) -> dict:
     """What came of one run in this process."""
-    train_step = TorchBackend.train_step
+    kind = twin(NAME, "step").__dict__["TorchBackend" if NAME == "torch" else "JaxBackend"]
+    train_step = kind.train_step
 
     def hooked(self, batches, step, rate):
         result = train_step(self, batches, step, rate)
         hook(self, step)
         return result
 
-    TorchBackend.train_step = hooked
+    kind.train_step = hooked
     try:
-        trained = train(parse(arguments), "torch", training_backend("torch", world), world)
+        asked = parse([*arguments, "--backend", NAME])
+        trained = train(asked, NAME, training_backend(NAME, world), world)
         return {"status": trained.status, "steps": trained.steps}
     except UserError as error:
         return {"error": str(error)}
     finally:
-        TorchBackend.train_step = train_step
+        kind.train_step = train_step
         limit_files(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
 
 
@@ -108,7 +116,7 @@ def outcomes(world: World) -> dict[str, dict]:
 if __name__ == "__main__":
     loop.draw_curves = lambda run: None  # which takes longer than small runs
     asked = parse([*EXACT, "--mesh", "data=2"]).invocation
-    with joined("torch", joining_of(asked, "cpu")) as world:
+    with joined(NAME, joining_of(asked, "cpu")) as world:
         found = outcomes(world)
     Path(f"outcome-{os.environ['RANK']}.json").write_text(json.dumps(found))
     sys.exit(0)

@@ -54,10 +54,6 @@ class Ids:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
-    def __getitem__(self, number: int) -> list[int]:
-        begin, end = self.bounds[number : number + 2]
-        return self.flat[begin:end].tolist()
-
     def __iter__(self) -> Iterator[list[int]]:
         for first in range(0, len(self), BLOCK):
             bounds = self.bounds[first : first + BLOCK + 1]
@@ -118,9 +114,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.source)
-
-    def __getitem__(self, number: int) -> IdPair:
-        return self.source[number], self.target[number]
 
     def __iter__(self) -> Iterator[IdPair]:
         return zip(self.source, self.target, strict=True)

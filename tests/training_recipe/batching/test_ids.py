@@ -79,14 +79,13 @@ def test_ids_are_the_lists_that_went_in() -> None:
     ids, rows = Ids.of(row for row, _ in DRAWN), [row for row, _ in DRAWN]
     assert ([*ids], len(ids)) == (rows, len(rows))
     assert ids.flat.dtype == np.int32 and ids.lengths.tolist() == [len(row) for row in rows]
-    assert [ids[n] for n in (0, BLOCK, len(rows) - 1)] == [rows[0], rows[BLOCK], rows[-1]]
     assert [*Ids.of([])] == [] and len(Ids.of([])) == 0
     assert [*Ids.of([[], (7, 5), []])] == [[], [7, 5], []]
 
 
 def test_pairs_are_chosen_and_replaced() -> None:
     pairs, wanted = Pairs.of(DRAWN), np.arange(len(DRAWN)) % 3 == 1
-    assert [*pairs] == DRAWN and len(pairs) == len(DRAWN) and pairs[7] == DRAWN[7]
+    assert [*pairs] == DRAWN and len(pairs) == len(DRAWN)
     assert [*pairs.chosen(wanted)] == DRAWN[1::3]
     turned = Pairs(pairs.target, pairs.source)
     mixed = [(t, s) if take else (s, t) for (s, t), take in zip(DRAWN, wanted, strict=True)]

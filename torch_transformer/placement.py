@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeGuard, TypeVar, cast
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 Read = Callable[[str], np.ndarray]
+Tensors = dict[str, Tensor]
 T = TypeVar("T")
 
 
@@ -51,7 +52,7 @@ class OneDevice:
         set_weights(network, lambda name: np.array(read(name), order="C"))
         network.to(self.device)
 
-    def parts(self, network: Transformer) -> dict[str, Tensor]:
+    def parts(self, network: Transformer) -> Tensors:
         """What this process holds of every stored weight: what an optimizer changes."""
         return tensors(network)
 
@@ -63,8 +64,8 @@ class OneDevice:
         """The array of which every process holds a part, as it does of a stored weight."""
         return to_array(part).copy()
 
-    def gradients(self, network: Transformer, parts: dict[str, Tensor]) -> list[Tensor]:
-        """The gradients of all parts that have one."""
+    def gradients(self, stored: Tensors, parts: Tensors) -> list[Tensor]:
+        """The gradients of all parts that have one; ``parts`` are those of ``stored`` weights."""
         return [part.grad for part in parts.values() if part.grad is not None]
 
     def share(self, batch: Batch) -> tuple[Batch, int]:
@@ -114,7 +115,8 @@ class Spread(OneDevice):
         from torch.distributed.fsdp import fully_shard
 
         for module in (*network.encoder.enc_layers, *network.decoder.dec_layers, objective):
-            split = cast("FSDPModule", fully_shard(module, mesh=self.mesh))
+            fully_shard(module, mesh=self.mesh)
+            split = _split(module)
             split.set_gradient_divide_factor(1.0)
             split.set_force_sum_reduction_for_comms(True)
         objective.to_empty(device=self.device)
@@ -124,7 +126,7 @@ class Spread(OneDevice):
         for name, tensor in tensors(network).items():
             _part(tensor).copy_(self.own(read(name), tensor))
 
-    def parts(self, network: Transformer) -> dict[str, Tensor]:
+    def parts(self, network: Transformer) -> Tensors:
         return {name: _part(tensor) for name, tensor in tensors(network).items()}
 
     def own(self, array: np.ndarray, like: Tensor) -> Tensor:
@@ -143,15 +145,14 @@ class Spread(OneDevice):
         padded[: len(part)] = part
         gathered = part.new_empty(each * self.places, *like.shape[1:])
         with reaching_all():
-            dist.all_gather_into_tensor(gathered, padded, self.one_copy.get_group())
+            dist.all_gather(list(gathered.chunk(self.places)), padded, self.one_copy.get_group())
         return to_array(gathered[: len(like)]).copy()
 
-    def gradients(self, network: Transformer, parts: dict[str, Tensor]) -> list[Tensor]:
-        held = tensors(network)
+    def gradients(self, stored: Tensors, parts: Tensors) -> list[Tensor]:
         for name, part in parts.items():
-            gradient = held[name].grad
+            gradient = stored[name].grad
             part.grad = None if gradient is None else _part(gradient)
-        return super().gradients(network, parts)
+        return super().gradients(stored, parts)
 
     def share(self, batch: Batch) -> tuple[Batch, int]:
         return share(batch, self.processes.index, self.processes.count)
@@ -171,11 +172,11 @@ class Spread(OneDevice):
         return square.sqrt()
 
     def last_of_step(self, objective: nn.Module, last: bool) -> None:
-        cast("FSDPModule", objective).set_requires_gradient_sync(last)
+        _split(objective).set_requires_gradient_sync(last)
 
     def finish(self, objective: nn.Module) -> None:
         # Else the root stays whole, and its next computation would not see new weights.
-        cast("FSDPModule", objective).reshard()
+        _split(objective).reshard()
 
     def model(self, network: Transformer) -> Transformer:
         held = tensors(network)
@@ -194,6 +195,14 @@ class Spread(OneDevice):
 def placement_of(world: World, device: torch.device) -> OneDevice:
     """Where the numbers of a world of processes lie."""
     return OneDevice(device) if world.is_one_device else Spread(device, world)
+
+
+def _split(module: nn.Module) -> FSDPModule:
+    """A module that fully_shard has been given."""
+    from torch.distributed.fsdp import FSDPModule
+
+    assert isinstance(module, FSDPModule)
+    return module
 
 
 def _is_split(tensor: Tensor) -> TypeGuard[DTensor]:

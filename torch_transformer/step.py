@@ -75,8 +75,8 @@ class TorchBackend:
     """Fills training_recipe.backend.Backend.
 
     ``objective`` is around the weights that are trained and the frozen ones; ``averaged`` around
-    the averaged ones, where there are any. ``trained`` is what this process holds of the former,
-    of all of them where it is alone.
+    the averaged ones, where there are any. ``stored`` are the former's weights by name; ``trained``
+    is what this process holds of those that are trained, all of it where it is alone.
     """
 
     name = "torch"
@@ -164,7 +164,7 @@ class TorchBackend:
             self.placement.last_of_step(self.objective, number == len(batches))
             losses.append(self.add_gradients(batch, key, tokens))
         loss_sum = self.placement.sum(sum(losses[1:], losses[0]))
-        return loss_sum, self.placement.gradients(self.objective.network, self.trained)
+        return loss_sum, self.placement.gradients(self.stored, self.trained)
 
     def add_gradients(self, batch: Batch, key: int, tokens: int) -> Tensor:
         """Add the gradients of the mean over a step's ``tokens``; the batch's summed loss.
@@ -219,7 +219,7 @@ class TorchBackend:
 
     def readable(self, parts: Tensors) -> Parts:
         """Arrays of which this process holds parts, by the names of the weights they belong to."""
-        stored = tensors(self.objective.network)
+        stored = self.stored
         headers = {
             name: Header(tuple(stored[name].shape), numpy_dtype(part.dtype))
             for name, part in parts.items()
@@ -241,7 +241,7 @@ class TorchBackend:
             self.placement.fill(self.averaged.network, weights.__getitem__)
         network = self.objective.network
         self.placement.fill(network, lambda name: (raw if name in raw else weights)[name])
-        held = self.placement.parts(network)
+        self.stored, held = tensors(network), self.placement.parts(network)
         self.trained = {name: held[name] for name in trained_names(self.config)}
         self.whole: Transformer | None = None
         self.__dict__.pop("optimizer", None)  # with its moments; made anew when it is needed
@@ -249,7 +249,7 @@ class TorchBackend:
             self.restore_moments(checkpoint)
 
     def restore_moments(self, checkpoint: Checkpoint) -> None:
-        stored = tensors(self.objective.network)
+        stored = self.stored
         for name, part in self.trained.items():
             first, second = checkpoint.first_moments[name], checkpoint.second_moments[name]
             self.optimizer.state[part] = {

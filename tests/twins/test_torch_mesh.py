@@ -37,7 +37,8 @@ def found(tmp_path_factory) -> dict[Any, Any]:
     folder = tmp_path_factory.mktemp("meshes")
     root = Path(cases.__file__).parent
     environment = os.environ | {"PYTHONPATH": f"{root.parent}{os.pathsep}{root}"}
-    command = [sys.executable, "-W", "error::UserWarning", cases.__file__, str(folder)]
+    strict = ["-W", "error::UserWarning", "-W", "error::FutureWarning"]
+    command = [sys.executable, *strict, cases.__file__, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     read: dict[Any, Any] = {"abandoned": (folder / "abandoned").read_text()}

@@ -1,0 +1,126 @@
+"""Joining the processes of torchrun, and what is said where that is not possible."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from torch_mesh_cases import environment, free_port
+
+from torch_transformer import processes
+from torch_transformer.processes import find_place, join
+from training_recipe.distributed.joining import TORCHRUN, Joining
+from training_recipe.distributed.mesh import Mesh
+from transformer_spec import UserError
+
+STARTED = environment(1, 4, 29500)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """A function: this process as torchrun would have started it."""
+
+    def start(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    for name in TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    return start
+
+
+def test_a_process_that_torchrun_did_not_start_is_alone(started) -> None:
+    for mode in ("auto", "off"):
+        for mesh in (None, Mesh(), Mesh(data=-1)):
+            world = join(Joining(mode, "cpu", mesh))
+            assert (world.processes.count, world.mesh) == (1, Mesh(1, 1))
+    started(**environment(0, 1, 29500))
+    assert join(Joining("torchrun", "cpu")).processes.count == 1
+
+
+def test_off_stays_alone_under_torchrun(started) -> None:
+    started(**STARTED)
+    assert join(Joining("off", "cpu")).processes.count == 1
+
+
+def test_what_torchrun_says_is_read() -> None:
+    for mode in ("auto", "torchrun"):
+        place = find_place(mode, STARTED)
+        assert place is not None
+        assert (place.rank, place.count, place.local_rank) == (1, 4, 1)
+        assert place.address == "127.0.0.1:29500"
+    assert find_place("auto", {"LOCAL_RANK": "0"}) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "said"),
+    [
+        ("torchrun", {}, "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
+        ("auto", STARTED | {"MASTER_PORT": ""}, "lacks MASTER_PORT, which torchrun sets"),
+        ("torchrun", STARTED | {"RANK": "first"}, "RANK=first"),
+        ("jax", STARTED, "--distributed torchrun"),
+    ],
+)
+def test_one_clear_error_where_it_cannot_join(mode, environment, said) -> None:
+    with pytest.raises(UserError, match=said):
+        find_place(mode, environment)
+
+
+def test_a_mesh_of_several_devices_needs_several_processes(started) -> None:
+    with pytest.raises(UserError, match="(?s)2 devices, and there are 1.*torchrun"):
+        join(Joining("auto", "cpu", Mesh(data=2)))
+
+
+def test_a_mesh_of_another_number_of_devices(started) -> None:
+    started(**STARTED)
+    with pytest.raises(UserError, match="data=3,fsdp=1 is of 3 devices, and there are 4"):
+        join(Joining("auto", "cpu", Mesh(data=3)))
+
+
+def test_a_gpu_for_each_process(monkeypatch) -> None:
+    monkeypatch.setattr(processes, "find_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="process 2 of this machine has no GPU.*sees 2"):
+        processes.own_device("gpu", 2)
+
+
+def test_processes_that_do_not_come_are_counted(started) -> None:
+    started(**environment(0, 3, free_port()))
+    begin = time.monotonic()
+    with pytest.raises(UserError, match="1 of 3 processes came .* missing: 1, 2; look"):
+        join(Joining("auto", "cpu", timeout=1))
+    assert time.monotonic() - begin < 20
+
+
+def test_nobody_at_the_address(started) -> None:
+    port = free_port()
+    started(**environment(1, 2, port))
+    with pytest.raises(UserError, match=f"1 of 2 could not join the others at 127.0.0.1:{port}"):
+        join(Joining("auto", "cpu", timeout=1))
+
+
+TWO = """
+from torch_transformer.processes import join
+from training_recipe.distributed.joining import Joining
+world = join(Joining(timeout=60))
+given = world.processes.gather(world.processes.index)
+print(f"{given} {world.mesh}\\n", end="", flush=True)
+world.processes.leave()
+"""
+
+
+def test_under_torchrun(tmp_path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launch, str(script)]
+    here = os.environ | {"PYTHONPATH": str(Path(processes.__file__).parents[1])}
+    done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[0, 1] data=2,fsdp=1"] * 2

@@ -100,6 +100,8 @@ def train(**settings: Any) -> Trained:
     ``columns=("Q", "A")``, ``backend="jax"``, ``steps=2000``, ``recipe=...``, ``resume=...``; what
     is left out is its default. Progress is shown as the command shows it. Returns the run's folder,
     the steps done and the scores of its final test. Ctrl-C saves and raises KeyboardInterrupt.
+    Where torchrun has started several processes, or ``distributed`` says so, all call it alike and
+    train one run together, on devices that stand as ``mesh="data=2,fsdp=8"`` says.
     Raises UserError that names every setting at fault.
     """
     from training_recipe.options.request import request_of

@@ -276,7 +276,7 @@ class Training:
         with self.processes.together():
             if self.processes.first:
                 prune(self.run, self.settings, self.progress.best_step)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.late = time.monotonic(), Vote(self.processes)
 
     def _leave(self, stop: Interrupted) -> Trained:
         if self.progress.step > 0:

@@ -1,13 +1,18 @@
 """What a command says of devices and of other processes."""
 
+from types import SimpleNamespace
+
 import pytest
+from fake_processes import Board, Threads
 from messages import says
 
 from training_recipe.distributed.joining import TORCHRUN, Joining
 from training_recipe.distributed.mesh import Mesh
+from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.flags import parse
 from training_recipe.options.request import request_of
 from transformer_spec import UserError
+from twinformer import frameworks
 from twinformer.training.joining import framework, joining_of
 
 THERE = ["--coordinator-address", "10.0.0.1:29500"]
@@ -88,6 +93,31 @@ def test_help_says_what_a_batch_is(capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "a batch is that of all devices together, however many there are" in said
     assert "--mesh data=-1" in said
+
+
+class TestJoined:
+    @pytest.fixture
+    def left(self, monkeypatch) -> list[int]:
+        """The numbers of processes that have said goodbye to the others, of a twin of one."""
+        board = Board(1)
+        world = World(Threads(board, 0), Mesh(data=1))
+        monkeypatch.setattr(frameworks, "twin", lambda *_: SimpleNamespace(join=lambda _: world))
+        return board.left
+
+    def test_the_others_are_left_at_the_end(self, left):
+        with frameworks.joined("torch", Joining("torchrun")) as world:
+            assert world.processes.count == 1 and left == []
+        assert left == [0]
+
+    def test_and_after_an_error_of_all(self, left):
+        with pytest.raises(UserError), frameworks.joined("torch", Joining("torchrun")):
+            raise UserError("bad")
+        assert left == [0]
+
+    def test_alone_no_framework_is_asked(self, left):
+        with frameworks.joined("torch", Joining("off")) as world:
+            assert world is ALONE
+        assert left == []
 
 
 class TestFaultsBeforeJoining:

@@ -105,11 +105,11 @@ def outcomes(world: World) -> dict[str, dict]:
     found = {"whole": run(world, [*EXACT, "--name", "whole"])}
     found["stopped"] = run(world, [*EXACT, "--name", "stopped"], stopped)
     found["resumed"] = run(world, copied(world, "stopped", "resumed"))
-    found["split"] = run(split, copied(world, "stopped", "split"))
-    found["averaged"] = run(split, [*EXACT, "--name", "averaged", "--average", "2"])
     found["poisoned"] = run(world, [*EXACT, "--name", "poisoned"], poisoned)
     found["full"] = run(world, [*EXACT, "--name", "full"], disk_full)
     found["other"] = run(world, [*EXACT, "--name", "other", *mine])
+    found["split"] = run(split, copied(world, "stopped", "split"))
+    found["averaged"] = run(split, [*EXACT, "--name", "averaged", "--average", "2"])
     return found
 
 

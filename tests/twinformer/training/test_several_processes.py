@@ -1,10 +1,11 @@
-"""One run of two processes that torchrun starts, beside the same run of one."""
+"""One run of two processes, in either framework, beside the same run of one."""
 
 import hashlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,17 +21,21 @@ import process_cases as cases
 from training_cases import metrics, run, write_words
 
 import train
+from convert.checkpoints import read_checkpoint
 from training_recipe.runs.integrity import damage
 
 ROOT = Path(train.__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SHARE = 1e-12
+QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+OTHER = {"torch": "jax", "jax": "torch"}
 ENOUGH = 150  # seconds, where the machine is busy
 
 
 def environment() -> dict[str, str]:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    quickly = {"XLA_FLAGS": QUICKLY, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+    return os.environ | {"PYTHONPATH": path} | quickly
 
 
 def launch(folder: Path, *words: str) -> subprocess.Popen:
@@ -41,21 +46,26 @@ def launch(folder: Path, *words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module", params=["torch", "jax"])
+def backend(request) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, backend) -> Path:
     """Where all is trained; ``one`` is the run of this process."""
     place = tmp_path_factory.mktemp("several")
     write_words(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        assert run("torch", [*cases.EXACT, "--name", "one"]) == 0
+        assert run(backend, [*cases.EXACT, "--name", "one"]) == 0
     return place
 
 
 @pytest.fixture(scope="module")
-def outcomes(folder) -> list[dict]:
-    """What came of the runs of torchrun_cases.py in each of two processes."""
-    process = launch(folder, str(ROOT / "tests/process_cases.py"), "torch")
+def outcomes(folder, backend) -> list[dict]:
+    """What came of the runs of process_cases.py in each of two processes."""
+    process = launch(folder, str(ROOT / "tests/process_cases.py"), backend)
     said, _ = process.communicate(timeout=ENOUGH)
     assert process.returncode == 0, said
     return [json.loads((folder / f"outcome-{rank}.json").read_text()) for rank in (0, 1)]
@@ -77,9 +87,19 @@ def assert_same_curve(one: Path, other: Path) -> None:
 
 
 def digests(run_folder: Path, step: int = 12) -> dict[str, str]:
-    """SHA-256 of every file of a checkpoint."""
-    parts = (run_folder / f"checkpoints/step_{step:08}").iterdir()
-    return {part.name: hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
+    """SHA-256 of every file of a checkpoint, or of every array where files have other names."""
+    place = run_folder / f"checkpoints/step_{step:08}"
+    if not (place / "orbax").exists():
+        return {part.name: digest(part.read_bytes()) for part in place.iterdir()}
+    state = read_checkpoint(place)
+    fields = {"weights": state.weights, "mu": state.first_moments, "nu": state.second_moments}
+    return {
+        f"{f} {n}": digest(array.tobytes()) for f, a in fields.items() for n, array in a.items()
+    }
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_the_curve_of_one_process(folder, outcomes):
@@ -109,17 +129,23 @@ class TestStopped:
         assert outcomes[1]["split"] == {"status": 0, "steps": 12}
         assert_same_curve(folder / "runs/split", folder / "runs/one")
 
-    def test_resumed_by_one(self, folder, outcomes, monkeypatch):
+    def test_resumed_by_one(self, folder, outcomes, monkeypatch, backend):
         monkeypatch.chdir(folder)
         shutil.copytree("runs/stopped", "runs/alone", symlinks=True)
-        assert run("torch", ["--resume", "runs/alone"]) == 0
+        assert run(backend, ["--resume", "runs/alone"]) == 0
         assert_same_curve(folder / "runs/alone", folder / "runs/one")
 
+    def test_resumed_by_one_in_the_other_framework(self, folder, outcomes, monkeypatch, backend):
+        monkeypatch.chdir(folder)
+        shutil.copytree("runs/stopped", "runs/changed", symlinks=True)
+        assert run(OTHER[backend], ["--resume", "runs/changed"]) == 0
+        assert_same_curve(folder / "runs/changed", folder / "runs/one")
 
-def test_a_mean_of_split_weights(folder, outcomes, monkeypatch):
+
+def test_a_mean_of_split_weights(folder, outcomes, monkeypatch, backend):
     assert outcomes[1]["averaged"] == {"status": 0, "steps": 12}
     monkeypatch.chdir(folder)
-    assert run("torch", [*cases.EXACT, "--name", "mean", "--average", "2"]) == 0
+    assert run(backend, [*cases.EXACT, "--name", "mean", "--average", "2"]) == 0
     assert_same_curve(folder / "runs/averaged", folder / "runs/mean")
 
 
@@ -160,17 +186,37 @@ def workers(launcher: int) -> dict[int, int]:
     return found
 
 
+def longer(name: str, backend: str) -> list[str]:
+    """What trains until it is stopped."""
+    words = [*cases.EXACT, "--backend", backend, "--mesh", "data=2", "--name", name]
+    words[words.index("--steps") + 1] = "100000"
+    return words
+
+
+def wait_for(checkpoint: Path, process: subprocess.Popen) -> None:
+    began = time.monotonic()
+    while not checkpoint.is_dir():
+        assert process.poll() is None and time.monotonic() - began < ENOUGH
+        time.sleep(0.05)
+
+
+def assert_goes_on(folder: Path, name: str, backend: str, monkeypatch) -> None:
+    """The last checkpoint of a run is whole, and one process goes on from there."""
+    checkpoints = sorted((folder / "runs" / name / "checkpoints").glob("step_*"))
+    assert damage(checkpoints[-1]) is None
+    monkeypatch.chdir(folder)
+    step = int(checkpoints[-1].name.removeprefix("step_"))
+    assert run(backend, ["--resume", f"runs/{name}", "--steps", str(step + 2)]) == 0
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
-def test_one_that_is_killed_ends_all(folder, monkeypatch):
-    """By the command that users type; the last checkpoint is whole, and it goes on from there."""
-    longer = [*cases.EXACT, "--mesh", "data=2", "--name", "killed"]
-    longer[longer.index("--steps") + 1] = "100000"
-    process, saved = launch(folder, str(ROOT / "train.py"), *longer), folder / "runs/killed"
+def test_one_that_is_killed_ends_all(folder, monkeypatch, backend):
+    """By the command that users type."""
+    if backend == "jax":
+        pytest.skip("JAX's own way to start processes is tested below")
+    process = launch(folder, str(ROOT / "train.py"), *longer("killed", backend))
     try:
-        began = time.monotonic()
-        while not (saved / "checkpoints/step_00000008").is_dir():
-            assert process.poll() is None and time.monotonic() - began < ENOUGH
-            time.sleep(0.05)
+        wait_for(folder / "runs/killed/checkpoints/step_00000008", process)
         pids = workers(process.pid)
         os.kill(pids[1], signal.SIGKILL)
         said, _ = process.communicate(timeout=60)
@@ -179,8 +225,57 @@ def test_one_that_is_killed_ends_all(folder, monkeypatch):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 1, said
     assert not any(Path("/proc", str(pid)).exists() for pid in pids.values())
-    checkpoints = sorted((saved / "checkpoints").glob("step_*"))
-    assert damage(checkpoints[-1]) is None
-    monkeypatch.chdir(folder)
-    step = int(checkpoints[-1].name.removeprefix("step_"))
-    assert run("torch", ["--resume", "runs/killed", "--steps", str(step + 2)]) == 0
+    assert_goes_on(folder, "killed", backend, monkeypatch)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def by_coordinator(folder: Path, count: int, words: list[str], started: int) -> list:
+    """The first ``started`` of ``count`` processes that find each other as JAX's do."""
+    where = ["--coordinator-address", f"127.0.0.1:{free_port()}", "--num-processes", str(count)]
+    return [
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words, *where, "--process-id", str(index)],
+            cwd=folder,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        for index in range(started)
+    ]
+
+
+@pytest.fixture
+def only_jax(backend):
+    if backend != "jax":
+        pytest.skip("PyTorch's processes are started by torchrun")
+
+
+@pytest.mark.usefixtures("only_jax")
+def test_one_that_is_killed_ends_all_that_jax_joined(folder, monkeypatch, backend):
+    processes = by_coordinator(folder, 2, longer("killed", backend), 2)
+    try:
+        wait_for(folder / "runs/killed/checkpoints/step_00000008", processes[0])
+        processes[1].kill()
+        said, _ = processes[0].communicate(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[0].returncode != 0
+    assert "another process ended" in said or "another task died" in said, said
+    assert_goes_on(folder, "killed", backend, monkeypatch)
+
+
+@pytest.mark.usefixtures("only_jax")
+def test_one_that_never_comes(folder):
+    words = [*longer("late", "jax"), "--join-timeout", "3"]
+    (process,) = by_coordinator(folder, 2, words, 1)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    says(said, "cannot join", "127.0.0.1", "3 seconds (--join-timeout)", "--process-id")
+    assert not (folder / "runs/late").exists()

@@ -8,6 +8,7 @@ the gradient of gathering sums and cuts the gradients of all devices.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -181,7 +182,12 @@ def _gather(array: Array, sharding: NamedSharding) -> Array:
     """An array that lies whole on every device."""
     if array.sharding.is_equivalent_to(sharding, array.ndim):
         return array
-    return jax.jit(lambda x: x, out_shardings=sharding)(array)
+    return _gathering(sharding)(array)
+
+
+@functools.cache
+def _gathering(sharding: NamedSharding) -> Any:
+    return jax.jit(lambda x: x, out_shardings=sharding)
 
 
 def place_of(mesh: Shape, device: str) -> OneDevice:

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 RUNS = [
     (mesh, name)
     for name, meshes in {
-        "plain": ("data=2", "data=3", "data=4", "fsdp=4", "data=2,fsdp=2"),
+        "plain": ("data=3", "fsdp=4"),
         "three": ("data=4", "fsdp=2", "fsdp=4"),
         "less": ("data=2,fsdp=2",),
     }.items()
@@ -27,7 +26,7 @@ def found(tmp_path_factory):
     """What jax_mesh_cases.py finds, in a process that has four devices."""
     file = tmp_path_factory.mktemp("mesh") / "found.pickle"
     places = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    environment = os.environ | {"PYTHONPATH": places, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICKLY}
+    environment = os.environ | {"PYTHONPATH": places, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(TESTS / "jax_mesh_cases.py"), str(file)]
     subprocess.run(command, env=environment, check=True, timeout=280)
     return pickle.loads(file.read_bytes())
@@ -55,13 +54,12 @@ def test_twenty_steps_are_those_of_one_device(found, mesh, name) -> None:
     assert largest(run["gradients"], one["gradients"]) <= 1e-12
 
 
-@pytest.mark.parametrize("mesh", ["data=3", "fsdp=4"])
-def test_judged_alike(found, mesh) -> None:
-    one, run = found["data=1", "plain"]["judged"], found[mesh, "plain"]["judged"]
+def test_judged_alike(found) -> None:
+    one, run = (found[mesh, "plain"]["judged"] for mesh in ("data=1", "data=3"))
     assert np.abs(np.subtract(run["losses"], one["losses"])).max() <= 1e-12
     assert np.abs(run["encoded"] - one["encoded"]).max() <= 1e-12
     assert run["decoded"] == one["decoded"]
-    assert [len(rows) for rows in run["decoded"]] == [10, 10, 10, 1]
+    assert [len(rows) for rows in run["decoded"]] == [10, 10, 1]
 
 
 @pytest.mark.parametrize(

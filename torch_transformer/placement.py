@@ -145,7 +145,7 @@ class Spread(OneDevice):
         padded[: len(part)] = part
         gathered = part.new_empty(each * self.places, *like.shape[1:])
         with reaching_all():
-            dist.all_gather_into_tensor(gathered, padded, self.one_copy.get_group())
+            dist.all_gather([*gathered.chunk(self.places)], padded, self.one_copy.get_group())
         return to_array(gathered[: len(like)]).copy()
 
     def gradients(self, stored: Tensors, parts: Tensors) -> list[Tensor]:

@@ -29,17 +29,9 @@ BLOCKS = "\n".join(re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
 CORPUS = "--data corpus/train --source-lang en --target-lang de --preset base --batch-tokens 65536"
 # What takes the place of a corpus and of sizes; the same in all runs.
 TINY = [
-    *(*SMALL, "--dtype", "float64", "--batch-shapes", "1", "--beam", "1", "--steps", "6"),
-    *(
-        "--evaluate-every",
-        "6",
-        "--save-every",
-        "6",
-        "--valid-examples",
-        "0",
-        "--test-examples",
-        "0",
-    ),
+    *(*SMALL, "--dtype", "float64", "--batch-shapes", "1", "--log-every", "1", "--steps", "3"),
+    *("--evaluate-every", "3", "--save-every", "3"),
+    *("--valid-examples", "0", "--test-examples", "0"),
 ]
 ENOUGH = 150  # seconds, where the machine is busy
 # Flags that are not this program's, nor torchrun's.

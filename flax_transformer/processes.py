@@ -80,7 +80,7 @@ def _joined(settings: dict[str, Any], joining: Joining) -> Processes:
     where = settings.get("coordinator_address", "the address that JAX found")
     with _given_up_after(joining.timeout, f"cannot join the other processes at {where}"):
         try:
-            jax.distributed.initialize(
+            _initialize(
                 **settings,
                 initialization_timeout=joining.timeout + GOODBYE,
                 heartbeat_timeout_seconds=HEARTBEAT,
@@ -92,6 +92,17 @@ def _joined(settings: dict[str, Any], joining: Joining) -> Processes:
                 f"cannot join the other processes at {where}: {reason}; {LOOK}"
             ) from None
     return JaxProcesses()
+
+
+def _initialize(**settings: Any) -> None:
+    """``jax.distributed.initialize``, which leaves Ctrl-C and SIGTERM to whoever hears them.
+
+    It waits for the others in a thread, as Python hears no signal while its main thread does; and
+    JAX's own service for SIGTERM would take the place of the command's.
+    """
+    jax.config.update("jax_enable_preemption_service", False)
+    with ThreadPoolExecutor(1, "twinformer-join") as thread:
+        thread.submit(jax.distributed.initialize, **settings).result()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pytest
 
 import train
 from convert.checkpoints import load_weights_of, read_checkpoint
@@ -25,6 +26,7 @@ from twinformer.training import checkpoints
 from twinformer.training.states import save_state
 
 TESTS = Path(__file__).parent
+SHARE = 1e-12  # of what several devices may differ from one, in float64
 SMALL = [
     *("--data", "words.tsv", "--columns", "word,sound", "--preset", "tiny"),
     *("--source-vocabulary", "characters", "--target-vocabulary", "whitespace"),
@@ -166,6 +168,21 @@ def assert_same_run(folder: Path, expected: Path) -> None:
     assert metrics(folder) == metrics(expected)
     assert os.readlink(folder / "best") == os.readlink(expected / "best")
     assert not list(folder.rglob("*.partial-*"))
+
+
+def numbers(content) -> list[float]:
+    """All numbers of a metrics line, in order."""
+    parts = content.values() if isinstance(content, dict) else content
+    if isinstance(content, (dict, list)):
+        return [number for part in parts for number in numbers(part)]
+    return [float(content)] if isinstance(content, (int, float)) else []
+
+
+def assert_same_curve(one: Path, other: Path) -> None:
+    """The metrics of two runs are the same to rounding."""
+    lines = [metrics(each) for each in (one, other)]
+    assert [line.keys() for line in lines[0]] == [line.keys() for line in lines[1]]
+    assert numbers(lines[0]) == pytest.approx(numbers(lines[1]), rel=0, abs=SHARE)
 
 
 def _hooks(moment: str):

@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("torch.distributed.run")
 
 import process_cases as cases
-from training_cases import metrics, run, write_words
+from training_cases import assert_same_curve, metrics, run, write_words
 
 import train
 from convert.checkpoints import read_checkpoint
@@ -26,7 +26,6 @@ from training_recipe.runs.integrity import damage
 
 ROOT = Path(train.__file__).parent
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SHARE = 1e-12
 OTHER = {"torch": "jax", "jax": "torch"}
 ENOUGH = 150  # seconds, where the machine is busy
 
@@ -68,21 +67,6 @@ def outcomes(folder, backend) -> list[dict]:
     said, _ = process.communicate(timeout=ENOUGH)
     assert process.returncode == 0, said
     return [json.loads((folder / f"outcome-{rank}.json").read_text()) for rank in (0, 1)]
-
-
-def numbers(content) -> list[float]:
-    """All numbers of a metrics line, in order."""
-    parts = content.values() if isinstance(content, dict) else content
-    if isinstance(content, (dict, list)):
-        return [number for part in parts for number in numbers(part)]
-    return [float(content)] if isinstance(content, (int, float)) else []
-
-
-def assert_same_curve(one: Path, other: Path) -> None:
-    """The metrics of two runs are the same to rounding."""
-    lines = [metrics(each) for each in (one, other)]
-    assert [line.keys() for line in lines[0]] == [line.keys() for line in lines[1]]
-    assert numbers(lines[0]) == pytest.approx(numbers(lines[1]), rel=0, abs=SHARE)
 
 
 def digests(run_folder: Path, step: int = 12) -> dict[str, str]:

@@ -1,0 +1,48 @@
+"""JAX's processes while they join each other."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ENOUGH = 60  # seconds, where the machine is busy
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def listens(port: int) -> bool:
+    with closing(socket.socket()) as place:
+        return place.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_that_waits_for_others(number, place):
+    port = free_port()
+    command = [sys.executable, str(ROOT / "train.py"), "--backend", "jax", "--device", "cpu"]
+    command += ["--coordinator-address", f"127.0.0.1:{port}", "--num-processes", "2"]
+    command += ["--process-id", "0", "--data", "words.tsv", "--columns", "word,sound"]
+    process = subprocess.Popen(
+        command, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        start_new_session=True, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not listens(port):
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=ENOUGH)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, said
+    assert "stopped before training began; nothing was saved" in said
+    assert not (place / "runs").exists()

@@ -38,13 +38,17 @@ class Dropout:
     def __init__(self, key: int | Array, first_row: int | Array = 0) -> None:
         self.key, self.first_row, self.site = _word(key), first_row, 0
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], int]:
-        return (self.key, self.first_row), self.site
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, int | None]]:
+        """A row that is a plain number is no leaf: programs know it when they are compiled."""
+        if isinstance(self.first_row, int):
+            return (self.key,), (self.site, self.first_row)
+        return (self.key, self.first_row), (self.site, None)
 
     @classmethod
-    def tree_unflatten(cls, site: int, leaves: tuple[Any, Any]) -> "Dropout":
+    def tree_unflatten(cls, known: tuple[int, int | None], leaves: tuple[Any, ...]) -> "Dropout":
         source = cls.__new__(cls)
-        (source.key, source.first_row), source.site = leaves, site
+        source.site, row = known
+        source.key, source.first_row = leaves if row is None else (leaves[0], row)
         return source
 
     def next_key(self) -> Array:

@@ -21,10 +21,10 @@ from torch_transformer.step import TorchBackend
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import World
 from training_recipe.options.flags import parse
+from training_recipe.options.joining import joining_of
 from transformer_spec import UserError
 from twinformer.frameworks import joined, training_backend
 from twinformer.training import loop
-from twinformer.training.joining import joining_of
 from twinformer.training.loop import train
 
 EXACT = [*SMALL, "--dtype", "float64", "--backend", "torch"]

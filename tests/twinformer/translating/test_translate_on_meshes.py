@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import translate_mesh_cases as cases
 from messages import says
 from translate_cases import ROOT, make_run
 from translate_mesh_cases import CALLS, ONE, TEXTS
@@ -56,7 +57,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder) -> dict:
     """(backend, devices, number of the process) -> what came of each call there."""
-    for backend, devices, names in [("torch", 1, []), ("jax", 1, ON_TWO), *RUNS]:
+    cases.main(folder, "torch", 1, [])
+    cases.main(folder, "jax", 1, ON_TWO)
+    for backend, devices, names in RUNS:
         start = LAUNCH if (backend, devices) == ("torch", 2) else [sys.executable]
         command = [*start, SCRIPT, str(folder), backend, str(devices), *names]
         done = run(folder, command, devices if backend == "jax" else 1)

@@ -12,13 +12,37 @@ from flax_transformer.cpu.programs import BARRIERS_STAY
 from flax_transformer.decoding import check_decoding, found, searched
 from flax_transformer.model import Transformer
 from flax_transformer.outputs import Outputs, Task
-from flax_transformer.placement import ROWS, WHOLE, OnMesh
+from flax_transformer.placement import ROWS, WHOLE, OnMesh, place_of
 from flax_transformer.precision import full_precision
 from training_recipe.batching.rows import filled_up
+from training_recipe.distributed.processes import Processes, World
 from training_recipe.searching.search import Hypothesis, Search, hypotheses
 
 OF_ROWS = ("source", "limits", "numbers", "reach")
 Found = list[tuple[int, list[Hypothesis]]]
+
+
+def decode_in(
+    world: World, device: str, model: Transformer, source: np.ndarray, search: Search
+) -> list[list[Hypothesis]]:
+    """The n best outputs of each row of ``source`` (B, S), found by all devices of a world.
+
+    The model's weights lie whole on every device. Every process calls this with equal arguments
+    and gets all outputs; an error of one is an error of all.
+    """
+    place = place_of(world.mesh, device)
+    assert isinstance(place, OnMesh)
+    return decode_on(place, world.processes, model, source, search)
+
+
+def decode_on(
+    place: OnMesh, processes: Processes, model: Transformer, source: np.ndarray, search: Search
+) -> list[list[Hypothesis]]:
+    """The same on a place that is known."""
+    with processes.together():
+        own = decode_rows(place, model, source, search)
+    rows = dict(row for found in processes.gather(own) for row in found)
+    return [rows[number] for number in range(len(source))]
 
 
 @full_precision

@@ -21,7 +21,7 @@ from flax_transformer.decoding import decode
 from flax_transformer.device import numbers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
-from flax_transformer.mesh_decoding import decode_rows
+from flax_transformer.mesh_decoding import decode_on
 from flax_transformer.model import Transformer
 from flax_transformer.placement import OneDevice, OnMesh, place_of
 from flax_transformer.precision import products_in
@@ -280,9 +280,7 @@ class JaxBackend:
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         if not isinstance(self.place, OnMesh):
             return decode(self.model, source, search)
-        own = decode_rows(self.place, self.model, source, search)
-        rows = dict(row for found in self.world.processes.gather(own) for row in found)
-        return [rows[number] for number in range(len(source))]
+        return decode_on(self.place, self.world.processes, self.model, source, search)
 
     def state(self) -> Checkpoint:
         """Weights, moments, step count and raw weights under canonical names."""

@@ -61,12 +61,19 @@ def arrays(model: Transformer) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in held.items()}
 
 
-def load_weights(model: Transformer, weights: Mapping[str, np.ndarray]) -> None:
-    """Set every weight to a copy of an array; wrong names, shapes or dtypes are one UserError."""
+def load_weights(
+    model: Transformer,
+    weights: Mapping[str, np.ndarray],
+    put: Callable[[np.ndarray], Array] = jnp.array,
+) -> None:
+    """Set every weight to a copy of an array; wrong names, shapes or dtypes are one UserError.
+
+    ``put`` makes the copies, where they are to lie.
+    """
     held = variables(model)
     shapes = {name: tuple(variable.shape) for name, variable in held.items()}
     check_arrays(weights, shapes, next(iter(held.values())).dtype, HEADING)
-    set_weights(model, lambda name: jnp.array(weights[flax_name(name)]))
+    set_weights(model, lambda name: put(weights[flax_name(name)]))
 
 
 def initialise(model: Transformer, seed: int) -> None:

@@ -35,8 +35,8 @@ def exact_numbers() -> None:
 
 def check_devices(wanted: Iterable[tuple[str, str, str]]) -> None:
     """(label, framework, device) that are not to be had here are one UserError."""
-    from flax_transformer.device import find_device as find_in_jax
-    from torch_transformer.device import find_device as find_in_torch
+    from flax_transformer.process import find_device as find_in_jax
+    from torch_transformer.process import find_device as find_in_torch
 
     faults, find = Faults(), {"torch": find_in_torch, "jax": find_in_jax}
     for label, framework, device in wanted:

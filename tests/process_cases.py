@@ -23,10 +23,10 @@ from training_recipe.backend import Backend
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import World
 from training_recipe.options.flags import parse
+from training_recipe.options.joining import joining_of
 from transformer_spec import UserError
 from twinformer.frameworks import joined, training_backend, twin
 from twinformer.training import loop
-from twinformer.training.joining import joining_of
 from twinformer.training.loop import train
 
 EXACT = [*SMALL, "--dtype", "float64"]

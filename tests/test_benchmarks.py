@@ -2,11 +2,22 @@
 
 import dataclasses
 import json
+import sys
+import warnings
 
 import numpy as np
 import pytest
 
-from benchmarks import train, training_contenders, training_sizes, translate
+from benchmarks import (
+    scale,
+    scale_contenders,
+    scale_counts,
+    scale_sizes,
+    train,
+    training_contenders,
+    training_sizes,
+    translate,
+)
 from benchmarks.pictures import draw_training, draw_translation
 from benchmarks.training_contenders import CONTENDERS, MODULES
 from benchmarks.training_sizes import SIZES, Size, arithmetic, full_batch, multi30k_pairs
@@ -15,6 +26,8 @@ from benchmarks.translation_contenders import in_batches
 from benchmarks.translation_model import base_config, random_weights, sentences
 from benchmarks.turns import Contender, contenders, installed, ratios, take_turns
 from training_recipe.batching.batches import BatchPlan
+from training_recipe.distributed.mesh import Mesh
+from transformer_spec import weight_shapes
 
 COUNTING = """
 def make(name, task):
@@ -183,3 +196,89 @@ def test_pictures(tmp_path):
     draw_training({"compared": [{"size": "D 256", "contenders": found}]}, tmp_path / "a.png")
     draw_translation({"contenders": found}, tmp_path / "b.png")
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("a.png", "b.png"))
+
+
+PROGRAM = """
+  %a = f32[4,8]{1,0} all-gather(%w), channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}
+  %g = f32[4,8]{1,0} reduce-scatter(%x), channel_id=2, replica_groups=[2,2]<=[4], dimensions={0}
+  %r = (f32[3]{0}, f64[]) all-reduce(%y, %z), channel_id=3, replica_groups={{0,1,2,3}}, to_apply=%s
+  %n = f32[5]{0} add(%p, %q)
+"""
+
+
+def test_collectives_are_read_in_a_program():
+    """By hand: a gathered half is 64 bytes, what is scattered twice the 128 of a part."""
+    sent = scale_counts.collectives(PROGRAM, 4)
+    assert sent == [("all-gather", 64, 2), ("reduce-scatter", 256, 2), ("all-reduce", 20, 4)]
+    found = scale_counts.summary([*sent, ("all-reduce", 1000, 1)])
+    assert found["collectives"] == {"all-gather": 1, "all-reduce": 1, "reduce-scatter": 1}
+    assert found["operand_bytes"] == 64 + 256 + 20
+    assert found["sent_in_a_ring"] == 64 * 1 + 256 / 2 + 20 * 2 * 3 / 4
+
+
+@pytest.mark.slow
+def test_torch_sends_each_gradient_once():
+    pytest.importorskip("torch")
+    shapes = weight_shapes(scale_sizes.config_of("tiny"))
+    weights = sum(4 * int(np.prod(shape)) for shape in shapes.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sent = scale_counts.sent_by_torch("tiny", Mesh(data=4))
+    assert {kind for kind, _, members in sent if members > 1} == {"all-reduce"}
+    assert sum(size for _, size, members in sent if members > 1) == weights + 4  # and the loss
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in scale_contenders.NAMES if scale_contenders.MESH not in name]
+)
+def test_steps_of_one_device_that_are_timed(name, monkeypatch):
+    monkeypatch.setattr(scale_contenders, "use_cores", lambda threads: None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    package = pytest.importorskip("jax" if name.startswith("twinformer, JAX") else "torch")
+    task = {"size": "tiny", "steps": 2, "threads": 1, "before": str(scale.ROOT)}
+    version, turn = scale_contenders.make(name, task)
+    assert package.__version__ in version
+    losses = [turn(number)["loss"] for number in range(3)]
+    assert losses[2] < losses[0] and turn(3)["cpu"] > 0
+
+
+@pytest.mark.slow
+def test_a_step_on_a_mesh_of_one(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr("benchmarks.turns.PAUSE", 0)
+    task = {"size": "tiny", "steps": 2, "threads": 1}
+    with contenders("benchmarks.scale_contenders", scale_contenders.NAMES[3:5], task) as started:
+        take_turns(started, 1)
+    plain, spread = started
+    assert spread.name.endswith("on a mesh of one")
+    assert [plain.first["loss"], plain.turns[0]["loss"]] == pytest.approx(
+        [spread.first["loss"], spread.turns[0]["loss"]], rel=1e-5
+    )
+
+
+def test_the_code_of_another_folder_is_not_timed_unseen(tmp_path):
+    with pytest.raises(SystemExit, match="is not the code of"):
+        scale_contenders.check_code_of(str(tmp_path))
+
+
+def test_ratios_to_the_plain_step(capsys):
+    plain, other = (
+        made(name, [{"cpu": cpu}, {"cpu": cpu}])
+        for name, cpu in ((scale_contenders.JAX, 0.002), (f"{scale_contenders.JAX}, before", 0.004))
+    )
+    plain.version = other.version = "1.0"
+    found = scale.report([plain, other])
+    assert [found[c.name]["ratio"] for c in (plain, other)] == [1.0, 0.5]
+    assert "before" in capsys.readouterr().out
+
+
+def test_padding_grows_with_the_devices(monkeypatch):
+    monkeypatch.setattr(scale, "pairs", lambda: [([1] * n, [1] * n) for n in range(1, 9)] * 5)
+    found = scale.padding(64)
+    assert 0 <= found["2"] <= found["64"] < found["256"] < 1
+
+
+def test_a_folder_that_is_no_checkout(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        scale.main(["--before", str(tmp_path)])
+    assert "is no checkout" in capsys.readouterr().err

@@ -25,7 +25,7 @@ def vocabularies():
     return letters, build_vocabulary("whitespace", ["AA BB CC DD EE FF GG"])
 
 
-def make_run(path, writer, steps=(10,), seed=0):
+def make_run(path, writer, steps=(10,), seed=0, dtype=np.float32):
     """A run folder of random weights, as training would have left it."""
     source, target = vocabularies()
     config = TransformerConfig(
@@ -46,7 +46,7 @@ def make_run(path, writer, steps=(10,), seed=0):
         run.checkpoint(step).mkdir()
         draw = np.random.default_rng(seed + number)
         shapes = weight_shapes(config).items()
-        weights = {name: draw.normal(0, 0.6, shape).astype(np.float32) for name, shape in shapes}
+        weights = {name: draw.normal(0, 0.6, shape).astype(dtype) for name, shape in shapes}
         WRITERS[writer](run.checkpoint(step), Checkpoint(weights))
     return path
 

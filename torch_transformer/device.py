@@ -9,6 +9,7 @@ import torch
 from torch_transformer.model import Transformer
 from torch_transformer.process import find_device
 from torch_transformer.weights import load_weights
+from training_recipe.distributed.mesh import Mesh
 from transformer_spec import TransformerConfig
 
 
@@ -19,10 +20,18 @@ def numbers_of(dtype: str) -> Iterator[None]:
 
 
 def model_on(
-    config: TransformerConfig, weights: Mapping[str, np.ndarray], device: str
+    config: TransformerConfig,
+    weights: Mapping[str, np.ndarray],
+    device: str,
+    mesh: Mesh = Mesh(),  # noqa: B008 - frozen
 ) -> Transformer:
-    """The model of a config around {canonical name: NumPy array}, on a device."""
+    """The model of a config around {canonical name: NumPy array}, whole on every device."""
     dtype = getattr(torch, str(next(iter(weights.values())).dtype))
     model = Transformer.skeleton(config, dtype)
     load_weights(model, weights)
     return model.to(find_device(device))
+
+
+def own_copy(model: Transformer) -> Transformer:
+    """A model on a mesh as this process has it, to compute without the others."""
+    return model

@@ -23,7 +23,7 @@ from torch_transformer.weights import set_weights, tensors, to_array, to_tensor
 from training_recipe.batching.batches import Batch
 from training_recipe.batching.rows import share
 from training_recipe.distributed.mesh import AXES
-from training_recipe.distributed.processes import World
+from training_recipe.distributed.processes import Processes, World
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -186,10 +186,15 @@ class Spread(OneDevice):
 
     def each_row(self, compute: Callable[[np.ndarray], T], rows: np.ndarray) -> list[T]:
         """Every process computes its rows; all get all, in the order of the processes."""
-        own = np.array_split(rows, self.processes.count)[self.processes.index]
-        with self.processes.together():
-            found = [compute(own)] if len(own) else []
-        return [part for parts in self.processes.gather(found) for part in parts]
+        return each_row(self.processes, compute, rows)
+
+
+def each_row(processes: Processes, compute: Callable[[np.ndarray], T], rows: np.ndarray) -> list[T]:
+    """What the processes compute of rows, each of its own; an error of one is an error of all."""
+    own = np.array_split(rows, processes.count)[processes.index]
+    with processes.together():
+        found = [compute(own)] if len(own) else []
+    return [part for parts in processes.gather(found) for part in parts]
 
 
 def placement_of(world: World, device: torch.device) -> OneDevice:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib
 import importlib.util
@@ -19,6 +20,7 @@ from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 
 TWINS = {"torch": "torch_transformer", "jax": "flax_transformer"}
+JOINED: dict[str, World] = {}
 OURS = ("twinformer", "parity", *TWINS.values(), "convert", "training_recipe", "transformer_spec")
 
 
@@ -72,6 +74,19 @@ def joined(name: str, joining: Joining) -> Iterator[World]:
         world.processes.leave()
         raise
     world.processes.leave()
+
+
+def joined_for_good(name: str, joining: Joining) -> World:
+    """The same until this process ends; where it has joined others before, it stays with them."""
+    before = JOINED.get(name)
+    if before is not None:
+        mesh = joining.mesh or before.mesh
+        return World(before.processes, mesh.on(before.mesh.devices))
+    world = twin(name, "processes").join(joining)
+    if world.processes.count > 1:
+        JOINED[name] = world
+        atexit.register(world.processes.leave)
+    return world
 
 
 def prepare_process(name: str, device: str) -> None:

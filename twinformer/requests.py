@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from training_recipe.distributed.mesh import read_mesh
+from training_recipe.options.joining import check_whole
 from training_recipe.searching.search import Search, check_search
 from transformer_spec import Faults, UserError
 
@@ -16,7 +19,8 @@ class DiversificationRequest:
     """Pairs made by the models of ``runs``, written to ``out``.SOURCE and ``out``.TARGET or .tsv.
 
     ``backend`` None is the framework that wrote each run; ``device`` is auto, cpu, gpu or tpu.
-    With ``verify`` weights that are not what was saved are an error.
+    With ``verify`` weights that are not what was saved are an error. ``mesh``, "data=N", spreads
+    the texts over the devices that JAX sees.
     """
 
     runs: tuple[Path, ...]
@@ -25,6 +29,7 @@ class DiversificationRequest:
     backend: str | None = None
     device: str = "auto"
     verify: bool = True
+    mesh: str | None = None
 
     def check(self) -> None:
         """Raise one UserError that names every fault."""
@@ -34,8 +39,15 @@ class DiversificationRequest:
             faults.require(settings.is_file(), f"{path} is no run folder: it has no settings.json")
         parent = self.out.parent
         faults.require(parent.is_dir(), f"--out is {self.out}; there is no folder {parent}")
+        count = os.environ.get("WORLD_SIZE", "1")
+        advice = "start one, and in JAX --mesh data=N spreads its texts over devices"
+        faults.require(
+            count == "1", f"torchrun started {count} processes to do one's work; {advice}"
+        )
         try:
             check_search(self.search)
+            if self.mesh is not None:
+                check_whole(read_mesh(self.mesh))
         except UserError as error:
             faults.take(error)
         faults.raise_if_any("cannot make training pairs")

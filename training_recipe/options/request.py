@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from training_recipe.distributed.joining import JOIN_TIMEOUT, MODES
-from training_recipe.distributed.mesh import read_mesh
+from training_recipe.options.joining import (
+    DEVICE_OPTIONS,
+    DeviceOptions,
+    in_run,
+    joining_faults,
+)
 from training_recipe.options.presets import (
     DATA_PRESET,
     DICTIONARY_PRESET,
@@ -19,7 +22,7 @@ from training_recipe.options.presets import (
 )
 from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
 from training_recipe.options.usual_names import meant
-from transformer_spec import ConfigError, TransformerConfig, UserError
+from transformer_spec import ConfigError, TransformerConfig
 from transformer_spec.declarations import (
     REQUIRED,
     Declaration,
@@ -32,11 +35,11 @@ from transformer_spec.errors import Faults
 
 BACKENDS = ("jax", "torch")
 RECIPES = Path(__file__).parents[1] / "recipes"
-in_run, in_model = in_group("run"), in_group("model")
+in_model = in_group("model")
 
 
 @dataclasses.dataclass(frozen=True)
-class Invocation:
+class Invocation(DeviceOptions):
     """What belongs to one command and not to the run it makes or continues."""
 
     backend: str = in_run(
@@ -66,32 +69,17 @@ class Invocation:
     verify: bool = in_run(
         "compare every tensor that is read from a checkpoint with what was saved", True
     )
-    mesh: str | None = in_run(
-        "how devices stand, as in data=2,fsdp=8: so many copies of the weights, each split over so "
-        "many devices; one number may be -1, the rest; none: one device, or data=-1 where several "
-        "processes train",
-        None,
-    )
-    distributed: str = in_run(
-        "whether this process is one of several; auto: where torchrun started it or a coordinator "
-        "is named; jax: as jax.distributed.initialize finds out (SLURM, Open MPI, TPU, GKE)",
-        "auto",
-        choices=MODES,
-    )
-    coordinator_address: str | None = in_run(
-        "HOST:PORT at which process 0 waits for the others, as jax.distributed names it", None
-    )
-    num_processes: int | None = in_run("how many processes there are, for jax", None, least=1)
-    process_id: int | None = in_run("which of them this is, from 0, for jax", None, least=0)
-    join_timeout: int = in_run("seconds to wait for the other processes", JOIN_TIMEOUT, least=1)
 
 
 NAMES = ("name", "out", "recipe", "data", "valid", "test", "init", "resume_or_start")
 PLACES = ("name", "out", "resume_or_start")
 STARTING = ("name", "out", "recipe", "preset", "init", "resume_or_start")
-COORDINATED = ("coordinator_address", "num_processes", "process_id")
-ADDRESS = re.compile(r"\S+:\d{1,5}")
-INVOCATION = declarations(Invocation)
+# Those of the command alone, then those of devices, as help lists them.
+INVOCATION = {
+    name: declaration
+    for name, declaration in declarations(Invocation).items()
+    if name not in DEVICE_OPTIONS
+} | DEVICE_OPTIONS
 # Vocabulary sizes come from the vocabularies, token numbers are the vocabularies' own.
 FIXED_FIELDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
 MODEL: dict[str, Declaration] = {
@@ -284,29 +272,6 @@ def _place_faults(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
         value = merged[name]
         if value and (Path(value).name != value or value.startswith(".")):
             faults.append(f"{ALL[name].flag} {value} is not a plain name; --out takes a path")
-    return faults
-
-
-def joining_faults(merged: dict[str, Any]) -> list[str]:
-    """What is wrong with what is said of devices and of other processes."""
-    faults, mode, address = [], merged["distributed"], merged["coordinator_address"]
-    if merged["mesh"] is not None:
-        try:
-            read_mesh(merged["mesh"])
-        except UserError as error:
-            faults += error.faults
-    for name in [n for n in COORDINATED if merged[n] is not None]:
-        if mode in ("torchrun", "off"):
-            faults.append(f"{ALL[name].flag} is for --distributed jax, not {mode}")
-        elif address is None:
-            faults.append(f"{ALL[name].flag} needs --coordinator-address HOST:PORT")
-    if address is not None and not ADDRESS.fullmatch(address):
-        faults.append(f"--coordinator-address {address!r} is no HOST:PORT, as in 10.0.0.1:29500")
-    count, number = merged["num_processes"], merged["process_id"]
-    if count is not None and number is not None and number >= count:
-        faults.append(
-            f"--process-id {number}: {count} processes are numbered from 0 to {count - 1}"
-        )
     return faults
 
 

@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     add("--backend", choices=("jax", "torch"), help="framework [the one that wrote each run]")
     device = "where to compute; auto: an accelerator if there is one [auto]"
     add("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help=device)
+    mesh = "data=N spreads the sentences over the N devices that JAX sees; -1: all"
+    add("--mesh", metavar="TEXT", help=mesh)
     verify = "use weights even where they are not what was saved"
     add("--no-verify", dest="verify", action="store_false", help=verify)
     return made

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from training_recipe.distributed.mesh import read_mesh
 from training_recipe.options.extras import require
 from training_recipe.options.invocation import words
+from training_recipe.options.joining import (
+    DEVICE_OPTIONS,
+    DeviceOptions,
+    check_whole,
+    device_options,
+    joining_of,
+)
 from training_recipe.options.parser import Formatter, Parser
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.checks import RULES
@@ -21,6 +30,7 @@ from transformer_spec.errors import Faults, UserError, printable, system_fault
 from twinformer.translating.searching import DEFAULT_BEAM, search_of
 
 if TYPE_CHECKING:
+    from training_recipe.distributed.processes import Processes, World
     from training_recipe.searching.search import Hypothesis
     from twinformer.translating.attention import Pictures
     from twinformer.translating.translator import Translator
@@ -78,6 +88,7 @@ class Request:
     batch_size: int
     verify: bool
     languages: str | None
+    devices: DeviceOptions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -89,13 +100,75 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(request: Request) -> None:
-    """Read, translate, write."""
-    # Reading vocabularies and checkpoints takes imports that --help must not wait for.
+    """Join the other processes, where there are any, before anything touches a device."""
+    from twinformer.frameworks import joined
+
+    joining = joining_of(request.devices, request.device)
+    name, fault = framework(request) if joining.is_asked(os.environ) else ("", None)
+    with joined(name, joining) as world:
+        with world.processes.together():
+            if fault is not None:
+                raise fault
+        translate(request, world)
+
+
+def framework(request: Request) -> tuple[str, UserError | None]:
+    """The backend by which to join others.
+
+    Where there is no run to name it, JAX's processes are joined first, and told.
+    """
+    from convert.checkpoints.folders import locate
+    from twinformer.frameworks import choose
+
+    try:
+        ours = request.backend is None and request.run.exists()
+        return choose(request.backend, locate(request.run).home if ours else None)[0], None
+    except UserError as error:
+        if joining_of(request.devices, request.device).mode != "jax":
+            raise
+        return "jax", error
+
+
+def translate(request: Request, world: World) -> None:
+    """Read, translate, write: the first process reads texts and writes, all translate."""
     from twinformer.frameworks import prepare_process
-    from twinformer.translating.texts import read_texts
+
+    translator = opened_by_all(request, world)
+    search = translator.search_with(request.search)
+    with world.processes.together():
+        check_search(search)
+        ids = read_ids(translator, request) if world.processes.first else None
+    prepare_process(translator.backend, request.device)
+    write_outputs(world.processes.broadcast(ids), translator, search, request)
+
+
+def opened_by_all(request: Request, world: World) -> Translator:
+    """The translator, opened by the first process before the others: what it downloads is theirs.
+
+    Processes with other settings, versions or files are a UserError.
+    """
+    processes, made = world.processes, None
+    for turn in (True, False):
+        with processes.together():
+            if processes.first == turn:
+                made = make_translator(request, world)
+    assert made is not None
+    if processes.count > 1:
+        from twinformer.training.agreement import versions
+
+        asked = {"--batch-size": request.batch_size, "the search": repr(request.search)}
+        asked |= {"the model's config": made.config, "the backend": made.backend}
+        asked |= {"--attention": request.attention is not None}
+        processes.agree("settings, models or versions", asked | versions())
+    return made
+
+
+def make_translator(request: Request, world: World) -> Translator:
+    """The translator of a request."""
+    # Reading vocabularies and checkpoints takes imports that --help must not wait for.
     from twinformer.translating.translator import Translator
 
-    translator = Translator(
+    return Translator(
         request.run,
         backend=request.backend,
         device=request.device,
@@ -103,15 +176,19 @@ def run(request: Request) -> None:
         batch_size=request.batch_size,
         verify=request.verify,
         languages=request.languages,
+        world=world,
     )
-    search = translator.search_with(request.search)
-    check_search(search)
+
+
+def read_ids(translator: Translator, request: Request) -> list[list[int]]:
+    """The token ids of all texts; what there is to say of them is said."""
+    from twinformer.translating.texts import read_texts
+
     texts = read_texts(request.texts, request.file)
     sources = translator.encode(texts, request.truncate, request.skip_long)
     for note in [*sources.notes, *translator.notes]:
         print(printable(note), file=sys.stderr)
-    prepare_process(translator.backend, request.device)
-    write_outputs(sources.ids, translator, search, request)
+    return sources.ids
 
 
 def write_outputs(
@@ -120,19 +197,53 @@ def write_outputs(
     """Decode, write and draw, block by block."""
     if ids:
         _ = translator.model  # what is wrong with it is said before a file is written
-    pictures = make_pictures(ids, translator, request)
-    done = 0
-    with progress(len(ids), request) as bar, opened(request.output) as stream:
+    processes = translator.world.processes
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            written = Written(ids, translator, search, request, stack) if processes.first else None
+        bar = stack.enter_context(progress(len(ids), request, processes))
         for block in translator.decode(ids, search, bar.update):
-            for number, found in enumerate(block, done + 1):
-                numbered = number if search.nbest > 1 else None
-                stream.write(output_lines(numbered, found, translator, request))
-                if pictures is not None:
-                    pictures.draw(number, ids[number - 1], found[0])
-            stream.flush()
-            done += len(block)
-    for note in pictures.notes() if pictures is not None else ():
+            with processes.together():
+                if written is not None:
+                    written.add(block)
+    for note in written.notes() if written is not None else ():
         print(printable(note), file=sys.stderr)
+
+
+class Written:
+    """What the first process writes and draws."""
+
+    def __init__(
+        self,
+        ids: list[list[int]],
+        translator: Translator,
+        search: Search,
+        request: Request,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.ids, self.translator, self.request = ids, translator, request
+        self.numbered, self.done = search.nbest > 1, 0
+        self.pictures = make_pictures(ids, translator, request)
+        self.stream = stack.enter_context(opened(request.output))
+
+    def add(self, block: list[list[Hypothesis]]) -> None:
+        """Write the outputs of the next texts, whole lines at once, and draw them."""
+        first = self.done + 1
+        lines = (
+            output_lines(number if self.numbered else None, found, self.translator, self.request)
+            for number, found in enumerate(block, first)
+        )
+        with saying_where(self.request.output):
+            self.stream.write("".join(lines))
+            self.stream.flush()
+        for number, found in enumerate(block, first):
+            if self.pictures is not None:
+                self.pictures.draw(number, self.ids[number - 1], found[0])
+        self.done += len(block)
+
+    def notes(self) -> list[str]:
+        """What there is to say in the end."""
+        return self.pictures.notes() if self.pictures is not None else []
 
 
 def output_lines(
@@ -165,24 +276,32 @@ def make_pictures(
     return Pictures(request.attention, kind, translator.attention, both, config, len(ids) > 1)
 
 
-def progress(count: int, request: Request):
-    """A progress bar on a terminal that the outputs do not go to."""
+def progress(count: int, request: Request, processes: Processes):
+    """A progress bar on a terminal that the outputs do not go to; of the first process alone."""
     from tqdm import tqdm
 
     shown = sys.stderr.isatty() and (request.output is not None or not sys.stdout.isatty())
+    shown = shown and processes.first
     return tqdm(total=count, unit="text", disable=not shown or count < 2)
 
 
 @contextlib.contextmanager
 def opened(path: Path | None) -> Iterator[TextIO]:
     """The output file or standard output, in UTF-8 whatever the system's language."""
-    try:
+    with saying_where(path):
         if path is None:
             sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
             yield sys.stdout
         else:
             with path.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
+
+
+@contextlib.contextmanager
+def saying_where(path: Path | None) -> Iterator[None]:
+    """A block whose OSErrors are of the output file or of standard output."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -210,6 +329,7 @@ def parser() -> argparse.ArgumentParser:
     _add_attention(made.add_argument_group("attention"))
     _add_search(made.add_argument_group("search"))
     _add_model(made.add_argument_group("model"))
+    _add_devices(made.add_argument_group("several devices"))
     return made
 
 
@@ -276,6 +396,18 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     add("--no-verify", dest="verify", action="store_false", help=verify)
 
 
+def _add_devices(group: argparse._ArgumentGroup) -> None:
+    mesh = "data=N spreads the texts over N devices, --batch-size texts each; -1: all devices"
+    for name, declaration in DEVICE_OPTIONS.items():
+        choices = "{" + ",".join(declaration.choices) + "}"
+        metavar = choices if declaration.choices else "N" if declaration.type is int else "TEXT"
+        text = mesh if name == "mesh" else declaration.help
+        shown = "" if declaration.default is None else f" [{declaration.default}]"
+        group.add_argument(
+            declaration.flag, help=text + shown, metavar=metavar, default=argparse.SUPPRESS
+        )
+
+
 def parse(arguments: list[str] | None, piped: bool) -> Request:
     """The request of a command line, all its faults in one UserError.
 
@@ -283,13 +415,26 @@ def parse(arguments: list[str] | None, piped: bool) -> Request:
     """
     given = vars(parser().parse_intermixed_args(arguments))
     search = {name: given.pop(name) for name in SEARCH if name in given}
+    texts = {name: given.pop(name) for name in DEVICE_OPTIONS if name in given}
     faults = Faults()
+    devices = _devices(texts, faults)
     _check_input(given, piped, faults)
     _check_attention(given, faults)
     _check_numbers(given, faults)
     _check_search(search, faults)
     faults.raise_if_any("cannot translate")
-    return Request(search=search, **given)
+    return Request(search=search, devices=devices, **given)
+
+
+def _devices(texts: dict[str, str], faults: Faults) -> DeviceOptions:
+    """What is said of devices and other processes."""
+    options = device_options(texts, faults)
+    if options.mesh is not None and not faults.messages:
+        try:
+            check_whole(read_mesh(options.mesh))
+        except UserError as error:
+            faults.take(error)
+    return options
 
 
 def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:

@@ -34,9 +34,13 @@ def agree_on_command(request: Request, backend: str, world: World) -> None:
         return
     given = {ALL[name].flag: value for name, value in request.given.items() if name not in OWN}
     run = {"--resume": request.invocation.resume, "the backend": backend}
-    versions = {**library_versions(), "this program": program()}
-    said = given | run | {"the mesh": str(world.mesh)} | versions
+    said = given | run | {"the mesh": str(world.mesh)} | versions()
     world.processes.agree("settings or versions", said)
+
+
+def versions() -> dict[str, str]:
+    """What has to be alike in all processes, by name."""
+    return {**library_versions(), "this program": program()}
 
 
 @functools.cache

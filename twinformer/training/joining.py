@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from training_recipe.backend import MakeBackend
-from training_recipe.distributed.joining import Joining
-from training_recipe.distributed.mesh import read_mesh
-from training_recipe.options.request import Invocation, Request
+from training_recipe.options.joining import joining_of
+from training_recipe.options.request import Request
 from transformer_spec import UserError
 from twinformer.frameworks import joined, training_backend
 from twinformer.training.loop import Trained, train
@@ -40,17 +39,3 @@ def framework(request: Request) -> tuple[str, str, UserError | None]:
         if joining_of(request.invocation, "auto").mode != "jax":
             raise
         return "jax", "auto", error
-
-
-def joining_of(asked: Invocation, device: str) -> Joining:
-    """What a command's flags say; one that names a coordinator is to join by JAX's means."""
-    named = asked.coordinator_address is not None and asked.distributed == "auto"
-    return Joining(
-        mode="jax" if named else asked.distributed,
-        device=device,
-        mesh=None if asked.mesh is None else read_mesh(asked.mesh),
-        coordinator_address=asked.coordinator_address,
-        num_processes=asked.num_processes,
-        process_id=asked.process_id,
-        timeout=asked.join_timeout,
-    )

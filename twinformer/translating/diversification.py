@@ -89,7 +89,11 @@ def translated(
     from tqdm import tqdm
 
     translator = Translator(
-        path, backend=request.backend, device=request.device, verify=request.verify
+        path,
+        backend=request.backend,
+        device=request.device,
+        verify=request.verify,
+        mesh=request.mesh,
     )
     config, search = translator.config, request.search
     ids = {text: translator.source.encode(text) for text, _ in pairs}
@@ -98,7 +102,7 @@ def translated(
     weights = load_weights_of(path, verify=request.verify)[1]
     arrays = (weights[name].tobytes() for name in sorted(weights))
     kept = Kept(place, key_of(record, arrays, repr(search), texts))
-    rows = within(record.settings.batch_tokens, search.beam)
+    rows = within(record.settings.batch_tokens * translator.world.mesh.devices, search.beam)
 
     def say(block: Sequence[str]) -> list[str]:
         sources = [ids[text] for text in block]

@@ -13,6 +13,7 @@ import numpy as np
 
 from convert.conversion.opening import BEST, open_model
 from convert.families.base import TRAINING_ONLY
+from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
@@ -20,6 +21,7 @@ from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
+from twinformer.translating.devices import agree_on, checksums, world_of
 from twinformer.translating.searching import search_of
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
@@ -51,7 +53,10 @@ class Translator:
     stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is
     installed, else the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best"
     or the step of a run's checkpoint. ``languages`` are the codes of source and target, as
-    "eng_Latn,deu_Latn" or a pair, for a model that has languages. Calculates in float64 where the
+    "eng_Latn,deu_Latn" or a pair, for a model that has languages. ``mesh``, "data=N", spreads texts
+    over N devices, ``batch_size`` texts each: all that JAX sees, or those of the processes that
+    torchrun started, all of which then make the same calls; ``world`` is one that was joined
+    before. Calculates in float64 where the
     weights are, and in float32 otherwise. ``search`` is how the model searches unless told. Raises
     UserError where there is no model that reads and writes text, and, unless told not to
     ``verify``, when the weights are first needed and are not what was written there.
@@ -67,8 +72,10 @@ class Translator:
         batch_size: int = DEFAULT_BATCH,
         verify: bool = True,
         languages: str | Sequence[str] | None = None,
+        mesh: str | None = None,
+        world: World = ALONE,
     ) -> None:
-        check_made_of(checkpoint, batch_size, device)
+        check_made_of(checkpoint, batch_size, device, mesh)
         self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
         given = languages if isinstance(languages, str | None) else ",".join(languages)
@@ -78,16 +85,22 @@ class Translator:
         told = [note for note in self._opened.notes if not note.endswith(TRAINING_ONLY)]
         self.notes = [*told, *notes]
         self._dtype = "float32"
+        self.world = world if mesh is None else world_of(self.backend, device, mesh)
 
     @functools.cached_property
     def model(self) -> Any:
         """The framework's own model, read when it is first needed."""
-        weights = self._opened.weights()
+        processes = self.world.processes
+        with processes.together():
+            weights = self._opened.weights()
+        if processes.count > 1:
+            processes.agree("the weights", checksums(weights))
         exact = any(array.dtype == np.float64 for array in weights.values())
         self._dtype = "float64" if exact else "float32"
         cast = {name: array.astype(self._dtype, copy=False) for name, array in weights.items()}
-        with self._numbers():
-            return twin(self.backend, "device").model_on(self.config, cast, self.device)
+        with processes.together(), self._numbers():
+            make = twin(self.backend, "device").model_on
+            return make(self.config, cast, self.device, self.world.mesh)
 
     def __call__(
         self,
@@ -139,6 +152,7 @@ class Translator:
         check_search(wanted)
         texts = check_texts(texts)
         check_wanted(wanted.sample, temperature, top_k, truncate, skip_long)
+        agree_on(self.world, texts, wanted)
         sources = self.encode([text.strip() for text in texts], truncate, skip_long)
         blocks = self.decode(sources.ids, wanted)
         return [self.translation(found) for block in blocks for found in block]
@@ -160,14 +174,17 @@ class Translator:
         advance: Callable[[int], object] = lambda count: None,
     ) -> Iterator[list[list[Hypothesis]]]:
         """The outputs of sources of token ids, in order, a block of sources at a time."""
-        frame, rows = self.source.frame, self.batch_size
+        frame, rows = self.source.frame, self.batch_size * self.world.mesh.devices
         return translate(ids, self.decode_batch, search, rows, self.config, advance, frame)
 
     def decode_batch(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         """The n best outputs of each row of ``source`` (B, S) int32: ids, eos, padding."""
         model = self.model
         with self._numbers():
-            return twin(self.backend, "decoding").decode(model, source, search)
+            if self.world.is_one_device:
+                return twin(self.backend, "decoding").decode(model, source, search)
+            decode = twin(self.backend, "mesh_decoding").decode_in
+            return decode(self.world, self.device, model, source, search)
 
     def translation(self, found: Sequence[Hypothesis]) -> Translation:
         """The outputs of one text as text."""
@@ -178,8 +195,13 @@ class Translator:
         return Translation(best.text, best.score, best.log_probability, best.ended, tuple(others))
 
     def attention(self, source: np.ndarray, target: np.ndarray) -> AttentionWeights:
-        """The attention weights of every layer for ids (B, S) and what was written (B, T)."""
+        """The attention weights of every layer for ids (B, S) and what was written (B, T).
+
+        Of several processes any may ask, once the model is read.
+        """
         model = self.model
+        if not self.world.is_one_device:
+            model = twin(self.backend, "device").own_copy(model)
         with self._numbers():
             return twin(self.backend, "attention_maps").attention_weights(model, source, target)
 
@@ -188,7 +210,7 @@ class Translator:
         return twin(self.backend, "device").numbers_of(self._dtype)
 
 
-def check_made_of(checkpoint: object, batch_size: object, device: object) -> None:
+def check_made_of(checkpoint: object, batch_size: object, device: object, mesh: object) -> None:
     """Raise one UserError that names every argument that no Translator is made of."""
     faults = Faults()
     step = is_whole(checkpoint, 0)
@@ -199,6 +221,7 @@ def check_made_of(checkpoint: object, batch_size: object, device: object) -> Non
     faults.require(is_whole(batch_size, 1), message)
     known = ", ".join(DEVICES)
     faults.require(device in DEVICES, f"device is {device!r}; it must be one of {known}")
+    faults.require(isinstance(mesh, str | None), f"mesh is {mesh!r}; give a text, as in 'data=2'")
     faults.raise_if_any("cannot translate")
 
 

@@ -10,10 +10,11 @@ from training_recipe.distributed.joining import TORCHRUN, Joining
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.flags import parse
+from training_recipe.options.joining import joining_of
 from training_recipe.options.request import request_of
 from transformer_spec import UserError
 from twinformer import frameworks
-from twinformer.training.joining import framework, joining_of
+from twinformer.training.joining import framework
 
 THERE = ["--coordinator-address", "10.0.0.1:29500"]
 

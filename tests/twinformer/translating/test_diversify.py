@@ -6,8 +6,12 @@ import pytest
 from messages import saying, says
 
 import diversify
+from training_recipe.distributed.mesh import Mesh
+from training_recipe.distributed.processes import Alone, World
 from training_recipe.options.settings import TrainingSettings
+from training_recipe.runs.record import RunRecord
 from transformer_spec import UserError
+from twinformer.requests import DiversificationRequest
 from twinformer.translating import diversification
 from twinformer.translating.diversification import (
     Kept,
@@ -204,6 +208,39 @@ def test_every_mistake_is_one_message(corpus, runs, tmp_path, capsys):
     assert "nbest" not in err and not list(tmp_path.iterdir())
     status, _, err = said_by(capsys, runs / "there", "--out", tmp_path / "more", "--beem", 2)
     assert status == 2 and "did you mean --beam" in err
+
+
+def test_several_devices(runs, tmp_path, capsys, monkeypatch):
+    both = runs / "there", runs / "back", "--out", tmp_path / "more"
+    for mesh, parts in (
+        ("fsdp=2", ("splits the weights", "give data=N")),
+        ("data=5", ("is of 5 devices, and there are 1",)),
+        ("2", ("is no mesh",)),
+    ):
+        status, _, err = said_by(capsys, *both, "--backend", "jax", "--mesh", mesh)
+        assert status == 2
+        says(err, *parts)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = said_by(capsys, *both)
+    assert status == 2
+    says(err, "torchrun started 2 processes", "--mesh data=N")
+
+
+def test_as_many_rows_for_every_device(runs, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(diversification, "within", lambda tokens, beam: seen.append(tokens) or len)
+
+    class Spread(diversification.Translator):
+        def __init__(self, *given, **named) -> None:
+            super().__init__(*given, **named | {"mesh": None}, world=World(Alone(), Mesh(3)))
+
+    monkeypatch.setattr(diversification, "Translator", Spread)
+    monkeypatch.setattr(diversification, "say_all", lambda texts, kept, say: iter(()))
+    run, settings = runs / "there", RunRecord.load(runs / "there" / "settings.json")
+    request = DiversificationRequest((run,), tmp_path / "more", mesh="data=3")
+    translated = diversification.translated
+    assert translated(run, settings, [], tmp_path / "kept", request, False) == {}
+    assert seen == [3 * settings.settings.batch_tokens]
 
 
 def test_runs_with_other_pairs_are_told_how_to_have_the_same():

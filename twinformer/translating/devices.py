@@ -1,0 +1,40 @@
+"""The devices and processes that translate: each has the whole weights, and rows of its own."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from training_recipe.distributed.joining import Joining
+from training_recipe.distributed.mesh import read_mesh
+from training_recipe.distributed.processes import World
+from training_recipe.options.joining import check_whole
+from training_recipe.searching.search import Search
+from twinformer.frameworks import joined_for_good
+
+
+def world_of(backend: str, device: str, mesh: str) -> World:
+    """The world of a mesh, asked for from Python: this process joins where torchrun started it."""
+    asked = read_mesh(mesh)
+    check_whole(asked)
+    return joined_for_good(backend, Joining(device=device, mesh=asked))
+
+
+def agree_on(world: World, texts: Sequence[str], search: Search) -> None:
+    """Raise a UserError in all processes where one was asked for something else than the first."""
+    if world.processes.count == 1:
+        return
+    content = "\n".join(texts).encode("utf-8", "surrogatepass")
+    asked = {"how many texts": len(texts), "the texts": zlib.crc32(content), "how": repr(search)}
+    world.processes.agree("the texts or the search", asked)
+
+
+def checksums(weights: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """A number for each array, by which processes see whether they have read the same."""
+
+    def checksum(array: np.ndarray) -> int:
+        return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+
+    return {name: checksum(array) for name, array in weights.items()}

@@ -18,6 +18,7 @@ from training_cases import SMALL, assert_same_curve, run, write_words
 
 from training_recipe.distributed.mesh import Mesh, read_mesh
 from training_recipe.options.flags import parse
+from twinformer.commands.translate import parser as translating
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -203,6 +204,14 @@ def test_commands_are_those_of_the_program(text):
         parse(shlex.split(arguments))
 
 
+def test_translating_is_that_of_the_program():
+    found = [line.split("translate.py ")[1] for line in BLOCKS if "translate.py " in line]
+    assert len(found) == 2
+    for words in found:
+        given = translating().parse_args(shlex.split(words))
+        assert read_mesh(given.mesh).devices == 8
+
+
 def test_the_jobset():
     (replicated,) = JOBSET["spec"]["replicatedJobs"]
     spec = replicated["template"]["spec"]
@@ -220,17 +229,17 @@ def test_torchrun_takes_its_flags():
     texts = [*BLOCKS, SCRIPTS["torch"], SKYPILOT["run"]]
     commands = "\n".join(texts).replace("\\\n", " ").splitlines()
     found = [re.split(r"\btorchrun ", line)[1] for line in commands if "torchrun --" in line]
-    assert len(found) == 3
+    assert len(found) == 4
     for words in found:
         words = re.sub(r'"\$SKYPILOT_NODE_RANK"|"29500"', "1", words).removesuffix("&")
         given = parser.parse_args(shlex.split(words))
-        assert given.training_script in ("train.py", "$program")
+        assert given.training_script in ("train.py", "translate.py", "$program")
         assert {"--backend", "--mesh"} <= set(given.training_script_args)
 
 
 def test_every_flag_on_the_page_exists():
     known = {f"--{flag}" for script in SCRIPTS.values() for flag in options(script)} | OTHERS
-    for words in ("train.py", "-m parity tpu"):
+    for words in ("train.py", "translate.py", "-m parity tpu"):
         command = [sys.executable, *words.split(), "--help"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         known |= set(re.findall(r"--[\w-]+", done.stdout))

@@ -208,6 +208,17 @@ def moments_in_another_order(world: World) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def a_seed_of_its_own(world: World) -> Iterator[None]:
+    plain, here = TorchBackend.add_gradients, world.processes
+
+    def careless(self, batch, key, tokens):
+        return plain(self, batch, key + here.index, tokens)
+
+    with mock.patch.object(TorchBackend, "add_gradients", careless):
+        yield
+
+
+@contextlib.contextmanager
 def nothing_changed(world: World) -> Iterator[None]:
     yield
 
@@ -217,6 +228,7 @@ MISTAKES: dict[str, Callable[[World], contextlib.AbstractContextManager[None]]] 
     "masks without first row": masks_without_first_row,
     "mean of means": mean_of_means,
     "averaged gradients": averaged_gradients,
+    "a seed of its own": a_seed_of_its_own,
     "moments in another order": moments_in_another_order,
 }
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("jax")
+
 TESTS = Path(__file__).resolve().parents[1]
 RUNS = [
     (mesh, name)

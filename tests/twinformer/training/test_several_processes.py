@@ -46,6 +46,7 @@ def launch(folder: Path, *words: str) -> subprocess.Popen:
 
 @pytest.fixture(scope="module", params=["torch", "jax"])
 def backend(request) -> str:
+    pytest.importorskip(request.param)
     return request.param
 
 
@@ -119,6 +120,7 @@ class TestStopped:
         assert_same_curve(folder / "runs/alone", folder / "runs/one")
 
     def test_resumed_by_one_in_the_other_framework(self, folder, outcomes, monkeypatch, backend):
+        pytest.importorskip(OTHER[backend])
         monkeypatch.chdir(folder)
         shutil.copytree("runs/stopped", "runs/changed", symlinks=True)
         assert run(OTHER[backend], ["--resume", "runs/changed"]) == 0

@@ -219,12 +219,22 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+# The command, for which a silent process is dead sooner than for a user.
+IMPATIENT = """
+import sys
+from flax_transformer import processes
+processes.HEARTBEAT = 5
+from twinformer.commands.train import main
+sys.exit(main())
+"""
+
+
 def by_coordinator(folder: Path, count: int, words: list[str], started: int) -> list:
     """The first ``started`` of ``count`` processes that find each other as JAX's do."""
     where = ["--coordinator-address", f"127.0.0.1:{free_port()}", "--num-processes", str(count)]
     return [
         subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words, *where, "--process-id", str(index)],
+            [sys.executable, "-c", IMPATIENT, *words, *where, "--process-id", str(index)],
             cwd=folder,
             env=environment(),
             text=True,

@@ -29,7 +29,7 @@ AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # torchrun itself serves the addre
 ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.I)
-START = "start it by torchrun, as in: torchrun --standalone --nproc-per-node 2 train.py ..."
+START = "start it by torchrun --standalone --nproc-per-node 2, and what follows python now"
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,7 @@ def mesh_of_one(mesh: Mesh | None) -> Mesh:
         return (mesh or Mesh()).on(1)
     except UserError as error:
         raise UserError(
-            f"{error}; PyTorch trains in one process for each device, and this process is alone: "
-            f"{START}"
+            f"{error}; PyTorch has one process for each device, and this process is alone: {START}"
         ) from None
 
 

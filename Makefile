@@ -1,5 +1,6 @@
 # make train    install and train a pronunciation model (BACKEND=jax or torch)
 # make test     install and run the checks: ruff, pyright, import-linter, vulture, pytest
+# make thorough   make test, and what takes long and is much like what that tests
 # make matrix   the fast half of the tests on the oldest and the newest allowed versions, and with one framework
 # make parity   print the table of differences between the twins
 # make bench    training, translation and start-up beside other libraries, about half an hour
@@ -13,13 +14,16 @@ JOBS ?= 2
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
-.PHONY: train test lint matrix parity bench convert-bench
+.PHONY: train test thorough lint matrix parity bench convert-bench
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+thorough: ARGS += --thorough
+thorough: test
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -51,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="test the families alone and print their largest float64 differences (without -n)",
     )
     parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="also what takes long and is much like what is tested anyway (make thorough)",
+    )
+    parser.addoption(
         "--every-bug",
         action="store_true",
         help="explain every planted bug in every family (minutes), and not each in one family",
@@ -75,6 +80,20 @@ def pytest_configure(config: pytest.Config) -> None:
     twins = ("torch_transformer", "flax_transformer")
     modules = [f"{twin}.{part}" for twin in twins for part in parts]
     install_import_hook(modules, "beartype.beartype")
+
+
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for --thorough alone."""
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    if not config.getoption("--thorough") and left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether all is to be tested."""
+    return request.config.getoption("--thorough")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -262,6 +281,7 @@ def turn(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The folders in turn; the table alone needs the tests of families only."""
+    leave_out(config, items)
     items.sort(key=turn)
     if config.getoption("--families-table"):
         wanted = [item for item in items if item.path.name.startswith("test_family_")]

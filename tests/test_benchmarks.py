@@ -242,7 +242,7 @@ def test_steps_of_one_device_that_are_timed(name, monkeypatch):
     assert losses[2] < losses[0] and turn(3)["cpu"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_step_on_a_mesh_of_one(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setattr("benchmarks.turns.PAUSE", 0)

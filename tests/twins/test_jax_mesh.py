@@ -24,12 +24,13 @@ RUNS = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(tmp_path_factory, thorough):
     """What jax_mesh_cases.py finds, in a process that has four devices."""
     file = tmp_path_factory.mktemp("mesh") / "found.pickle"
     places = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     environment = os.environ | {"PYTHONPATH": places, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(TESTS / "jax_mesh_cases.py"), str(file)]
+    command += ["thorough"] if thorough else []
     subprocess.run(command, env=environment, check=True, timeout=280)
     return pickle.loads(file.read_bytes())
 
@@ -107,6 +108,7 @@ def test_no_activation_is_summed_over_devices(found, program) -> None:
         assert f"[{size}" not in shapes
 
 
+@pytest.mark.thorough
 def test_mistakes_are_noticed(found) -> None:
     few, mistakes = found["few"], found["mistakes"]
     assert np.abs(mistakes.pop("none") - few).max() <= 1e-12

@@ -115,6 +115,7 @@ world.processes.leave()
 """
 
 
+@pytest.mark.thorough
 def test_under_torchrun(tmp_path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)

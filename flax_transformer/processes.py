@@ -21,6 +21,7 @@ from transformer_spec import UserError
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead
 GOODBYE = 20  # seconds to wait for the others at the end
+NAMED = "say who they are: --coordinator-address HOST:PORT --num-processes N --process-id I"
 # In what JAX says of a process that does not answer, on processors and on accelerators.
 LOST = re.compile(r"gloo|nccl|connection|coordination|barrier|UNAVAILABLE|DEADLINE", re.IGNORECASE)
 PATIENCE = 7 * 24 * 3600 * 1000  # milliseconds: others may read and encode for long
@@ -87,9 +88,11 @@ def _joined(settings: dict[str, Any], joining: Joining) -> Processes:
                 shutdown_timeout_seconds=GOODBYE,
             )
         except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason, advice = str(error).splitlines()[0].rstrip("."), LOOK
+            if "should be defined" in reason:
+                reason, advice = "JAX found no SLURM, Open MPI, TPU or GKE here", NAMED
             raise UserError(
-                f"cannot join the other processes at {where}: {reason}; {LOOK}"
+                f"cannot join the other processes at {where}: {reason}; {advice}"
             ) from None
     return JaxProcesses()
 

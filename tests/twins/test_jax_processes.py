@@ -10,6 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from messages import says
+
+pytest.importorskip("jax")
 
 ROOT = Path(__file__).resolve().parents[2]
 ENOUGH = 60  # seconds, where the machine is busy
@@ -45,4 +48,16 @@ def test_a_signal_ends_a_process_that_waits_for_others(number, place):
         process.kill()
     assert process.returncode == 128 + number, said
     assert "stopped before training began; nothing was saved" in said
+    assert not (place / "runs").exists()
+
+
+def test_where_nothing_says_who_the_others_are(place):
+    command = [sys.executable, str(ROOT / "train.py"), "--backend", "jax", "--device", "cpu"]
+    command += ["--distributed", "jax", "--data", "words.tsv", "--columns", "word,sound"]
+    done = subprocess.run(
+        command, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        capture_output=True, timeout=ENOUGH,
+    )  # fmt: skip
+    assert done.returncode == 2
+    says(done.stderr, "no SLURM", "--coordinator-address HOST:PORT", "--num-processes N")
     assert not (place / "runs").exists()

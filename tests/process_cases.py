@@ -1,6 +1,6 @@
 """Runs of two real processes that torchrun starts, one after another.
 
-    python process_cases.py torch|jax [few]
+    python process_cases.py torch|jax
 
 Each process writes what came of every run to outcome-RANK.json.
 """
@@ -105,9 +105,6 @@ def outcomes(world: World) -> dict[str, dict]:
     found = {"whole": run(world, [*EXACT, "--name", "whole"])}
     found["stopped"] = run(world, [*EXACT, "--name", "stopped"], stopped)
     found["resumed"] = run(world, copied(world, "stopped", "resumed"))
-    if "few" in sys.argv[2:]:
-        found["split"] = run(split, copied(world, "stopped", "split"))
-        return found
     found["poisoned"] = run(world, [*EXACT, "--name", "poisoned"], poisoned)
     found["full"] = run(world, [*EXACT, "--name", "full"], disk_full)
     found["other"] = run(world, [*EXACT, "--name", "other", *mine])

@@ -20,7 +20,7 @@ CONFIG = dataclasses.replace(
 
 
 @pytest.mark.parametrize("name", ["torch", "jax"])
-@pytest.mark.parametrize("rng", ["portable", "native"])
+@pytest.mark.parametrize("rng", ["portable", pytest.param("native", marks=pytest.mark.thorough)])
 @pytest.mark.usefixtures("float64")
 def test_the_same_losses_with_dropout(name, rng) -> None:
     settings = dataclasses.replace(AGAIN, dropout_rng=rng, accumulate=2)

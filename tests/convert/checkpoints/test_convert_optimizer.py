@@ -81,7 +81,12 @@ def further(backend) -> list[float]:
     return losses
 
 
-@pytest.fixture(params=[("post relu", False), ("pre gelu", True)], ids=["one group", "two groups"])
+@pytest.fixture(
+    params=[
+        pytest.param(("post relu", False), id="one group", marks=pytest.mark.thorough),
+        pytest.param(("pre gelu", True), id="two groups"),
+    ]
+)
 def user(request, tmp_path):
     """(case, module, optimizer) after some steps, and what torch.save made of them."""
     name, grouped = request.param

@@ -106,6 +106,7 @@ class TestCheckpoints:
         says(caught.value, "28 steps", "20", "tensors.json", "--no-verify")
         assert read_checkpoint(step, verify=False).count == 28
 
+    @pytest.mark.thorough
     def test_no_bit_of_an_orbax_folder_changes_numbers_unseen(self, tmp_path):
         """Small arrays are checked by tensorstore; large ones lie in files without a checksum."""
         large = dataclasses.replace(CONFIG, hidden_dim=64, inner_dim=96)

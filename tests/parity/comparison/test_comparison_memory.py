@@ -171,6 +171,7 @@ def within(folders):
         yield within
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_the_command_says_what_it_needs_and_keeps_to_it(within):
     status, out, err, _ = within(100)

@@ -34,6 +34,7 @@ KILLED = {
 }
 CASES = [(name, step) for name in RESUMABLE for step in MOMENTS[name]]
 KILLS = [(name, f"SIGKILL@{moment}") for name in RESUMABLE for moment in KILLED[name]]
+THOROUGH = {("jax", "SIGKILL@save:3")}
 
 
 class TestInterruption:
@@ -54,7 +55,10 @@ class TestInterruption:
         assert run(name, arguments) == 0
         assert_same_run(place / "runs/a", whole(name))
 
-    @pytest.mark.parametrize(("name", "moment"), KILLS)
+    @pytest.mark.parametrize(
+        ("name", "moment"),
+        [pytest.param(*k, marks=pytest.mark.thorough if k in THOROUGH else ()) for k in KILLS],
+    )
     def test_killed(self, name, moment, place, whole, quick):
         killed = launch(name, moment, [*SMALL, "--name", "a"], place)
         assert killed.returncode == -signal.SIGKILL

@@ -44,7 +44,7 @@ def launch(folder: Path, *words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["torch", "jax"])
+@pytest.fixture(scope="module", params=["torch", pytest.param("jax", marks=pytest.mark.thorough)])
 def backend(request) -> str:
     pytest.importorskip(request.param)
     return request.param
@@ -61,22 +61,10 @@ def folder(tmp_path_factory, backend) -> Path:
     return place
 
 
-def few(backend: str, thorough: bool) -> list[str]:
-    """What is said to process_cases.py: JAX compiles, and what is left out is no framework's."""
-    return ["few"] if backend == "jax" and not thorough else []
-
-
-@pytest.fixture
-def all_outcomes(outcomes, backend, thorough) -> list[dict]:
-    if few(backend, thorough):
-        pytest.skip("tested in PyTorch; in JAX with --thorough")
-    return outcomes
-
-
 @pytest.fixture(scope="module")
-def outcomes(folder, backend, thorough) -> list[dict]:
+def outcomes(folder, backend) -> list[dict]:
     """What came of the runs of process_cases.py in each of two processes."""
-    process = launch(folder, str(ROOT / "tests/process_cases.py"), backend, *few(backend, thorough))
+    process = launch(folder, str(ROOT / "tests/process_cases.py"), backend)
     said, _ = process.communicate(timeout=ENOUGH)
     assert process.returncode == 0, said
     return [json.loads((folder / f"outcome-{rank}.json").read_text()) for rank in (0, 1)]
@@ -140,22 +128,22 @@ class TestStopped:
         assert_same_curve(folder / "runs/changed", folder / "runs/one")
 
 
-def test_a_mean_of_split_weights(folder, all_outcomes, monkeypatch, backend):
-    assert all_outcomes[1]["averaged"] == {"status": 0, "steps": 12}
+def test_a_mean_of_split_weights(folder, outcomes, monkeypatch, backend):
+    assert outcomes[1]["averaged"] == {"status": 0, "steps": 12}
     monkeypatch.chdir(folder)
     assert run(backend, [*cases.EXACT, "--name", "mean", "--average", "2"]) == 0
     assert_same_curve(folder / "runs/averaged", folder / "runs/mean")
 
 
-def test_what_is_no_number_is_the_same_error(folder, all_outcomes):
-    one, other = (each["poisoned"]["error"] for each in all_outcomes)
+def test_what_is_no_number_is_the_same_error(folder, outcomes):
+    one, other = (each["poisoned"]["error"] for each in outcomes)
     assert one == other
     says(one, f"training diverged at step {cases.STOPPED_AFTER + 1}", "step_00000005", "last good")
     assert not (folder / "runs/poisoned/checkpoints/step_00000008").exists()
 
 
-def test_a_full_disk_is_told_to_all(folder, all_outcomes):
-    for each in all_outcomes:
+def test_a_full_disk_is_told_to_all(folder, outcomes):
+    for each in outcomes:
         said = each["full"]["error"]
         says(said, "cannot save step_00000008: the disk is full", "step_00000005 is whole")
     assert sorted(part.name for part in (folder / "runs/full/checkpoints").iterdir()) == [
@@ -163,8 +151,8 @@ def test_a_full_disk_is_told_to_all(folder, all_outcomes):
     ]  # fmt: skip
 
 
-def test_other_settings_are_an_error_of_all(folder, all_outcomes):
-    one, other = (each["other"]["error"] for each in all_outcomes)
+def test_other_settings_are_an_error_of_all(folder, outcomes):
+    one, other = (each["other"]["error"] for each in outcomes)
     assert one == other
     says(one, "process 1 of 2", "--seed (5 and None)")
     assert not (folder / "runs/other").exists()

@@ -220,10 +220,9 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch) -> None:
         requests.check_compiler("linux")
 
 
-def test_a_failure_of_the_compilers_process_is_said(monkeypatch) -> None:
-    request = Request(TINY, 0, programs=())
-    monkeypatch.setattr(requests, "ENVIRONMENT", {"JAX_PLATFORMS": "nonsense"})
-    with pytest.raises(UserError, match=r"(?s)failed with status 1:"):
+def test_a_failure_of_the_compilers_process_is_said() -> None:
+    request = Request(TINY, 1, settings={"no such setting": 1}, programs=())
+    with pytest.raises(UserError, match=r"(?s)failed with status 1:.*no such setting"):
         list(requests.compile_apart(request))
 
 
@@ -273,7 +272,7 @@ def test_a_fully_sharded_step_of_sixteen_chips(tmp_path) -> None:
     assert gradients["mesh"] == "data=1,fsdp=16" and gradients["chips"] == 16
     assert gradients["collectives"]["all-gather"] >= 2 * cut
     assert gradients["memory"]["arguments"] < weights / 16 + 2**20
-    assert optimizer["collectives"] == {"all-reduce": 2}
+    assert optimizer["collectives"] == {"all-reduce": 1}  # of the norm
 
 
 @needs_libtpu

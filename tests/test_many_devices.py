@@ -18,7 +18,7 @@ from training_cases import SMALL, assert_same_curve, run, write_words
 
 from training_recipe.distributed.mesh import Mesh, read_mesh
 from training_recipe.options.flags import parse
-from twinformer.commands.translate import parser as translating
+from twinformer.commands.translate_flags import parser as translating
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

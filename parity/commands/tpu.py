@@ -52,21 +52,19 @@ def parser() -> argparse.ArgumentParser:
         help="a run, a converted folder or a config.json, of which only the config is used; "
         f"without it: the base size, {BASE_VOCABULARY:,} words",
     )  # fmt: skip
+    _add_sizes(made.add_argument_group("what is compiled"))
+    _add_chips(made.add_argument_group("for what, and how"))
+    made.add_argument("--json", action="store_true", help="print everything as JSON")
+    return made
+
+
+def _add_sizes(made: argparse._ArgumentGroup) -> None:
     made.add_argument("--batch", type=int, default=64, help="rows of a batch (default: 64)")
     made.add_argument(
         "--length", type=int, default=None, metavar="TOKENS",
         help=f"tokens of a row (default: {BASE_LENGTH}, or the model's longest)",
     )  # fmt: skip
     made.add_argument("--beam", type=int, default=1, help="outputs kept in decoding (default: 1)")
-    made.add_argument(
-        "--topology", nargs="+", metavar="AxB", default=list(TOPOLOGIES),
-        help="slices of v5e chips, over which the batch is divided: 4x4 has 16 chips (default: 1x1 "
-        "2x2)",
-    )  # fmt: skip
-    made.add_argument(
-        "--mesh", metavar="data=N,fsdp=N",
-        help="how the chips stand, as for train.py (default: data=-1, every chip has all weights)",
-    )  # fmt: skip
     made.add_argument(
         "--gradient-checkpointing",
         action="store_true",
@@ -80,6 +78,18 @@ def parser() -> argparse.ArgumentParser:
         "--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS),
         help="what to compile (default: everything)",
     )  # fmt: skip
+
+
+def _add_chips(made: argparse._ArgumentGroup) -> None:
+    made.add_argument(
+        "--topology", nargs="+", metavar="AxB", default=list(TOPOLOGIES),
+        help="slices of v5e chips, over which the batch is divided: 4x4 has 16 chips (default: 1x1 "
+        "2x2)",
+    )  # fmt: skip
+    made.add_argument(
+        "--mesh", metavar="data=N,fsdp=N",
+        help="how the chips stand, as for train.py (default: data=-1, every chip has all weights)",
+    )  # fmt: skip
     made.add_argument(
         "--precision", choices=("highest", "high", "bfloat16"),
         help="of float32 products: six, three or one bfloat16 pass (default: what "
@@ -90,8 +100,6 @@ def parser() -> argparse.ArgumentParser:
         help="low: compile without the search for the fastest form of each product, twenty times "
         "as fast; full: as for a real TPU (default: low)",
     )  # fmt: skip
-    made.add_argument("--json", action="store_true", help="print everything as JSON")
-    return made
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from training_recipe.options.request import ALL
 from training_recipe.options.usual_names import USUAL_NAMES, meant
 from transformer_spec import UserError
 from transformer_spec.errors import closest
-from twinformer.commands import translate as translating
+from twinformer.commands import translate_flags as translating
 
 FLAGS = [declaration.flag for declaration in ALL.values()]
 

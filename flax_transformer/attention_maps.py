@@ -1,7 +1,7 @@
 """What every attention looks at, the twin of torch_transformer/attention_maps.py.
 
 Letters: B batch, D hidden_dim, H num_heads, S source length, T target length, Q query length,
-K key length.
+K key length, X width of all heads.
 """
 
 import functools
@@ -23,6 +23,7 @@ from flax_transformer.layers import (
 )
 from flax_transformer.model import Transformer
 from flax_transformer.precision import full_precision
+from flax_transformer.relative import Bias
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 
 PROJECTIONS = ("fcQ", "fcK")
@@ -92,22 +93,24 @@ def stacked(
     model: Transformer, heard: dict[str, Array], kind: str, mask: Bool[Array, "B 1 #Q K"], Q: int
 ) -> Float[Array, "L B H Q K"]:
     """The weights of a kind of attention, the first layer first."""
-    config, place = model.config, PLACES[kind]
-    modules = attentions(model)
+    config, place, modules = model.config, PLACES[kind], attentions(model)
+    half = {"encoder": model.encoder, "decoder": model.decoder}.get(kind)
     layers = []
     for name in map(place.format, range(layer_count(kind, config))):
         queries, keys = (heard[f"{name}.{part}"] for part in PROJECTIONS)
-        layers.append(weights_of(modules[name], queries, keys, mask))
+        bias = half.bias(queries, 0, mask.shape[3], 1) if half else None
+        layers.append(weights_of(modules[name], queries, keys, mask, bias))
     none = 0, len(mask), config.num_heads, Q, mask.shape[3]
     return jnp.stack(layers) if layers else jnp.zeros(none)
 
 
 def weights_of(
     attention: MultiHeadAttention,
-    queries: Float[Array, "B Q D"],
-    keys: Float[Array, "B K D"],
+    queries: Float[Array, "B Q X"],
+    keys: Float[Array, "B K X"],
     mask: Bool[Array, "B 1 #Q K"],
+    bias: Bias,
 ) -> Float[Array, "B H Q K"]:
     """The softmax (section 3.2.1) that ``layers.attention`` multiplies the values by."""
     q, k = attention.split_heads(queries), attention.split_heads(keys)
-    return probabilities(q, k, mask, attention.config.attention_scale)
+    return probabilities(q, k, mask, attention.config.attention_scale, attention.added(bias))

@@ -127,7 +127,7 @@ def next_logits(
     caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
     mask = cell_mask(seen, columns, Q)
     memory = [(transposed(keys), values) for keys, values in state.memory]
-    x = model.decoder(x, mask, memory, state.memory_mask, caches)
+    x = model.decoder(x, mask, memory, state.memory_mask, caches, None, columns, N)
     x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
     return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)

@@ -17,13 +17,15 @@ from jaxtyping import Bool, Float
 from flax_transformer.cpu.attention import attend, probabilities, transposed, weighted
 from flax_transformer.cpu.gradients import relu
 from flax_transformer.dropout import Dropout, drop
-from flax_transformer.primitives import LayerNorm, Linear
-from transformer_spec import TransformerConfig
+from flax_transformer.primitives import Embed, LayerNorm, Linear, RMSNorm, whole
+from flax_transformer.relative import Bias, Distances, relative_bias
+from transformer_spec import RELATIVE, TransformerConfig
 
 KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
 MemoryKeysValues = tuple[Float[Array, "N H S A"], Float[Array, "N H S A"]]
 # The encoder's output, or what a layer makes of it, where that is kept for many calls.
 Memory = Float[Array, "N S D"] | MemoryKeysValues
+Norm = LayerNorm | RMSNorm
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
@@ -35,8 +37,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def layer_norm(config: TransformerConfig) -> LayerNorm:
-    """LayerNorm (Ba et al. 2016) with the config's epsilon, never a framework's default."""
+def layer_norm(config: TransformerConfig) -> Norm:
+    """The config's norm with its epsilon, never a framework's default.
+
+    LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019).
+    """
+    if config.norm == "rms":
+        return RMSNorm(config.hidden_dim, config.norm_epsilon)
     return LayerNorm(config.hidden_dim, config.norm_epsilon)
 
 
@@ -63,12 +70,21 @@ def attention(
     mask: Bool[Array, "#B 1 #Q K"],
     config: TransformerConfig,
     dropout: Dropout | None,
+    bias: Float[Array, "1 H Q K"] | None = None,
 ) -> Float[Array, "B H Q A"]:
-    """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
+    """Scaled dot-product attention (section 3.2.1); every query sees at least one key.
+
+    A ``bias`` is added to the scores.
+    """
     if dropout is None or config.attention_dropout == 0:
-        return attend(q, k, v, mask, config.attention_scale)
-    weights = probabilities(q, k, mask, config.attention_scale)
+        return attend(q, k, v, mask, config.attention_scale, bias)
+    weights = probabilities(q, k, mask, config.attention_scale, bias)
     return weighted(drop(weights, config.attention_dropout, dropout), v)
+
+
+def relative_table(config: TransformerConfig) -> Embed:
+    """A table (R, H) of relative positions; its numbers are given."""
+    return Embed(config.relative_buckets, config.num_heads)
 
 
 class KeyValueCache:
@@ -89,17 +105,22 @@ class KeyValueCache:
 
 
 class MultiHeadAttention(nnx.Module):
-    """Multi-head attention (section 3.2.2); heads are split by reshape."""
+    """Multi-head attention (section 3.2.2); heads are split by reshape.
 
-    def __init__(self, config: TransformerConfig) -> None:
-        D = config.hidden_dim
+    Self-attention of a half with relative ``positions`` may have a table of its own.
+    """
+
+    def __init__(self, config: TransformerConfig, positions: str = "none") -> None:
+        D, heads = config.hidden_dim, config.heads_dim
         self.config = config
-        self.fcQ = Linear(D, D, config.attention_bias)
-        self.fcK = Linear(D, D, config.attention_bias)
-        self.fcV = Linear(D, D, config.attention_bias)
-        self.fcOut = Linear(D, D, config.attention_bias)
+        self.fcQ = Linear(D, heads, config.attention_bias)
+        self.fcK = Linear(D, heads, config.attention_bias)
+        self.fcV = Linear(D, heads, config.attention_bias)
+        self.fcOut = Linear(heads, D, config.attention_bias)
+        own_table = config.relative_per_layer and positions == RELATIVE
+        self.relative_bias = relative_table(config) if own_table else None
 
-    def split_heads(self, x: Float[Array, "B K D"]) -> Float[Array, "B H K A"]:
+    def split_heads(self, x: Float[Array, "B K X"]) -> Float[Array, "B H K A"]:
         B, K, _ = x.shape
         return x.reshape(B, K, self.config.num_heads, self.config.head_dim).swapaxes(1, 2)
 
@@ -112,24 +133,39 @@ class MultiHeadAttention(nnx.Module):
         keys_values: KeysValues,
         mask: Bool[Array, "#B 1 #Q K"],
         dropout: Dropout | None = None,
+        bias: Bias = None,
     ) -> Float[Array, "B Q D"]:
         q = self.split_heads(self.fcQ(x))  # (B, Q, D) -> (B, H, Q, A)
-        context = attention(q, *keys_values, mask, self.config, dropout)
-        return self.fcOut(context.swapaxes(1, 2).reshape(x.shape))  # (B, H, Q, A) -> (B, Q, D)
+        context = attention(q, *keys_values, mask, self.config, dropout, self.added(bias))
+        heads = context.swapaxes(1, 2).reshape(*x.shape[:2], -1)  # (B, H, Q, A) -> (B, Q, H x A)
+        return self.fcOut(heads)
+
+    def added(self, bias: Bias) -> Float[Array, "1 H Q K"] | None:
+        """What is added to scores; this attention's own table says it of distances."""
+        if not isinstance(bias, Distances):
+            return bias
+        assert self.relative_bias is not None
+        return relative_bias(whole(self.relative_bias.embedding), bias)
 
 
 class FeedForward(nnx.Module):
-    """Position-wise feed-forward network (section 3.3)."""
+    """Position-wise feed-forward network (section 3.3), with a gate or without.
+
+    Gated as in Shazeer 2020, "GLU Variants Improve Transformer".
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         self.config = config
         self.fc1 = Linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
         self.fc2 = Linear(config.inner_dim, config.hidden_dim, config.ffn_bias)
+        gate = Linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
+        self.fc3 = gate if config.gated_ffn else None
 
     def __call__(
         self, x: Float[Array, "B Q D"], dropout: Dropout | None = None
     ) -> Float[Array, "B Q D"]:
         h = ACTIVATIONS[self.config.activation](self.fc1(x))  # (B, Q, D) -> (B, Q, F)
+        h = h if self.fc3 is None else h * self.fc3(x)
         return self.fc2(drop(h, self.config.activation_dropout, dropout))
 
 
@@ -139,7 +175,7 @@ class Layer(nnx.Module):
     def __init__(self, config: TransformerConfig) -> None:
         self.config = config
 
-    def before(self, x: Float[Array, "B Q D"], norm: LayerNorm) -> Float[Array, "B Q D"]:
+    def before(self, x: Float[Array, "B Q D"], norm: Norm) -> Float[Array, "B Q D"]:
         """What enters a sub-layer: norm(x) if the norm comes before it (section 3.1)."""
         return norm(x) if self.config.norm_position == "pre" else x
 
@@ -147,7 +183,7 @@ class Layer(nnx.Module):
         self,
         x: Float[Array, "B Q D"],
         h: Float[Array, "B Q D"],
-        norm: LayerNorm,
+        norm: Norm,
         dropout: Dropout | None,
     ) -> Float[Array, "B Q D"]:
         """The sum of x and what the sub-layer made of it: norm(x + h) if the norm comes after."""
@@ -158,7 +194,7 @@ class Layer(nnx.Module):
 class EncoderLayer(Layer):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.multiheadattention = MultiHeadAttention(config)
+        self.multiheadattention = MultiHeadAttention(config, config.encoder_positions)
         self.layerNorm1 = layer_norm(config)
         self.ffn = FeedForward(config)
         self.layerNorm2 = layer_norm(config)
@@ -168,9 +204,11 @@ class EncoderLayer(Layer):
         x: Float[Array, "B S D"],
         mask: Bool[Array, "B 1 1 S"],
         dropout: Dropout | None = None,
+        bias: Bias = None,
     ) -> Float[Array, "B S D"]:
         h = self.before(x, self.layerNorm1)
-        h = self.multiheadattention(h, self.multiheadattention.keys_values(h), mask, dropout)
+        keys_values = self.multiheadattention.keys_values(h)
+        h = self.multiheadattention(h, keys_values, mask, dropout, bias)
         x = self.after(x, h, self.layerNorm1, dropout)
         h = self.ffn(self.before(x, self.layerNorm2), dropout)
         return self.after(x, h, self.layerNorm2, dropout)
@@ -179,7 +217,7 @@ class EncoderLayer(Layer):
 class DecoderLayer(Layer):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.multiheadattention1 = MultiHeadAttention(config)
+        self.multiheadattention1 = MultiHeadAttention(config, config.decoder_positions)
         self.layerNorm1 = layer_norm(config)
         self.multiheadattention2 = MultiHeadAttention(config)
         self.layerNorm2 = layer_norm(config)
@@ -194,8 +232,9 @@ class DecoderLayer(Layer):
         memory_mask: Bool[Array, "N 1 1 S"],
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
+        bias: Bias = None,
     ) -> Float[Array, "B Q D"]:
-        h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout)
+        h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout, bias)
         x = self.after(x, h, self.layerNorm1, dropout)
         h = self.attend_memory(self.before(x, self.layerNorm2), memory, memory_mask, dropout)
         x = self.after(x, h, self.layerNorm2, dropout)
@@ -208,10 +247,11 @@ class DecoderLayer(Layer):
         mask: Bool[Array, "B 1 Q K"],
         cache: KeyValueCache | None,
         dropout: Dropout | None,
+        bias: Bias = None,
     ) -> Float[Array, "B Q D"]:
         keys_values = self.multiheadattention1.keys_values(h)
         keys_values = cache.append(*keys_values) if cache else keys_values
-        return self.multiheadattention1(h, keys_values, mask, dropout)
+        return self.multiheadattention1(h, keys_values, mask, dropout, bias)
 
     def attend_memory(
         self,

@@ -27,13 +27,16 @@ from flax_transformer.layers import (
     look_ahead_mask,
     never_empty,
     padding_mask,
+    relative_table,
 )
 from flax_transformer.precision import full_precision
 from flax_transformer.primitives import Embed, empty, whole
 from flax_transformer.recomputation import call
+from flax_transformer.relative import Bias, distances, relative_bias
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
 from transformer_spec import (
     LEARNED,
+    RELATIVE,
     TransformerConfig,
     UserError,
     check_ids,
@@ -55,6 +58,8 @@ def sinusoids(config: TransformerConfig, dtype: jnp.dtype) -> Array:
 class Half(nnx.Module):
     """What encoder and decoder share: embeddings before the layers, a norm after them."""
 
+    name: str
+
     def __init__(
         self, config: TransformerConfig, vocab_size: int, positions: str, own_table: bool
     ) -> None:
@@ -63,6 +68,8 @@ class Half(nnx.Module):
         self.embedding = Embed(vocab_size, D) if own_table else None
         learned, rows = positions in LEARNED, position_rows(config)
         self.pos_embedding = Embed(rows, D) if learned else None
+        shared = positions == RELATIVE and not config.relative_per_layer
+        self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
         self.final_norm = layer_norm(config) if config.final_norm else None
 
@@ -94,11 +101,29 @@ class Half(nnx.Module):
             x = x + whole(self.pos_embedding.embedding)[position_ids]
         return drop(x, self.config.dropout, dropout)
 
-    def finish(self, x: Float[Array, "B Q D"]) -> Float[Array, "B Q D"]:
-        return x if self.final_norm is None else self.final_norm(x)
+    def bias(
+        self, x: Float[Array, "B Q D"], first: int | Int[Array, ""], keys: int, cells: int
+    ) -> Bias:
+        """What self-attention adds to the scores of states from column ``first`` on and of keys.
+
+        A column has so many ``cells``. Where layers have tables of their own, it is what they need
+        to make it.
+        """
+        if self.positions != RELATIVE:
+            return None
+        Q, K = x.shape[1] // cells, keys // cells
+        found = distances(self.config, self.name, first, Q, K, cells)
+        if self.relative_bias is None:
+            return found
+        return relative_bias(whole(self.relative_bias.embedding), found)
+
+    def finish(self, x: Float[Array, "B Q D"], dropout: Dropout | None) -> Float[Array, "B Q D"]:
+        x = x if self.final_norm is None else self.final_norm(x)
+        return drop(x, self.config.final_dropout, dropout)
 
 
 class Encoder(Half):
+    name = "encoder"
     embedding: Embed
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -112,9 +137,10 @@ class Encoder(Half):
         mask: Bool[Array, "B 1 1 S"],
         dropout: Dropout | None = None,
     ) -> Float[Array, "B S D"]:
+        bias = self.bias(x, 0, x.shape[1], 1)
         for layer in self.enc_layers:
-            x = call(layer, self.recomputes, dropout, x, mask)
-        return self.finish(x)
+            x = call(layer, self.recomputes, dropout, x, mask, bias=bias)
+        return self.finish(x, dropout)
 
 
 class Frozen(nnx.Variable):
@@ -126,7 +152,7 @@ class OutputProjection(nnx.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         V, D = config.target_vocab_size, config.hidden_dim
-        own = config.tied_embeddings == "none"
+        own = config.tied_embeddings in ("none", "source_target")
         self.kernel = nnx.Param(empty(D, V)) if own else None
         if config.output_bias == "frozen":
             self.bias = Frozen(empty(V))
@@ -142,8 +168,10 @@ class OutputProjection(nnx.Module):
 
 
 class Decoder(Half):
+    name = "decoder"
+
     def __init__(self, config: TransformerConfig) -> None:
-        own_table = config.tied_embeddings != "all"
+        own_table = config.tied_embeddings in ("none", "target_output")
         super().__init__(config, config.target_vocab_size, config.decoder_positions, own_table)
         layers = [DecoderLayer(config) for _ in range(config.num_decoder_layers)]
         self.dec_layers = nnx.List(layers)
@@ -157,12 +185,16 @@ class Decoder(Half):
         memory_mask: Bool[Array, "N 1 1 S"],
         caches: list[KeyValueCache] | None = None,
         dropout: Dropout | None = None,
+        columns: int | Int[Array, ""] = 0,
+        cells: int = 1,
     ) -> Float[Array, "B Q D"]:
+        """The states of new tokens, before which there were ``columns``, of so many ``cells``."""
+        bias = self.bias(x, columns, mask.shape[3], cells)
         for i, layer in enumerate(self.dec_layers):
             cache = caches[i] if caches else None
             own = memory[i] if isinstance(memory, list) else memory
-            x = call(layer, self.recomputes, dropout, x, mask, own, memory_mask, cache)
-        return self.finish(x)
+            x = call(layer, self.recomputes, dropout, x, mask, own, memory_mask, cache, bias=bias)
+        return self.finish(x, dropout)
 
 
 def check_tokens(tokens: Int[Array, "B K"], vocab_size: int, side: str) -> None:
@@ -312,7 +344,12 @@ class Transformer(nnx.Module):
 
     @full_precision
     def project(self, states: Float[Array, "B Q D"]) -> Float[Array, "B Q V"]:
-        return self.decoder.finalFc(states, self.output_table)
+        return self.decoder.finalFc(self.scaled(states), self.output_table)
+
+    def scaled(self, states: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """The decoder's states as they are projected."""
+        scale = self.config.output_scale
+        return states if scale == 1 else states * scale
 
     @property
     def source_table(self) -> Float[Array, "V D"]:

@@ -1,4 +1,4 @@
-"""Linear, LayerNorm and Embed as the twin has them: they draw no numbers, for they are given."""
+"""Linear, norms and Embed as the twin has them: they draw no numbers, for they are given."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from flax_transformer.cpu.gradients import layer_norm
+from flax_transformer.cpu.gradients import layer_norm, rms_norm
 from flax_transformer.cpu.products import linear
 
 SPLIT = "fsdp"  # the axis of a mesh that weights are cut over
@@ -55,3 +55,14 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+class RMSNorm(nnx.Module):
+    """RMSNorm (Zhang and Sennrich 2019): no mean is taken off, and there is no bias."""
+
+    def __init__(self, dim: int, epsilon: float) -> None:
+        self.scale, self.bias = nnx.Param(empty(dim)), None
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        return rms_norm(x, self.scale[...], self.epsilon)

@@ -7,6 +7,7 @@ import jax
 from jax import Array
 
 from flax_transformer.dropout import Dropout
+from flax_transformer.relative import Bias
 
 
 def call(
@@ -15,11 +16,12 @@ def call(
     dropout: Dropout | None,
     x: Array,
     *others: Any,
+    bias: Bias = None,
 ) -> Array:
-    """``layer(x, *others, dropout)``; where it is ``recomputed``, nothing inside of it is kept.
+    """``layer(x, *others, dropout, bias)``; where ``recomputed``, nothing inside of it is kept.
 
     The second computation drops out what the first did: it is the same program.
     """
     if not recomputed:
-        return layer(x, *others, dropout)
-    return jax.checkpoint(lambda x: layer(x, *others, dropout))(x)
+        return layer(x, *others, dropout, bias)
+    return jax.checkpoint(lambda x: layer(x, *others, dropout, bias))(x)

@@ -63,7 +63,7 @@ def objective(
     """The loss summed over the real tokens of a batch."""
     memory = model.encoder_states(source, dropout)
     states = model.decoder_states(target_in, memory, source, dropout, padding_gradient)
-    states = states.reshape(-1, states.shape[-1])
+    states = model.scaled(states).reshape(-1, states.shape[-1])
     table, bias = model.output_table, model.decoder.finalFc.bias
     bias = None if bias is None else bias[...]
     pad_id = model.config.pad_id

@@ -81,7 +81,7 @@ def next_logits(
     x = x.reshape(B, N, Q, -1).transpose(1, 2).reshape(B, Q * N, -1)  # (R, Q, D) -> (B, Q x N, D)
     caches = [KeyValueCache(*pair, columns * N) for pair in state.keys_values]
     mask = cell_mask(seen[:, :, :end], columns, Q)
-    x = model.decoder(x, mask, state.memory, state.memory_mask, caches)
+    x = model.decoder(x, mask, state.memory, state.memory_mask, caches, None, columns, N)
     x = x.reshape(B, Q, N, -1).transpose(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     return model.project(x), state._replace(seen=seen, columns=end)
 

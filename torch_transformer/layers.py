@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from torch_transformer.dropout import Dropout, drop
 from torch_transformer.precision import wide
-from transformer_spec import TransformerConfig
+from torch_transformer.relative import Bias, Distances, relative_bias
+from transformer_spec import RELATIVE, TransformerConfig
 
 KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
 MemoryKeysValues = tuple[Float[Tensor, "N H S A"], Float[Tensor, "N H S A"]]
 # The encoder's output, or what a layer makes of it, where that is kept for many calls.
 Memory = Float[Tensor, "N S D"] | MemoryKeysValues
+Norm = nn.LayerNorm | nn.RMSNorm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -39,8 +41,13 @@ class Linear(nn.Linear):
         pass
 
 
-def layer_norm(config: TransformerConfig) -> nn.LayerNorm:
-    """LayerNorm (Ba et al. 2016) with the config's epsilon, never a framework's default."""
+def layer_norm(config: TransformerConfig) -> Norm:
+    """The config's norm with its epsilon, never a framework's default.
+
+    LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019).
+    """
+    if config.norm == "rms":
+        return nn.RMSNorm(config.hidden_dim, eps=config.norm_epsilon)
     return nn.LayerNorm(config.hidden_dim, eps=config.norm_epsilon)
 
 
@@ -67,11 +74,16 @@ def attention(
     mask: Bool[Tensor, "#B 1 #Q K"],
     config: TransformerConfig,
     dropout: Dropout | None,
+    bias: Float[Tensor, "1 H Q K"] | None = None,
 ) -> Float[Tensor, "B H Q A"]:
-    """Scaled dot-product attention (section 3.2.1); every query sees at least one key."""
-    if (dropout is None or config.attention_dropout == 0) and not slow_if_fused(q):
-        return F.scaled_dot_product_attention(q, k, v, mask, scale=config.attention_scale)
-    weights = probabilities(q, k, mask, config.attention_scale)
+    """Scaled dot-product attention (section 3.2.1); every query sees at least one key.
+
+    A ``bias`` is added to the scores.
+    """
+    if (dropout is None or config.attention_dropout == 0) and not slow_if_fused(q, bias):
+        added = mask if bias is None else masked(bias, mask)
+        return F.scaled_dot_product_attention(q, k, v, added, scale=config.attention_scale)
+    weights = probabilities(q, k, mask, config.attention_scale, bias)
     return weighted(drop(weights, config.attention_dropout, dropout), v)
 
 
@@ -80,10 +92,19 @@ def probabilities(
     k: Float[Tensor, "B H K A"],
     mask: Bool[Tensor, "#B 1 #Q K"],
     scale: float,
+    bias: Float[Tensor, "1 H Q K"] | None = None,
 ) -> Float[Tensor, "B H Q K"]:
     """How much each query takes of each key's value, in the number format of sums."""
     scores = torch.einsum("bhqa,bhka->bhqk", q * scale, k).to(wide(q.dtype))
-    return torch.softmax(scores.masked_fill(~mask, torch.finfo(q.dtype).min), -1)
+    scores = scores if bias is None else scores + bias
+    return torch.softmax(masked(scores, mask), -1)
+
+
+def masked(
+    scores: Float[Tensor, "#B H Q K"], mask: Bool[Tensor, "#B 1 #Q K"]
+) -> Float[Tensor, "#B H Q K"]:
+    """Scores of which those that may not be seen weigh nothing."""
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
 def weighted(
@@ -93,9 +114,20 @@ def weighted(
     return torch.einsum("bhqk,bhka->bhqa", probabilities.to(v.dtype), v)
 
 
-def slow_if_fused(q: Tensor) -> bool:
-    """On processors the fused bfloat16 attention's gradient takes a step 2 to 6 times as long."""
-    return q.dtype == torch.bfloat16 and q.requires_grad and q.device.type == "cpu"
+def slow_if_fused(q: Tensor, bias: Tensor | None) -> bool:
+    """Whether the gradient takes longer where PyTorch's own attention computes it.
+
+    On processors the fused bfloat16 attention's makes a step 2 to 6 times as long, and with a bias
+    that learns it is not fused.
+    """
+    slow = q.dtype == torch.bfloat16 or (bias is not None and bias.requires_grad)
+    return slow and q.requires_grad and q.device.type == "cpu"
+
+
+def relative_table(config: TransformerConfig) -> nn.Embedding:
+    """A table (R, H) of relative positions; its numbers are given."""
+    rows, heads = config.relative_buckets, config.num_heads
+    return nn.Embedding.from_pretrained(torch.empty(rows, heads), freeze=False)
 
 
 class KeyValueCache:
@@ -113,18 +145,23 @@ class KeyValueCache:
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention (section 3.2.2); heads are split by reshape."""
+    """Multi-head attention (section 3.2.2); heads are split by reshape.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Self-attention of a half with relative ``positions`` may have a table of its own.
+    """
+
+    def __init__(self, config: TransformerConfig, positions: str = "none") -> None:
         super().__init__()
-        D = config.hidden_dim
+        D, heads = config.hidden_dim, config.heads_dim
         self.config = config
-        self.fcQ = Linear(D, D, config.attention_bias)
-        self.fcK = Linear(D, D, config.attention_bias)
-        self.fcV = Linear(D, D, config.attention_bias)
-        self.fcOut = Linear(D, D, config.attention_bias)
+        self.fcQ = Linear(D, heads, config.attention_bias)
+        self.fcK = Linear(D, heads, config.attention_bias)
+        self.fcV = Linear(D, heads, config.attention_bias)
+        self.fcOut = Linear(heads, D, config.attention_bias)
+        own_table = config.relative_per_layer and positions == RELATIVE
+        self.relative_bias = relative_table(config) if own_table else None
 
-    def split_heads(self, x: Float[Tensor, "B K D"]) -> Float[Tensor, "B H K A"]:
+    def split_heads(self, x: Float[Tensor, "B K X"]) -> Float[Tensor, "B H K A"]:
         B, K, _ = x.shape
         return x.reshape(B, K, self.config.num_heads, self.config.head_dim).transpose(1, 2)
 
@@ -137,25 +174,40 @@ class MultiHeadAttention(nn.Module):
         keys_values: KeysValues,
         mask: Bool[Tensor, "#B 1 #Q K"],
         dropout: Dropout | None = None,
+        bias: Bias = None,
     ) -> Float[Tensor, "B Q D"]:
         q = self.split_heads(self.fcQ(x))  # (B, Q, D) -> (B, H, Q, A)
-        context = attention(q, *keys_values, mask, self.config, dropout)
-        return self.fcOut(context.transpose(1, 2).reshape(x.shape))  # (B, H, Q, A) -> (B, Q, D)
+        context = attention(q, *keys_values, mask, self.config, dropout, self.added(bias))
+        heads = context.transpose(1, 2).reshape(*x.shape[:2], -1)  # (B, H, Q, A) -> (B, Q, H x A)
+        return self.fcOut(heads)
+
+    def added(self, bias: Bias) -> Float[Tensor, "1 H Q K"] | None:
+        """What is added to scores; this attention's own table says it of distances."""
+        if not isinstance(bias, Distances):
+            return bias
+        assert self.relative_bias is not None
+        return relative_bias(self.relative_bias.weight, bias)
 
 
 class FeedForward(nn.Module):
-    """Position-wise feed-forward network (section 3.3)."""
+    """Position-wise feed-forward network (section 3.3), with a gate or without.
+
+    Gated as in Shazeer 2020, "GLU Variants Improve Transformer".
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.fc1 = Linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
         self.fc2 = Linear(config.inner_dim, config.hidden_dim, config.ffn_bias)
+        gate = Linear(config.hidden_dim, config.inner_dim, config.ffn_bias)
+        self.fc3 = gate if config.gated_ffn else None
 
     def forward(
         self, x: Float[Tensor, "B Q D"], dropout: Dropout | None = None
     ) -> Float[Tensor, "B Q D"]:
         h = ACTIVATIONS[self.config.activation](self.fc1(x))  # (B, Q, D) -> (B, Q, F)
+        h = h if self.fc3 is None else h * self.fc3(x)
         return self.fc2(drop(h, self.config.activation_dropout, dropout))
 
 
@@ -166,7 +218,7 @@ class Layer(nn.Module):
         super().__init__()
         self.config = config
 
-    def before(self, x: Float[Tensor, "B Q D"], norm: nn.LayerNorm) -> Float[Tensor, "B Q D"]:
+    def before(self, x: Float[Tensor, "B Q D"], norm: Norm) -> Float[Tensor, "B Q D"]:
         """What enters a sub-layer: norm(x) if the norm comes before it (section 3.1)."""
         return norm(x) if self.config.norm_position == "pre" else x
 
@@ -174,7 +226,7 @@ class Layer(nn.Module):
         self,
         x: Float[Tensor, "B Q D"],
         h: Float[Tensor, "B Q D"],
-        norm: nn.LayerNorm,
+        norm: Norm,
         dropout: Dropout | None,
     ) -> Float[Tensor, "B Q D"]:
         """The sum of x and what the sub-layer made of it: norm(x + h) if the norm comes after."""
@@ -185,7 +237,7 @@ class Layer(nn.Module):
 class EncoderLayer(Layer):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.multiheadattention = MultiHeadAttention(config)
+        self.multiheadattention = MultiHeadAttention(config, config.encoder_positions)
         self.layerNorm1 = layer_norm(config)
         self.ffn = FeedForward(config)
         self.layerNorm2 = layer_norm(config)
@@ -195,9 +247,11 @@ class EncoderLayer(Layer):
         x: Float[Tensor, "B S D"],
         mask: Bool[Tensor, "B 1 1 S"],
         dropout: Dropout | None = None,
+        bias: Bias = None,
     ) -> Float[Tensor, "B S D"]:
         h = self.before(x, self.layerNorm1)
-        h = self.multiheadattention(h, self.multiheadattention.keys_values(h), mask, dropout)
+        keys_values = self.multiheadattention.keys_values(h)
+        h = self.multiheadattention(h, keys_values, mask, dropout, bias)
         x = self.after(x, h, self.layerNorm1, dropout)
         h = self.ffn(self.before(x, self.layerNorm2), dropout)
         return self.after(x, h, self.layerNorm2, dropout)
@@ -206,7 +260,7 @@ class EncoderLayer(Layer):
 class DecoderLayer(Layer):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.multiheadattention1 = MultiHeadAttention(config)
+        self.multiheadattention1 = MultiHeadAttention(config, config.decoder_positions)
         self.layerNorm1 = layer_norm(config)
         self.multiheadattention2 = MultiHeadAttention(config)
         self.layerNorm2 = layer_norm(config)
@@ -221,8 +275,9 @@ class DecoderLayer(Layer):
         memory_mask: Bool[Tensor, "N 1 1 S"],
         cache: KeyValueCache | None = None,
         dropout: Dropout | None = None,
+        bias: Bias = None,
     ) -> Float[Tensor, "B Q D"]:
-        h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout)
+        h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout, bias)
         x = self.after(x, h, self.layerNorm1, dropout)
         h = self.attend_memory(self.before(x, self.layerNorm2), memory, memory_mask, dropout)
         x = self.after(x, h, self.layerNorm2, dropout)
@@ -235,10 +290,11 @@ class DecoderLayer(Layer):
         mask: Bool[Tensor, "B 1 Q K"],
         cache: KeyValueCache | None,
         dropout: Dropout | None,
+        bias: Bias = None,
     ) -> Float[Tensor, "B Q D"]:
         keys_values = self.multiheadattention1.keys_values(h)
         keys_values = cache.append(*keys_values) if cache else keys_values
-        return self.multiheadattention1(h, keys_values, mask, dropout)
+        return self.multiheadattention1(h, keys_values, mask, dropout, bias)
 
     def attend_memory(
         self,

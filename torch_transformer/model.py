@@ -25,11 +25,14 @@ from torch_transformer.layers import (
     look_ahead_mask,
     never_empty,
     padding_mask,
+    relative_table,
 )
 from torch_transformer.recomputation import call
+from torch_transformer.relative import Bias, distances, relative_bias
 from torch_transformer.weights import NO_NUMBERS, initialise
 from transformer_spec import (
     LEARNED,
+    RELATIVE,
     TransformerConfig,
     UserError,
     check_ids,
@@ -57,6 +60,8 @@ def embedding(rows: int, dim: int) -> nn.Embedding:
 class Half(nn.Module):
     """What encoder and decoder share: embeddings before the layers, a norm after them."""
 
+    name: str
+
     def __init__(
         self, config: TransformerConfig, vocab_size: int, positions: str, own_table: bool
     ) -> None:
@@ -66,6 +71,8 @@ class Half(nn.Module):
         self.embedding = embedding(vocab_size, D) if own_table else None
         learned, rows = positions in LEARNED, position_rows(config)
         self.pos_embedding = embedding(rows, D) if learned else None
+        shared = positions == RELATIVE and not config.relative_per_layer
+        self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
         self.final_norm = layer_norm(config) if config.final_norm else None
 
@@ -94,11 +101,27 @@ class Half(nn.Module):
             x = x + F.embedding(position_ids, self.pos_embedding.weight)
         return drop(x, self.config.dropout, dropout)
 
-    def finish(self, x: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
-        return x if self.final_norm is None else self.final_norm(x)
+    def bias(self, x: Float[Tensor, "B Q D"], first: int, keys: int, cells: int) -> Bias:
+        """What self-attention adds to the scores of states from column ``first`` on and of keys.
+
+        A column has so many ``cells``. Where layers have tables of their own, it is what they need
+        to make it.
+        """
+        if self.positions != RELATIVE:
+            return None
+        Q, K = x.shape[1] // cells, keys // cells
+        found = distances(self.config, self.name, first, Q, K, cells, x.device)
+        if self.relative_bias is None:
+            return found
+        return relative_bias(self.relative_bias.weight, found)
+
+    def finish(self, x: Float[Tensor, "B Q D"], dropout: Dropout | None) -> Float[Tensor, "B Q D"]:
+        x = x if self.final_norm is None else self.final_norm(x)
+        return drop(x, self.config.final_dropout, dropout)
 
 
 class Encoder(Half):
+    name = "encoder"
     embedding: nn.Embedding
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -112,9 +135,10 @@ class Encoder(Half):
         mask: Bool[Tensor, "B 1 1 S"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B S D"]:
+        bias = self.bias(x, 0, x.shape[1], 1)
         for layer in self.enc_layers:
-            x = call(layer, self.recomputes, dropout, x, mask)
-        return self.finish(x)
+            x = call(layer, self.recomputes, dropout, x, mask, bias=bias)
+        return self.finish(x, dropout)
 
 
 class OutputProjection(nn.Module):
@@ -123,7 +147,7 @@ class OutputProjection(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         V, D = config.target_vocab_size, config.hidden_dim
-        own = config.tied_embeddings == "none"
+        own = config.tied_embeddings in ("none", "source_target")
         self.weight = nn.Parameter(torch.empty(V, D)) if own else None
         if config.output_bias == "frozen":
             self.register_buffer("bias", torch.empty(V))
@@ -138,8 +162,10 @@ class OutputProjection(nn.Module):
 
 
 class Decoder(Half):
+    name = "decoder"
+
     def __init__(self, config: TransformerConfig) -> None:
-        own_table = config.tied_embeddings != "all"
+        own_table = config.tied_embeddings in ("none", "target_output")
         super().__init__(config, config.target_vocab_size, config.decoder_positions, own_table)
         layers = [DecoderLayer(config) for _ in range(config.num_decoder_layers)]
         self.dec_layers = nn.ModuleList(layers)
@@ -153,12 +179,16 @@ class Decoder(Half):
         memory_mask: Bool[Tensor, "N 1 1 S"],
         caches: list[KeyValueCache] | None = None,
         dropout: Dropout | None = None,
+        columns: int = 0,
+        cells: int = 1,
     ) -> Float[Tensor, "B Q D"]:
+        """The states of new tokens, before which there were ``columns``, of so many ``cells``."""
+        bias = self.bias(x, columns, mask.shape[3], cells)
         for i, layer in enumerate(self.dec_layers):
             cache = caches[i] if caches else None
             own = memory[i] if isinstance(memory, list) else memory
-            x = call(layer, self.recomputes, dropout, x, mask, own, memory_mask, cache)
-        return self.finish(x)
+            x = call(layer, self.recomputes, dropout, x, mask, own, memory_mask, cache, bias=bias)
+        return self.finish(x, dropout)
 
 
 def check_tokens(tokens: Int[Tensor, "B K"], vocab_size: int, side: str) -> None:
@@ -307,7 +337,12 @@ class Transformer(nn.Module):
         return [layer.multiheadattention2.keys_values(memory) for layer in layers]
 
     def project(self, states: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q V"]:
-        return self.decoder.finalFc(states, self.output_table)
+        return self.decoder.finalFc(self.scaled(states), self.output_table)
+
+    def scaled(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """The decoder's states as they are projected."""
+        scale = self.config.output_scale
+        return states if scale == 1 else states * scale
 
     @property
     def source_table(self) -> Float[Tensor, "V D"]:

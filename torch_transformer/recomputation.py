@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from torch_transformer.dropout import Dropout
+from torch_transformer.relative import Bias
 
 
 def call(
@@ -16,19 +17,20 @@ def call(
     dropout: Dropout | None,
     x: Tensor,
     *others: Any,
+    bias: Bias = None,
 ) -> Tensor:
-    """``layer(x, *others, dropout)``; where it is ``recomputed``, nothing inside of it is kept.
+    """``layer(x, *others, dropout, bias)``; where ``recomputed``, nothing inside of it is kept.
 
     The second computation drops out what the first did: sites are counted from where it began.
     """
     if not recomputed or not torch.is_grad_enabled():
-        return layer(x, *others, dropout)
+        return layer(x, *others, dropout, bias)
     site = 0 if dropout is None else dropout.site
 
     def compute(x: Tensor, *others: Any) -> Tensor:
         if dropout is not None:
             dropout.site = site
-        return layer(x, *others, dropout)
+        return layer(x, *others, dropout, bias)
 
     result = checkpoint(compute, x, *others, use_reentrant=False)
     assert isinstance(result, Tensor)

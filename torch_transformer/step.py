@@ -45,7 +45,7 @@ def objective(
     """The loss summed over the real tokens of a batch."""
     memory = model.encoder_states(source, dropout)
     states = model.decoder_states(target_in, memory, source, dropout, padding_gradient)
-    states = states.flatten(0, 1)
+    states = model.scaled(states).flatten(0, 1)
     table, bias = model.output_table, model.decoder.finalFc.bias
     pad_id = model.config.pad_id
     return smoothed_cross_entropy(states, table, bias, target_out.flatten(), pad_id, smoothing)

@@ -1,6 +1,6 @@
 """What the model is: config, positions, weight inventory and leaf names. NumPy and stdlib only."""
 
-from transformer_spec.config import FORMAT_VERSION, LEARNED, TransformerConfig
+from transformer_spec.config import FORMAT_VERSION, LEARNED, RELATIVE, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
 from transformer_spec.ids import check_ids, check_memory, check_rows, no_array
 from transformer_spec.inventory import (
@@ -11,12 +11,18 @@ from transformer_spec.inventory import (
     weight_shapes,
 )
 from transformer_spec.leaves import canonical_name, flax_name, leaf_kind, to_flax, to_torch
-from transformer_spec.positions import check_length, position_rows, sinusoid_table
+from transformer_spec.positions import (
+    check_length,
+    position_rows,
+    relative_buckets,
+    sinusoid_table,
+)
 from transformer_spec.strict import check_arrays, check_names
 
 __all__ = [
     "FORMAT_VERSION",
     "LEARNED",
+    "RELATIVE",
     "ConfigError",
     "Faults",
     "TransformerConfig",
@@ -34,6 +40,7 @@ __all__ = [
     "initial_weights",
     "leaf_kind",
     "position_rows",
+    "relative_buckets",
     "sinusoid_table",
     "tied_weights",
     "to_flax",

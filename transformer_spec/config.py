@@ -20,11 +20,13 @@ SECTIONS = ("format_version", "model", "tied_weights")
 NORM_POSITIONS = ("pre", "post")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity")
 LEARNED = ("learned", "learned_after_norm")
-POSITIONS = ("sinusoidal", *LEARNED, "none")
+POSITIONS = ("sinusoidal", *LEARNED, "relative", "none")
+NORMS = ("layer", "rms")
 SINUSOID_LAYOUTS = ("interleaved", "concatenated")
 SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
 OUTPUT_BIASES = ("none", "trained", "frozen")
-TIED_EMBEDDINGS = ("none", "target_output", "all")
+TIED_EMBEDDINGS = ("none", "target_output", "source_target", "all")
+RELATIVE = "relative"
 TOO_MANY_LAYERS = 10_000
 
 
@@ -40,7 +42,7 @@ class TransformerConfig:
     target_vocab_size: int = setting("number of target tokens V_target", least=1)
     hidden_dim: int = setting("width D of every token's vector", least=1)
     inner_dim: int = setting("width F inside the feed-forward network", least=1)
-    num_heads: int = setting("attention heads H; D is divided among them", least=1)
+    num_heads: int = setting("attention heads H", least=1)
     num_encoder_layers: int = setting("encoder layers", least=0, below=TOO_MANY_LAYERS)
     num_decoder_layers: int = setting("decoder layers", least=0, below=TOO_MANY_LAYERS)
     max_length: int = setting("longest sequence in tokens, source or target", least=1)
@@ -56,7 +58,8 @@ class TransformerConfig:
     norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5, above=0)
     activation: str = setting("function inside the feed-forward", "relu", choices=ACTIVATIONS)
     encoder_positions: str = setting(
-        "encoder position kind; learned_after_norm: added after the embedding norm, not before",
+        "encoder position kind; learned_after_norm: added after the embedding norm, not before; "
+        "relative: nothing is added to embeddings, self-attention adds a number to each score",
         "sinusoidal",
         choices=POSITIONS,
     )
@@ -75,13 +78,14 @@ class TransformerConfig:
     positions_skip_padding: bool = setting("count positions over non-padding tokens only", False)
     embedding_scale: float = setting("factor on embeddings; default: sqrt(D)", None, above=0)
     attention_scale: float = setting(
-        "factor on attention scores; default: 1/sqrt(D/H)", None, above=0
+        "factor on attention scores; default: 1/sqrt(A)", None, above=0
     )
     attention_bias: bool = setting("biases in fcQ, fcK, fcV, fcOut", True)
-    ffn_bias: bool = setting("biases in fc1, fc2", True)
+    ffn_bias: bool = setting("biases in fc1, fc2, fc3", True)
     output_bias: str = setting("bias of the output projection", "trained", choices=OUTPUT_BIASES)
     tied_embeddings: str = setting(
-        "tables shared: target embedding with output projection, or source embedding as well",
+        "tables shared: target embedding with output projection, source with target embedding, or "
+        "all three",
         "none",
         choices=TIED_EMBEDDINGS,
     )
@@ -97,19 +101,38 @@ class TransformerConfig:
     decoder_start_id: int = setting(
         "first token fed to the decoder; default: bos_id", None, least=0
     )
+    head_dim: int = setting("width A of one head; default: D/H, which must be whole", None, least=1)
+    norm: str = setting(
+        "kind of all norms; rms: the mean is not taken off and there is no bias",
+        "layer",
+        choices=NORMS,
+    )
+    gated_ffn: bool = setting("fc2 is given activation(fc1 x) * fc3 x", False)
+    relative_buckets: int = setting("rows R of a table of relative positions", 32, least=4)
+    relative_max_distance: int = setting(
+        "distance in tokens from which on all fall into the last bucket", 128, least=2
+    )
+    relative_per_layer: bool = setting(
+        "a table of relative positions in every layer, not one for each half", False
+    )
+    output_scale: float = setting("factor on the states that are projected to logits", 1.0, above=0)
+    final_dropout: float = setting("dropout after the final norms", 0.0, least=0, below=1)
 
     def __post_init__(self) -> None:
         faults = Faults()
         if settle(self, DECLARATIONS, faults):
+            _check_heads(self, faults)
             self._derive_defaults()
             _check_combinations(self, faults)
         faults.raise_if_any("invalid TransformerConfig", ConfigError)
 
     def _derive_defaults(self) -> None:
+        divided = max(self.hidden_dim // max(self.num_heads, 1), 1)
         derived = {
             "final_norm": self.norm_position == "pre",
             "embedding_scale": math.sqrt(max(self.hidden_dim, 1)),
-            "attention_scale": 1 / math.sqrt(max(self.hidden_dim // max(self.num_heads, 1), 1)),
+            "attention_scale": 1 / math.sqrt(self.head_dim or divided),
+            "head_dim": divided,
             "decoder_start_id": self.bos_id,
         }
         for name, value in derived.items():
@@ -117,17 +140,22 @@ class TransformerConfig:
                 object.__setattr__(self, name, value)
 
     @property
-    def head_dim(self) -> int:
-        return self.hidden_dim // self.num_heads
+    def heads_dim(self) -> int:
+        """Width H x A of all heads side by side."""
+        return self.num_heads * self.head_dim
 
     @property
     def drops_out(self) -> bool:
         """Whether any rate of dropout is above 0."""
-        return max(self.dropout, self.attention_dropout, self.activation_dropout) > 0
+        rates = self.dropout, self.attention_dropout, self.activation_dropout, self.final_dropout
+        return max(rates) > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, plain JSON types."""
-        return dataclasses.asdict(self)
+        """Every field, plain JSON types; of ``LATER`` ones those that differ from their default."""
+        plain = {name: DECLARATIONS[name].default for name in LATER}
+        plain["head_dim"] = self.hidden_dim / self.num_heads
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in plain or v != plain[k]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TransformerConfig":
@@ -183,20 +211,52 @@ def _read_model_section(path: Path) -> dict[str, Any]:
 
 
 DECLARATIONS = declarations(TransformerConfig)
+# Fields that configs of format version 1 did not have at first: a model that has no use for them
+# has the same config.json as ever.
+LATER = (
+    "head_dim",
+    "norm",
+    "gated_ffn",
+    "relative_buckets",
+    "relative_max_distance",
+    "relative_per_layer",
+    "output_scale",
+    "final_dropout",
+)
 
 
 def _check_combinations(config: TransformerConfig, faults: Faults) -> None:
     """Values that are fine alone and wrong together."""
-    D, H = config.hidden_dim, config.num_heads
-    if D > 0 and H > 0:
-        faults.require(D % H == 0, f"hidden_dim {D} is not divisible by num_heads {H}")
     _check_sinusoids(config, faults)
+    _check_relative(config, faults)
     _check_ids(config, faults)
-    if config.tied_embeddings == "all":
+    if config.tied_embeddings in ("all", "source_target"):
         faults.require(
             config.source_vocab_size == config.target_vocab_size,
-            f"tied_embeddings is 'all' but source_vocab_size {config.source_vocab_size} differs "
-            f"from target_vocab_size {config.target_vocab_size}",
+            f"tied_embeddings is {config.tied_embeddings!r} but source_vocab_size "
+            f"{config.source_vocab_size} differs from target_vocab_size {config.target_vocab_size}",
+        )
+
+
+def _check_heads(config: TransformerConfig, faults: Faults) -> None:
+    """Heads whose width is not given share the model's."""
+    D, H = config.hidden_dim, config.num_heads
+    if not config.head_dim and D > 0 and H > 0:
+        faults.require(D % H == 0, f"hidden_dim {D} is not divisible by num_heads {H}")
+
+
+def _check_relative(config: TransformerConfig, faults: Faults) -> None:
+    """Distances past the exact buckets need a logarithm whose base is above 1."""
+    R, farthest = config.relative_buckets, config.relative_max_distance
+    halves = {"encoder": R // 4, "decoder": R // 2}
+    relative = [half for half in halves if getattr(config, f"{half}_positions") == RELATIVE]
+    if relative:
+        faults.require(R % 2 == 0, f"relative_buckets {R} is odd; half of them count exactly")
+    for half in relative:
+        faults.require(
+            farthest > halves[half],
+            f"relative_max_distance {farthest} is not above {halves[half]}, the first distance "
+            f"that the {half} does not count exactly with relative_buckets {R}",
         )
 
 

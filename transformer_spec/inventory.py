@@ -6,14 +6,15 @@ import zlib
 import numpy as np
 from numpy.typing import DTypeLike
 
-from transformer_spec.config import LEARNED, TransformerConfig
+from transformer_spec.config import LEARNED, RELATIVE, TransformerConfig
 from transformer_spec.leaves import leaf_kind
 from transformer_spec.positions import position_rows
 
 Shapes = dict[str, tuple[int, ...]]
 
 OUTPUT = "decoder.finalFc.weight"
-PASSING = (".fcV.weight", ".fcOut.weight", ".ffn.fc1.weight", ".ffn.fc2.weight")
+PASSING = (".fcV.weight", ".fcOut.weight", *(f".ffn.fc{i}.weight" for i in (1, 2, 3)))
+NO_PADDING_ROW = ("pos_embedding.weight", "relative_bias.weight")
 
 
 def weight_shapes(config: TransformerConfig) -> Shapes:
@@ -31,7 +32,8 @@ def tied_weights(config: TransformerConfig) -> dict[str, str]:
     if config.tied_embeddings == "target_output":
         return {OUTPUT: "decoder.embedding.weight"}
     source = "encoder.embedding.weight"
-    return {"decoder.embedding.weight": source, OUTPUT: source}
+    both = {"decoder.embedding.weight": source}
+    return both if config.tied_embeddings == "source_target" else both | {OUTPUT: source}
 
 
 def trained_names(config: TransformerConfig) -> list[str]:
@@ -60,49 +62,59 @@ def _embeddings(config: TransformerConfig, half: str, vocab_size: int, positions
     shapes: Shapes = {f"{half}.embedding.weight": (vocab_size, D)}
     if positions in LEARNED:
         shapes[f"{half}.pos_embedding.weight"] = (position_rows(config), D)
+    if positions == RELATIVE and not config.relative_per_layer:
+        shapes |= _relative(config, half)
     if config.embedding_norm:
-        shapes |= _norm(f"{half}.embedding_norm", D)
+        shapes |= _norm(config, f"{half}.embedding_norm")
     return shapes
 
 
 def _encoder_layer(config: TransformerConfig, layer: str) -> Shapes:
-    D = config.hidden_dim
     return (
-        _attention(config, f"{layer}.multiheadattention")
-        | _norm(f"{layer}.layerNorm1", D)
+        _self_attention(config, f"{layer}.multiheadattention", config.encoder_positions)
+        | _norm(config, f"{layer}.layerNorm1")
         | _feed_forward(config, f"{layer}.ffn")
-        | _norm(f"{layer}.layerNorm2", D)
+        | _norm(config, f"{layer}.layerNorm2")
     )
 
 
 def _decoder_layer(config: TransformerConfig, layer: str) -> Shapes:
-    D = config.hidden_dim
     return (
-        _attention(config, f"{layer}.multiheadattention1")
-        | _norm(f"{layer}.layerNorm1", D)
+        _self_attention(config, f"{layer}.multiheadattention1", config.decoder_positions)
+        | _norm(config, f"{layer}.layerNorm1")
         | _attention(config, f"{layer}.multiheadattention2")
-        | _norm(f"{layer}.layerNorm2", D)
+        | _norm(config, f"{layer}.layerNorm2")
         | _feed_forward(config, f"{layer}.ffn")
-        | _norm(f"{layer}.layerNorm3", D)
+        | _norm(config, f"{layer}.layerNorm3")
     )
+
+
+def _self_attention(config: TransformerConfig, name: str, positions: str) -> Shapes:
+    own_table = positions == RELATIVE and config.relative_per_layer
+    return _attention(config, name) | (_relative(config, name) if own_table else {})
+
+
+def _relative(config: TransformerConfig, owner: str) -> Shapes:
+    return {f"{owner}.relative_bias.weight": (config.relative_buckets, config.num_heads)}
 
 
 def _attention(config: TransformerConfig, name: str) -> Shapes:
     shapes: Shapes = {}
-    for part in ("fcQ", "fcK", "fcV", "fcOut"):
-        D = config.hidden_dim
-        shapes |= _linear(f"{name}.{part}", D, D, config.attention_bias)
-    return shapes
+    D, heads = config.hidden_dim, config.heads_dim
+    for part in ("fcQ", "fcK", "fcV"):
+        shapes |= _linear(f"{name}.{part}", heads, D, config.attention_bias)
+    return shapes | _linear(f"{name}.fcOut", D, heads, config.attention_bias)
 
 
 def _feed_forward(config: TransformerConfig, name: str) -> Shapes:
     D, F = config.hidden_dim, config.inner_dim
-    first = _linear(f"{name}.fc1", F, D, config.ffn_bias)
-    return first | _linear(f"{name}.fc2", D, F, config.ffn_bias)
+    shapes = _linear(f"{name}.fc1", F, D, config.ffn_bias)
+    shapes |= _linear(f"{name}.fc2", D, F, config.ffn_bias)
+    return shapes | _linear(f"{name}.fc3", F, D, config.ffn_bias) if config.gated_ffn else shapes
 
 
 def _final_norm(config: TransformerConfig, half: str) -> Shapes:
-    return _norm(f"{half}.final_norm", config.hidden_dim) if config.final_norm else {}
+    return _norm(config, f"{half}.final_norm") if config.final_norm else {}
 
 
 def _linear(name: str, out_dim: int, in_dim: int, bias: bool) -> Shapes:
@@ -110,8 +122,9 @@ def _linear(name: str, out_dim: int, in_dim: int, bias: bool) -> Shapes:
     return shapes | {f"{name}.bias": (out_dim,)} if bias else shapes
 
 
-def _norm(name: str, dim: int) -> Shapes:
-    return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
+def _norm(config: TransformerConfig, name: str) -> Shapes:
+    shapes: Shapes = {f"{name}.weight": (config.hidden_dim,)}
+    return shapes | {f"{name}.bias": (config.hidden_dim,)} if config.norm == "layer" else shapes
 
 
 def initial_weights(
@@ -119,9 +132,11 @@ def initial_weights(
 ) -> dict[str, np.ndarray]:
     """The first value of every stored weight: both twins start from these numbers.
 
-    Linear weights are Xavier-uniform (Glorot and Bengio 2010, equation 16), biases zero, LayerNorm
-    1 and 0, embeddings N(0, 1/D) with the padding row zero. A weight's numbers depend on the seed
-    and its name only, so that another layer more or less leaves the others as they were.
+    Linear weights are Xavier-uniform (Glorot and Bengio 2010, equation 16), biases zero, norms 1
+    and 0, embeddings and relative positions N(0, 1/D) with the padding row zero. Where positions
+    are relative, fcQ carries what the attention scale lacks to 1/sqrt(A), as in T5 (Raffel et al.
+    2020), whose scores are not scaled. A weight's numbers depend on the seed and its name only, so
+    that another layer more or less leaves the others as they were.
 
     ``gain`` multiplies the weights by which values pass through a sub-layer: those of fcV, fcOut
     and the feed-forward, as in DeepNet (Wang et al. 2022, figure 2), whose residual scale is 1.
@@ -152,10 +167,19 @@ def _initial_value(
     kind = leaf_kind(name)
     if kind == "kernel":
         limit = math.sqrt(6 / (shape[0] + shape[1]))
-        return generator.uniform(-limit, limit, shape)
+        return generator.uniform(-limit, limit, shape) * _query_scale(config, name)
     if kind == "embedding":
         table = generator.normal(0, config.hidden_dim**-0.5, shape)
-        if not name.endswith("pos_embedding.weight"):
+        if not name.endswith(NO_PADDING_ROW):
             table[config.pad_id] = 0
         return table
     return np.ones(shape) if kind == "scale" else np.zeros(shape)
+
+
+def _query_scale(config: TransformerConfig, name: str) -> float:
+    """The factor on first values of fcQ that makes scores as large as 1/sqrt(A) would."""
+    half, _, rest = name.partition(".")
+    relative = getattr(config, f"{half}_positions") == RELATIVE
+    if not (relative and rest.endswith(".fcQ.weight")):
+        return 1.0
+    return config.head_dim**-0.5 / config.attention_scale

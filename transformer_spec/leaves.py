@@ -22,7 +22,7 @@ class Leaf(NamedTuple):
 
 
 LEAVES = (
-    Leaf(r"(pos_)?embedding", "weight", "embedding", False),
+    Leaf(r"(pos_)?embedding|relative_bias", "weight", "embedding", False),
     Leaf(r"layerNorm\d+|final_norm|embedding_norm", "weight", "scale", False),
     Leaf(r"fc[A-Za-z0-9]+|finalFc", "weight", "kernel", True),
     Leaf(r"layerNorm\d+|final_norm|embedding_norm|fc[A-Za-z0-9]+|finalFc", "bias", "bias", False),

@@ -1,4 +1,7 @@
-"""Positions of tokens: the sinusoid table and nothing else decides what a position looks like."""
+"""Positions of tokens: sinusoids and buckets of distances are computed here and nowhere else."""
+
+import functools
+import math
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -57,3 +60,27 @@ def check_length(tokens: int, config: TransformerConfig) -> None:
             f"a sequence of {tokens} tokens is longer than the model's max_length "
             f"{config.max_length}; shorten it or use a model with a larger max_length"
         )
+
+
+@functools.lru_cache(maxsize=8)
+def relative_buckets(config: TransformerConfig, half: str) -> np.ndarray:
+    """The bucket (2 * max_length - 1,) of every distance, key minus query, the smallest first.
+
+    Distance 0 stands at max_length - 1. Near keys have a bucket for each distance, far ones share
+    one up to logarithmically growing distances (Raffel et al. 2020, section 2.1). The ``encoder``
+    uses half of the buckets for keys to the right; the ``decoder`` sees none, and has them at
+    bucket 0. Logarithms are taken in float32, as where such models were trained.
+    """
+    relative = np.arange(1 - config.max_length, config.max_length)
+    buckets, base = config.relative_buckets, np.zeros_like(relative)
+    if half == "encoder":
+        buckets //= 2
+        base = np.where(relative > 0, buckets, 0)
+        distance = np.abs(relative)
+    else:
+        distance = np.maximum(-relative, 0)
+    exact = buckets // 2
+    growth = np.float32(math.log(config.relative_max_distance / exact))
+    ratio = np.log(np.maximum(distance, exact).astype(np.float32) / np.float32(exact)) / growth
+    far = exact + (ratio * np.float32(buckets - exact)).astype(np.int64)  # cut towards zero
+    return base + np.where(distance < exact, distance, np.minimum(far, buckets - 1))

@@ -27,22 +27,25 @@ def attend(
     v: Float[Array, "B H K A"],
     mask: Bool[Array, "#B 1 #Q K"],
     scale: float,
+    bias: Float[Array, "1 H Q K"] | None = None,
 ) -> Float[Array, "B H Q A"]:
-    """Scaled dot-product attention; every query sees at least one key."""
+    """Scaled dot-product attention; every query sees at least one key, and scores get a bias."""
     written_out = functools.partial(_written_out, scale=scale)
     if q.dtype == jnp.float64:  # JAX's own takes the softmax in float32 whatever it is given
-        return written_out(q, k, v, mask)
+        return written_out(q, k, v, mask, bias)
     own = functools.partial(_own, scale=scale)
-    return jax.lax.platform_dependent(q, k, v, mask, cpu=written_out, default=own)
+    return jax.lax.platform_dependent(q, k, v, mask, bias, cpu=written_out, default=own)
 
 
-def _written_out(q: Array, k: Array, v: Array, mask: Array, scale: float) -> Array:
-    return weighted(probabilities(q, k, mask, scale), v)
+def _written_out(
+    q: Array, k: Array, v: Array, mask: Array, bias: Array | None, scale: float
+) -> Array:
+    return weighted(probabilities(q, k, mask, scale, bias), v)
 
 
-def _own(q: Array, k: Array, v: Array, mask: Array, scale: float) -> Array:
+def _own(q: Array, k: Array, v: Array, mask: Array, bias: Array | None, scale: float) -> Array:
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))  # (B, H, K, A) -> (B, K, H, A)
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale).swapaxes(1, 2)
+    return jax.nn.dot_product_attention(q, k, v, bias, mask, scale=scale).swapaxes(1, 2)
 
 
 def probabilities(
@@ -50,9 +53,11 @@ def probabilities(
     k: Float[Array, "B H K A"],
     mask: Bool[Array, "#B 1 #Q K"],
     scale: float,
+    bias: Float[Array, "1 H Q K"] | None = None,
 ) -> Float[Array, "B H Q K"]:
     """How much each query takes of each key's value, in the number format of sums."""
     scores = jnp.einsum("bhqa,bhak->bhqk", q * scale, transposed(k)).astype(wide(q.dtype))
+    scores = scores if bias is None else scores + bias
     return softmax(jnp.where(mask, scores, jnp.finfo(q.dtype).min))
 
 

@@ -1,4 +1,4 @@
-"""Bias, LayerNorm, softmax and ReLU with gradients written out, for speed and memory.
+"""Bias, norms, softmax and ReLU with gradients written out, for speed and memory.
 
 XLA sums a gradient over all tokens (for biases and LayerNorm's scale) many times slower than it
 multiplies matrices, and recomputes LayerNorm inside every weight gradient. Written as products
@@ -60,6 +60,30 @@ def _layer_norm_backward(kept, gradient):
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+@jax.custom_vjp
+def rms_norm(
+    x: Float[Array, "*B D"], scale: Float[Array, "D"], epsilon: float
+) -> Float[Array, "*B D"]:
+    return _rms_norm_forward(x, scale, epsilon)[0]
+
+
+def _rms_norm_forward(x, scale, epsilon):
+    inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + epsilon)
+    normal = x * inverse
+    return normal * scale, (normal, inverse, scale)
+
+
+def _rms_norm_backward(kept, gradient):
+    normal, inverse, scale = kept
+    inner = gradient * scale
+    along = (inner * normal).mean(-1, keepdims=True)
+    d_x = jax.lax.optimization_barrier(inverse * (inner - normal * along))
+    return d_x, sum_over_tokens(gradient * normal), None
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
 @jax.custom_vjp

@@ -12,10 +12,10 @@ from transformer_spec import TransformerConfig
 
 FIELDS: dict[str, tuple[Any, ...]] = {
     "activation": ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity"),
-    "encoder_positions": ("sinusoidal", "learned", "learned_after_norm", "none"),
-    "decoder_positions": ("sinusoidal", "learned", "learned_after_norm", "none"),
+    "encoder_positions": ("sinusoidal", "learned", "learned_after_norm", "relative", "none"),
+    "decoder_positions": ("sinusoidal", "learned", "learned_after_norm", "relative", "none"),
     "output_bias": ("trained", "none", "frozen"),
-    "tied_embeddings": ("none", "target_output", "all"),
+    "tied_embeddings": ("none", "target_output", "source_target", "all"),
     "norm_position": ("post", "pre"),
     "final_norm": (False, True),
     "embedding_norm": (False, True),
@@ -35,6 +35,14 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "num_encoder_layers": (2, 1),
     "num_decoder_layers": (2, 3),
     "num_heads": (3, 5),
+    "head_dim": (None, 4),
+    "norm": ("layer", "rms"),
+    "gated_ffn": (False, True),
+    "relative_buckets": (8, 6),
+    "relative_max_distance": (6, 9),
+    "relative_per_layer": (False, True),
+    "output_scale": (1.0, 0.25),
+    "final_dropout": (0.0, 0.2),
 }
 
 SIZES = {
@@ -49,7 +57,7 @@ SIZES = {
 def config_of(values: dict[str, Any]) -> TransformerConfig:
     """A prime-sized config; a table shared by both sides gets one vocabulary size."""
     sizes = dict(SIZES)
-    if values.get("tied_embeddings") == "all":
+    if values.get("tied_embeddings") in ("all", "source_target"):
         sizes["source_vocab_size"] = sizes["target_vocab_size"]
     plain = {"num_heads": 3, "num_encoder_layers": 2, "num_decoder_layers": 2}
     return TransformerConfig(**{**sizes, **plain, **values})

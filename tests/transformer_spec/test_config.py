@@ -30,6 +30,10 @@ def test_all_faults_are_named_in_one_message() -> None:
         ("pad_id", 3, ("pad_id", "eos_id", 3)),
         ("bos_id", 99, ("bos_id 99", "target vocabulary")),
         ("tied_embeddings", "all", ("source_vocab_size 23", "target_vocab_size 19")),
+        ("tied_embeddings", "source_target", ("'source_target'", "source_vocab_size 23")),
+        ("norm", "rmsnorm", ("norm", "'rmsnorm'", "layer, rms")),
+        ("head_dim", 0, ("head_dim", 0, "too small")),
+        ("relative_buckets", 2, ("relative_buckets", 2, "too small", "at least 4")),
     ],
 )
 def test_a_faulty_field_is_named(field: str, value: object, parts: tuple[object, ...]) -> None:
@@ -42,6 +46,45 @@ def test_a_faulty_field_is_named(field: str, value: object, parts: tuple[object,
 def test_a_frequency_that_would_divide_by_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="needs hidden_dim >= 4, not 3"):
         TransformerConfig(9, 9, 3, 5, 1, 1, 1, 7, sinusoid_frequency="i/(d/2-1)")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"encoder_positions": "relative", "relative_buckets": 7}, "relative_buckets 7 is odd"),
+        (
+            {"encoder_positions": "relative", "relative_max_distance": 8},
+            "relative_max_distance 8 is not above 8.*the encoder",
+        ),
+        (
+            {"decoder_positions": "relative", "relative_max_distance": 16},
+            "relative_max_distance 16 is not above 16.*the decoder",
+        ),
+    ],
+)
+def test_buckets_that_have_no_logarithm_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_of(values)
+    config_of(values | {"encoder_positions": "none", "decoder_positions": "none"})
+
+
+def test_heads_may_be_of_any_width_that_is_given() -> None:
+    with pytest.raises(ConfigError, match="hidden_dim 15 is not divisible by num_heads 4"):
+        config_of({"num_heads": 4})
+    config = config_of({"num_heads": 4, "head_dim": 5})
+    assert config.heads_dim == 20
+    assert config.attention_scale == pytest.approx(5**-0.5, abs=0)
+
+
+def test_a_file_has_no_fields_that_its_model_has_no_use_for(tmp_path) -> None:
+    """What programs before these fields wrote and read is what is written."""
+    config_of({"head_dim": 5}).save(tmp_path / "config.json")
+    written = json.loads((tmp_path / "config.json").read_text())["model"]
+    fields = [field.name for field in dataclasses.fields(TransformerConfig)]
+    assert list(written) == fields[: fields.index("head_dim")]
+    config_of({"head_dim": 4, "output_scale": 0.5}).save(tmp_path / "config.json")
+    more = json.loads((tmp_path / "config.json").read_text())["model"]
+    assert more == written | {"head_dim": 4, "attention_scale": 0.5, "output_scale": 0.5}
 
 
 def test_derived_defaults() -> None:

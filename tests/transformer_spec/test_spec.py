@@ -14,6 +14,7 @@ from transformer_spec import (
     flax_name,
     initial_weights,
     leaf_kind,
+    relative_buckets,
     sinusoid_table,
     tied_weights,
     to_flax,
@@ -82,6 +83,62 @@ def test_options_of_the_inventory() -> None:
     assert "decoder.embedding.weight" not in shapes
 
 
+def test_inventory_of_a_model_with_relative_positions() -> None:
+    values = {"encoder_positions": "relative", "decoder_positions": "relative", "norm": "rms"}
+    values |= {"gated_ffn": True, "head_dim": 4, "tied_embeddings": "source_target"}
+    values |= {"relative_buckets": 8, "relative_max_distance": 9}
+    shapes = weight_shapes(config_of(values))
+    assert (
+        shapes["encoder.relative_bias.weight"] == shapes["decoder.relative_bias.weight"] == (8, 3)
+    )
+    layer = "decoder.dec_layers.1"
+    assert shapes[f"{layer}.multiheadattention1.fcQ.weight"] == (12, 15)
+    assert shapes[f"{layer}.multiheadattention2.fcOut.weight"] == (15, 12)
+    assert shapes[f"{layer}.ffn.fc3.weight"] == (11, 15)
+    assert not [name for name in shapes if "orm" in name and name.endswith("bias")]
+    assert shapes["decoder.finalFc.weight"] == (19, 15)
+    assert "decoder.embedding.weight" not in shapes
+    own = weight_shapes(config_of(values | {"relative_per_layer": True}))
+    tables = [name for name in own if "relative_bias" in name]
+    assert tables == [
+        *(f"encoder.enc_layers.{i}.multiheadattention.relative_bias.weight" for i in range(2)),
+        *(f"decoder.dec_layers.{i}.multiheadattention1.relative_bias.weight" for i in range(2)),
+    ]
+
+
+def test_first_weights_where_positions_are_relative() -> None:
+    """Queries carry the factor that scores lack, and rows for padding are rows of words alone."""
+    values = {"decoder_positions": "relative", "relative_buckets": 8, "relative_max_distance": 9}
+    plain = initial_weights(config_of({}), 5, np.float64)
+    found = initial_weights(config_of(values | {"attention_scale": 1.0}), 5, np.float64)
+    changed = {n for n in plain if not np.array_equal(plain[n], found[n])}
+    assert changed == {n for n in plain if n.startswith("decoder.") and n.endswith("fcQ.weight")}
+    for name in changed:
+        np.testing.assert_allclose(found[name], plain[name] * 5**-0.5, rtol=1e-15)
+    assert found["decoder.relative_bias.weight"][0].any()
+
+
+def first_distances(half: str) -> list[int]:
+    """The smallest distance to a key on the left of each bucket, of the usual 32 buckets."""
+    positions = {"encoder_positions": "relative", "decoder_positions": "relative"}
+    found = relative_buckets(config_of({"max_length": 200} | positions), half)
+    assert found.shape == (399,)
+    left = found[199::-1]
+    assert (np.diff(left) >= 0).all()
+    return [int(np.flatnonzero(left == bucket)[0]) for bucket in range(left.max() + 1)]
+
+
+def test_buckets_of_distances() -> None:
+    """Those of the published models; the encoder's for keys to the right are the upper half."""
+    assert first_distances("encoder") == [*range(9), 12, 16, 23, 32, 46, 64, 91]
+    far = [19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
+    assert first_distances("decoder") == [*range(17), *far]
+    config = config_of({"encoder_positions": "relative"})
+    encoder, decoder = (relative_buckets(config, half) for half in ("encoder", "decoder"))
+    assert np.array_equal(encoder[17:], encoder[15::-1] + 16)
+    assert not decoder[17:].any()
+
+
 def test_a_frozen_bias_is_stored_and_not_trained() -> None:
     config = config_of({"output_bias": "frozen"})
     assert set(weight_shapes(config)) - set(trained_names(config)) == {"decoder.finalFc.bias"}
@@ -124,7 +181,7 @@ def test_first_weights_depend_on_seed_and_name_only() -> None:
 def test_gain_scales_what_values_pass_through_and_nothing_else() -> None:
     plain, scaled = (initial_weights(config_of({}), 5, np.float64, gain) for gain in (1.0, 0.3))
     passing = {name for name in plain if not np.array_equal(plain[name], scaled[name])}
-    ends = ("fcV.weight", "fcOut.weight", "ffn.fc1.weight", "ffn.fc2.weight")
+    ends = ("fcV.weight", "fcOut.weight", "ffn.fc1.weight", "ffn.fc2.weight", "ffn.fc3.weight")
     assert passing == {name for name in plain if name.endswith(ends)}
     assert len(passing) == 2 * 4 + 2 * 6
     for name in passing:

@@ -35,9 +35,9 @@ def test_sites_counted_on_would_be_noticed(monkeypatch) -> None:
     plain = dataclasses.replace(AGAIN, gradient_checkpointing=False)
     expected = train(MAKERS["torch"](CONFIG, plain), plain, 1, 5)
 
-    def careless(layer, recomputed, dropout, x, *others):
+    def careless(layer, recomputed, dropout, x, *others, bias=None):
         run = torch_transformer.recomputation.checkpoint
-        return run(lambda x: layer(x, *others, dropout), x, use_reentrant=False)
+        return run(lambda x: layer(x, *others, dropout, bias), x, use_reentrant=False)
 
     monkeypatch.setattr("torch_transformer.model.call", careless)
     found = train(MAKERS["torch"](CONFIG, AGAIN), AGAIN, 1, 5)

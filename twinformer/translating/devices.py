@@ -33,7 +33,7 @@ def agree_on(
         return
     content = "\n".join(texts).encode("utf-8", "surrogatepass")
     asked = {"how many texts": len(texts), "the texts": zlib.crc32(content), "how": repr(search)}
-    world.processes.agree("the texts or the search", asked | batches)
+    world.processes.agree("the texts or the search", {**asked, **batches})
 
 
 def agree_on_ids(world: World, ids: Sequence[Sequence[int]]) -> None:

@@ -39,6 +39,7 @@ from transformer_spec.positions import check_table
 from twinformer.training.agreement import (
     about_devices,
     agree_on_data,
+    agree_on_weights,
     check_rows,
     check_seen,
     check_shared,
@@ -134,7 +135,10 @@ def start(request: Request, name: str, make_backend: MakeBackend, world: World =
         agree_on_data(processes, prepared)
         with processes.together():
             check_fits(prepared, settings, world)
-            backend = make_backend(prepared.config, settings, begun.state())
+            state = begun.state()
+        agree_on_weights(processes, state)
+        with processes.together():
+            backend = make_backend(prepared.config, settings, state)
         if begun.opened is not None:
             folder = RunFolder(place.aside).checkpoint(progress.step)
             write_checkpoint(folder, backend, progress, processes)

@@ -262,6 +262,25 @@ class TestFaults:
         says(said[0], "the data of process 1 of 2", "pairs to validate and test by ('other'")
         assert left(place) == before
 
+    @pytest.mark.parametrize("begun", [[], ["--init", "runs/b"]], ids=["drawn", "given"])
+    def test_other_weights(self, place, monkeypatch, begun):
+        side_by_side(1, work([*SMALL, "--name", "b"]))
+        before, read = left(place), beginning.Beginning.state
+
+        def state(self):
+            found = read(self).read()
+            if here() == 1:
+                found.weights["decoder.finalFc.bias"][0] += 1
+            return found
+
+        monkeypatch.setattr(beginning.Beginning, "state", state)
+        data = ["--data", "words.tsv", "--columns", "word,sound", "--steps", "4", "--device", "cpu"]
+        arguments = [*begun, *data] if begun else SMALL
+        said = errors(side_by_side(2, work([*arguments, "--name", "a"])))
+        assert said[0] == said[1]
+        says(said[0], "the weights to begin with of process 1 of 2 differ", "the same files")
+        assert left(place) == before
+
     def test_fewer_rows_than_devices(self, place):
         few = [*SMALL, "--name", "a", "--batch-tokens", "9", "--batch-shapes", "1"]
         said = errors(side_by_side(2, work(few)))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import translate_mesh_cases as cases
 from messages import says
+from thread_processes import in_processes
 from translate_cases import ROOT, make_run
 from translate_mesh_cases import CALLS, ONE, TEXTS
 
@@ -125,6 +126,43 @@ def test_processes_that_are_asked_for_other_things(found):
         assert said["status"] == 2 and said["out"] == ""
         says(said["said"], "process 1 of 2", "the search", "'max_length': 4", "'max_length': 3")
         says(found["torch", 2, index]["other"], "the texts or the search of process 1 of 2")
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "named"),
+    [
+        ({"batch_size": 3}, {}, "batch_size (3 and 2)"),
+        ({}, {"skip_long": True}, "skip_long (True and False)"),
+        ({}, {"truncate": True}, "truncate (True and False)"),
+    ],
+    ids=["batch size", "skipped", "cut"],
+)
+def test_processes_that_would_decode_other_batches(runs, made, asked, named):
+    def work(processes) -> object:
+        here = {} if processes.first else made
+        world = World(processes, Mesh(data=2))
+        translator = Translator(runs["torch"], **{"batch_size": 2, **here}, world=world)
+        return translator(TEXTS, **({} if processes.first else asked))
+
+    for said in in_processes(2, work)[0]:
+        assert isinstance(said, UserError)
+        says(str(said), "the texts or the search of process 1 of 2", named)
+
+
+def test_processes_with_other_vocabularies(runs, monkeypatch):
+    read = Translator.encode
+
+    def encode(self, *given):
+        found = read(self, *given)
+        if not self.world.processes.first:
+            found.ids[0].reverse()
+        return found
+
+    monkeypatch.setattr(Translator, "encode", encode)
+    work = lambda processes: Translator(runs["torch"], world=World(processes, Mesh(2)))("abc")  # noqa: E731
+    for said in in_processes(2, work)[0]:
+        assert isinstance(said, UserError)
+        says(str(said), "the tokens of the texts of process 1 of 2 differ")
 
 
 def test_standard_input_by_torchrun(found, folder):

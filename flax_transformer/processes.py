@@ -43,8 +43,19 @@ def join(joining: Joining) -> World:
     if joining.mesh is None:
         mesh = Mesh() if processes.count == 1 else Mesh(data=devices)
     else:
-        mesh = joining.mesh.on(devices)
+        mesh = _laid(joining.mesh, devices)
     return World(processes, mesh)
+
+
+def _laid(mesh: Mesh, devices: int) -> Mesh:
+    """The mesh over so many devices; an error also says how processors become more of them."""
+    try:
+        return mesh.on(devices)
+    except UserError as error:
+        if jax.default_backend() != "cpu":
+            raise
+        more = "XLA_FLAGS=--xla_force_host_platform_device_count=N makes N devices of processors"
+        raise UserError(f"{error}; {more}") from None
 
 
 def _settings(joining: Joining) -> dict[str, Any] | None:
@@ -91,6 +102,8 @@ def _joined(settings: dict[str, Any], joining: Joining) -> Processes:
             reason, advice = str(error).splitlines()[0].rstrip("."), LOOK
             if "should be defined" in reason:
                 reason, advice = "JAX found no SLURM, Open MPI, TPU or GKE here", NAMED
+            elif "must be defined" in reason:
+                reason, advice = f"JAX says: {reason}", NAMED
             raise UserError(
                 f"cannot join the other processes at {where}: {reason}; {advice}"
             ) from None

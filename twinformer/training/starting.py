@@ -345,7 +345,7 @@ def resumed_settings(
             was, wanted = as_text(before[name]), as_text(value)
             faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
     allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
-    advice = f"what may change: --backend, {', '.join(allowed)}"
+    advice = f"what may change: --backend, --mesh, {', '.join(allowed)}"
     faults.raise_if_any("a resumed run keeps its settings", advice=advice)
     given = dataclasses.replace(stored, **changed).anchored()
     # What was not given stays as it was, relative to this folder where an older version wrote it.

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from flax_transformer.process import find_devices
-from training_recipe.distributed.joining import TORCHRUN, Joining
+from training_recipe.distributed.joining import TORCHRUN, Joining, is_launched
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import Alone, Processes, World
 from transformer_spec import UserError
@@ -60,8 +60,7 @@ def _laid(mesh: Mesh, devices: int) -> Mesh:
 
 def _settings(joining: Joining) -> dict[str, Any] | None:
     """What ``jax.distributed.initialize`` is to be told; None where there is nobody to join."""
-    launched = [name for name in TORCHRUN if name in os.environ]
-    if joining.mode == "off" or (joining.mode == "auto" and len(launched) < len(TORCHRUN)):
+    if joining.mode == "off" or (joining.mode == "auto" and not is_launched(os.environ)):
         return None
     if joining.mode == "jax":
         given = {
@@ -70,11 +69,12 @@ def _settings(joining: Joining) -> dict[str, Any] | None:
             "process_id": joining.process_id,
         }
         return {name: value for name, value in given.items() if value is not None}
-    if len(launched) < len(TORCHRUN):
-        missing = ", ".join(name for name in TORCHRUN if name not in os.environ)
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing:
         raise UserError(
-            f"--distributed torchrun: {missing} is not set, so torchrun did not start this "
-            "process; start it by torchrun, or give --distributed jax"
+            f"this process cannot join others: the environment lacks {', '.join(missing)}, which "
+            "torchrun sets; start it by torchrun, give --distributed jax, or --distributed off for "
+            "a process of its own"
         )
     # torchrun itself listens at MASTER_PORT.
     port = int(os.environ["MASTER_PORT"]) + 1

@@ -20,7 +20,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from torch_transformer.process import find_device
-from training_recipe.distributed.joining import TORCHRUN, Joining
+from training_recipe.distributed.joining import TORCHRUN, Joining, is_launched
 from training_recipe.distributed.mesh import REST, Mesh
 from training_recipe.distributed.processes import Alone, Processes, World
 from transformer_spec import UserError
@@ -111,8 +111,7 @@ def find_place(mode: str, environment: Mapping[str, str]) -> Place | None:
             "--distributed jax is of the jax backend; PyTorch's processes are joined by "
             f"--distributed torchrun: {START}"
         )
-    started = "RANK" in environment and "WORLD_SIZE" in environment
-    if mode == "off" or (mode == "auto" and not started):
+    if mode == "off" or (mode == "auto" and not is_launched(environment)):
         return None
     missing = [name for name in TORCHRUN if not environment.get(name)]
     if missing:

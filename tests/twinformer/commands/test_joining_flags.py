@@ -29,6 +29,7 @@ def test_nothing_said():
     assert not found.is_asked({}) and not found.is_asked({"RANK": "0"})
     assert found.is_asked(dict.fromkeys(TORCHRUN, "0"))
     assert found.is_asked({"RANK": "1", "WORLD_SIZE": "2"})
+    assert not found.is_asked({"RANK": "0", "WORLD_SIZE": "1"})
     assert not joining("--distributed", "off").is_asked(dict.fromkeys(TORCHRUN, "0"))
 
 

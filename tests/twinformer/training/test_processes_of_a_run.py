@@ -94,9 +94,8 @@ class TestWholeRuns:
             assert written == (expected / name).read_text().replace(data, str(place))
         printed = capsys.readouterr().out
         assert printed.count("test of the checkpoint") == printed.count("run runs/a: ") == 1
-        says(
-            printed, f"{count} processes, mesh data={count},fsdp=1", "rows are padding", "a device)"
-        )
+        says(printed, f"{count} processes, mesh data={count},fsdp=1", "rows are padding")
+        says(printed, "step 3/12", "tokens/s (", "a device)")
 
     @pytest.mark.parametrize("more", [["--average", "2"], ["--save-every", "1", "--keep", "1"]])
     def test_other_ends(self, place, more):

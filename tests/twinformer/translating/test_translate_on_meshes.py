@@ -28,6 +28,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 # In JAX, where each compiles, fewer calls.
 ON_TWO = ["greedy", "beam", "sample", "one text", "too long", "drawn", "exact"]
 RUNS = [("torch", 2, list(CALLS)), ("jax", 2, ON_TWO), ("jax", 3, ["beam", "exact"])]
+THOROUGH = ("jax", 3)
 GOOD = ["greedy", "beam", "generate", "sample", "one text", "no text", "skipped", "to a file"]
 WRONG = ["too long", "to a full disk", "no checkpoint", "unlike"]
 
@@ -56,11 +57,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(folder) -> dict:
+def found(folder, thorough) -> dict:
     """(backend, devices, number of the process) -> what came of each call there."""
     cases.main(folder, "torch", 1, [])
     cases.main(folder, "jax", 1, ON_TWO)
     for backend, devices, names in RUNS:
+        if (backend, devices) == THOROUGH and not thorough:
+            continue
         start = LAUNCH if (backend, devices) == ("torch", 2) else [sys.executable]
         command = [*start, SCRIPT, str(folder), backend, str(devices), *names]
         done = run(folder, command, devices if backend == "jax" else 1)
@@ -72,8 +75,14 @@ def found(folder) -> dict:
     return read
 
 
+def case(backend: str, devices: int, *name: str):
+    """A case of a run, which is for --thorough alone as the run is."""
+    marks = pytest.mark.thorough if (backend, devices) == THOROUGH else ()
+    return pytest.param(backend, devices, *name, marks=marks)
+
+
 @pytest.mark.parametrize(("backend", "devices", "name"), [
-    (backend, devices, name) for backend, devices, names in RUNS
+    case(backend, devices, name) for backend, devices, names in RUNS
     for name in names if name not in WRONG
 ])  # fmt: skip
 def test_what_one_device_writes(found, backend, devices, name):
@@ -81,7 +90,7 @@ def test_what_one_device_writes(found, backend, devices, name):
     assert one["status"] == 0 and one == other
 
 
-@pytest.mark.parametrize(("backend", "devices"), [run[:2] for run in RUNS])
+@pytest.mark.parametrize(("backend", "devices"), [case(*run[:2]) for run in RUNS])
 def test_exact_scores(found, backend, devices):
     one, other = (found[backend, count, 0]["python"] for count in (1, devices))
     assert len(one) == len(TEXTS)

@@ -20,6 +20,7 @@ from convert.families.huggingface.names import HuggingFace
 from convert.families.huggingface.pegasus import Pegasus
 from convert.families.marian_npz.family import MarianNpz
 from convert.families.opennmt.family import OpenNMT
+from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
 from transformer_spec import UserError
@@ -46,6 +47,7 @@ ALL: tuple[Family, ...] = (
     Fairseq(),
     OpenNMT(),
     Eole(),
+    T5X(),
     Tutorial(),
 )
 HUGGING_FACE = [family for family in ALL if isinstance(family, HuggingFace)]

@@ -298,7 +298,7 @@ def _open_step(path: Path, key: str | None) -> Content | None:
     if step is None:
         return None
     content = open_content(step.path, step.key)
-    return replace(content, notes=(step.note, *content.notes))
+    return replace(content, notes=(step.note, *content.notes), files=[step.path])
 
 
 def _with_files(content: Content, path: Path) -> Content:

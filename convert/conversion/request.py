@@ -31,9 +31,10 @@ class SourceRequest:
     ``source`` is a path, or where there is none a repository of the Hub, OWNER/NAME[@REVISION].
     ``family`` says whose names it has, ``key`` which dict of a nested file holds the weights.
     ``config`` is a file of settings, ours or another library's, T5X's in gin; ``fields`` are fields
-    of a TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in
-    a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
-    in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
+    of a TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules
+    are in a module of the user's, ``drop`` which tensors are left out, and the file
+    ``parameter_names`` in which order a torch optimizer got its parameters; without ``optimizer``
+    none is looked at.
     ``adapter`` is a folder of PEFT's whose LoRA adapter is merged into the weights.
     ``compare_files`` reads every weight file of a folder, which must hold the same weights.
     ``ignore_settings`` names settings of the source that no family knows and that change nothing.

@@ -53,10 +53,10 @@ class Family(ABC):
     ``restores_names`` says whether imported weights leave under the names they came with; else
     they leave under those of ``written``. ``pickle`` is what its library calls a file of
     torch.save, ``settings_file`` one of settings. ``wrapped`` families lie inside a module of the
-    user's, whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's modules
-    tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files and
-    change nothing that its code computes: any numbers will do. ``padding_gradient`` says whether
-    the padding token's row learns from being looked up when its library trains.
+    user's, whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's
+    modules tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files
+    and change nothing that its code computes: any numbers will do. ``padding_gradient`` says
+    whether the padding token's row learns from being looked up when its library trains.
     """
 
     name: str

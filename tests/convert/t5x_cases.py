@@ -1,4 +1,4 @@
-"""Checkpoints as T5X writes them, by msgpack and tensorstore, and what T5X computes of their arrays.
+"""Checkpoints as T5X writes them, by msgpack and tensorstore, and what T5X computes of them.
 
 The formulas are those of T5X's own examples in float64, on T5X's names and layouts.
 """
@@ -140,7 +140,7 @@ def write_checkpoint(
     compressor: Any = None,
     states: bool = True,
 ) -> Path:
-    """``checkpoint_STEP`` in a folder; arrays of at most ``small`` numbers lie in the tree itself."""
+    """``checkpoint_STEP`` in a folder; arrays of at most ``small`` numbers lie in the tree."""
     place = folder / f"checkpoint_{step}"
     place.mkdir(parents=True)
     compressor = compressor or {"id": "gzip", "level": 1}

@@ -117,16 +117,8 @@ def bindings_of(config: TransformerConfig) -> dict[str, Any]:
     }
     fields |= {"scan_layers": False} if config.relative_per_layer else {}
     bound = {f"{OWN}.{name}": value for name, value in fields.items()}
-    positions = {
-        "num_buckets": config.relative_buckets,
-        "max_distance": config.relative_max_distance,
-    }
-    if positions != FIXED:
-        bound |= {f"relative_position_biases.{name}": value for name, value in positions.items()}
-    return bound
-
-
-FIXED = {"num_buckets": 32, "max_distance": 128}
+    told = {"num_buckets": config.relative_buckets, "max_distance": config.relative_max_distance}
+    return bound | ({f"{BIASES}.{name}": x for name, x in told.items()} if told != FIXED else {})
 
 
 def gin_text(bindings: Mapping[str, Any]) -> str:

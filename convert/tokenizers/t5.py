@@ -57,7 +57,9 @@ def _of_pieces(folder: Folder) -> Pair:
 def _names(folder: Folder, files: Mapping[str, bytes], pieces: Sequence[str]) -> dict[str, str]:
     """How the special tokens are spelled where no file says so: as the model has them."""
     own = sentencepiece_processor(files, MODEL)
-    ids = {"pad_token": own.pad_id(), "eos_token": own.eos_id(), "unk_token": own.unk_id()}
+    ids: dict[str, int] = {
+        "pad_token": own.pad_id(), "eos_token": own.eos_id(), "unk_token": own.unk_id()
+    }  # fmt: skip
     if ids["pad_token"] < 0 <= folder.config.pad_id < len(pieces):
         ids["pad_token"] = folder.config.pad_id
     return {role: pieces[n] if n >= 0 else NAMED[role] for role, n in ids.items()}
@@ -89,7 +91,7 @@ def _count(folder: Folder, usual: int) -> int:
         raise UserError(f"extra_ids of its {CONFIG} is {given!r}, which is no number of tokens")
     if listed and "extra_ids" in folder.about and given not in (0, listed):
         raise UserError(
-            f"extra_ids of its {CONFIG} is {given}, and {listed} sentinels are listed there: "
-            "take one of the two away"
+            f"extra_ids of its {CONFIG} is {given}, and the sentinels that are listed "
+            f"there are {listed}; take one of the two away"
         )
     return listed or given

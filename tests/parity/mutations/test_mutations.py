@@ -26,7 +26,7 @@ T5 = {
     "norm": "rms", "norm_epsilon": 1e-6, "encoder_positions": "relative",
     "decoder_positions": "relative", "relative_buckets": 8, "relative_max_distance": 6,
     "attention_scale": 1.0, "embedding_scale": 1.0, "attention_bias": False, "ffn_bias": False,
-    "output_bias": "none", "num_encoder_layers": 2, **PRE,
+    "output_bias": "none", **PRE,
 }  # fmt: skip
 FAMILIES = {
     "twinformer": TINY,

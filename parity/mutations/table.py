@@ -7,6 +7,8 @@ them all; docs/parity.md shows what each of them does to the numbers.
 
 from __future__ import annotations
 
+import math
+
 from parity.mutations.relative import (
     AFTER,
     BEFORE,
@@ -56,7 +58,7 @@ MUTATIONS = (
         "activation", "activation", "gelu_tanh", "gelu", "relu", "gelu_sigmoid", "silu", "identity"
     ),
     field_mutation(
-        "attention_scale", "attention scale", lambda c: c.head_dim**-0.5, 1.0,
+        "attention_scale", "attention scale", lambda c: 1 / math.sqrt(c.head_dim), 1.0,
         lambda c: c.hidden_dim**-0.5, lambda c: 1 / c.head_dim,
     ),
     field_mutation("embedding_scale", "embedding scale", lambda c: c.hidden_dim**0.5, 1.0),

@@ -24,7 +24,7 @@ train: $(VENV)/.$(BACKEND)
 test: export PYTHONDONTWRITEBYTECODE :=
 test: lint-quickly
 	mkdir -p build
-	$(BIN)/pyright > build/pyright.txt 2>&1 & types=$$!; \
+	@$(BIN)/pyright > build/pyright.txt 2>&1 & types=$$!; \
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS); tests=$$?; \
 	wait $$types; types=$$?; cat build/pyright.txt; exit $$((tests ? tests : types))
 

@@ -34,20 +34,12 @@ KILLED = {
 }
 CASES = [(name, step) for name in RESUMABLE for step in MOMENTS[name]]
 KILLS = [(name, f"SIGKILL@{moment}") for name in RESUMABLE for moment in KILLED[name]]
-# Killed or stopped where another backend is, or much where another case is.
-THOROUGH = {
-    *(("numpy", "SIGKILL@step:2"), ("torch", "SIGKILL@save:3"), ("jax", "SIGKILL@save:3")),
-    *(("torch", 1), ("torch", 11), ("jax", 7)),
-}
-
-
-def cases(given):
-    """The cases, of which some are for --thorough alone."""
-    return [pytest.param(*c, marks=pytest.mark.thorough if c in THOROUGH else ()) for c in given]
+# Killed where another backend is, or a step after another case is.
+THOROUGH = {("numpy", "SIGKILL@step:2"), *((name, "SIGKILL@save:3") for name in ("torch", "jax"))}
 
 
 class TestInterruption:
-    @pytest.mark.parametrize(("name", "step"), cases(CASES))
+    @pytest.mark.parametrize(("name", "step"), CASES)
     def test_after_any_step(self, name, step, place, whole, quick, capsys):
         status = run(name, [*SMALL, "--name", "a"], signal_after(step))
         assert status == 130
@@ -64,7 +56,10 @@ class TestInterruption:
         assert run(name, arguments) == 0
         assert_same_run(place / "runs/a", whole(name))
 
-    @pytest.mark.parametrize(("name", "moment"), cases(KILLS))
+    @pytest.mark.parametrize(
+        ("name", "moment"),
+        [pytest.param(*k, marks=pytest.mark.thorough if k in THOROUGH else ()) for k in KILLS],
+    )
     def test_killed(self, name, moment, place, whole, quick):
         killed = launch(name, moment, [*SMALL, "--name", "a"], place)
         assert killed.returncode == -signal.SIGKILL

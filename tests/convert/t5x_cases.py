@@ -138,7 +138,7 @@ def write_checkpoint(
     version: int = 3,
     small: int = 20,
     compressor: Any = None,
-    states: bool = True,
+    states: bool = False,
 ) -> Path:
     """``checkpoint_STEP`` in a folder; arrays of at most ``small`` numbers lie in the tree."""
     place = folder / f"checkpoint_{step}"

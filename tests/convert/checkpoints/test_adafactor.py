@@ -65,10 +65,16 @@ def step(named, optimizer, gradients):
         optimizer.step()
 
 
+def array_of(named, name):
+    """A weight of torch as the Flax twin has it."""
+    ours = canonical_name(name)
+    return to_flax(ours, named[ours].detach().numpy())[1]
+
+
 def assert_close(named, weights, before):
     """The same numbers but for optax's decay in float32, relative to the way that was gone."""
     for name, array in weights.items():
-        found = to_flax(canonical_name(name), named[canonical_name(name)].detach().numpy())[1]
+        found = array_of(named, name)
         assert np.abs(found - array).max() <= 2e-7 * np.abs(array - before[name]).max(), name
 
 
@@ -94,16 +100,11 @@ class TestTrainingGoesOn:
         named, optimizer = of_torch(start)
         step(named, optimizer, gradients[:4])
         entries = {
-            name: {key: np.asarray(array) for key, array in optimizer.state[parameter].items()}
+            name: {key: np.array(array) for key, array in optimizer.state[parameter].items()}
             for name, parameter in named.items()
         }
         ours = adafactor_to_optax(entries)
-        before = {
-            name: to_flax(canonical_name(name), named[canonical_name(name)].detach().numpy())[
-                1
-            ].copy()
-            for name in SHAPES
-        }
+        before = {name: array_of(named, name).copy() for name in SHAPES}
         _, fresh = with_optax(before, [])
         made = factored(fresh)._replace(
             count=jnp.asarray(ours.count, jnp.int32), v_row=ours.v_row, v_col=ours.v_col, v=ours.v

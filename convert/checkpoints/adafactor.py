@@ -55,7 +55,7 @@ def adafactor_to_torch(
             continue
         means = _means(state, name, shape) if factored else {WHOLE: state.v[name]}
         step = np.array(state.count, np.float32)
-        entries[canonical_name(name)] = {STEP: step, **means}
+        entries[canonical_name(name)] = {STEP: step, **{k: np.array(x) for k, x in means.items()}}
     faults.raise_if_any("this state of optax.adafactor cannot become torch's")
     return entries
 
@@ -85,7 +85,7 @@ def adafactor_to_optax(
                 continue
             slots |= _slots(name, entry, shape)
         for slot, array in slots.items():
-            getattr(state, slot)[theirs] = array
+            getattr(state, slot)[theirs] = np.array(array)
     faults.raise_if_any("this state of torch.optim.Adafactor cannot become that of optax.adafactor")
     return state
 

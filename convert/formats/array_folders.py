@@ -39,7 +39,7 @@ def _open_stores(path: Path, specs: Mapping[str, Spec]) -> dict[str, Any]:
     """Every array opened (shape and dtype known), none read."""
     tensorstore = import_tensorstore()
     try:
-        pending = {n: tensorstore.open(spec, open=True, read=True) for n, spec in specs.items()}
+        pending = {n: tensorstore.open({"open": True, **s}, read=True) for n, s in specs.items()}
         return {name: future.result() for name, future in pending.items()}
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise UserError(f"{path} is damaged or half-written: {reason(error)}") from error

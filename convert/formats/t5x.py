@@ -68,13 +68,19 @@ def _opening(root: Path, spec: Spec) -> Spec:
     opened = {"driver": DRIVER, "kvstore": kvstore, "fill_missing_data_reads": False}
     if (folder / HEADER).is_file():
         return opened
-    metadata = {key: _plain(spec["metadata"].get(key)) for key in METADATA}
+    told = spec["metadata"]
+    if not isinstance(told, dict):
+        raise ValueError(f"its metadata is {told!r}")
+    metadata = {key: _plain(told.get(key)) for key in METADATA}
     return {**opened, "dtype": spec.get("dtype"), "metadata": metadata, "assume_metadata": True}
 
 
 def _path_in(spec: Spec) -> str:
     """The folder's name, which before tensorstore 0.1.14 lay beside the key-value store."""
-    path = spec.get("path") or spec["kvstore"].get("path")
+    store = spec["kvstore"]
+    if not isinstance(store, dict):
+        raise ValueError(f"its key-value store is {store!r}")
+    path = spec.get("path") or store.get("path")
     if not isinstance(path, str) or not path:
         raise ValueError(f"its folder is {path!r}")
     return path

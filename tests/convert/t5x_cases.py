@@ -138,7 +138,7 @@ def write_checkpoint(
     version: int = 3,
     small: int = 20,
     compressor: Any = None,
-    states: bool = True,
+    states: bool = False,
 ) -> Path:
     """``checkpoint_STEP`` in a folder; arrays of at most ``small`` numbers lie in the tree."""
     place = folder / f"checkpoint_{step}"
@@ -180,9 +180,11 @@ def stored(place: Path) -> Arrays:
     return found
 
 
-def logits(arrays: Arrays, case: Case, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def logits(
+    arrays: Arrays, case: Case, source: np.ndarray, target: np.ndarray, far: int = FAR
+) -> np.ndarray:
     """What T5X computes, (B, T, V), its decoder masked by ``target`` but for the first token."""
-    model = Model({n: a.astype(np.float64) for n, a in arrays.items()}, case)
+    model = Model({n: a.astype(np.float64) for n, a in arrays.items()}, case, far)
     seen = target != 0
     seen[:, 0] = True
     return model.decode(target, seen, model.encode(source), source != 0)

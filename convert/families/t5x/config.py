@@ -32,6 +32,7 @@ IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": 0, "decoder_start_id": 0
 RATES = ("dropout", "attention_dropout", "activation_dropout", "final_dropout")
 POSITIONS = {"relative_max_distance": 128}
 ASSUMED = ("max_length", "norm_epsilon", *POSITIONS, *RATES, *IDS)
+WHAT = "this T5X checkpoint cannot be read"
 ASK = (
     "what its feed-forward computes is not in the arrays: give --activation (gelu_tanh is what "
     "T5X calls gelu; T5 v1.0 has relu, UL2 silu, the others gelu_tanh), or --config with its gin "
@@ -58,12 +59,9 @@ def reading_of(source: Source) -> Reading:
     told |= _said_by_gin(gin, told, form, faults)
     told |= dict.fromkeys(RATES, source.flags.get("dropout", told["dropout"]))
     values = with_flags(told, source.flags, ASSUMED, faults)
-    faults.require("activation" in values, ASK)
+    faults.require("activation" in values or bool(gin.all("activations")), ASK)
     faults.raise_if_any(WHAT)
     return Reading(TransformerConfig.from_dict(values), _notes(source, gin))
-
-
-WHAT = "this T5X checkpoint cannot be read"
 
 
 def _said_by_gin(

@@ -72,7 +72,7 @@ class T5X(Family):
     def write_settings(
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        check_expressible(config)
+        check_expressible(config, original is not None)
         return {GIN: bindings_of(config)}
 
     def settings_text(self, settings: Mapping[str, Any]) -> str:
@@ -89,17 +89,17 @@ class T5X(Family):
             value = getattr(config, name)
             if value != FIXED[name]:
                 notes.append(f"{name} is {value}: T5X's own examples have {FIXED[name]} fixed")
-        for name in START:
-            token = getattr(config, name)
-            if token != IDS[name]:
-                notes.append(f"{name} is {token}: T5X pads with 0 and starts its decoder with 0")
         return config, notes
 
 
-def check_expressible(config: TransformerConfig) -> None:
-    """Every field that T5X has otherwise, in one UserError."""
+def check_expressible(config: TransformerConfig, was_there: bool) -> None:
+    """Every field that T5X has otherwise, in one UserError.
+
+    Of a model that came from there, other token ids are those that the user gave it.
+    """
     faults = Faults()
-    for name, value in SEMANTICS.items():
+    tokens = {} if was_there else {name: IDS[name] for name in START}
+    for name, value in (SEMANTICS | tokens).items():
         given = getattr(config, name)
         faults.require(given == value, f"{name} is {given!r}; T5X has {value!r} only")
     known = ", ".join(WRITTEN)

@@ -52,6 +52,7 @@ VALUES: dict[str, tuple[Any, ...]] = FIELDS | {
     "norm_epsilon": (1e-5, 1e-6, 1e-3),
 }
 # What they refuse is refused by the code of marian-flax and of the PyTorch family.
+THOROUGH = ("t5x",)  # whose tests have more of the same
 SAME_CODE = ("pegasus-flax", "blenderbot-flax", "blenderbot-small-flax")
 
 
@@ -105,7 +106,14 @@ def test_every_tensor_is_compared_when_it_is_read(name, tmp_path):
 
 
 @pytest.mark.parametrize("field", VALUES)
-@pytest.mark.parametrize("name", [name for name in JUDGES if name not in SAME_CODE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.thorough] * (name in THOROUGH))
+        for name in JUDGES
+        if name not in SAME_CODE
+    ],
+)
 def test_any_other_value_of_a_field(name, field, tmp_path):
     held = JUDGES[name].held
     for number, value in enumerate(VALUES[field]):

@@ -47,6 +47,11 @@ CLASSES = {
     **dict.fromkeys(("nllb", "nllb200", "nllb-200", "small100"), "m2m100"),
     **dict.fromkeys(("mbart50", "mbart-50", "mbart-large-50"), "mbart"),
     **dict.fromkeys(("opus-mt", "opus", "marianmt", "marian-mt"), "marian"),
+    **dict.fromkeys(
+        ("t5-v1.1", "flan-t5", "byt5", "ul2", "flan-ul2", "madlad", "madlad-400"), "t5"
+    ),
+    **dict.fromkeys(("aya", "aya-101"), "mt5"),
+    **dict.fromkeys(("pile-t5",), "umt5"),
 }
 
 

@@ -227,7 +227,10 @@ class TestWrongInput:
         [
             ({"extra_ids": "many"}, ("extra_ids", "'many'")),
             ({"additional_special_tokens": ["<extra_id_0>"]}, ("extra_ids", "100", "are 1;")),
-            ({"tokenizer_class": "GemmaTokenizer"}, ("GemmaTokenizer", "T5Tokenizer", "ByT5")),
+            (
+                {"tokenizer_class": "GemmaTokenizer"},
+                ("GemmaTokenizer", "T5Tokenizer", "ByT5Tokenizer"),
+            ),
             ({"eos_token": "<end>"}, ("eos_token '<end>' has no id",)),
         ],
     )

@@ -1,12 +1,15 @@
-"""Tokenizers of T5 and its relatives as they lie beside weights, their pieces trained in small."""
+"""Folders of T5 and its relatives: tokenizers whose pieces are trained in small, random models."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from published_cases import TEXTS, config, write_json
 
@@ -80,3 +83,42 @@ def read(folder: Path, rows: int, family: str = "t5", **ids: Any):
     """Our vocabularies of a folder beside a model with so many rows."""
     content = json.loads((folder / "config.json").read_text())
     return read_vocabularies(folder, family, content, config(rows, **{**IDS, **ids}))
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("T5", {}),
+    "t5-v1.1": ("T5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "deep": ("T5", {"num_layers": 3, "num_decoder_layers": 1, "feed_forward_proj": "gated-silu"}),
+    "mt5": ("MT5", {}),
+    "umt5": ("UMT5", {}),
+}
+
+
+def write_model(folder: Path, kind: str, rows: int, gain: float = 0.4, **fields: Any) -> Path:
+    """Random weights of a kind beside a tokenizer, saved by the library; no two sizes alike."""
+    import torch
+    import transformers
+
+    name, more = KINDS[kind]
+    small = {
+        "vocab_size": rows, "d_model": 13, "d_kv": 5, "d_ff": 17, "num_heads": 3, "num_layers": 2,
+        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+        "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1,
+    }  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(**{**small, **more, **fields})
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight, tensor in model.named_parameters():
+            tensor.normal_(float("norm" in weight), gain, generator=generator)
+    model.save_pretrained(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def norms_in_float64() -> Iterator[None]:
+    """The library computes T5's norms in float32 whatever the model's format; here it does not."""
+    import torch
+
+    with mock.patch.object(torch, "float32", torch.float64):
+        yield

@@ -40,7 +40,7 @@ from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search
 from twinformer.training.states import first_state
 
-STEPS, HALF = 10, 5
+STEPS, HALF = 20 if "thorough" in sys.argv[2:] else 10, 5
 ROWS = 10  # no multiple of 3 or 4
 CONFIG = config_of(
     {"num_encoder_layers": 1, "num_decoder_layers": 1, "norm_position": "pre", "final_norm": True}
@@ -124,7 +124,7 @@ def judged(backend: JaxBackend) -> dict[str, Any]:
 
 
 def whole_run(text: str, settings: TrainingSettings, looked_at: bool) -> dict[str, Any]:
-    """10 steps with a look at the model half-way, from where some are done again."""
+    """Steps with a look at the model after five, from where some are done again."""
     backend = made(text, settings)
     found: dict[str, Any] = {"gradients": gradients(backend)}
     first = train(backend, 1, HALF)

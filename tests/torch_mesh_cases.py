@@ -44,7 +44,7 @@ from training_recipe.searching.search import Search
 from transformer_spec import UserError
 from twinformer.training.states import first_state
 
-STEPS, HALF, FURTHER = 10, 5, 8
+STEPS, HALF, FURTHER = 20 if "thorough" in sys.argv[2:] else 10, 5, 8
 ROWS = (10, 7, 1)  # of three batches that take turns; none is a multiple of 4
 CONFIG = config_of(
     {"num_encoder_layers": 1, "num_decoder_layers": 1, "norm_position": "pre", "final_norm": True}
@@ -118,7 +118,7 @@ def judged(backend: TorchBackend) -> dict[str, Any]:
 
 
 def whole_run(settings: TrainingSettings, world: World, resumed: bool) -> dict[str, Any]:
-    """10 steps with a look at the model half-way, from where some are done again."""
+    """Steps with a look at the model after five, from where some are done again."""
     backend = make_backend(CONFIG, settings, beginning(settings), world)
     found: dict[str, Any] = {"gradients": gradients(backend, 4)}
     first = train(backend, 1, HALF)

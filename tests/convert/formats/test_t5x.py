@@ -6,6 +6,7 @@ import pytest
 from messages import says
 from t5x_cases import specified, stored
 
+from convert.checkpoints.folders import open_content
 from convert.core.tensors import Held
 from convert.formats.kinds import container_of
 from convert.formats.orbax import open_orbax
@@ -136,8 +137,11 @@ def test_the_writer(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "model.ckpt-1000.index"])
-def test_a_checkpoint_of_mesh_tensorflow(name, tmp_path):
-    (tmp_path / name).write_text('model_checkpoint_path: "model.ckpt-1000"\n')
+def test_a_checkpoint_of_mesh_tensorflow(tmp_path):
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1000"\n')
+    (tmp_path / "model.ckpt-1000.index").write_bytes(bytes(range(100)))
+    for file in tmp_path.iterdir():
+        with pytest.raises(UserError, match="TensorFlow, as Mesh TensorFlow left"):
+            container_of(file)
     with pytest.raises(UserError, match="TensorFlow, as Mesh TensorFlow left"):
-        container_of(tmp_path / name)
+        open_content(tmp_path)

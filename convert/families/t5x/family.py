@@ -84,7 +84,7 @@ class T5X(Family):
 
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """One rate of dropout for all places, and notes on what T5X has in its code alone."""
-        notes = ["written without the state of an optimizer, from which T5X would train on"]
+        notes = ["checkpoint_STEP has no state of an optimizer, which T5X keeps there to train on"]
         rates = {name: getattr(config, name) for name in RATES}
         if set(rates.values()) != {config.dropout}:
             notes.append(f"T5X has one rate of dropout: {config.dropout} stands for {rates}")

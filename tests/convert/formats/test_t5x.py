@@ -3,6 +3,7 @@
 import msgpack
 import numpy as np
 import pytest
+from flax.serialization import msgpack_restore
 from messages import says
 from t5x_cases import specified, stored
 
@@ -135,6 +136,9 @@ def test_the_writer(tmp_path):
     }  # fmt: skip
     assert open_orbax(tmp_path / "checkpoint_12").read("optimizer.target.zero").sum() == 0
     assert not list(tmp_path.glob(".*"))
+    tree = msgpack_restore((tmp_path / "checkpoint_12" / "checkpoint").read_bytes())
+    assert (tree["version"], tree["optimizer"]["state"]["step"]) == (3, 12)
+    assert tree["optimizer"]["target"]["x"]["b"]["metadata"]["shape"] == [2, 3]
 
 
 def test_a_checkpoint_of_mesh_tensorflow(tmp_path):

@@ -116,7 +116,7 @@ def test_the_walk_through_a_folder_of_transformers(name, model_class, run, tmp_p
             decoder_attention_mask=torch.from_numpy(seen_of(target)).long(),
         ).logits.numpy()
     expected = logits(arrays, case, source, target)
-    assert_measured("t5x", "judge", max_difference([theirs], expected, seen_of(target)))
+    assert_measured("t5x", "in", max_difference([theirs], expected, seen_of(target)))
 
 
 class TestWhatTheArraysDoNotSay:

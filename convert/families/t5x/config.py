@@ -57,6 +57,9 @@ def reading_of(source: Source) -> Reading:
     others = sorted((source.settings or {}).keys() - {GIN, STEP})
     faults.require(not others, OTHERS.format(", ".join(others[:3])))
     axis = gin.one("axis", faults)
+    faults.require(
+        axis in (None, 0, 1), f"its gin file puts layers along axis {axis!r}; 0 and 1 are read"
+    )
     check_form(source.tensors, axis, faults)
     faults.raise_if_any(WHAT)
     form = Form.of(source.tensors, axis)

@@ -149,6 +149,9 @@ class TestWhatTheArraysDoNotSay:
         (tmp_path / "run" / "config.gin").write_text(text + "x.Norm.center_scale_at_zero = True\n")
         told = fail(capsys, tmp_path / "run", tmp_path / "ours", "--to", "torch")
         assert "center_scale_at_zero" in told
+        (tmp_path / "run" / "config.gin").write_text(text + "x.scan_axis = 'one'\n")
+        told = fail(capsys, tmp_path / "run", tmp_path / "ours", "--to", "torch")
+        says(told, "axis 'one'", "0 and 1 are read")
         (tmp_path / "run" / "config.gin").write_text(text)
         told = fail(capsys, tmp_path / "run", tmp_path / "ours", "--to", "torch")
         says(told, "3 faults")

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     )
     from convert.families.twinformer import flax_to_torch, torch_to_flax
 
-MAPS = ("flax_to_torch", "torch_to_flax")
-ADAFACTOR = ("OptaxAdafactor", "adafactor_to_optax", "adafactor_to_torch")
+# What lies elsewhere than in convert.conversion.
+PLACES: dict[str, str] = {
+    "flax_to_torch": "convert.families.twinformer",
+    "torch_to_flax": "convert.families.twinformer",
+    "OptaxAdafactor": "convert.checkpoints.adafactor",
+    "adafactor_to_optax": "convert.checkpoints.adafactor",
+    "adafactor_to_torch": "convert.checkpoints.adafactor",
+}
 __all__ = [
     "Average",
     "AverageRequest",
@@ -47,8 +53,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Everything is imported when it is asked for: the twins need the two maps alone."""
     if name in __all__:
-        places = dict.fromkeys(MAPS, "convert.families.twinformer")
-        places |= dict.fromkeys(ADAFACTOR, "convert.checkpoints.adafactor")
-        place = places.get(name, "convert.conversion")
-        return getattr(import_module(place), name)
+        return getattr(import_module(PLACES.get(name, "convert.conversion")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from convert.core.tensors import Header
 from convert.families.base import Reading, Source
 from convert.families.given import with_flags
 from convert.families.t5x.form import OUTPUT, SELF, Form, check_form, layers_of
-from convert.families.t5x.settings import DROPOUT, GinSettings
+from convert.families.t5x.settings import DROPOUT, GIN, STEP, GinSettings
 from transformer_spec import Faults, TransformerConfig
 
 MAX_LENGTH = 512
@@ -38,6 +38,10 @@ ASK = (
     "T5X calls gelu; T5 v1.0 has relu, UL2 silu, the others gelu_tanh), or --config with its gin "
     "file"
 )
+OTHERS = (
+    "--config is of another library ({}, ...), and of T5X its gin file is read; flags such as "
+    "--activation give fields of ours, and so does a config.json of ours"
+)
 TIES = {
     (False, False): "all",
     (False, True): "source_target",
@@ -50,7 +54,12 @@ def reading_of(source: Source) -> Reading:
     """Config and notes; everything that is wrong or not said in one UserError."""
     faults, gin = Faults(), GinSettings(source.settings)
     gin.check(faults)
+    others = sorted((source.settings or {}).keys() - {GIN, STEP})
+    faults.require(not others, OTHERS.format(", ".join(others[:3])))
     axis = gin.one("axis", faults)
+    faults.require(
+        axis in (None, 0, 1), f"its gin file puts layers along axis {axis!r}; 0 and 1 are read"
+    )
     check_form(source.tensors, axis, faults)
     faults.raise_if_any(WHAT)
     form = Form.of(source.tensors, axis)
@@ -93,8 +102,9 @@ def _notes(source: Source, gin: GinSettings) -> list[str]:
             source.flags
         ),
     }
-    told = [what for what, assumed in usual.items() if assumed]
-    return [f"not in a T5X checkpoint, and taken as usual: {'; '.join(told)}"] if told else []
+    told, step = [what for what, is_so in usual.items() if is_so], (source.settings or {}).get(STEP)
+    notes = [f"not in a T5X checkpoint, and taken as usual: {'; '.join(told)}"] if told else []
+    return notes + ([f"trained for {step} steps, which --to t5x says again"] if step else [])
 
 
 class Shapes:

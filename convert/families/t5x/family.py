@@ -8,13 +8,14 @@ embedding, T5X divides the logits by sqrt(D).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from convert.core.operations import COPY, TRANSPOSE, Chain, MergeAxes, Operation, Unstack
 from convert.core.rules import Rule, rename
-from convert.families.base import Family, Reading, Source, announced
+from convert.families.base import Family, Reading, Source, announced, kept_aside
 from convert.families.t5x.config import IDS, POSITIONS, RATES, SEMANTICS, reading_of
 from convert.families.t5x.form import BIAS, EMBEDDER, HALVES, LAYER, OUTPUT, SELF, STACKED, Form
 from convert.families.t5x.settings import GIN, WRITTEN, GinSettings, bindings_of, gin_text
@@ -37,6 +38,7 @@ NORMS = {
 }  # fmt: skip
 INWARD = {"query": "fcQ", "key": "fcK", "value": "fcV"}
 FIXED = {"relative_buckets": 32, **POSITIONS}
+MARK = re.compile(r"(?:.*\.)?__\w+__(?:\..*)?")  # flaxformer's, of versions of names
 START = ("pad_id", "decoder_start_id")
 
 
@@ -57,7 +59,9 @@ class T5X(Family):
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         axis = GinSettings(source.settings).one("axis", Faults())
-        return _rules(config, Form.of(source.tensors, axis))
+        marks = [name for name in source.tensors if MARK.fullmatch(name)]
+        rules = _rules(config, Form.of(source.tensors, axis))
+        return rules + [kept_aside(name, "a mark of the format, no weight") for name in marks]
 
     def written(
         self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
@@ -80,7 +84,7 @@ class T5X(Family):
 
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """One rate of dropout for all places, and notes on what T5X has in its code alone."""
-        notes = ["written without the state of an optimizer, from which T5X would train on"]
+        notes = ["checkpoint_STEP has no state of an optimizer, which T5X keeps there to train on"]
         rates = {name: getattr(config, name) for name in RATES}
         if set(rates.values()) != {config.dropout}:
             notes.append(f"T5X has one rate of dropout: {config.dropout} stands for {rates}")

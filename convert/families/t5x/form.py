@@ -112,7 +112,7 @@ def _bias_inside(tensors: Mapping[str, Header], half: str) -> bool:
 def _axis(tensors: Mapping[str, Header], stacked: Collection[str]) -> int:
     """The axis along which layers are stacked, by the two kernels of a feed-forward."""
     axes = {_axis_of(tensors, STACKED[half]) for half in stacked}
-    return 0 if axes == {0} else LAYER_AXIS
+    return 0 if axes - {None} == {0} else LAYER_AXIS
 
 
 def _axis_of(tensors: Mapping[str, Header], prefix: str) -> int | None:

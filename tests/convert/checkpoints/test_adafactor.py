@@ -100,7 +100,7 @@ class TestTrainingGoesOn:
         named, optimizer = of_torch(start)
         step(named, optimizer, gradients[:4])
         entries = {
-            name: {key: np.array(array) for key, array in optimizer.state[parameter].items()}
+            name: {key: array.numpy().copy() for key, array in optimizer.state[parameter].items()}
             for name, parameter in named.items()
         }
         ours = adafactor_to_optax(entries)

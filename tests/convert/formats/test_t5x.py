@@ -3,9 +3,11 @@
 import msgpack
 import numpy as np
 import pytest
+from flax.serialization import msgpack_restore
 from messages import says
 from t5x_cases import specified, stored
 
+from convert.checkpoints.folders import open_content
 from convert.core.tensors import Held
 from convert.formats.kinds import container_of
 from convert.formats.orbax import open_orbax
@@ -134,10 +136,16 @@ def test_the_writer(tmp_path):
     }  # fmt: skip
     assert open_orbax(tmp_path / "checkpoint_12").read("optimizer.target.zero").sum() == 0
     assert not list(tmp_path.glob(".*"))
+    tree = msgpack_restore((tmp_path / "checkpoint_12" / "checkpoint").read_bytes())
+    assert (tree["version"], tree["optimizer"]["state"]["step"]) == (3, 12)
+    assert tree["optimizer"]["target"]["x"]["b"]["metadata"]["shape"] == [2, 3]
 
 
-@pytest.mark.parametrize("name", ["checkpoint", "model.ckpt-1000.index"])
-def test_a_checkpoint_of_mesh_tensorflow(name, tmp_path):
-    (tmp_path / name).write_text('model_checkpoint_path: "model.ckpt-1000"\n')
+def test_a_checkpoint_of_mesh_tensorflow(tmp_path):
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-1000"\n')
+    (tmp_path / "model.ckpt-1000.index").write_bytes(bytes(range(100)))
+    for file in tmp_path.iterdir():
+        with pytest.raises(UserError, match="TensorFlow, as Mesh TensorFlow left"):
+            container_of(file)
     with pytest.raises(UserError, match="TensorFlow, as Mesh TensorFlow left"):
-        container_of(tmp_path / name)
+        open_content(tmp_path)

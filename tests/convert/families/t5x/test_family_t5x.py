@@ -16,6 +16,8 @@ from t5x_cases import (
     CASES,
     FAR,
     Case,
+    D,
+    F,
     V,
     logits,
     nested,
@@ -28,8 +30,9 @@ from transformers import T5ForConditionalGeneration, UMT5ForConditionalGeneratio
 
 from convert import SourceRequest, inspect
 from convert.conversion.opening import open_model
-from convert.families.t5x.form import Form
-from transformer_spec import UserError
+from convert.core.tensors import Header
+from convert.families.t5x.form import Form, check_form
+from transformer_spec import Faults, UserError
 
 UNLIKE_OTHERS = ("t5 1.1", "t5 1.0", "scalable, scanned")
 FORMS = [pytest.param(n, marks=[pytest.mark.thorough] * (n not in UNLIKE_OTHERS)) for n in CASES]
@@ -42,6 +45,10 @@ def ids(B: int = 3, S: int = 29, T: int = 26) -> tuple[np.ndarray, np.ndarray]:
     target[:, 0] = 0
     source[1, 20:], source[2, :5], target[1, 17:] = 0, 0, 0
     return source, target
+
+
+def headers_of(shapes: dict) -> dict[str, Header]:
+    return {name: Header(shape, np.dtype(np.float32)) for name, shape in shapes.items()}
 
 
 def seen_of(target: np.ndarray) -> np.ndarray:
@@ -109,7 +116,7 @@ def test_the_walk_through_a_folder_of_transformers(name, model_class, run, tmp_p
             decoder_attention_mask=torch.from_numpy(seen_of(target)).long(),
         ).logits.numpy()
     expected = logits(arrays, case, source, target)
-    assert_measured("t5x", "judge", max_difference([theirs], expected, seen_of(target)))
+    assert_measured("t5x", "in", max_difference([theirs], expected, seen_of(target)))
 
 
 class TestWhatTheArraysDoNotSay:
@@ -142,6 +149,9 @@ class TestWhatTheArraysDoNotSay:
         (tmp_path / "run" / "config.gin").write_text(text + "x.Norm.center_scale_at_zero = True\n")
         told = fail(capsys, tmp_path / "run", tmp_path / "ours", "--to", "torch")
         assert "center_scale_at_zero" in told
+        (tmp_path / "run" / "config.gin").write_text(text + "x.scan_axis = 'one'\n")
+        told = fail(capsys, tmp_path / "run", tmp_path / "ours", "--to", "torch")
+        says(told, "axis 'one'", "0 and 1 are read")
         (tmp_path / "run" / "config.gin").write_text(text)
         told = fail(capsys, tmp_path / "run", tmp_path / "ours", "--to", "torch")
         says(told, "3 faults")
@@ -151,12 +161,23 @@ class TestWhatTheArraysDoNotSay:
 
     def test_which_axis_the_layers_have(self):
         """It is told by the feed-forward's width, unless there are as many layers."""
-        case = replace(CASES["scalable, scanned"])
-        shapes = {n: np.zeros(s) for n, s in case.shapes().items()}
-        assert Form.of(shapes).axis == 1
-        first = {n: np.moveaxis(a, 1, 0) if a.ndim > 1 and ".layer" not in n and "encoder.encoder."
-                 in n or "decoder.decoder." in n else a for n, a in shapes.items()}  # fmt: skip
-        assert Form.of(first).axis == 0
+        for name, axis in (("scalable, scanned", 1), ("scanned along axis 0", 0)):
+            headers = headers_of(CASES[name].shapes())
+            assert Form.of(headers).axis == axis
+        square = {n: (F, F, D) if n.endswith("wo.kernel") else shape
+                  for n, shape in CASES["scalable, scanned"].shapes().items()}  # fmt: skip
+        for axis, count in ((None, 1), (1, 0)):
+            faults = Faults()
+            check_form(headers_of(square), axis, faults)
+            assert len(faults.messages) == count
+            assert all("param_scan_axis" in message for message in faults.messages)
+
+    def test_settings_of_another_library(self, run, tmp_path, capsys):
+        run(CASES["t5 1.1"])
+        (tmp_path / "config.json").write_text('{"model_type": "t5", "d_model": 13}')
+        words = tmp_path / "run", tmp_path / "ours", "--to", "torch"
+        told = fail(capsys, *words, "--from", "t5x", "--config", tmp_path / "config.json")
+        says(told, "--config is of another library", "d_model", "gin")
 
 
 class TestRefusals:
@@ -260,8 +281,12 @@ class TestWhatLiesAround:
         convert(tmp_path / "ours", tmp_path / "back", "--to", "t5x")
         assert_same_arrays(stored(tmp_path / "back" / "checkpoint_9"), arrays)
 
-    def test_bfloat16(self, run, tmp_path):
-        arrays = run(replace(CASES["scalable, scanned"], dtype=ml_dtypes.bfloat16))
+    def test_bfloat16(self, tmp_path):
+        """There and back, with a number that flaxformer leaves as a mark of its format."""
+        case = replace(CASES["scalable, scanned"], dtype=ml_dtypes.bfloat16)
+        arrays = case.arrays() | {"encoder.encoder.__version__": np.array(2, np.int32)}
+        write_checkpoint(tmp_path / "run", arrays)
+        (tmp_path / "run" / "model.gin").write_text(case.gin())
         convert(tmp_path / "run", tmp_path / "ours", "--to", "flax")
         convert(tmp_path / "ours", tmp_path / "back", "--to", "t5x")
         assert_same_arrays(stored(tmp_path / "back" / "checkpoint_1100"), arrays)

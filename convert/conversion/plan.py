@@ -27,6 +27,8 @@ from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Header, Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
+from convert.families.t5x.family import T5X
+from convert.families.t5x.settings import STEP
 from convert.files.account import FilesPlan
 from convert.files.steadiness import Sizes
 from training_recipe.text.model_vocabularies import load_vocabularies
@@ -55,6 +57,13 @@ class Plan:
         """Steps of the optimizer that is carried; None where there is none."""
         carried = self.source.has_moments and self.target.model is None
         return self.source.content.count if carried else None
+
+    @property
+    def step(self) -> int:
+        """Steps that the weights were trained for, as far as that is known; else 0."""
+        origin = self.source.origin
+        before = (origin.settings or {}).get(STEP) if origin and origin.family == T5X.name else None
+        return self.source.content.count or before or 0
 
     @property
     def groups(self) -> list[Group]:

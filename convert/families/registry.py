@@ -22,6 +22,7 @@ from convert.families.marian_npz.family import MarianNpz
 from convert.families.opennmt.family import OpenNMT
 from convert.families.t5.flax import MT5Flax, T5Flax
 from convert.families.t5.names import MT5, T5, UMT5
+from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
 from transformer_spec import UserError
@@ -53,6 +54,7 @@ ALL: tuple[Family, ...] = (
     Fairseq(),
     OpenNMT(),
     Eole(),
+    T5X(),
     Tutorial(),
 )
 HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]

@@ -89,6 +89,8 @@ def may_explain(wrong: Subject, subject: Subject, first: str) -> bool:
 def place_of(name: str) -> str:
     """The layer of a weight or sub-step; tables and what is made of them count as one place."""
     parts = name.removesuffix(" input").split(".")
+    if parts[1] == "relative_bias":  # first used where the half's first layer attends
+        return f"{parts[0]}.{parts[0][:3]}_layers.0"
     if parts[1] in ("enc_layers", "dec_layers"):
         return ".".join(parts[:3])
     return "output" if name.startswith((LOGITS, "decoder.final")) else "embeddings"

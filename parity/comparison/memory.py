@@ -76,13 +76,15 @@ def largest_step(config: TransformerConfig, batches: Iterable[Ids]) -> int:
     """Bytes of the memory's keys and values of all layers, and of four times the widest step."""
     rows = max(max(ids.source.size, ids.target.size) for ids in batches)
     widest = max(width_of(step, config) for step in substeps(config))
-    return WIDE * rows * (2 * config.num_decoder_layers * config.hidden_dim + 4 * widest)
+    return WIDE * rows * (2 * config.num_decoder_layers * config.heads_dim + 4 * widest)
 
 
 def width_of(step: str, config: TransformerConfig) -> int:
     if step == LOGITS:
         return config.target_vocab_size
-    inner = step.endswith((".fc1", ".fc2 input"))
+    if step.endswith((".fcQ", ".fcK", ".fcV", ".fcOut input")):
+        return config.heads_dim
+    inner = step.endswith((".fc1", ".fc2 input", ".fc3"))
     return config.inner_dim if inner else config.hidden_dim
 
 

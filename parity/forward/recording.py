@@ -19,9 +19,10 @@ import torch_transformer.model as torch_model
 from parity.forward.substeps import EMBED
 
 Recorded = MutableMapping[str, Any]
-TORCH_RECORDED = (nn.Linear, nn.LayerNorm, torch_model.OutputProjection)
+TORCH_RECORDED = (nn.Linear, nn.LayerNorm, nn.RMSNorm, torch_model.OutputProjection)
 TORCH_LAYERS = (torch_layers.EncoderLayer, torch_layers.DecoderLayer)
-FLAX_RECORDED = (flax_primitives.Linear, flax_primitives.LayerNorm, flax_model.OutputProjection)
+FLAX_LENT = (flax_primitives.Linear, flax_primitives.LayerNorm, flax_primitives.RMSNorm)
+FLAX_RECORDED = (*FLAX_LENT, flax_model.OutputProjection)
 FLAX_LAYERS = (flax_layers.EncoderLayer, flax_layers.DecoderLayer)
 
 

@@ -27,15 +27,15 @@ import flax_transformer.model as flax_model
 import flax_transformer.primitives as flax_primitives
 import torch_transformer
 import torch_transformer.model as torch_model
-from parity.forward.recording import TORCH_RECORDED
-from transformer_spec import TransformerConfig, UserError, to_flax
+from parity.forward.recording import FLAX_LENT, TORCH_RECORDED
+from transformer_spec import TransformerConfig, UserError, tied_weights, to_flax
 from transformer_spec.door import UNFINISHED
 
 Weights = Mapping[str, np.ndarray]
 SOURCE, TARGET, OUTPUT = (f"{place}.weight" for place in (
     "encoder.embedding", "decoder.embedding", "decoder.finalFc"
 ))  # fmt: skip
-POSITIONS = ("encoder.pos_embedding", "decoder.pos_embedding")
+POSITIONS = ("pos_embedding", "relative_bias")
 
 
 class Spilled(MutableMapping[str, np.ndarray]):
@@ -75,9 +75,8 @@ LENT: dict[str, Any] = {"check_numbers": lambda model, tokens: None}
 
 def tables(weights: Weights, config: TransformerConfig) -> dict[str, str]:
     """Property of a twin -> canonical name of the table that it gives."""
-    tied = config.tied_embeddings
-    target = SOURCE if tied == "all" else TARGET
-    output = target if tied != "none" else OUTPUT
+    tied = tied_weights(config)
+    target, output = (tied.get(name, name) for name in (TARGET, OUTPUT))
     return {"source_table": SOURCE, "target_table": target, "output_table": output}
 
 
@@ -95,7 +94,7 @@ def streamed_torch(
     for name, module in model.named_modules():
         if isinstance(module, TORCH_RECORDED):
             _borrow(module, name, tensor)
-        elif name in POSITIONS:
+        elif name.endswith(POSITIONS) and isinstance(module, nn.Embedding):
             module.weight = nn.Parameter(tensor(f"{name}.weight"), requires_grad=False)
     given: dict[str, Any] = {
         table: property(lambda _, name=name: tensor(name))
@@ -137,9 +136,9 @@ def streamed_flax(
     model = flax_transformer.Transformer.skeleton(config, dtype)
     modules: dict[str, Any] = {".".join(map(str, path)): m for path, m in nnx.iter_modules(model)}
     names = {id(module): name for name, module in modules.items()}
-    for place in POSITIONS:
-        if isinstance(modules.get(place), flax_primitives.Embed):
-            _fill(modules[place], place, flax)
+    for place, module in modules.items():
+        if place.endswith(POSITIONS) and isinstance(module, flax_primitives.Embed):
+            _fill(module, place, flax)
     output = modules["decoder.finalFc"]
     if output.bias is not None:
         output.bias.set_value(flax("decoder.finalFc.bias")[1])
@@ -149,7 +148,7 @@ def streamed_flax(
     } | LENT
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.multiple(flax_model.Transformer, **given))
-        for kind in (flax_primitives.Linear, flax_primitives.LayerNorm):
+        for kind in FLAX_LENT:
             stack.enter_context(mock.patch.object(kind, "__call__", _lent(kind, names, flax)))
         yield model
 

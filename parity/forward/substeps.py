@@ -1,7 +1,8 @@
 """The sub-steps of a forward pass in the order in which they happen, bottom up.
 
 A sub-step is named after the module that makes it, as its weights are; ``X input`` is what module X
-is given where no module makes that: attention's context, the activation, a residual sum.
+is given where no module makes that: attention's context, what activation and gate make, a residual
+sum.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from transformer_spec import TransformerConfig
 LOGITS = "decoder.finalFc"
 EMBED = "embed"
 ATTENTION = ("fcQ", "fcK", "fcV", "fcOut input", "fcOut")
-FEED_FORWARD = ("fc1", "fc2 input", "fc2")
+FEED_FORWARD = ("fc1", "fc3", "fc2 input", "fc2")
 SUB_LAYERS = {
     "encoder.enc_layers": (("multiheadattention", ATTENTION), ("ffn", FEED_FORWARD)),
     "decoder.dec_layers": (
@@ -33,18 +34,18 @@ def substeps(config: TransformerConfig) -> list[str]:
             steps += [f"{half}.embedding_norm input", f"{half}.embedding_norm"]
         steps.append(f"{half}.{EMBED}")
         for number in range(count):
-            steps += _layer(f"{layers}.{number}", SUB_LAYERS[layers], config.norm_position)
+            steps += _layer(f"{layers}.{number}", SUB_LAYERS[layers], config)
         if config.final_norm:
             steps += [f"{half}.final_norm input", f"{half}.final_norm"]
     return [*steps, LOGITS]
 
 
-def _layer(layer: str, sub_layers: tuple, norm_position: str) -> list[str]:
-    steps = []
+def _layer(layer: str, sub_layers: tuple, config: TransformerConfig) -> list[str]:
+    steps, absent = [], () if config.gated_ffn else ("fc3",)
     for number, (part, inside) in enumerate(sub_layers, 1):
         norm = [f"{layer}.layerNorm{number} input", f"{layer}.layerNorm{number}"]
-        inner = [f"{layer}.{part}.{step}" for step in inside]
-        steps += [*norm, *inner] if norm_position == "pre" else [*inner, *norm]
+        inner = [f"{layer}.{part}.{step}" for step in inside if step not in absent]
+        steps += [*norm, *inner] if config.norm_position == "pre" else [*inner, *norm]
     return steps
 
 

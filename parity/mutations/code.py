@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torch_transformer.layers as layers
 import torch_transformer.model as model
+import torch_transformer.relative as relative
+from parity.mutations.relative import (
+    AFTER,
+    BEFORE,
+    FROM_ZERO,
+    HALVES,
+    ON_MEMORY,
+    OTHER_HALF,
+    SIGN,
+    in_half,
+)
 from parity.mutations.sinusoids import TABLES
+from parity.mutations.structure import MEAN_KEPT
 from torch_transformer.dropout import drop
+from transformer_spec import TransformerConfig, relative_buckets
 
 
 def inverted_mask(real: Tensor) -> Tensor:
@@ -59,6 +74,77 @@ def scaled_after_positions(self: model.Half, tokens, table, position_ids, *_):
     return x
 
 
+Buckets = Callable[[TransformerConfig, str], np.ndarray]
+
+
+def against_the_sign(config: TransformerConfig, half: str) -> np.ndarray:
+    return relative_buckets(config, half)[::-1].copy()
+
+
+def of_next_distance(config: TransformerConfig, half: str) -> np.ndarray:
+    buckets = relative_buckets(config, half)
+    return np.append(buckets[1:], buckets[-1:])
+
+
+def of_distance_before(config: TransformerConfig, half: str) -> np.ndarray:
+    buckets = relative_buckets(config, half)
+    return np.append(buckets[:1], buckets[:-1])
+
+
+def of_other_half(config: TransformerConfig, half: str) -> np.ndarray:
+    return relative_buckets(config, "decoder" if half == "encoder" else "encoder")
+
+
+SLIPS: dict[str, Buckets] = {
+    SIGN: against_the_sign,
+    AFTER: of_next_distance,
+    BEFORE: of_distance_before,
+    OTHER_HALF: of_other_half,
+}
+
+
+def wrong_in(wrong: Buckets, where: str, config: TransformerConfig, half: str) -> np.ndarray:
+    return (wrong if half == where else relative_buckets)(config, half)
+
+
+plain_attend_self = layers.DecoderLayer.attend_self
+
+
+def attend_from_zero(self: layers.DecoderLayer, h, mask, cache, dropout, bias=None):
+    """What a cached step does that forgets how many tokens there were."""
+    found = self.multiheadattention1.added(bias)
+    found = None if found is None else found[:, :, :1].expand_as(found)
+    return plain_attend_self(self, h, mask, cache, dropout, found)
+
+
+def distances_to_memory(self: layers.DecoderLayer, x, mask, memory, memory_mask, *others):
+    """A decoder layer that adds in cross-attention what it adds in self-attention."""
+    cache, dropout, bias = others
+    attention, own = self.multiheadattention2, self.multiheadattention1.added(bias)
+    h = self.attend_self(self.before(x, self.layerNorm1), mask, cache, dropout, bias)
+    x = self.after(x, h, self.layerNorm1, dropout)
+    keys_values = memory if isinstance(memory, tuple) else attention.keys_values(memory)
+    added = None if own is None else of_columns(own, memory_mask.shape[3])
+    h = self.before(x, self.layerNorm2)
+    x = self.after(
+        x, attention(h, keys_values, memory_mask, dropout, added), self.layerNorm2, dropout
+    )
+    h = self.ffn(self.before(x, self.layerNorm3), dropout)
+    return self.after(x, h, self.layerNorm3, dropout)
+
+
+def of_columns(bias: Tensor, K: int) -> Tensor:
+    """Causal numbers for K keys: all that are behind the query have those of distance 0."""
+    more = K - bias.shape[3]
+    if more <= 0:
+        return bias[:, :, :, :K]
+    return torch.cat([bias, bias[:, :, :1, :1].expand(-1, -1, bias.shape[2], more)], 3)
+
+
+def mean_kept(self: nn.LayerNorm, x: Tensor) -> Tensor:
+    return F.rms_norm(x, self.normalized_shape, self.weight, self.eps) + self.bias
+
+
 PATCHES: dict[str, tuple[Any, str, Callable]] = {
     "mask inverted": (model, "padding_mask", inverted_mask),
     "no padding mask": (model, "padding_mask", everything_seen),
@@ -68,6 +154,16 @@ PATCHES: dict[str, tuple[Any, str, Callable]] = {
     "residual after norm": (layers.Layer, "after", residual_after_norm),
     "scale after positions": (model.Half, "embed", scaled_after_positions),
     **{words: (model, "sinusoids", table) for words, table in TABLES.items()},
+    **{words: (relative, "relative_buckets", wrong) for words, wrong in SLIPS.items()},
+    **{
+        in_half(words, half): (relative, "relative_buckets", partial(wrong_in, wrong, half))
+        for words, wrong in SLIPS.items()
+        for half in HALVES
+        if (words, half) != (SIGN, "decoder")
+    },
+    FROM_ZERO: (layers.DecoderLayer, "attend_self", attend_from_zero),
+    ON_MEMORY: (layers.DecoderLayer, "forward", distances_to_memory),
+    MEAN_KEPT: (nn.LayerNorm, "forward", mean_kept),
 }
 
 

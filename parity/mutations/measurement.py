@@ -1,18 +1,20 @@
 """What every planted bug does to the logits of a model, and which published checks would see it.
 
-The model is of base size with random numbers, biases and norms too. Published checks compare in
+The model is of base size with random numbers, biases and norms too; what it has no place for is
+planted in one of T5's kind. Published checks compare in
 float32: those of MaxText (its documented command allows a largest KL divergence of 0.015) and of
 transformers 4 (4e-2 on logits from Flax to PyTorch, 1e-4 from PyTorch to Flax).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from parity.forward.ids import generated
+from parity.forward.ids import Ids, generated
 from parity.forward.measures import STEP_BOUND, divergence
 from parity.forward.substeps import LOGITS
 from parity.frameworks import exact_numbers
@@ -34,7 +36,7 @@ HEADING = (
 
 @dataclass(frozen=True)
 class Size:
-    """A pre-norm model in which every planted bug has something to spoil."""
+    """Two pre-norm models, in one of which every planted bug has something to spoil."""
 
     layers: int = 6
     width: int = 512
@@ -45,6 +47,14 @@ class Size:
         return TransformerConfig(
             V, V, D, 4 * D, max(2, D // 64), self.layers, self.layers, 64,
             norm_position="pre", activation="gelu", pad_id=1, bos_id=0, embedding_norm=True,
+        )  # fmt: skip
+
+    def relative(self) -> TransformerConfig:
+        """The same with T5's norms, gates and positions."""
+        fields = {"encoder_positions": "relative", "decoder_positions": "relative"}
+        return replace(
+            self.config(), **fields, norm="rms", gated_ffn=True, attention_scale=1.0,
+            embedding_scale=1.0, embedding_norm=False, relative_per_layer=True,
         )  # fmt: skip
 
 
@@ -64,18 +74,44 @@ class Planted:
 
 
 def plant(size: Size) -> Iterator[Planted]:
-    """The first variant of every mutation, planted in the same model."""
+    """The first variant of every mutation, planted in the first model that has a place for it."""
     exact_numbers()
-    config = size.config()
-    right, ids = random_subject(config), generated(config)[0]
-    mask = ids.real(config)[1]
-    truth = {wide: run(right, ids, dtype=wide)[LOGITS][mask] for wide in ("float64", "float32")}
+    models = [Right(random_subject(config)) for config in (size.config(), size.relative())]
     for mutation in MUTATIONS:
-        for what, subject in list(mutation.variants(right))[:1]:
-            found = {wide: run(subject, ids, dtype=wide)[LOGITS][mask] for wide in truth}
-            wide, narrow = (float(np.abs(found[name] - truth[name]).max()) for name in truth)
-            kl = float(divergence(truth["float32"], found["float32"]).max())
-            yield Planted(mutation.name, what, wide, narrow, kl)
+        for model in models:
+            variant = next(mutation.variants(model.subject), None)
+            if variant is not None:
+                yield model.spoiled(mutation.name, *variant)
+                break
+
+
+@dataclass(frozen=True)
+class Right:
+    """A model without any bug."""
+
+    subject: Subject
+
+    @functools.cached_property
+    def ids(self) -> Ids:
+        return generated(self.subject.config)[0]
+
+    @functools.cached_property
+    def truth(self) -> dict[str, np.ndarray]:
+        return self.logits(self.subject)
+
+    def logits(self, subject: Subject) -> dict[str, np.ndarray]:
+        """Real positions of the logits in each number format."""
+        mask = self.ids.real(self.subject.config)[1]
+        return {
+            wide: run(subject, self.ids, dtype=wide)[LOGITS][mask]
+            for wide in ("float64", "float32")
+        }
+
+    def spoiled(self, bug: str, what: str, wrong: Subject) -> Planted:
+        found, truth = self.logits(wrong), self.truth
+        wide, narrow = (float(np.abs(found[name] - truth[name]).max()) for name in truth)
+        kl = float(divergence(truth["float32"], found["float32"]).max())
+        return Planted(bug, what, wide, narrow, kl)
 
 
 def random_subject(config: TransformerConfig) -> Subject:

@@ -30,16 +30,26 @@ def run(
     with patched(subject.patches), torch.no_grad():
         model = skeleton(subject.config, number_format)
         found = EndsAt(until, _Reached())
+        modules = listened_to(subject.config, number_format, until)
         with (
             contextlib.suppress(_Reached),
-            recorded_torch(model, twin_modules(model), twin_first_layers(model), found),
+            recorded_torch(model, modules, twin_first_layers(model), found),
         ):
             given = tuple(torch.from_numpy(array) for array in ids)
             torch.func.functional_call(model, weights, given, strict=True)
     return {name: as_float64(x) for name, x in found.items()}
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
+def listened_to(config: TransformerConfig, dtype: torch.dtype, until: str | None) -> dict[str, str]:
+    """The modules that are recorded: all, or those that a sub-step is seen at."""
+    modules = twin_modules(skeleton(config, dtype))
+    if until is None:
+        return modules
+    return {path: name for path, name in modules.items() if until in (name, f"{name} input")}
+
+
+@functools.lru_cache(maxsize=256)
 def skeleton(config: TransformerConfig, dtype: torch.dtype) -> torch_transformer.Transformer:
     """The PyTorch twin without numbers, in evaluation mode; the same object for the same config."""
     return torch_transformer.Transformer.skeleton(config, dtype)

@@ -7,9 +7,13 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
+from parity.mutations.relative import tables_of
 from parity.mutations.subjects import Subject, Variants, with_fields, with_weights
-from transformer_spec import LEARNED
+from parity.mutations.weights import is_norm
+from transformer_spec import LEARNED, RELATIVE, tied_weights
+from transformer_spec.inventory import OUTPUT
 
+MEAN_KEPT = "the mean not taken off"
 # With e = 0, 2, ... and d the width; of frequencies i/(d/2-1) e = 0, 1, ... and d/2-1 in its place.
 FLOAT32_SINUSOIDS = (
     "rounded to float32",
@@ -22,15 +26,13 @@ FLOAT32_SINUSOIDS = (
 
 def tie_broken(subject: Subject) -> Variants:
     """An output projection of its own where it should be the target's table, or stale numbers."""
-    output, table = "decoder.finalFc.weight", "decoder.embedding.weight"
-    if (
-        output in subject.weights
-        and subject.weights[output].shape == subject.weights.get(table, np.zeros(0)).shape
-    ):
-        yield (
-            "the target's table as output",
-            with_weights(subject, {output: subject.weights[table]}),
-        )
+    output, target, source = OUTPUT, "decoder.embedding.weight", "encoder.embedding.weight"
+    table = subject.weights[target if target in subject.weights else source]
+    if output in subject.weights:
+        yield "the target's table as output", with_weights(subject, {output: table})
+    if target in subject.weights and table.shape == subject.weights[source].shape:
+        same = with_weights(subject, {target: subject.weights[source]})
+        yield "the source's table for the target", same
     if output not in subject.weights:
         own = np.random.default_rng(7).normal(0, 0.05, (output_shape(subject)))
         untied = untied_subject(subject)
@@ -43,11 +45,9 @@ def output_shape(subject: Subject) -> tuple[int, int]:
 
 def untied_subject(subject: Subject) -> Subject:
     """The same function with every table stored for itself."""
-    if subject.config.tied_embeddings == "none":
-        return subject
     weights = dict(subject.weights)
-    weights.setdefault("decoder.embedding.weight", weights["encoder.embedding.weight"])
-    weights["decoder.finalFc.weight"] = weights["decoder.embedding.weight"]
+    for name, owner in tied_weights(subject.config).items():
+        weights[name] = weights[owner]
     return Subject(replace(subject.config, tied_embeddings="none"), weights, subject.patches)
 
 
@@ -60,9 +60,28 @@ def final_norms(subject: Subject) -> Variants:
         return
     D, plain = subject.config.hidden_dim, {}
     for name in names:
-        plain |= {f"{name}.weight": np.ones(D), f"{name}.bias": np.zeros(D)}
+        plain |= {f"{name}.weight": np.ones(D)}
+        plain |= {f"{name}.bias": np.zeros(D)} if subject.config.norm == "layer" else {}
     there = replace(subject.config, final_norm=True)
     yield "added", Subject(there, subject.weights | plain, subject.patches)
+
+
+def other_norm(subject: Subject) -> Variants:
+    """Norms of the other kind: its biases are none or zero, or those of LayerNorm are kept."""
+    weights = {n: a for n, a in subject.weights.items() if not is_norm_bias(n)}
+    rms = subject.config.norm == "rms"
+    if rms:
+        norms = [n for n in weights if is_norm(n)]
+        weights |= {n.replace(".weight", ".bias"): 0 * weights[n] for n in norms}
+    new, old = ("layer", "rms") if rms else ("rms", "layer")
+    there = replace(subject.config, norm=new)
+    yield f"{new} for {old}", Subject(there, weights, subject.patches)
+    if not rms:
+        yield MEAN_KEPT, replace(subject, patches=(*subject.patches, MEAN_KEPT))
+
+
+def is_norm_bias(name: str) -> bool:
+    return name.endswith(".bias") and is_norm(f"{name.removesuffix('.bias')}.weight")
 
 
 def embedding_norms(subject: Subject) -> Variants:
@@ -110,6 +129,12 @@ def no_positions(subject: Subject) -> Variants:
     for half in ("encoder", "decoder"):
         if getattr(subject.config, f"{half}_positions") == "sinusoidal":
             yield f"none in the {half}", with_fields(subject, **{f"{half}_positions": "none"})
+        elif getattr(subject.config, f"{half}_positions") == RELATIVE:
+            without = {
+                n: a for n, a in subject.weights.items() if n not in tables_of(subject, half)
+            }
+            config = replace(subject.config, **{f"{half}_positions": "none"})
+            yield f"none in the {half}", Subject(config, without, subject.patches)
         elif getattr(subject.config, f"{half}_positions") == "none":
             there = with_fields(subject, **{f"{half}_positions": "sinusoidal"})
             yield f"sinusoidal in the {half}", there

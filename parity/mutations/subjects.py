@@ -57,10 +57,13 @@ def with_weights(subject: Subject, changed: Weights) -> Subject:
     return replace(subject, weights=subject.weights | changed)
 
 
-def patch_mutation(patch: str, words: str, what: str) -> Mutation:
-    """The code itself changed."""
+def patch_mutation(
+    patch: str, words: str, what: str, where: Callable[[TransformerConfig], bool] = lambda _: True
+) -> Mutation:
+    """The code itself changed, in configs ``where`` it runs."""
 
     def variants(subject: Subject) -> Variants:
-        yield what, replace(subject, patches=(*subject.patches, patch))
+        if where(subject.config):
+            yield what, replace(subject, patches=(*subject.patches, patch))
 
     return Mutation(words, variants)

@@ -7,6 +7,22 @@ them all; docs/parity.md shows what each of them does to the numbers.
 
 from __future__ import annotations
 
+import math
+
+from parity.mutations.relative import (
+    AFTER,
+    BEFORE,
+    FROM_ZERO,
+    ON_MEMORY,
+    OTHER_HALF,
+    SIGN,
+    decoder_patch,
+    max_distances,
+    moved_buckets,
+    relative_patch,
+    table_layers,
+    table_layouts,
+)
 from parity.mutations.structure import (
     embedding_norms,
     final_norms,
@@ -14,6 +30,7 @@ from parity.mutations.structure import (
     no_positions,
     norm_before_positions,
     norm_position,
+    other_norm,
     position_offsets,
     rounded,
     tie_broken,
@@ -25,9 +42,11 @@ from parity.mutations.weights import (
     exchanged_attentions,
     exchanged_norms,
     exchanged_tables,
+    gate_exchanged,
     layer_order,
     moved_rows,
     norm_leaves_exchanged,
+    norm_weights_from_one,
     not_transposed,
     other_head_order,
     without_bias,
@@ -39,7 +58,7 @@ MUTATIONS = (
         "activation", "activation", "gelu_tanh", "gelu", "relu", "gelu_sigmoid", "silu", "identity"
     ),
     field_mutation(
-        "attention_scale", "attention scale", lambda c: c.head_dim**-0.5, 1.0,
+        "attention_scale", "attention scale", lambda c: 1 / math.sqrt(c.head_dim), 1.0,
         lambda c: c.hidden_dim**-0.5, lambda c: 1 / c.head_dim,
     ),
     field_mutation("embedding_scale", "embedding scale", lambda c: c.hidden_dim**0.5, 1.0),
@@ -66,7 +85,7 @@ MUTATIONS = (
     Mutation("square matrices not transposed", all_not_transposed),
     Mutation("head order", other_head_order),
     without_bias(("fcQ.bias", "fcK.bias", "fcV.bias", "fcOut.bias"), "attention biases missing"),
-    without_bias(("fc1.bias", "fc2.bias"), "feed-forward biases missing"),
+    without_bias(("fc1.bias", "fc2.bias", "fc3.bias"), "feed-forward biases missing"),
     without_bias(("finalFc.bias",), "output bias missing"),
     Mutation("LayerNorms exchanged", exchanged_norms),
     Mutation("LayerNorm weight and bias exchanged", norm_leaves_exchanged),
@@ -80,7 +99,25 @@ MUTATIONS = (
     patch_mutation("no padding mask", "padding mask missing", "padding is seen"),
     patch_mutation("no look-ahead mask", "look-ahead mask missing", "later tokens are seen"),
     patch_mutation("look-ahead one off", "look-ahead mask one off", "the next token is seen"),
-    patch_mutation("unbiased variance", "LayerNorm variance", "divided by D-1"),
+    patch_mutation(
+        "unbiased variance", "LayerNorm variance", "divided by D-1", lambda c: c.norm == "layer"
+    ),
     patch_mutation("residual after norm", "residual", "taken after the norm"),
     patch_mutation("scale after positions", "place of the scale", "after the positions"),
+    Mutation("kind of norm", other_norm),
+    Mutation("norm weights", norm_weights_from_one),
+    Mutation("fc1 and fc3 exchanged", gate_exchanged),
+    field_mutation(
+        "output_scale", "output scale", lambda c: c.hidden_dim**-0.5, 1.0,
+        lambda c: c.hidden_dim**0.5,
+    ),
+    Mutation("rows of relative positions", moved_buckets),
+    Mutation("layout of relative positions", table_layouts),
+    Mutation("layers with relative positions", table_layers),
+    Mutation("largest distance", max_distances),
+    relative_patch("direction of relative positions", OTHER_HALF),
+    relative_patch("sign of distances", SIGN),
+    relative_patch("distances one off", AFTER, BEFORE),
+    decoder_patch("columns of queries", FROM_ZERO),
+    decoder_patch("relative positions on the source", ON_MEMORY),
 )  # fmt: skip

@@ -59,12 +59,20 @@ def not_transposed(part: str) -> Mutation:
     def variants(subject: Subject) -> Variants:
         for where, modules in groups(attentions(subject.config)):
             names = [f"{module}.{part}.weight" for module in modules]
-            yield where, with_weights(subject, {n: subject.weights[n].T for n in names})
+            if is_square(subject.config):
+                yield where, with_weights(subject, {n: subject.weights[n].T for n in names})
 
     return Mutation(f"{part} not transposed", variants)
 
 
+def is_square(config: TransformerConfig) -> bool:
+    """Whether the matrices of attention fit the other way round."""
+    return config.heads_dim == config.hidden_dim
+
+
 def all_not_transposed(subject: Subject) -> Variants:
+    if not is_square(subject.config):
+        return
     for where, modules in groups(attentions(subject.config)):
         names = [f"{m}.{part}.weight" for m in modules for part in ("fcQ", "fcK", "fcV", "fcOut")]
         yield where, with_weights(subject, {n: subject.weights[n].T for n in names})
@@ -72,11 +80,11 @@ def all_not_transposed(subject: Subject) -> Variants:
 
 def other_head_order(subject: Subject) -> Variants:
     """Heads split as (A, H) instead of (H, A), in both senses; the output is left as it is."""
-    D, H = subject.config.hidden_dim, subject.config.num_heads
-    if H in (1, D):
+    H, A = subject.config.num_heads, subject.config.head_dim
+    if 1 in (H, A):
         return
-    for words, shape in (("(A, H) for (H, A)", (H, D // H)), ("(H, A) for (A, H)", (D // H, H))):
-        order = np.arange(D).reshape(shape).T.ravel()
+    for words, shape in (("(A, H) for (H, A)", (H, A)), ("(H, A) for (A, H)", (A, H))):
+        order = np.arange(H * A).reshape(shape).T.ravel()
         names = [
             f"{module}.{part}.{leaf}"
             for module in attentions(subject.config)
@@ -114,15 +122,34 @@ def exchanged_norms(subject: Subject) -> Variants:
 
 
 def exchanged(subject: Subject, pairs: list[tuple[str, str]]) -> Subject:
+    """Weights in each other's place, where both are there."""
     changed = {}
     for one, other in pairs:
-        changed[one], changed[other] = subject.weights[other], subject.weights[one]
+        if one in subject.weights and other in subject.weights:
+            changed[one], changed[other] = subject.weights[other], subject.weights[one]
     return with_weights(subject, changed)
 
 
 def norm_leaves_exchanged(subject: Subject) -> Variants:
-    names = [n.removesuffix(".weight") for n in subject.weights if is_norm(n)]
-    yield "everywhere", exchanged(subject, [(f"{n}.weight", f"{n}.bias") for n in names])
+    if subject.config.norm == "layer":
+        names = [n.removesuffix(".weight") for n in subject.weights if is_norm(n)]
+        yield "everywhere", exchanged(subject, [(f"{n}.weight", f"{n}.bias") for n in names])
+
+
+def norm_weights_from_one(subject: Subject) -> Variants:
+    """Norms that multiply by 1 + their weight, and what such ones hold taken for a factor."""
+    names = [n for n in subject.weights if is_norm(n)]
+    for words, more in (("1 + weight for weight", 1), ("weight for 1 + weight", -1)):
+        yield words, with_weights(subject, {n: subject.weights[n] + more for n in names})
+
+
+def gate_exchanged(subject: Subject) -> Variants:
+    """The matrix that the activation is applied to and the gate in each other's place."""
+    gates = [n.removesuffix(".fc3.weight") for n in subject.weights if n.endswith(".fc3.weight")]
+    for where, modules in groups(gates):
+        leaves = [(module, leaf) for module in modules for leaf in ("weight", "bias")]
+        pairs = [(f"{module}.fc1.{leaf}", f"{module}.fc3.{leaf}") for module, leaf in leaves]
+        yield where, exchanged(subject, pairs)
 
 
 def is_norm(name: str) -> bool:

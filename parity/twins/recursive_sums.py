@@ -22,7 +22,8 @@ PLAIN = {
     "norm_position": "post", "final_norm": False, "embedding_norm": False, "activation": "relu",
     "encoder_positions": "sinusoidal", "decoder_positions": "sinusoidal", "position_offset": 0,
     "positions_skip_padding": False, "tied_embeddings": "none", "output_bias": "trained",
-    "attention_bias": True, "ffn_bias": True,
+    "attention_bias": True, "ffn_bias": True, "norm": "layer", "gated_ffn": False,
+    "output_scale": 1.0,
 }  # fmt: skip
 
 
@@ -97,7 +98,7 @@ class RecursiveSums:
         )
         scores = product(q * x.dtype.type(self.config.attention_scale), k.swapaxes(2, 3))
         weights = softmax(np.where(mask, scores, np.finfo(x.dtype).min))
-        context = product(weights, v).swapaxes(1, 2).reshape(x.shape)
+        context = product(weights, v).swapaxes(1, 2).reshape(*x.shape[:2], -1)
         return self.norm(f"{layer}.layerNorm{norm}", x + self.linear(f"{inside}.fcOut", context))
 
     def feed_forward(self, layer: str, norm: int, x: np.ndarray) -> np.ndarray:

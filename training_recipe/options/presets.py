@@ -53,6 +53,40 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "schedule": "cosine",
         },
     },
+    # The preset tiny with what T5 has (Raffel et al. 2020) in place of sinusoids, LayerNorm, biases
+    # and scaled scores.
+    "tiny-t5": {
+        "model": {
+            "hidden_dim": 128,
+            "inner_dim": 256,
+            "num_heads": 4,
+            "num_encoder_layers": 2,
+            "num_decoder_layers": 2,
+            "max_length": 64,
+            "norm_position": "pre",
+            "norm": "rms",
+            "norm_epsilon": 1e-6,
+            "encoder_positions": "relative",
+            "decoder_positions": "relative",
+            "attention_scale": 1.0,
+            "embedding_scale": 1.0,
+            "attention_bias": False,
+            "ffn_bias": False,
+            "output_bias": "none",
+            "tied_embeddings": "target_output",
+            "dropout": 0.0,
+        },
+        "optimisation": {
+            "steps": 2600,
+            "batch_tokens": 1024,
+            "batch_shapes": 5,
+            "peak_lr": 3e-3,
+            "warmup_steps": 260,
+            "schedule": "linear",
+        },
+        "evaluation": {"evaluate_every": 1300, "valid_examples": 300, "beam": 5},
+        "run": {"save_every": 1300},
+    },
     # The base model of Vaswani et al. 2017, table 3.
     "base": {
         "model": {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import t5x_cases
 import torch
 import tutorial_reference
 from flax_cases import torch_name
@@ -35,7 +36,9 @@ from transformers import (
 
 from convert.checkpoints.folders import open_content
 from convert.families.registry import FAMILIES
+from convert.families.t5x.config import SEMANTICS as T5X_FIELDS
 from convert.families.tutorial import SEMANTICS
+from convert.formats.gin import read_gin
 from transformer_spec import TransformerConfig
 
 Ids = tuple[np.ndarray, np.ndarray]
@@ -179,6 +182,21 @@ class Described(nn.Module):
         return self.generator(states)
 
 
+def t5x(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
+    """T5X's formulas on its arrays, with what its gin file says of them."""
+    (place,) = folder.glob("checkpoint_*")
+    arrays, told = t5x_cases.stored(place), read_gin(folder / "config.gin")
+    case = t5x_cases.Case(
+        activations=told["network.T5Config.mlp_activations"],
+        heads_apart=config.relative_per_layer,
+        per_layer=config.relative_per_layer,
+        own_tables="token_embedder.embedding" not in arrays,
+        own_output=not told["network.T5Config.logits_via_embedding"],
+    )
+    biases = "relative_position_biases.RelativePositionBiases"
+    return t5x_cases.logits(arrays, case, *ids, told.get(f"{biases}.max_distance", 128))
+
+
 def _judges() -> dict[str, Judge]:
     judges = {}
     for name, model_class in CLASSES.items():
@@ -193,6 +211,12 @@ def _judges() -> dict[str, Judge]:
     plain = our_config(FAMILIES["marian"], pad_id=0)
     judges["tutorial"] = Judge(replace(plain, **SEMANTICS), tutorial)
     judges["torch-nn"] = Judge(replace(plain, final_norm=True, output_bias="trained"), torch_nn)
+    sizes = {"source_vocab_size": 29, "target_vocab_size": 29, "hidden_dim": 15, "inner_dim": 7}
+    layers = {"num_heads": 3, "num_encoder_layers": 2, "num_decoder_layers": 1, "max_length": 13}
+    kept = {"relative_buckets": 8, "relative_max_distance": 6, "gated_ffn": True}
+    kept |= {"activation": "gelu_tanh", "tied_embeddings": "source_target", "head_dim": 4}
+    kept |= {"bos_id": 0}
+    judges["t5x"] = Judge(TransformerConfig(**sizes, **layers, **T5X_FIELDS, **kept), t5x)
     return judges
 
 

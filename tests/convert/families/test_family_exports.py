@@ -53,8 +53,7 @@ VALUES: dict[str, tuple[Any, ...]] = FIELDS | {
 }
 # What they refuse is refused by the code of marian-flax and of the PyTorch family.
 SAME_CODE = ("pegasus-flax", "blenderbot-flax", "blenderbot-small-flax", "mt5", "umt5", "mt5-flax")
-# As is what T5 refuses, which test_family_t5 asks for without a file.
-THOROUGH = ("t5", "t5-flax")
+THOROUGH = ("t5", "t5-flax", "t5x")  # whose tests have more of the same
 
 
 def ids_of(config: TransformerConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +109,7 @@ def test_every_tensor_is_compared_when_it_is_read(name, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.thorough] if name in THOROUGH else [])
+        pytest.param(name, marks=[pytest.mark.thorough] * (name in THOROUGH))
         for name in JUDGES
         if name not in SAME_CODE
     ],

@@ -22,6 +22,12 @@ SAME_SIZE = replace(TINY, source_vocab_size=19)
 PRE = {"norm_position": "pre", "final_norm": True}
 FAIRSEQ = {"sinusoid_layout": "concatenated", "sinusoid_frequency": "i/(d/2-1)"}
 LEARNED = {"encoder_positions": "learned", "decoder_positions": "learned", "position_offset": 2}
+T5 = {
+    "norm": "rms", "norm_epsilon": 1e-6, "encoder_positions": "relative",
+    "decoder_positions": "relative", "relative_buckets": 8, "relative_max_distance": 6,
+    "attention_scale": 1.0, "embedding_scale": 1.0, "attention_bias": False, "ffn_bias": False,
+    "output_bias": "none", **PRE,
+}  # fmt: skip
 FAMILIES = {
     "twinformer": TINY,
     "marian": replace(
@@ -46,15 +52,23 @@ FAMILIES = {
         TINY, activation="identity", attention_scale=1.0, embedding_scale=1.0,
         encoder_positions="learned", decoder_positions="none",
     ),
+    "t5": replace(SAME_SIZE, tied_embeddings="all", output_scale=12**-0.5, **T5),
+    "umt5": replace(
+        SAME_SIZE, tied_embeddings="source_target", activation="gelu_tanh", gated_ffn=True,
+        head_dim=5, relative_per_layer=True, **T5,
+    ),
 }  # fmt: skip
 
 
 # With learned positions, and with words that are not scaled, these change nothing.
 UNUSED_TABLE = {"sinusoid layout", "sinusoid frequency"}
+NO_TABLE = UNUSED_TABLE | {"positions over padding", "position offset", "place of the scale"}
 HARMLESS = {
     "bart": UNUSED_TABLE | {"place of the scale"},
     "tutorial": UNUSED_TABLE | {"place of the scale"},
     "blenderbot-small": UNUSED_TABLE,
+    "t5": NO_TABLE,
+    "umt5": NO_TABLE,
 }
 
 

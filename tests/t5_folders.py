@@ -115,6 +115,12 @@ def write_model(folder: Path, kind: str, rows: int, gain: float = 0.4, **fields:
     return folder
 
 
+def plain_texts(tokenizer: Any, outputs: Any) -> list[str]:
+    """Texts of outputs as the library decodes them, sentinels among them, all else special out."""
+    control = {tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    return [tokenizer.decode([i for i in row if int(i) not in control]) for row in outputs]
+
+
 @contextlib.contextmanager
 def norms_in_float64() -> Iterator[None]:
     """The library computes T5's norms in float32 whatever the model's format; here it does not."""

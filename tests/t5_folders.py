@@ -45,10 +45,11 @@ def pieces_of_t5(texts: tuple[str, ...] = TEXTS, size: int = 60, **options: Any)
     return written.getvalue()
 
 
-def of_madlad() -> bytes:
+def of_madlad(size: int = 360, byte_fallback: bool = True) -> bytes:
     """Unknown first, the beginning is the padding, languages are pieces."""
     ids = {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2}
-    return pieces_of_t5(size=360, user_defined_symbols="<2de>,<2fr>", byte_fallback=True, **ids)
+    more = {"user_defined_symbols": "<2de>,<2fr>", "byte_fallback": byte_fallback}
+    return pieces_of_t5(size=size, **ids, **more)
 
 
 def write(folder: Path, data: bytes | None, about: object = None, family: str = "t5") -> Path:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import warnings
 
 import pytest
@@ -105,8 +106,6 @@ def test_the_language_of_the_output_as_a_flag(folder_of, call):
 def test_every_file_goes_back_byte_for_byte(folder_of, tmp_path, kind):
     folder = folder_of(kind)
     if kind == "t5":
-        import shutil
-
         import transformers
 
         folder = shutil.copytree(folder, tmp_path / "whole")
@@ -120,11 +119,22 @@ def test_every_file_goes_back_byte_for_byte(folder_of, tmp_path, kind):
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+def test_byt5_that_only_its_config_names(folder_of, tmp_path, capsys, call):
+    folder = shutil.copytree(folder_of("byt5"), tmp_path / "bare")
+    (folder / "tokenizer_config.json").unlink()
+    content = json.loads((folder / "config.json").read_text())
+    named = content | {"tokenizer_class": "ByT5Tokenizer"}
+    (folder / "config.json").write_text(json.dumps(named))
+    assert call(folder, "a", "--max-length", 4)[0] == 0
+    assert convert([str(folder), str(tmp_path / "ours"), "--to", "torch"]) == 0
+    assert convert([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "t5"]) == 0
+    assert "tokenizer" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "back/config.json").read_text()) == named
+
+
 class TestWrongInput:
     @pytest.fixture
     def folder(self, folder_of, tmp_path):
-        import shutil
-
         return shutil.copytree(folder_of("t5"), tmp_path / "t5")
 
     def test_more_tokens_than_rows(self, folder, call):

@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         "--shard-size",
         type=size,
         metavar="SIZE",
-        help="cut safetensors into files of at most this size, as in 5GB or 300MiB",
+        help="cut safetensors or msgpack into files of at most this size, as in 5GB or 300MiB",
     )
     add("--dry-run", action="store_true", help="print the plan from headers alone, write nothing")
     add_source_flags(result)

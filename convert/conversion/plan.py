@@ -128,8 +128,8 @@ def _choose_target(request: ConversionRequest) -> Target:
     if container is not None and container not in possible:
         raise UserError(f"--to {name} is written as {' or '.join(possible)}, not {container}")
     container = container or possible[0]
-    if cut and container != "safetensors":
-        raise UserError(f"--shard-size cuts safetensors, and {container} is written")
+    if cut and container not in ("safetensors", "msgpack"):
+        raise UserError(f"--shard-size cuts safetensors and msgpack, and {container} is written")
     return Target(name, container, _number_format(request), int(cut) if cut else None)
 
 

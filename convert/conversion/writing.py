@@ -25,7 +25,7 @@ from convert.core.tensors import Held, Joined, Subset, Tensors
 from convert.exports.ctranslate2_model import write_model
 from convert.families.twinformer import is_flax
 from convert.formats.content import Placed
-from convert.formats.msgpack import write_msgpack
+from convert.formats.msgpack import SUFFIX, write_msgpack, write_sharded_msgpack
 from convert.formats.orbax_writer import write_orbax
 from convert.formats.safetensors import write_safetensors, write_sharded
 from convert.formats.torch_file.writer import write_torch_pickle
@@ -75,6 +75,9 @@ def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
     if target.container == "pt":
         name = target.family.pickle if target.family else MODEL_PICKLE
         write_torch_pickle(folder / name, weights)
+    elif target.container == "msgpack" and target.shard_size:
+        stem = MODEL_MSGPACK.removesuffix(SUFFIX)
+        write_sharded_msgpack(folder, weights, target.shard_size, stem)
     elif target.container == "msgpack":
         write_msgpack(folder / MODEL_MSGPACK, weights)
     elif target.shard_size:

@@ -18,6 +18,7 @@ from convert.families.huggingface.library_class import (
     changed_settings,
     require_one_of,
 )
+from convert.families.usual_parts import check_usual_parts
 from transformer_spec import Faults, TransformerConfig, UserError
 
 PLAIN = {
@@ -210,6 +211,7 @@ class HuggingFaceSettings(LibraryClass):
         allowed |= {"embedding_scale": (1.0, math.sqrt(D)), "tied_embeddings": self.ties}
         allowed |= {} if self.output_bias else {"output_bias": ("none",)}
         require_one_of(config, allowed, self.name, faults)
+        check_usual_parts(config, self.name, faults)
         given, wanted = config.attention_scale, 1 / math.sqrt(config.head_dim)
         same = math.isclose(given, wanted, rel_tol=1e-12)
         faults.require(same, f"attention_scale is {given}; {self.name} has {wanted} only")

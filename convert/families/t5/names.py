@@ -43,6 +43,8 @@ NORM_BIAS = "layer_norm.bias"  # of blocks and of halves
 class NoBias(Constant):
     """A bias of a norm in a file of 2020, which is accepted as zeros alone."""
 
+    reversed_compares = True
+
     def inverse(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         if arrays[0].any():
             raise RuleError("the norms of these models have no bias, and this one is not zero")

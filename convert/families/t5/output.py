@@ -139,7 +139,8 @@ class Written(NamedTuple):
     tables: tuple[str, ...]
 
 
-ONE, WITH_OUTPUT, APART = (SHARED,), (SHARED, OUTPUT_TABLE), HALVES[1:] + (OUTPUT_TABLE,)
+ONE, WITH_OUTPUT = (SHARED,), (SHARED, OUTPUT_TABLE)
+APART = (SHARED, TARGET_TABLE, OUTPUT_TABLE)  # without shared, version 5 ties what there is
 NEW = {TIE: True, VERSION: WRITTEN_BY_NEW}
 # A model of ours by class, ties and factor; what is not here no version of the library computes.
 WRITTEN = {

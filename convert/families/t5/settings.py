@@ -120,6 +120,7 @@ class T5Settings(LibraryClass):
         self._check_class(source)
         settings, derived = Settings(source.settings, source.ignored), dict[str, Any]()
         values = self._values(settings, derived)
+        derived["max_length"] = self._length(settings, source.flags)
         self._check_tensors(settings, values, source)
         values |= self._output(settings, values, tables, source.flags, derived)
         self._check_keys(settings)
@@ -154,9 +155,14 @@ class T5Settings(LibraryClass):
         size = settings.need("vocab_size")
         values |= {"source_vocab_size": size, "target_vocab_size": size}
         values |= self._feed_forward(settings) | self._tokens(settings, derived)
-        length = settings.get("n_positions")
-        derived["max_length"] = USUAL_LENGTH if length is None else length
         return values
+
+    def _length(self, settings: Settings, flags: Mapping[str, Any]) -> Any:
+        """Positions are relative, and no sequence is too long for them."""
+        length = settings.get("n_positions")
+        if length is None and "max_length" not in flags:
+            settings.notes.append(NO_LIMIT.format(USUAL_LENGTH))
+        return USUAL_LENGTH if length is None else length
 
     def _feed_forward(self, settings: Settings) -> dict[str, Any]:
         """``dense_act_fn`` and ``is_gated_act``, where they are there, win over the one before."""

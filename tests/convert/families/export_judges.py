@@ -18,6 +18,8 @@ import torch
 import tutorial_reference
 from flax_cases import torch_name
 from huggingface_cases import library_logits, loaded, our_config
+from t5_cases import CLASSES as T5_CLASSES
+from t5_cases import our_t5, t5_logits, torch_arrays
 from torch import nn
 from transformers import (
     BartForConditionalGeneration,
@@ -81,6 +83,14 @@ def _loaded(model_class: Any, arrays: dict, settings: dict, folder: Path) -> Any
     return loaded(model_class, arrays, settings, folder.parent / f"{folder.name}-library")
 
 
+def t5_folder(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
+    """The PyTorch class with norms in float64; of Flax names, what they stand for."""
+    settings = json.loads((folder / "config.json").read_text())
+    model_class = T5_CLASSES[settings["model_type"]][1]
+    model = _loaded(model_class, torch_arrays(written(folder)), settings, folder)
+    return t5_logits(model, *ids, output_scale=config.output_scale)
+
+
 def tutorial(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
     names = tutorial_reference.Sizes.__dataclass_fields__
     sizes = tutorial_reference.Sizes(**{name: getattr(config, name) for name in names})
@@ -121,9 +131,9 @@ class Described(nn.Module):
             if around["embedding_norm"]:
                 eps, biases = arguments["layer_norm_eps"], arguments["bias"]
                 setattr(self, f"{side}_norm", nn.LayerNorm(D, eps=eps, bias=biases))
-        if around["tied_embeddings"] == "all":
+        if around["tied_embeddings"] in ("all", "source_target"):
             self.tgt_emb.weight = self.src_emb.weight
-        if around["tied_embeddings"] != "none":
+        if around["tied_embeddings"] in ("all", "target_output"):
             self.generator.weight = self.tgt_emb.weight
 
     def embed(self, tokens: torch.Tensor, side: str, half: str) -> torch.Tensor:
@@ -176,6 +186,10 @@ def _judges() -> dict[str, Judge]:
         judges[name] = Judge(held, functools.partial(library, model_class))
         if f"{name}-flax" in FAMILIES:
             judges[f"{name}-flax"] = Judge(held, functools.partial(of_flax_names, model_class))
+    for name in T5_CLASSES:
+        judges[name] = Judge(our_t5(name), t5_folder)
+        if f"{name}-flax" in FAMILIES:
+            judges[f"{name}-flax"] = Judge(our_t5(name), t5_folder)
     plain = our_config(FAMILIES["marian"], pad_id=0)
     judges["tutorial"] = Judge(replace(plain, **SEMANTICS), tutorial)
     judges["torch-nn"] = Judge(replace(plain, final_norm=True, output_bias="trained"), torch_nn)

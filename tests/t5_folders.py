@@ -45,10 +45,11 @@ def pieces_of_t5(texts: tuple[str, ...] = TEXTS, size: int = 60, **options: Any)
     return written.getvalue()
 
 
-def of_madlad() -> bytes:
+def of_madlad(size: int = 360, byte_fallback: bool = True) -> bytes:
     """Unknown first, the beginning is the padding, languages are pieces."""
     ids = {"pad_id": -1, "unk_id": 0, "bos_id": 1, "eos_id": 2}
-    return pieces_of_t5(size=360, user_defined_symbols="<2de>,<2fr>", byte_fallback=True, **ids)
+    more = {"user_defined_symbols": "<2de>,<2fr>", "byte_fallback": byte_fallback}
+    return pieces_of_t5(size=size, **ids, **more)
 
 
 def write(folder: Path, data: bytes | None, about: object = None, family: str = "t5") -> Path:
@@ -113,6 +114,12 @@ def write_model(folder: Path, kind: str, rows: int, gain: float = 0.4, **fields:
             tensor.normal_(float("norm" in weight), gain, generator=generator)
     model.save_pretrained(folder)
     return folder
+
+
+def plain_texts(tokenizer: Any, outputs: Any) -> list[str]:
+    """Texts of outputs as the library decodes them, sentinels among them, all else special out."""
+    control = {tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    return [tokenizer.decode([i for i in row if int(i) not in control]) for row in outputs]
 
 
 @contextlib.contextmanager

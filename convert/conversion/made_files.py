@@ -39,6 +39,7 @@ from convert.files.marian_tokenizer import Writers, marian_tokenizer, why_not
 from training_recipe.files.json_files import read_json
 from training_recipe.searching.published import load_search, save_search
 from training_recipe.searching.search import Search
+from training_recipe.text.byte_vocabulary import ByteVocabulary
 from training_recipe.text.model_vocabularies import load_vocabularies
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
@@ -155,7 +156,7 @@ def _imported(making: Making, plan: FilesPlan) -> FilesPlan:
     for side, vocabulary in zip(("source", "target"), pair or (), strict=False):
         place = f"{VOCABULARY}/{side}.json"
         made[place] = partial(_save_vocabulary, vocabulary, side)
-        made_from[place] = ", ".join(sorted(making.way.tokenizer))
+        made_from[place] = ", ".join(sorted(making.way.tokenizer)) or CONFIG
     search, told = imported_search(making.source, making.beside.folder)
     notes += told
     if search is not None:
@@ -187,7 +188,8 @@ def _rewritten(entry: Entry, place: str, reason: str) -> Entry:
 def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
     """A folder of ours becomes its library's again; the search as it is now."""
     plan, home, origin = _same_config(making, plan), making.home, making.source.origin
-    if making.way.library in LIBRARIES and not any(_is_of_tokenizer(e) for e in plan.entries):
+    needed = making.way.library in LIBRARIES and home is not None and not _has_no_files(home)
+    if needed and not any(_is_of_tokenizer(e) for e in plan.entries):
         none = f"{NONE}: none lies in {VOCABULARY}/ of {home}"
         plan = replace(plan, notes=[*plan.notes, none])
     elif home is not None and (fault := _faults_beside(home, making.config).get(VOCABULARY)):
@@ -216,6 +218,12 @@ def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
 
 def _is_of_tokenizer(entry: Entry) -> bool:
     return entry.what == CARRIED and entry.found.name.startswith(f"{VOCABULARY}/")
+
+
+def _has_no_files(home: Path) -> bool:
+    """Whether the vocabularies of a folder of ours need none: bytes are read by a class alone."""
+    described = (settings_in(home / VOCABULARY / name) for name in DESCRIPTIONS)
+    return all(content.get("kind") == ByteVocabulary.kind for content in described)
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -22,6 +22,8 @@ from t5_folders import (
     write,
     write_code,
 )
+from tokenizers import Tokenizer, models
+from tokenizers.trainers import BpeTrainer
 
 from training_recipe.text.model_vocabularies import in_languages
 from training_recipe.text.vocabulary import load_vocabulary
@@ -145,6 +147,25 @@ class TestRelatives:
         agree(pair, library(tmp_path))
         assert (source.frame, source.encode("<extra_id_0>")) == (((1,), (2,)), [rows - 1])
 
+    def test_pile_t5_has_the_pieces_of_llama(self, tmp_path):
+        """tokenizer.json alone, whose byte-pair model keeps its bytes."""
+        transformers = pytest.importorskip("transformers")
+        made = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        special = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256))]
+        trainer = BpeTrainer(vocab_size=420, special_tokens=special, show_progress=False)
+        made.train_from_iterator([f"\u2581{text}" for text in TEXTS], trainer)
+        model = json.loads(made.to_str())["model"]
+        transformers.LlamaTokenizer(
+            vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]],
+            add_bos_token=False, add_eos_token=True, pad_token="<pad>",
+            extra_special_tokens=["<extra_id_0>", "<extra_id_1>"],
+        ).save_pretrained(write(tmp_path, None, family="umt5"))  # fmt: skip
+        theirs = library(tmp_path)
+        ids = {"pad_id": theirs.pad_token_id, "unk_id": 0, "eos_id": 2, "bos_id": 1}
+        source, _ = pair = read(tmp_path, 512, "umt5", **ids)
+        agree(pair, theirs, (*TEXTS, *ODD, *GAPS[:4]))
+        assert source.decode(source.encode("k\u00e4t")) == "k\u00e4t"
+
 
 class TestMadlad:
     @pytest.fixture
@@ -186,6 +207,24 @@ class TestDifferences:
         assert [source.token(i) for i in ids if i < 259][-2:] == ["<0xC3>", "<0xA4>"]
         assert (source.decode(ids), source.count_unknown("k\u00e4t")) == ("k\u00e4t", 0)
         assert 2 in theirs("k\u00e4t")["input_ids"]
+
+    def test_every_sentence_is_the_model_s_own(self, tmp_path):
+        """What the library cuts otherwise has a character that only bytes can spell."""
+        from sentencepiece import SentencePieceProcessor
+
+        texts = (*sentences("val", "en"), *sentences("val", "de"))
+        own = pieces_of_t5(texts, 1200, byte_fallback=True, character_coverage=0.999)
+        folder = write(tmp_path, own, USUAL)
+        (source, _), theirs = read(folder, 1536), library(folder)
+        model = SentencePieceProcessor(model_proto=own)  # pyright: ignore[reportCallIssue]
+        other = 0
+        for text in texts[::7]:
+            ids = source.encode(text)
+            assert ids == model.encode(text) and source.decode(ids) == model.decode(ids)
+            if ids != theirs(text)["input_ids"][:-1]:
+                assert any(source.token(index).startswith("<0x") for index in ids)
+                other += 1
+        assert 0 < other < len(texts) / 14
 
     def test_what_madlad_does_not_know(self, tmp_path):
         """The library's class takes 2 for unknown in every model: here that is </s>."""

@@ -81,7 +81,7 @@ def test_torch(case_of, kind, beam):
     ("kind", "beam"),
     [
         ("t5", 5),
-        ("deep", 1),
+        pytest.param("deep", 1, marks=pytest.mark.thorough),
         pytest.param("mt5", 4, marks=pytest.mark.thorough),
         pytest.param("umt5", 4, marks=pytest.mark.thorough),
     ],

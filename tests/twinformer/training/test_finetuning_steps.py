@@ -4,6 +4,7 @@ The library's own ids, labels and loss are compared with ours in float64, dropou
 family of folders; the weights after three steps are compared under canonical names.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from folders_of_hub import sentences
 from small_training import largest_difference
+from t5_folders import USUAL, norms_in_float64, pieces_of_t5, write, write_model
 
 from convert.conversion.opening import open_model
 from convert.core.pipeline import Converted
@@ -27,6 +29,7 @@ from twinformer.frameworks import training_backend
 from twinformer.training.beginning import learns_padding
 
 FAMILIES = ("marian", "marian-separate", "bart", "mbart", "mbart50", "m2m100", "nllb")
+OF_T5 = ("t5-v1.1", "t5", "umt5")
 LANGUAGES = {
     "m2m100": {"src_lang": "en", "tgt_lang": "de"},
     "nllb": {"src_lang": "eng_Latn", "tgt_lang": "deu_Latn"},
@@ -34,6 +37,8 @@ LANGUAGES = {
 # In JAX; the twins agree, and PyTorch takes the steps of each family.
 SAME_MODEL = ("marian-separate", "mbart50", "nllb")
 CODES = {name: (said["src_lang"], said["tgt_lang"]) for name, said in LANGUAGES.items()}
+ALIKE = (pytest.param(name, marks=pytest.mark.thorough) for name in OF_T5[1:])
+NAMES = (*FAMILIES, OF_T5[0], *ALIKE)
 ROWS, STEPS, BOUND = 4, 3, 1e-11
 # Softmax does not see a key's bias: its gradient is rounding alone, near 1e-15, which Adam divides
 # by eps. With 1e-6 that is nothing, and every other weight moves as far as with any.
@@ -63,7 +68,7 @@ class Library:
         from parity.sides.library import hugging_face
 
         self.side = hugging_face(f"hf:{folder}", folder)
-        self.model = self.side.module.eval()
+        self.model, self.is_t5 = self.side.module.eval(), name in OF_T5
         if name.startswith("marian"):
             use_float64_sinusoids(self.model)
         self.opened = open_model(folder)
@@ -103,7 +108,8 @@ class Library:
         for rate, (source, labels) in zip(RATES, self.ids, strict=True):
             optimizer.zero_grad()
             ignored = labels.masked_fill(labels == pad, -100)
-            with in_float64():
+            widened = norms_in_float64() if self.is_t5 else contextlib.nullcontext()
+            with in_float64(), widened:
                 seen = (source != pad).long()
                 loss = self.model(input_ids=source, attention_mask=seen, labels=ignored).loss
             loss.backward()
@@ -119,6 +125,8 @@ class Library:
 
 def shifted(model, labels):
     """What the library's own code makes the decoder's input of labels."""
+    if hasattr(model, "_shift_right"):
+        return model._shift_right(labels)
     module = sys.modules[type(model).__module__]
     shift, pad = module.shift_tokens_right, model.config.pad_token_id
     if len(inspect.signature(shift).parameters) == 2:  # mBART: the language comes first
@@ -135,9 +143,10 @@ def texts() -> list[list[str]]:
 
 def tokenized(name: str, folder):
     """Source ids and labels of a few short sentences for each step, as the library makes them."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, T5Tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, **LANGUAGES.get(name, {}))
+    reader = T5Tokenizer if name in OF_T5 else AutoTokenizer
+    tokenizer = reader.from_pretrained(folder, **LANGUAGES.get(name, {}))
     columns = texts()
     every = tokenizer(columns[0], text_target=columns[1], padding="longest", return_tensors="pt")
     longest = tokenizer.pad({"input_ids": every["labels"]}, return_tensors="pt")["input_ids"]
@@ -145,14 +154,23 @@ def tokenized(name: str, folder):
         yield every["input_ids"][first:last], longest[first:last]
 
 
+def folder_of_t5(kind: str, place):
+    """A random model beside pieces of the texts' own."""
+    english, german = sentences("val", "en"), sentences("val", "de")
+    write(place, pieces_of_t5((*english, *german), 300), USUAL)
+    return write_model(place, kind, 512, dropout_rate=0.0)
+
+
 @pytest.fixture(scope="module")
-def library(hub_folders):
+def library(hub_folders, tmp_path_factory):
     """A function: the library's side of a family, made once."""
     made = {}
 
     def get(name: str) -> Library:
         if name not in made:
-            made[name] = Library(name, hub_folders(name))
+            own = name in OF_T5
+            place = folder_of_t5(name, tmp_path_factory.mktemp(name)) if own else hub_folders(name)
+            made[name] = Library(name, place)
         return made[name]
 
     return get
@@ -180,9 +198,9 @@ def steps(
     ("name", "backend"),
     [
         pytest.param(name, backend, marks=pytest.mark.thorough if again else ())
-        for name in FAMILIES
+        for name in (*FAMILIES, *OF_T5)
         for backend in ("torch", "jax")
-        for again in [backend == "jax" and name in SAME_MODEL]
+        for again in [name in OF_T5[1:] or (backend == "jax" and name in SAME_MODEL)]
     ],
 )
 def test_three_steps(library, name: str, backend: str) -> None:
@@ -194,7 +212,7 @@ def test_three_steps(library, name: str, backend: str) -> None:
     assert np.abs(ours["encoder.embedding.weight"] - moved).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_batches_are_the_library_s(library, name: str) -> None:
     """Ids, frames, labels and what the decoder begins with, of texts by our vocabularies."""
     found = library(name)

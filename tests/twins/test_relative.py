@@ -2,27 +2,41 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from flax import nnx
 from relative_cases import CONFIGS, Formulas, bucket
 
 import flax_transformer
 import torch_transformer
 from flax_transformer import decoding_state as flax_state
-from parity.forward.gradients import torch_gradients
+from parity.forward.gradients import flax_gradients, torch_gradients
 from parity.twins.cases import config_of
-from parity.twins.pair import Twins, loss_and_gradients
+from parity.twins.pair import Twins
 from torch_transformer import decoding_state as torch_state
 from torch_transformer.step import objective
 from transformer_spec import TransformerConfig, relative_buckets
 
 pytestmark = pytest.mark.usefixtures("float64", "quick_compiling")
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+SLOW = pytest.mark.thorough
+
+
+def one_quick(name: str) -> pytest.MarkDecorator:
+    """Both configs, of which one alone is quick enough for every day."""
+    return pytest.mark.parametrize(
+        "config",
+        [pytest.param(c, id=n, marks=() if n == name else SLOW) for n, c in CONFIGS.items()],
+    )
+
+
 RATES = {
     "dropout": 0.1, "attention_dropout": 0.2, "activation_dropout": 0.3, "final_dropout": 0.2
 }  # fmt: skip
@@ -44,8 +58,8 @@ def test_the_twins_are_the_formulas(config) -> None:
     real[:, 0] = True
     with torch.no_grad():
         ours = twins.torch(twins.to_torch(source), twins.to_torch(target)).numpy()
-    theirs = np.asarray(twins.flax(twins.to_jax(source), twins.to_jax(target)))
-    for logits in (ours, theirs):
+    theirs = jax.jit(twins.flax.__call__)(twins.to_jax(source), twins.to_jax(target))
+    for logits in (ours, np.asarray(theirs)):
         assert np.abs(logits - expected)[real].max() <= 1e-11
 
 
@@ -80,30 +94,24 @@ def test_buckets_are_those_of_torch_in_float32(half) -> None:
                 assert np.array_equal(relative_buckets(config, half), wanted.numpy())
 
 
-@each_config
+@one_quick("shared")
 def test_gradients_of_layers_computed_again(config) -> None:
     """With every dropout, of tables in the layers and outside; one row is of no distance."""
     twins = Twins(dataclasses.replace(config, **RATES), "float64")
     twins.source[4, :3] = 7  # a zero vector, as padding's, has gradients of 1 / epsilon
-    arrays, tokens = gradient_arrays(twins)
-    dropout = torch_transformer.Dropout(5)
-    _, plain = torch_gradients(twins.torch, arrays, tokens, 0.1, dropout)
+    given = (twins.source, twins.target[:, :-1], twins.target[:, 1:]), 40, 0.1
+    _, plain = torch_gradients(twins.torch, *given, torch_transformer.Dropout(5))
     twins.torch.recompute_layers(True)
     twins.flax.recompute_layers(True)
-    differences, again = loss_and_gradients(twins, 0.1, 5)
-    assert max(differences.values()) <= 1e-10
+    _, again = torch_gradients(twins.torch, *given, torch_transformer.Dropout(5))
+    _, theirs = flax_gradients(twins.flax, *given, flax_transformer.Dropout(5), compiled=True)
     assert all(np.abs(plain[name] - again[name]).max() <= 1e-13 for name in plain)
+    assert all(np.abs(plain[name] - theirs[name]).max() <= 1e-10 for name in plain)
     tables = {n: g for n, g in plain.items() if n.endswith("relative_bias.weight")}
     assert len(tables) == (5 if config.relative_per_layer else 2)
     for name, gradient in tables.items():
         unused = name.startswith("encoder") & (np.arange(8) == 4)
         assert (gradient[unused] == 0).all() and (gradient[~unused] != 0).all()
-
-
-def gradient_arrays(twins: Twins) -> tuple[tuple[np.ndarray, ...], int]:
-    """What ``loss_and_gradients`` is taken of, and its number of real tokens."""
-    arrays = twins.source, twins.target[:, :-1], twins.target[:, 1:]
-    return arrays, int((arrays[2] != twins.config.pad_id).sum())
 
 
 def test_what_leaves_a_half_is_dropped_out() -> None:
@@ -113,39 +121,42 @@ def test_what_leaves_a_half_is_dropped_out() -> None:
     with torch.no_grad():
         whole = twins.torch.encoder_states(given[0], None).numpy()
         ours = twins.torch.encoder_states(given[0], torch_transformer.Dropout(3)).numpy()
-    theirs = np.asarray(twins.flax.encoder_states(given[1], flax_transformer.Dropout(3)))
+    run = jax.jit(lambda source: twins.flax.encoder_states(source, flax_transformer.Dropout(3)))
+    theirs = np.asarray(run(given[1]))
     assert np.abs(ours - theirs).max() <= 1e-12
     dropped = ours == 0
     assert 0.3 < dropped.mean() < 0.5
     assert np.abs(ours - whole / 0.6)[~dropped].max() <= 1e-12
 
 
-def cached(state_of: Any, model: Any, source: Any, pieces: list[Any], length: int) -> np.ndarray:
+def cached(step: Callable, model: Any, state: Any, pieces: list[Any]) -> np.ndarray:
     """Logits (B, N, T, V) of pieces of N outputs a source."""
-    state = state_of.start(model, model.encode(source), source, length, 3)
     found = []
     for tokens in pieces:
-        logits, state = state_of.next_logits(model, tokens, state)
+        logits, state = step(model, tokens, state)
         found.append(np.asarray(logits))
     joined = np.concatenate(found, 1)
     return joined.reshape(-1, 3, *joined.shape[1:])
 
 
-@each_config
+@one_quick("of layers")
 def test_three_outputs_in_pieces_are_what_is_computed_at_once(config) -> None:
     """Each output its own tokens, in a cache with more columns than they take."""
     twins, (source, target) = Twins(config, "float64"), ids(config)
     target = target[:, :13]
     others = np.concatenate([target[:, :1], np.roll(target[:, 1:], 3, 1)], 1)
     rows = np.stack([target, others, target], 1).reshape(9, 13)
-    pieces = np.split(rows, [1, 6], 1)
+    pieces = np.split(rows, [1, 7], 1)
     with torch.no_grad():
-        ours = cached(
-            torch_state, twins.torch, twins.to_torch(source), list(map(twins.to_torch, pieces)), 15
-        )
-        sources = twins.to_torch(source.repeat(3, 0))
-        whole = twins.torch(sources, twins.to_torch(rows)).numpy().reshape(ours.shape)
-    theirs = cached(flax_state, twins.flax, twins.to_jax(source), list(map(jnp.array, pieces)), 15)
+        memory = twins.torch.encode(twins.to_torch(source))
+        state = torch_state.start(twins.torch, memory, twins.to_torch(source), 15, 3)
+        ours = cached(torch_state.next_logits, twins.torch, state, list(map(torch.tensor, pieces)))
+        whole = twins.torch(twins.to_torch(source.repeat(3, 0)), twins.to_torch(rows)).numpy()
+    sources = twins.to_jax(source)
+    state = flax_state.start(twins.flax, twins.flax.encode(sources), sources, 15, 3)
+    step = nnx.jit(flax_state.next_logits)
+    theirs = cached(step, twins.flax, state, list(map(jnp.array, pieces)))
+    whole = whole.reshape(ours.shape)
     real = (rows != 0).reshape(ours.shape[:3])
     for found in (ours, theirs):
         assert np.abs(found - whole)[real].max() <= 1e-11

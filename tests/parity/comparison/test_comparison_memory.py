@@ -33,22 +33,10 @@ CONFIGS = {
     "target tied": replace(PRE, tied_embeddings="target_output", output_bias="none"),
     "no biases": replace(TINY, attention_bias=False, ffn_bias=False),
     "relative": replace(
-        TINY,
-        source_vocab_size=19,
-        tied_embeddings="source_target",
-        norm="rms",
-        gated_ffn=True,
-        encoder_positions="relative",
-        decoder_positions="relative",
+        TINY, source_vocab_size=19, tied_embeddings="source_target", norm="rms", gated_ffn=True,
+        encoder_positions="relative", decoder_positions="relative", head_dim=5,
     ),
-    "relative, of layers": replace(
-        TINY,
-        encoder_positions="relative",
-        decoder_positions="relative",
-        head_dim=5,
-        relative_per_layer=True,
-    ),
-}
+}  # fmt: skip
 
 
 class TestPlan:

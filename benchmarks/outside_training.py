@@ -120,6 +120,36 @@ def marian(
     return f"transformers {transformers.__version__}", trained(model, loss_of, "AdamW")
 
 
+def t5(
+    config: TransformerConfig, dropout_rng: str, threads: int, dtype: str = "float32"
+) -> tuple[str, Step]:
+    """transformers' own training loop with its T5; fresh weights."""
+    torch_threads(threads)
+    import torch
+    import transformers
+
+    settings: Any = transformers.T5Config(
+        vocab_size=config.target_vocab_size, d_model=config.hidden_dim, d_kv=config.head_dim,
+        d_ff=config.inner_dim, num_layers=config.num_encoder_layers,
+        num_decoder_layers=config.num_decoder_layers, num_heads=config.num_heads,
+        dropout_rate=config.dropout, feed_forward_proj=config.activation,
+        pad_token_id=config.pad_id, eos_token_id=config.eos_id,
+    )  # fmt: skip
+    settings.decoder_start_token_id = config.decoder_start_id
+    model = transformers.T5ForConditionalGeneration(settings)
+    model.train()
+
+    def loss_of(source: Any, target_in: Any, target_out: Any) -> Any:
+        labels = target_out.masked_fill(target_out == config.pad_id, -100)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            return model(
+                input_ids=source, attention_mask=source != config.pad_id,
+                decoder_input_ids=target_in, labels=labels, use_cache=False,
+            ).loss  # fmt: skip
+
+    return f"transformers {transformers.__version__}", trained(model, loss_of, "AdamW")
+
+
 def x_transformers(config: TransformerConfig, dropout_rng: str, threads: int) -> tuple[str, Step]:
     """XTransformer as its README trains it; the target begins with its start token."""
     torch_threads(threads)

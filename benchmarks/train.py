@@ -1,13 +1,14 @@
 """python benchmarks/train.py: training, side by side with what a user would pick instead.
 
 Models of the same sizes are trained on the same batches by both backends and by
-torch.nn.Transformer, MarianMTModel, x-transformers and JoeyNMT (those that are installed: the extra
-``bench``), each in a process of its own, taking turns round after round. Each drops out where its
-own training does, with the same rate; ``--dropout 0`` compares them without. Rates count real
-tokens, not padding. The first turn, in which XLA compiles, is reported apart. Ratios are to the
-fastest of the others in the same number format, each the median of the rounds' ratios. At the end
-stands which share of this machine's float32 matrix-product rate a whole step at D 512 reaches;
-``--share`` with no size leaves that out. Ctrl-C keeps the rounds that are whole.
+torch.nn.Transformer, MarianMTModel, x-transformers and JoeyNMT, or by the library's T5 (those that
+are installed: the extra ``bench``), each in a process of its own, taking turns round after round.
+Each drops out where its own training does, with the same rate; ``--dropout 0`` compares them
+without. Rates count real tokens, not padding. The first turn, in which XLA compiles, is reported
+apart. Ratios are to the fastest of the others in the same number format, each the median of the
+rounds' ratios. At the end stands which share of this machine's float32 matrix-product rate a whole
+step at D 512 reaches; ``--share`` with no size leaves that out. Ctrl-C keeps the rounds that are
+whole.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks import turns  # noqa: E402
 from benchmarks.matrix_rate import best_rates  # noqa: E402
-from benchmarks.training_contenders import CONTENDERS, MODULES  # noqa: E402
+from benchmarks.training_contenders import CONTENDERS, MODULES, suits  # noqa: E402
 from benchmarks.training_sizes import SIZES, arithmetic, lengths_from  # noqa: E402
 
 RATE = "target_tokens"
@@ -32,7 +33,8 @@ COMPARED = ("D 256", "Multi30k")
 
 def compare(size: str, options: argparse.Namespace) -> dict[str, Any]:
     """Results of one size at one dropout rate."""
-    task, names = task_of(size, options), turns.installed(options.contenders, MODULES)
+    suited = [name for name in options.contenders if suits(name, size)]
+    task, names = task_of(size, options), turns.installed(suited, MODULES)
     with turns.contenders("benchmarks.training_contenders", names, task) as started:
         complete = turns.take_turns(started, options.rounds)
         found = {"lengths": lengths_from(size), "complete": complete}

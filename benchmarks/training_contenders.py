@@ -16,6 +16,7 @@ from benchmarks.outside_training import (
     Step,
     joeynmt,
     marian,
+    t5,
     torch_nn,
     torch_threads,
     x_transformers,
@@ -24,6 +25,8 @@ from benchmarks.training_sizes import SIZES
 from benchmarks.turns import JAX, LOW, TORCH, Turn, use_cores
 from training_recipe.batching.batches import Batch
 from transformer_spec import TransformerConfig
+
+T5 = "T5ForConditionalGeneration"
 
 
 def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
@@ -43,6 +46,11 @@ def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
         return {"loss": loss, "done": done}
 
     return version, turn
+
+
+def suits(name: str, size: str) -> bool:
+    """Whether a contender can train the model of a size: T5 is ours and its library's alone."""
+    return name in OURS or (name in THEIR_T5) == (SIZES[size].form == "t5")
 
 
 def ours(make_backend: Callable, settings: Any, config: TransformerConfig) -> Step:
@@ -96,8 +104,14 @@ CONTENDERS: dict[str, Callable[[TransformerConfig, str, int], tuple[str, Step]]]
     f"MarianMTModel, {LOW}": functools.partial(marian, dtype=LOW),
     "x-transformers": x_transformers,
     "JoeyNMT": joeynmt,
+    T5: t5,
+    f"{T5}, {LOW}": functools.partial(t5, dtype=LOW),
 }
+OURS = [name for name in CONTENDERS if name.startswith("twinformer")]
+THEIR_T5 = [T5, f"{T5}, {LOW}"]
 MODULES = {
+    T5: "transformers",
+    f"{T5}, {LOW}": "transformers",
     "MarianMTModel": "transformers",
     f"MarianMTModel, {LOW}": "transformers",
     "x-transformers": "x_transformers",

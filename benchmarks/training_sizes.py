@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.translation_model import t5_config
 from training_recipe.batching.batches import Batch, BatchPlan
 from training_recipe.corpora.downloads import corpus_folder
 from training_recipe.corpora.text_files import read_parallel
@@ -25,7 +26,10 @@ LOG_WORDS, LOG_DEVIATION, GERMAN_OVER_ENGLISH = 2.5, 0.3, 0.96
 
 @dataclass(frozen=True)
 class Size:
-    """Layers of each half, D, F, H, rows x length of full batches (None: as Multi30k has them)."""
+    """Layers of each half, D, F, H, rows x length of full batches (None: as Multi30k has them).
+
+    Its form is that of Vaswani et al. 2017, or that of T5 with T5's vocabulary.
+    """
 
     layers: int
     hidden_dim: int
@@ -33,8 +37,14 @@ class Size:
     num_heads: int
     full: tuple[int, int] | None
     batches: int
+    form: str = "usual"
 
     def config(self, dropout: float) -> TransformerConfig:
+        if self.form == "t5":
+            return t5_config(
+                hidden_dim=self.hidden_dim, inner_dim=self.inner_dim, num_heads=self.num_heads,
+                num_encoder_layers=self.layers, num_decoder_layers=self.layers, dropout=dropout,
+            )  # fmt: skip
         return TransformerConfig(
             VOCABULARY, VOCABULARY, self.hidden_dim, self.inner_dim, self.num_heads,
             self.layers, self.layers, 128, tied_embeddings="all", dropout=dropout,
@@ -52,6 +62,7 @@ SIZES = {
     "D 256": Size(2, 256, 1024, 4, (64, 60), 2),
     "Multi30k": Size(4, 128, 256, 4, None, 6),
     "D 512": Size(2, 512, 2048, 8, (64, 60), 1),
+    "T5-small": Size(6, 512, 2048, 8, (16, 60), 1, "t5"),
 }
 
 

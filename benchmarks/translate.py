@@ -29,7 +29,7 @@ from benchmarks.translation_contenders import (  # noqa: E402
     SAME_MODEL,
     USUAL,
 )
-from benchmarks.translation_model import base_config, write_models  # noqa: E402
+from benchmarks.translation_model import FORMS, write_models  # noqa: E402
 
 RATE = "output_tokens"
 
@@ -37,9 +37,9 @@ RATE = "output_tokens"
 def compare(place: Path, options: argparse.Namespace) -> dict[str, Any]:
     names = turns.installed(options.contenders, MODULES)
     wanted = {MODULES[name] for name in names if name in MODULES}
-    write_models(place, base_config(**options.model), wanted)
+    write_models(place, options.form, FORMS[options.form](**options.model), wanted)
     task = {"place": str(place), "threads": options.threads, "sentences": options.sentences}
-    task |= {"rounds": options.rounds, "model": options.model}
+    task |= {"rounds": options.rounds, "form": options.form, "model": options.model}
     with turns.contenders("benchmarks.translation_contenders", names, task) as started:
         turns.take_turns(started, options.rounds)
         return report(started)
@@ -85,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL,
         metavar="NAME", help=f"of {' | '.join(CONTENDERS)} [without bfloat16]")  # fmt: skip
+    parser.add_argument("--form", choices=FORMS, default="marian", help="base model, or T5-small")
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
     turns.add_common_options(parser)
     options = parser.parse_args(arguments)

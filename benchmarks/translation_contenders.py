@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.outside_training import torch_threads
-from benchmarks.translation_model import OUTPUT_LENGTH, base_config, sentences
+from benchmarks.translation_model import FORMS, OUTPUT_LENGTH, sentences
 from benchmarks.turns import JAX, TORCH, Turn, use_cores
+from transformer_spec import TransformerConfig
 
 JAX_BF16, TORCH_BF16 = f"{JAX}, bfloat16", f"{TORCH}, bfloat16"
 JAX_RULE, TORCH_RULE = f"{JAX}, generate's rule", f"{TORCH}, generate's rule"
@@ -25,7 +26,7 @@ Translate = Callable[[Ids], Ids]
 
 def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
     """Version and turn of a contender; turn n translates the n-th part of the sentences."""
-    ids = sentences(task["sentences"], base_config(**task["model"]))
+    ids = sentences(task["sentences"], FORMS[task["form"]](**task["model"]))
     parts = np.array_split(np.arange(len(ids)), task["rounds"])
     version, translate = CONTENDERS[name](Path(task["place"]), task["threads"])
 
@@ -87,12 +88,13 @@ def torch_model(
 
 
 def generate(place: Path, threads: int) -> tuple[str, Translate]:
-    """MarianMTModel.generate, batches of sentences of about one length."""
+    """The library's own model of this form, batches of sentences of about one length."""
     torch_threads(threads)
     import torch
     import transformers
 
-    model: Any = transformers.MarianMTModel.from_pretrained(place / "marian").eval()
+    folder = place / "theirs"
+    model: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     eos, pad = model.config.eos_token_id, model.config.pad_token_id
     chosen = transformers.GenerationConfig(
         num_beams=BEAM, length_penalty=0.0, max_new_tokens=OUTPUT_LENGTH, do_sample=False,
@@ -124,13 +126,14 @@ def in_batches(translate: Translate, ids: Ids) -> Ids:
 def ctranslate2(place: Path, threads: int, compute: str = "float32") -> tuple[str, Translate]:
     import ctranslate2
 
+    end = str(TransformerConfig.load(place / "ours" / "config.json").eos_id)
     translator = ctranslate2.Translator(
         str(place / "ctranslate2"), compute_type=compute, intra_threads=threads, inter_threads=1
     )
 
     def translate(ids: Ids) -> Ids:
         found = translator.translate_batch(
-            [[*map(str, words), "0"] for words in ids], max_batch_size=BATCH, beam_size=BEAM,
+            [[*map(str, words), end] for words in ids], max_batch_size=BATCH, beam_size=BEAM,
             length_penalty=0.0, max_decoding_length=OUTPUT_LENGTH,
         )  # fmt: skip
         return [[int(word) for word in result.hypotheses[0]] for result in found]

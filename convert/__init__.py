@@ -6,6 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from convert.checkpoints.adafactor import (
+        OptaxAdafactor,
+        adafactor_to_optax,
+        adafactor_to_torch,
+    )
     from convert.conversion import (
         Average,
         AverageRequest,
@@ -19,14 +24,24 @@ if TYPE_CHECKING:
     )
     from convert.families.twinformer import flax_to_torch, torch_to_flax
 
-MAPS = ("flax_to_torch", "torch_to_flax")
+# What lies elsewhere than in convert.conversion.
+PLACES: dict[str, str] = {
+    "flax_to_torch": "convert.families.twinformer",
+    "torch_to_flax": "convert.families.twinformer",
+    "OptaxAdafactor": "convert.checkpoints.adafactor",
+    "adafactor_to_optax": "convert.checkpoints.adafactor",
+    "adafactor_to_torch": "convert.checkpoints.adafactor",
+}
 __all__ = [
     "Average",
     "AverageRequest",
     "Conversion",
     "ConversionRequest",
     "Inspection",
+    "OptaxAdafactor",
     "SourceRequest",
+    "adafactor_to_optax",
+    "adafactor_to_torch",
     "average",
     "convert",
     "flax_to_torch",
@@ -38,6 +53,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Everything is imported when it is asked for: the twins need the two maps alone."""
     if name in __all__:
-        place = "convert.families.twinformer" if name in MAPS else "convert.conversion"
-        return getattr(import_module(place), name)
+        return getattr(import_module(PLACES.get(name, "convert.conversion")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

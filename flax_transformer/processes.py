@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from flax_transformer.process import find_devices
-from training_recipe.distributed.joining import TORCHRUN, Joining
+from training_recipe.distributed.joining import TORCHRUN, Joining, is_launched
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import Alone, Processes, World
 from transformer_spec import UserError
@@ -43,14 +43,24 @@ def join(joining: Joining) -> World:
     if joining.mesh is None:
         mesh = Mesh() if processes.count == 1 else Mesh(data=devices)
     else:
-        mesh = joining.mesh.on(devices)
+        mesh = _laid(joining.mesh, devices)
     return World(processes, mesh)
+
+
+def _laid(mesh: Mesh, devices: int) -> Mesh:
+    """The mesh over so many devices; an error also says how processors become more of them."""
+    try:
+        return mesh.on(devices)
+    except UserError as error:
+        if jax.default_backend() != "cpu":
+            raise
+        more = "XLA_FLAGS=--xla_force_host_platform_device_count=N makes N devices of processors"
+        raise UserError(f"{error}; {more}") from None
 
 
 def _settings(joining: Joining) -> dict[str, Any] | None:
     """What ``jax.distributed.initialize`` is to be told; None where there is nobody to join."""
-    launched = [name for name in TORCHRUN if name in os.environ]
-    if joining.mode == "off" or (joining.mode == "auto" and len(launched) < len(TORCHRUN)):
+    if joining.mode == "off" or (joining.mode == "auto" and not is_launched(os.environ)):
         return None
     if joining.mode == "jax":
         given = {
@@ -59,11 +69,12 @@ def _settings(joining: Joining) -> dict[str, Any] | None:
             "process_id": joining.process_id,
         }
         return {name: value for name, value in given.items() if value is not None}
-    if len(launched) < len(TORCHRUN):
-        missing = ", ".join(name for name in TORCHRUN if name not in os.environ)
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing:
         raise UserError(
-            f"--distributed torchrun: {missing} is not set, so torchrun did not start this "
-            "process; start it by torchrun, or give --distributed jax"
+            f"this process cannot join others: the environment lacks {', '.join(missing)}, which "
+            "torchrun sets; start it by torchrun, give --distributed jax, or --distributed off for "
+            "a process of its own"
         )
     # torchrun itself listens at MASTER_PORT.
     port = int(os.environ["MASTER_PORT"]) + 1
@@ -91,6 +102,8 @@ def _joined(settings: dict[str, Any], joining: Joining) -> Processes:
             reason, advice = str(error).splitlines()[0].rstrip("."), LOOK
             if "should be defined" in reason:
                 reason, advice = "JAX found no SLURM, Open MPI, TPU or GKE here", NAMED
+            elif "must be defined" in reason:
+                reason, advice = f"JAX says: {reason}", NAMED
             raise UserError(
                 f"cannot join the other processes at {where}: {reason}; {advice}"
             ) from None

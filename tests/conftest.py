@@ -32,6 +32,8 @@ COMPILED = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 MOST_RESIDENT = 2 << 30
+# New objects between two looks for garbage, of which tracing and importing make many.
+YOUNG, YOUNG_LOOKS, OLD_LOOKS = 20_000, 20, 50
 PLANNED: dict = {}
 # The files that take longest first: whoever tests beside the last one has nothing to do. And those
 # of a folder compile the same programs.
@@ -63,6 +65,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.set_threshold(YOUNG, YOUNG_LOOKS, OLD_LOOKS)
     place = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
     config.add_cleanup(place.cleanup)
     # A folder for each process that tests: they would read what another has half written.

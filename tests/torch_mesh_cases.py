@@ -1,6 +1,6 @@
 """What PyTorch computes on meshes of 1, 2, 3 and 4 processes of this machine.
 
-    python torch_mesh_cases.py FOLDER
+    python torch_mesh_cases.py FOLDER [thorough]
 
 imports once, then forks the processes of each number in turn; what each found is in
 FOLDER/COUNT-INDEX.pickle.
@@ -44,7 +44,7 @@ from training_recipe.searching.search import Search
 from transformer_spec import TransformerConfig, UserError
 from twinformer.training.states import first_state
 
-STEPS, HALF, FURTHER = 20, 10, 13
+STEPS, HALF, FURTHER = 20 if "thorough" in sys.argv[2:] else 10, 5, 8
 ROWS = (10, 7, 1)  # of three batches that take turns; none is a multiple of 4
 CONFIG = config_of(
     {"num_encoder_layers": 1, "num_decoder_layers": 1, "norm_position": "pre", "final_norm": True}
@@ -125,7 +125,7 @@ def judged(backend: TorchBackend) -> dict[str, Any]:
 
 
 def whole_run(settings: TrainingSettings, world: World, resumed: bool) -> dict[str, Any]:
-    """20 steps with a look at the model half-way, from where some are done again."""
+    """Steps with a look at the model after five, from where some are done again."""
     backend = make_backend(CONFIG, settings, beginning(settings), world)
     found: dict[str, Any] = {"gradients": gradients(backend, 4)}
     first = train(backend, 1, HALF)
@@ -289,7 +289,7 @@ def abandoned(world: World) -> str:
     return "nothing"
 
 
-def found_by(world: World) -> dict[str, Any]:
+def found_by(world: World, thorough: bool) -> dict[str, Any]:
     """All that one of some processes finds."""
     found: dict[Any, Any] = {}
     processes, count = world.processes, world.processes.count
@@ -307,23 +307,24 @@ def found_by(world: World) -> dict[str, Any]:
             )
             for name, config in RELATIVE.items()
         }
-    if count == 1:
+    if count == 1 and thorough:
         found["few"] = few_steps(SETTINGS, world)
     if count == 4:
         fully, hybrid = (World(processes, read_mesh(text)) for text in ("fsdp=4", "data=2,fsdp=2"))
         found["moved"] = moved_state(found["fsdp=4", "plain"]["state"], SETTINGS, hybrid)
-        found["mistakes"] = mistaken(SETTINGS, fully)
+        if thorough:
+            found["mistakes"] = mistaken(SETTINGS, fully)
         found["collectives"] = {
             text: collectives(World(processes, read_mesh(text))) for text in MESHES[4]
         }
     return found
 
 
-def process(index: int, count: int, port: int, folder: Path) -> None:
+def process(index: int, count: int, port: int, folder: Path, thorough: bool) -> None:
     """What one process does, and what it leaves in the folder."""
     os.environ.update(environment(index, count, port))
     world = join(Joining(timeout=60))
-    (folder / f"{count}-{index}.pickle").write_bytes(pickle.dumps(found_by(world)))
+    (folder / f"{count}-{index}.pickle").write_bytes(pickle.dumps(found_by(world, thorough)))
     if count == 2:
         (folder / "abandoned").write_text(abandoned(world))
     world.processes.leave()
@@ -341,14 +342,14 @@ def environment(index: int, count: int, port: int) -> dict[str, str]:
     return {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": str(count)} | where
 
 
-def fork(index: int, count: int, port: int, folder: Path) -> int:
+def fork(index: int, count: int, port: int, folder: Path, thorough: bool) -> int:
     child = os.fork()
     if child:
         return child
     status = 1
     try:
         torch.set_num_threads(1)
-        process(index, count, port, folder)
+        process(index, count, port, folder, thorough)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -356,14 +357,14 @@ def fork(index: int, count: int, port: int, folder: Path) -> int:
         os._exit(status)
 
 
-def main(folder: Path, counts: list[int]) -> int:
+def main(folder: Path, thorough: bool) -> int:
     failed = 0
-    for count in counts:
+    for count in sorted(MESHES):
         port = free_port()
-        children = [fork(index, count, port, folder) for index in range(count)]
+        children = [fork(index, count, port, folder, thorough) for index in range(count)]
         failed += sum(os.waitpid(child, 0)[1] != 0 for child in children)
     return failed
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), [int(count) for count in sys.argv[2:]] or sorted(MESHES)))
+    sys.exit(main(Path(sys.argv[1]), "thorough" in sys.argv[2:]))

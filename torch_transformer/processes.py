@@ -20,7 +20,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from torch_transformer.process import find_device
-from training_recipe.distributed.joining import TORCHRUN, Joining
+from training_recipe.distributed.joining import TORCHRUN, Joining, is_launched
 from training_recipe.distributed.mesh import REST, Mesh
 from training_recipe.distributed.processes import Alone, Processes, World
 from transformer_spec import UserError
@@ -30,6 +30,8 @@ ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.I)
 START = "start it by torchrun --standalone --nproc-per-node 2, and what follows python now"
+PATIENCE = timedelta(days=7)  # others may read and encode for long; of one that ends gloo tells
+STUCK = timedelta(minutes=30)  # without a word on the devices, where all compute the same
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,10 @@ class Place:
 class TorchProcesses(Processes):
     """Processes in a group of torch.distributed, with a gloo group for what is no tensor."""
 
-    def __init__(self, timeout: timedelta) -> None:
+    def __init__(self) -> None:
         self.index, self.count = dist.get_rank(), dist.get_world_size()
         with reaching_all():
-            host = dist.new_group(backend="gloo", timeout=timeout)
+            host = dist.new_group(backend="gloo", timeout=PATIENCE)
         assert isinstance(host, dist.ProcessGroup)
         self.host = host
 
@@ -99,7 +101,7 @@ def join(joining: Joining) -> World:
     mesh = (joining.mesh or Mesh(data=REST)).on(place.count)
     device = own_device(joining.device, place.local_rank)
     meet(place, device, timedelta(seconds=joining.timeout))
-    return World(TorchProcesses(timedelta(seconds=joining.timeout)), mesh)
+    return World(TorchProcesses(), mesh)
 
 
 def find_place(mode: str, environment: Mapping[str, str]) -> Place | None:
@@ -109,8 +111,7 @@ def find_place(mode: str, environment: Mapping[str, str]) -> Place | None:
             "--distributed jax is of the jax backend; PyTorch's processes are joined by "
             f"--distributed torchrun: {START}"
         )
-    started = "RANK" in environment and "WORLD_SIZE" in environment
-    if mode == "off" or (mode == "auto" and not started):
+    if mode == "off" or (mode == "auto" and not is_launched(environment)):
         return None
     missing = [name for name in TORCHRUN if not environment.get(name)]
     if missing:
@@ -166,7 +167,7 @@ def meet(place: Place, device: torch.device, timeout: timedelta) -> None:
             store=PrefixStore("group", store),
             rank=place.rank,
             world_size=place.count,
-            timeout=timeout,
+            timeout=max(timeout, STUCK),
         )
     except RuntimeError as error:
         if not is_lost(error):

@@ -18,15 +18,16 @@ from convert.checkpoints.odd_places import check_undistributed, only_weights
 from convert.checkpoints.records import Record, checked, record_in
 from convert.checkpoints.split_files import open_split
 from convert.checkpoints.steps import check_finished, is_step, newest_step, open_items, unfinished
+from convert.checkpoints.t5x import is_t5x, steps_in, t5x_settings
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
 from convert.formats.kinds import container_of
-from convert.formats.msgpack import arrays_of, open_msgpack, open_msgpack_file, with_dots
+from convert.formats.msgpack import open_msgpack, with_dots
 from convert.formats.npz import open_npz
-from convert.formats.orbax import is_orbax, open_orbax
+from convert.formats.orbax import AGGREGATE, is_orbax, open_orbax, open_tree
 from convert.formats.safetensors import open_safetensors
 from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of, shards_in
 from convert.formats.torch_file.reader import open_torch_pickle
@@ -247,8 +248,27 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
         content = _open_folder(path, key, record)
     if record is not None:
         record.check_count(content.count, content.tensors.label)
-    settings = foreign_settings(path) or content.settings
-    return replace(content, settings=settings, record=record or content.record)
+    content = replace(content, record=record or content.record)
+    if is_t5x(content.tensors):
+        return _of_t5x(path, content)
+    return replace(content, settings=foreign_settings(path) or content.settings)
+
+
+def _of_t5x(path: Path, content: Content) -> Content:
+    """The same with T5X's own settings, and with the files that it has one for each array."""
+    if content.settings is not None:
+        return content  # those of the one step that was opened
+    container, files = content.container, list(content.files)
+    if container == "orbax" and (path / AGGREGATE).is_file():
+        container, files = "t5x", [path / AGGREGATE, *sorted(path.glob("*/"))]
+    settings = t5x_settings(path, content.tensors)
+    step = set(steps_in(content.tensors))  # which the settings have
+    tensors = Subset(content.tensors, [name for name in content.tensors if name not in step])
+    dropped = {name: why for name, why in content.dropped.items() if name not in step}
+    return replace(
+        content, tensors=tensors, dropped=dropped, settings=settings, container=container,
+        files=files,
+    )  # fmt: skip
 
 
 def _record_of(path: Path) -> Record | None:
@@ -278,7 +298,7 @@ def _open_step(path: Path, key: str | None) -> Content | None:
     if step is None:
         return None
     content = open_content(step.path, step.key)
-    return replace(content, notes=(step.note, *content.notes))
+    return replace(content, notes=(step.note, *content.notes), files=[step.path])
 
 
 def _with_files(content: Content, path: Path) -> Content:
@@ -302,7 +322,7 @@ def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
         raise UserError(told)
     stepped = None if present else _open_step(path, key)
     if stepped is not None:
-        return stepped
+        return replace(stepped, tensors=checked(stepped.tensors, record))
     if not present:
         only = only_weights(path, MODELS)
         content = _with_files(_open_file(only, key), only)
@@ -342,7 +362,7 @@ def _open_file(path: Path, key: str | None) -> Content:
         )  # fmt: skip
     if container == "msgpack":
         index = name != path.name
-        opened = open_msgpack(path) if index else arrays_of(open_msgpack_file(path))
+        opened = open_msgpack(path) if index else open_tree(path)
         return _of_loop(opened, key, container)
     if container == "pt":
         tensors = open_torch_pickle(path, key)

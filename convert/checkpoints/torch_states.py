@@ -15,6 +15,8 @@ from transformer_spec import Faults, UserError
 
 FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
 NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer", "mu_product")
+# What torch.optim's Adafactor and that of transformers keep of matrices.
+ADAFACTOR = ("row_var", "exp_avg_sq_row")
 Shape = tuple[int, ...]
 Sort = Callable[[str, Shape], bool]
 
@@ -87,6 +89,7 @@ def _named_group(group: Mapping[str, Any], order: Mapping[Any, str]) -> Group:
 def check_adam(content: Mapping[str, Any], label: str) -> None:
     """A UserError with every entry of an optimizer's state that is not Adam's or AdamW's."""
     faults, groups = Faults(), content["param_groups"]
+    _check_not_adafactor(content, label)
     for index, entry in content["state"].items():
         if not isinstance(entry, Mapping):
             faults.add(
@@ -101,6 +104,17 @@ def check_adam(content: Mapping[str, Any], label: str) -> None:
         for key in ("amsgrad", "maximize"):
             faults.require(not group.get(key), f"group {number} has {key}, which is not carried")
     faults.raise_if_any(f"{label} is not that of Adam or AdamW")
+
+
+def _check_not_adafactor(content: Mapping[str, Any], label: str) -> None:
+    """A UserError that names Adafactor where entries are those of torch's or transformers'."""
+    entries = [entry for entry in content["state"].values() if isinstance(entry, Mapping)]
+    mark = next((key for key in ADAFACTOR for entry in entries if key in entry), None)
+    if mark is not None:
+        raise UserError(
+            f"{label} is that of Adafactor (it keeps {mark}), and only moments of Adam and AdamW "
+            "are carried; adafactor_to_optax of convert makes optax's state of torch's"
+        )
 
 
 def _count(steps: Sequence[float], label: str) -> int:

@@ -36,6 +36,8 @@ EXAMPLES = """examples:
       a repository of the Hugging Face Hub; @REVISION behind it names a branch, tag or commit
   python -m convert mine back --to marian
       the library's folder again, with all files that came with it
+  python -m convert t5x/small/checkpoint_1100000 mine --to torch --activation gelu_tanh
+      a checkpoint of T5X; a config.gin beside it says the activation, and --to t5x writes one
   python -m convert inspect model.pt
       what a checkpoint is; nothing is converted
   python -m convert average runs/demo demo-mean --last 5
@@ -47,6 +49,11 @@ CLASSES = {
     **dict.fromkeys(("nllb", "nllb200", "nllb-200", "small100"), "m2m100"),
     **dict.fromkeys(("mbart50", "mbart-50", "mbart-large-50"), "mbart"),
     **dict.fromkeys(("opus-mt", "opus", "marianmt", "marian-mt"), "marian"),
+    **dict.fromkeys(
+        ("t5-v1.1", "flan-t5", "byt5", "ul2", "flan-ul2", "madlad", "madlad-400"), "t5"
+    ),
+    **dict.fromkeys(("aya", "aya-101"), "mt5"),
+    **dict.fromkeys(("pile-t5",), "umt5"),
 }
 
 
@@ -70,14 +77,16 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("source", type=Path, metavar="SOURCE",
         help="run folder, checkpoint folder, converted folder, Orbax folder, weight file "
-        "(.safetensors, .safetensors.index.json, .pt, .pth, .bin), or OWNER/NAME[@REVISION] of the "
+        "(.safetensors, .safetensors.index.json, .pt, .pth, .bin), T5X folder or file, or "
+        "OWNER/NAME[@REVISION] of the "
         "Hugging Face Hub")  # fmt: skip
     add("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
     add("--to", required=True, type=target, choices=TARGETS, help="whose names and layout to write")
     add(
         "--container",
         choices=CONTAINERS,
-        help="file format (default: flax orbax, tutorial and torch-nn pt, the others safetensors)",
+        help="file format (default: flax orbax, tutorial and torch-nn pt, t5x its own, the others "
+        "safetensors)",
     )
     add(
         "--dtype", choices=DTYPES, help="write weights in this number format (default: as they are)"
@@ -91,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         "--shard-size",
         type=size,
         metavar="SIZE",
-        help="cut safetensors into files of at most this size, as in 5GB or 300MiB",
+        help="cut safetensors or msgpack into files of at most this size, as in 5GB or 300MiB",
     )
     add("--dry-run", action="store_true", help="print the plan from headers alone, write nothing")
     add_source_flags(result)

@@ -99,7 +99,8 @@ def _add_config_flags(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group(
         "model config", "for a source without config.json; a config is never guessed from weights"
     )
-    group.add_argument("--config", type=Path, metavar="FILE.json", help="these settings in a file")
+    told = "these settings in a file: JSON, or gin for T5X"
+    group.add_argument("--config", type=Path, metavar="FILE", help=told)
     for declared in DECLARATIONS.values():
         default, text = argparse.SUPPRESS, declared.help
         group.add_argument(declared.flag, default=default, help=text, **_argument(declared))

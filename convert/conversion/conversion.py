@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,7 +199,7 @@ def _odd(rule: Rule, arrays: list[np.ndarray]) -> str:
 def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
     converted, cast = _converted(plan, source)
     target = Hashed(converted, like=source)
-    write_target(folder, plan.target, target, plan.count, plan.groups)
+    write_target(folder, plan.target, target, plan.count, plan.groups, plan.step)
     source.read_rest()
     plan.sizes.check()
     plan.files.write(folder)
@@ -210,18 +209,17 @@ def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
 
 
 def _write_settings(plan: Plan, folder: Path) -> None:
-    """config.json in the target's own words; beside ours, where the weights came from."""
-    if plan.target.model is not None or (folder / SETTINGS).exists():
+    """The settings in the target's own words; beside ours, where the weights came from."""
+    family = plan.target.family
+    name = family.settings_file if family and plan.settings else SETTINGS
+    if plan.target.model is not None or (folder / name).exists():
         return  # CTranslate2 has written its own, or the file is as it came
-    if plan.settings is None:
-        plan.source.config.save(folder / SETTINGS)
-        if plan.source.origin is not None and not (folder / ORIGIN).exists():
-            plan.source.origin.save(folder / ORIGIN)
-    elif plan.settings:
-        text = json.dumps(plan.settings, indent=2) + "\n"
-        (folder / SETTINGS).write_text(text, encoding="utf-8")
-    else:
-        plan.source.config.save(folder / SETTINGS)
+    if family is not None and plan.settings:
+        (folder / name).write_text(family.settings_text(plan.settings), encoding="utf-8")
+        return
+    plan.source.config.save(folder / SETTINGS)
+    if plan.settings is None and plan.source.origin is not None and not (folder / ORIGIN).exists():
+        plan.source.origin.save(folder / ORIGIN)
 
 
 def _heading(plan: Plan) -> dict[str, object]:

@@ -65,7 +65,7 @@ class OpenModel:
 
     def tensors(self) -> Tensors:
         """The same with no weight read yet, but for stored tables: each is read when asked for."""
-        aside = [r for r in self.found.rules if any(t.startswith(ASIDE) for t in r.targets)]
+        aside = [r for r in self.found.rules if all(t.startswith(ASIDE) for t in r.targets)]
         check_stated(self.found.content.tensors, aside)
         return weights_of(self.found)
 

@@ -27,6 +27,8 @@ from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Header, Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model, prepare
 from convert.families.registry import FAMILIES
+from convert.families.t5x.family import T5X
+from convert.families.t5x.settings import STEP
 from convert.files.account import FilesPlan
 from convert.files.steadiness import Sizes
 from training_recipe.text.model_vocabularies import load_vocabularies
@@ -55,6 +57,13 @@ class Plan:
         """Steps of the optimizer that is carried; None where there is none."""
         carried = self.source.has_moments and self.target.model is None
         return self.source.content.count if carried else None
+
+    @property
+    def step(self) -> int:
+        """Steps that the weights were trained for, as far as that is known; else 0."""
+        origin = self.source.origin
+        before = (origin.settings or {}).get(STEP) if origin and origin.family == T5X.name else None
+        return self.source.content.count or before or 0
 
     @property
     def groups(self) -> list[Group]:
@@ -128,8 +137,8 @@ def _choose_target(request: ConversionRequest) -> Target:
     if container is not None and container not in possible:
         raise UserError(f"--to {name} is written as {' or '.join(possible)}, not {container}")
     container = container or possible[0]
-    if cut and container != "safetensors":
-        raise UserError(f"--shard-size cuts safetensors, and {container} is written")
+    if cut and container not in ("safetensors", "msgpack"):
+        raise UserError(f"--shard-size cuts safetensors and msgpack, and {container} is written")
     return Target(name, container, _number_format(request), int(cut) if cut else None)
 
 

@@ -13,6 +13,8 @@ from convert.checkpoints.folders import is_foreign
 from convert.conversion.target import CONTAINERS, TARGETS
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
+from convert.families.t5x.settings import GIN, kept_of
+from convert.formats.gin import GIN_SUFFIX, read_gin
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import text_fault
 from transformer_spec.json_text import read_json_file
@@ -28,10 +30,11 @@ class SourceRequest:
 
     ``source`` is a path, or where there is none a repository of the Hub, OWNER/NAME[@REVISION].
     ``family`` says whose names it has, ``key`` which dict of a nested file holds the weights.
-    ``config`` is a file of settings, ours or another library's; ``fields`` are fields of a
-    TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules are in
-    a module of the user's, ``drop`` which tensors are left out, and the file ``parameter_names``
-    in which order a torch optimizer got its parameters; without ``optimizer`` none is looked at.
+    ``config`` is a file of settings, ours or another library's, T5X's in gin; ``fields`` are fields
+    of a TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules
+    are in a module of the user's, ``drop`` which tensors are left out, and the file
+    ``parameter_names`` in which order a torch optimizer got its parameters; without ``optimizer``
+    none is looked at.
     ``adapter`` is a folder of PEFT's whose LoRA adapter is merged into the weights.
     ``compare_files`` reads every weight file of a folder, which must hold the same weights.
     ``ignore_settings`` names settings of the source that no family knows and that change nothing.
@@ -83,15 +86,22 @@ class SourceRequest:
 
     def given_fields(self) -> dict[str, Any]:
         """The fields of our config that the file and the fields give, the fields winning."""
-        content = _read_json(self.config) if self.config else {}
+        content = self._content()
         if self.config and "model" in content:
             content = TransformerConfig.load(self.config).to_dict()
-        return ({} if is_foreign(content) else content) | dict(self.fields)
+        theirs = is_foreign(content) or GIN in content
+        return ({} if theirs else content) | dict(self.fields)
 
     def given_settings(self) -> dict[str, Any] | None:
         """The content of the config file where it is another library's."""
-        content = _read_json(self.config) if self.config else {}
-        return content if is_foreign(content) else None
+        content = self._content()
+        return content if is_foreign(content) or GIN in content else None
+
+    def _content(self) -> dict[str, Any]:
+        """What the config file holds; of a gin file what it binds, under one key."""
+        if self.config is not None and self.config.suffix == GIN_SUFFIX:
+            return {GIN: kept_of(read_gin(self.config))}
+        return _read_json(self.config) if self.config else {}
 
     def our_config(self, home: Path | None) -> TransformerConfig:
         """The config of the source's folder, or of file and fields; never both."""

@@ -24,6 +24,7 @@ from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
 from convert.families.base import Family, Source, kept_aside
 from convert.families.registry import FAMILIES, OURS, recognize
+from convert.families.t5x.settings import GIN
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DROPPED = "left out by --drop"
@@ -181,7 +182,10 @@ def wrapping_of(content: Content, request: SourceRequest) -> Wrapping:
 
 def settings_of(content: Content, request: SourceRequest) -> Mapping[str, Any] | None:
     """The settings of another library, as given or as found."""
-    return request.given_settings() or content.settings
+    given = request.given_settings()
+    if given and GIN in given:  # of the checkpoint T5X keeps more, such as its step
+        return {**(content.settings or {}), **given}
+    return given or content.settings
 
 
 def source_of(content: Content, request: SourceRequest, wrapping: Wrapping) -> Source:

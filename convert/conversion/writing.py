@@ -25,19 +25,26 @@ from convert.core.tensors import Held, Joined, Subset, Tensors
 from convert.exports.ctranslate2_model import write_model
 from convert.families.twinformer import is_flax
 from convert.formats.content import Placed
-from convert.formats.msgpack import write_msgpack
+from convert.formats.msgpack import SUFFIX, write_msgpack, write_sharded_msgpack
 from convert.formats.orbax_writer import write_orbax
 from convert.formats.safetensors import write_safetensors, write_sharded
+from convert.formats.t5x_writer import write_t5x
 from convert.formats.torch_file.writer import write_torch_pickle
 
 
 def write_target(
-    folder: Path, target: Target, tensors: Tensors, count: int | None, groups: list[Group]
+    folder: Path,
+    target: Target,
+    tensors: Tensors,
+    count: int | None,
+    groups: list[Group],
+    step: int,
 ) -> None:
     """Write every tensor of a target into an existing folder.
 
-    Moments go into an ``optimizer.pt`` that torch loads where the groups of its parameters are
-    known, else, or with raw weights, into safetensors by name.
+    ``count`` are the steps of an optimizer that is carried, ``step`` those of the weights. Moments
+    go into an ``optimizer.pt`` that torch loads where the groups of its parameters are known, else,
+    or with raw weights, into safetensors by name.
     """
     if target.model is not None:
         write_model(folder, target.model, tensors)
@@ -52,6 +59,9 @@ def write_target(
         return
     if moments and count is not None:
         _write_moments(folder, target, Subset(tensors, moments), count, groups)
+    if target.container == "t5x":
+        write_t5x(folder, weights, step)
+        return
     _write_weights(folder, target, weights)
 
 
@@ -75,6 +85,9 @@ def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
     if target.container == "pt":
         name = target.family.pickle if target.family else MODEL_PICKLE
         write_torch_pickle(folder / name, weights)
+    elif target.container == "msgpack" and target.shard_size:
+        stem = MODEL_MSGPACK.removesuffix(SUFFIX)
+        write_sharded_msgpack(folder, weights, target.shard_size, stem)
     elif target.container == "msgpack":
         write_msgpack(folder / MODEL_MSGPACK, weights)
     elif target.shard_size:

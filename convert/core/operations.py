@@ -159,6 +159,78 @@ class Split(Operation):
         return ((shapes[0][0] * self.parts, *shapes[0][1:]),)
 
 
+class Unstack(Operation):
+    """One array taken apart along an axis, a part for each layer; the reverse stacks them."""
+
+    label = "taken apart"
+    reversed_label = "stacked"
+
+    def __init__(self, layers: int, axis: int) -> None:
+        self.layers = layers
+        self.axis = axis
+
+    def forward(self, *arrays: np.ndarray) -> Arrays:
+        (array,) = arrays
+        self.forward_shapes(array.shape)
+        return tuple(array.take(layer, self.axis) for layer in range(self.layers))
+
+    def inverse(self, *arrays: np.ndarray) -> Arrays:
+        self.inverse_shapes(*(array.shape for array in arrays))
+        return (np.stack(_same_dtype(arrays), self.axis),)
+
+    def forward_shapes(self, *shapes: Shape) -> Shapes:
+        (shape,) = shapes
+        if len(shape) <= self.axis or shape[self.axis] != self.layers:
+            raise RuleError(
+                f"axis {self.axis} of shape {list(shape)} is not of {self.layers} layers"
+            )
+        return ((*shape[: self.axis], *shape[self.axis + 1 :]),) * self.layers
+
+    def inverse_shapes(self, *shapes: Shape) -> Shapes:
+        if len(shapes) != self.layers or len(set(shapes)) != 1 or len(shapes[0]) < self.axis:
+            raise RuleError(
+                f"{self.layers} equal shapes are stacked, not {list(map(list, shapes))}"
+            )
+        shape = shapes[0]
+        return ((*shape[: self.axis], self.layers, *shape[self.axis :]),)
+
+
+class MergeAxes(Operation):
+    """Two neighbouring axes, of known lengths, as one; of each of several arrays alike."""
+
+    label = "axes merged"
+    reversed_label = "axis split"
+
+    def __init__(self, axis: int, lengths: tuple[int, int]) -> None:
+        self.axis = axis
+        self.lengths = lengths
+
+    def forward(self, *arrays: np.ndarray) -> Arrays:
+        shapes = self.forward_shapes(*(array.shape for array in arrays))
+        return tuple(array.reshape(s) for array, s in zip(arrays, shapes, strict=True))
+
+    def inverse(self, *arrays: np.ndarray) -> Arrays:
+        shapes = self.inverse_shapes(*(array.shape for array in arrays))
+        return tuple(array.reshape(s) for array, s in zip(arrays, shapes, strict=True))
+
+    def forward_shapes(self, *shapes: Shape) -> Shapes:
+        at, after = self.axis, self.axis + 2
+        for shape in shapes:
+            if shape[at:after] != self.lengths:
+                raise RuleError(
+                    f"axes {at}, {at + 1} of shape {list(shape)} are not {self.lengths}"
+                )
+        merged = self.lengths[0] * self.lengths[1]
+        return tuple((*shape[:at], merged, *shape[after:]) for shape in shapes)
+
+    def inverse_shapes(self, *shapes: Shape) -> Shapes:
+        at = self.axis
+        for shape in shapes:
+            if len(shape) <= at or shape[at] != self.lengths[0] * self.lengths[1]:
+                raise RuleError(f"axis {at} of shape {list(shape)} is not {self.lengths} merged")
+        return tuple((*shape[:at], *self.lengths, *shape[at + 1 :]) for shape in shapes)
+
+
 class Duplicate(Operation):
     """One array used in several places; the reverse ties them, which needs equal bytes."""
 

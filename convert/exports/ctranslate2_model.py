@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.core.tensors import Tensors
-from convert.exports.ctranslate2_rules import check_expressible, scalars
+from convert.exports.ctranslate2_rules import check_expressible, is_relative, scalars
 from convert.exports.ctranslate2_tokens import Tokens, tokens_of
 from convert.exports.ctranslate2_usage import usage
 from training_recipe.searching.search import Search
@@ -115,16 +115,33 @@ def write_model(folder: Path, model: CTranslate2Model, tensors: Tensors) -> None
 def _specification(config: TransformerConfig) -> Any:
     """An empty TransformerSpec: final norms come with ``pre_norm``, which is set afterwards."""
     from ctranslate2.specs import TransformerSpec
+    from ctranslate2.specs.transformer_spec import TransformerDecoderSpec, TransformerEncoderSpec
+
+    halves = [
+        kind(
+            getattr(config, f"num_{half}_layers"),
+            config.num_heads,
+            relative_attention_bias=is_relative(config, half),
+            **_parts(config),
+        )
+        for half, kind in (("encoder", TransformerEncoderSpec), ("decoder", TransformerDecoderSpec))
+    ]
+    return TransformerSpec(*halves)
+
+
+def _parts(config: TransformerConfig) -> dict[str, Any]:
+    """What both halves of the specification are told alike."""
     from ctranslate2.specs.common_spec import Activation
 
-    return TransformerSpec.from_config(
-        (config.num_encoder_layers, config.num_decoder_layers),
-        config.num_heads,
-        no_final_norm=not config.final_norm,
-        activation=Activation[ACTIVATIONS[config.activation]],
-        ffn_glu=config.activation == "identity",
-        layernorm_embedding=config.embedding_norm,
-    )
+    usual = config.heads_dim == config.hidden_dim
+    return {
+        "no_final_norm": not config.final_norm,
+        "activation": Activation[ACTIVATIONS[config.activation]],
+        "ffn_glu": config.gated_ffn or config.activation == "identity",
+        "rms_norm": config.norm == "rms",
+        "layernorm_embedding": config.embedding_norm,
+        "head_dim": None if usual else config.head_dim,
+    }
 
 
 def _set(spec: Any, name: str, value: Any) -> None:

@@ -1,16 +1,26 @@
 """Our weights under the names of CTranslate2's ``TransformerSpec`` (revision 7), and what it lacks.
 
 Its self-attention holds Q, K and V as one matrix, its cross-attention K and V; norms lie inside
-the sub-layer that they belong to. Position tables begin at the first token's position.
+the sub-layer that they belong to. Position tables begin at the first token's position; a table of
+relative positions lies in every layer.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from convert.core.operations import COPY, Duplicate, Given, Operation, RowsFrom, Split
 from convert.core.rules import Rule, rename
-from transformer_spec import LEARNED, Faults, TransformerConfig, sinusoid_table, tied_weights
+from transformer_spec import (
+    LEARNED,
+    RELATIVE,
+    Faults,
+    TransformerConfig,
+    sinusoid_table,
+    tied_weights,
+)
 
 HALVES = ("encoder", "decoder")
 TABLES = {
@@ -31,6 +41,7 @@ ATTENTIONS = {
     ],
 }
 LAYERS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
+TABLE = "self_attention/relative_attention"
 LAST_NORM = {"encoder": "layerNorm2", "decoder": "layerNorm3"}
 GATE = "identity: a gate that relu keeps at 1"
 
@@ -46,6 +57,8 @@ def check_expressible(config: TransformerConfig, faults: Faults) -> None:
             not (late and config.embedding_norm),
             f"{half}_positions is 'learned_after_norm'; CTranslate2 norms after adding positions",
         )
+    if config.gated_ffn and config.activation == "identity":
+        faults.add("gated_ffn is True with activation 'identity', which CTranslate2 has not")
 
 
 def ctranslate2_rules(config: TransformerConfig) -> list[Rule]:
@@ -54,23 +67,34 @@ def ctranslate2_rules(config: TransformerConfig) -> list[Rule]:
     if config.output_bias != "none":
         rules.append(rename("decoder.finalFc.bias", "decoder/projection/bias"))
     for half in HALVES:
-        rules.append(_positions(config, half))
+        rules += _positions(config, half)
         for ours, theirs in NORMS.items():
-            rules += _norm(f"{half}.{ours}", f"{half}/{theirs}") if getattr(config, ours) else []
+            there = getattr(config, ours)
+            rules += _norm(config, f"{half}.{ours}", f"{half}/{theirs}") if there else []
         for i in range(getattr(config, f"num_{half}_layers")):
             rules += _layer(config, half, f"{LAYERS[half]}.{i}", f"{half}/layer_{i}")
     return rules
 
 
-def scalars(config: TransformerConfig) -> dict[str, bool | float]:
+def is_relative(config: TransformerConfig, half: str) -> bool:
+    """Whether the self-attention of a half adds a table of relative positions."""
+    return getattr(config, f"{half}_positions") == RELATIVE
+
+
+def scalars(config: TransformerConfig) -> dict[str, Any]:
     """The variables of the specification that are single numbers and depend on more than sizes."""
-    values: dict[str, bool | float] = {}
+    values: dict[str, Any] = {}
+    if config.output_scale != 1.0:
+        values["decoder/scale_outputs"] = config.output_scale
     for half in HALVES:
         values[f"{half}/pre_norm"] = config.norm_position == "pre"
         values[f"{half}/scale_embeddings"] = config.embedding_scale
         for i in range(getattr(config, f"num_{half}_layers")):
             for _, _, name, _ in ATTENTIONS[half]:
                 values[f"{half}/layer_{i}/{name}/queries_scale"] = config.attention_scale
+            if is_relative(config, half):
+                farthest = np.int32(config.relative_max_distance)
+                values[f"{half}/layer_{i}/{TABLE}_max_distance"] = farthest
     return values
 
 
@@ -84,7 +108,22 @@ def _tables(config: TransformerConfig) -> list[Rule]:
     return rules
 
 
-def _positions(config: TransformerConfig, half: str) -> Rule:
+def _positions(config: TransformerConfig, half: str) -> list[Rule]:
+    """The tables of one half: those of relative positions, or the one that is added."""
+    if not is_relative(config, half):
+        return [_added_positions(config, half)]
+    count = getattr(config, f"num_{half}_layers")
+    layers = tuple(f"{half}/layer_{i}/{TABLE}_bias" for i in range(count))
+    if not config.relative_per_layer:
+        reason = "one table of relative positions in every layer"
+        source = f"{half}.relative_bias.weight"
+        return [Rule((source,), layers, Duplicate(count) if count > 1 else COPY, reason)]
+    attention = ATTENTIONS[half][0][0]
+    names = (f"{LAYERS[half]}.{i}.{attention}.relative_bias.weight" for i in range(count))
+    return [rename(name, target) for name, target in zip(names, layers, strict=True)]
+
+
+def _added_positions(config: TransformerConfig, half: str) -> Rule:
     """Without a table CTranslate2 would add sinusoids of its own, so there always is one."""
     target = (f"{half}/position_encodings/encodings",)
     kind, offset = getattr(config, f"{half}_positions"), config.position_offset
@@ -106,8 +145,8 @@ def _layer(config: TransformerConfig, half: str, ours: str, theirs: str) -> list
         for number, parts in enumerate(fused):
             sources = [f"{ours}.{attention}.{part}" for part in parts]
             rules += _linear(sources, f"{theirs}/{name}/linear_{number}", config.attention_bias)
-        rules += _norm(f"{ours}.{norm}", f"{theirs}/{name}/layer_norm")
-    rules += _norm(f"{ours}.{LAST_NORM[half]}", f"{theirs}/ffn/layer_norm")
+        rules += _norm(config, f"{ours}.{norm}", f"{theirs}/{name}/layer_norm")
+    rules += _norm(config, f"{ours}.{LAST_NORM[half]}", f"{theirs}/ffn/layer_norm")
     return rules + _feed_forward(config, f"{ours}.ffn", f"{theirs}/ffn")
 
 
@@ -115,6 +154,8 @@ def _feed_forward(config: TransformerConfig, ours: str, theirs: str) -> list[Rul
     """CTranslate2 has no identity: its gated feed-forward is one where the gate stays at 1."""
     first, bias = f"{theirs}/linear_0", config.ffn_bias
     rules = _linear([f"{ours}.fc2"], f"{theirs}/linear_1", bias)
+    if config.gated_ffn:
+        rules += _linear([f"{ours}.fc3"], f"{first}_noact", bias)
     if config.activation != "identity":
         return rules + _linear([f"{ours}.fc1"], first, bias)
     zeros = np.zeros((config.inner_dim, config.hidden_dim), np.float32)
@@ -132,5 +173,6 @@ def _linear(ours: list[str], theirs: str, bias: bool) -> list[Rule]:
     ]
 
 
-def _norm(ours: str, theirs: str) -> list[Rule]:
-    return [rename(f"{ours}.weight", f"{theirs}/gamma"), rename(f"{ours}.bias", f"{theirs}/beta")]
+def _norm(config: TransformerConfig, ours: str, theirs: str) -> list[Rule]:
+    rules = [rename(f"{ours}.weight", f"{theirs}/gamma")]
+    return rules + [rename(f"{ours}.bias", f"{theirs}/beta")] * (config.norm == "layer")

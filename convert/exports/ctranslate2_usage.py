@@ -8,9 +8,11 @@ from pathlib import Path
 
 from convert.exports.ctranslate2_tokens import Tokens, is_framed
 from training_recipe.searching.search import Search
+from training_recipe.text.byte_vocabulary import ByteVocabulary
 from training_recipe.text.conventions import LANGUAGE
 from training_recipe.text.published import CLEANED, PublishedVocabulary
 from training_recipe.text.sentencepiece_table import SentencePieceTable
+from training_recipe.text.sentinel_pieces import SentinelPieces
 from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson
 from training_recipe.text.vocabulary import (
     CharacterVocabulary,
@@ -34,6 +36,13 @@ for tokens in (result.hypotheses[0] for result in found):
     print({join})"""
 ID_TEXTS = "`texts` (lists of source ids, the end included where the model reads one)"
 IDS_IN, IDS_OUT = "[str(number) for number in text]", "[int(token) for token in tokens]"
+BYTES_IN = "[chr(b) if 31 < b < 127 else f'<0x{{b:02X}}>' for b in {}.encode()]"
+BYTES_OUT = "bytes([int(token[3:-1], 16)]) if token.startswith('<0x') else token.encode()"
+SENTINELS = """\
+{side}_pieces = lambda text: [
+    piece for part in re.split('(<extra_id_[0-9]+>)', text)
+    for piece in ([part] if part.startswith('<extra_id_') else {pieces})
+]"""
 TEXT_ALONE = "for token in tokens if token not in special"
 # CTranslate2 stops at beam x patience outputs; ours goes on while a better one is possible.
 PATIENCE = 2
@@ -125,6 +134,8 @@ def _cut(code: Code, tokens: Tokens, home: Path) -> None:
 
 def _framed(code: Code, source: PublishedVocabulary, pieces: str, tokens: Tokens) -> str:
     """The pieces of a text between what the model reads around them."""
+    if isinstance(source, SentinelPieces):
+        return f"[*{pieces.format(_begun(code, source))}{_and(code, source, tokens)}]"
     if source.begins_with_target and source.language is None:
         marks = source.conventions.marks
         assert marks is not None
@@ -137,6 +148,17 @@ def _framed(code: Code, source: PublishedVocabulary, pieces: str, tokens: Tokens
         named.append(_language(code, source, tokens.source, "output_language"))
     before = "".join(f"{name}, " for name in named)
     return f"[{before}*{pieces.format('text.strip()')}{_and(code, source, tokens)}]"
+
+
+def _begun(code: Code, source: SentinelPieces) -> str:
+    """A text, behind the language of the output where the model reads that as text."""
+    if not source.begins_with_target:
+        return "text.strip()"
+    if source.language is None:
+        code.statements.append(f"# texts begin with the language of the output: {_some(source)}")
+        return "text.strip()"
+    marks = source.conventions.marks or ("", "")
+    return f"{f'{marks[0]}{source.language}{marks[1]} '!r} + text.strip()"
 
 
 def _and(code: Code, source: PublishedVocabulary, tokens: Tokens) -> str:
@@ -179,6 +201,8 @@ def _join(code: Code, target: Vocabulary, rows: int, home: Path) -> None:
     elif isinstance(target, SentencePieceTable):
         _loaded(code, target, "target", home)
         joined = f"target.decode_pieces([token {TEXT_ALONE}]).replace('\\u2581', ' ').strip()"
+    elif isinstance(target, ByteVocabulary):
+        joined = f"b''.join({BYTES_OUT} {TEXT_ALONE}).decode(errors='ignore')"
     elif isinstance(target, ByteLevelBPE | TokenizerJson):
         _loaded(code, target, "target", home)
         joined = f"target.decode([target.token_to_id(token) {TEXT_ALONE}])"
@@ -199,7 +223,9 @@ def _loaded(code: Code, vocabulary: Vocabulary, side: str, home: Path) -> str:
         place = str(home / (vocabulary.how["model"] if own else f"{side}.model"))
         line = f"{side} = SentencePieceProcessor(model_file={place!r})"
         code.add("from sentencepiece import SentencePieceProcessor", line)
-        return f"{side}.encode({{}}, out_type=str)"
+        return _split_at_sentinels(code, vocabulary, side, f"{side}.encode({{}}, out_type=str)")
+    if isinstance(vocabulary, ByteVocabulary):
+        return _split_at_sentinels(code, vocabulary, side, BYTES_IN)
     if isinstance(vocabulary, ByteLevelBPE):
         files = [str(home / vocabulary.how[name]) for name in ("vocabulary", "merges")]
         spaced = vocabulary.how.get("prefix_space") is True
@@ -212,6 +238,16 @@ def _loaded(code: Code, vocabulary: Vocabulary, side: str, home: Path) -> str:
         code.add("from tokenizers import Tokenizer", f"{side}.encode_special_tokens = True")
         return f"{side}.encode({{}}, add_special_tokens=False).tokens"
     return ""
+
+
+def _split_at_sentinels(code: Code, vocabulary: Vocabulary, side: str, pieces: str) -> str:
+    """The expression for pieces of a text, in which sentinels that were added are tokens."""
+    if side != "source" or not isinstance(vocabulary, SentinelPieces | ByteVocabulary):
+        return pieces
+    if not vocabulary.conventions.added:
+        return pieces
+    code.add("import re", SENTINELS.format(side=side, pieces=pieces.format("part")))
+    return f"{side}_pieces({{}})"
 
 
 def _listed(sequences: Sequence[list[str]]) -> str:

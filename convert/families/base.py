@@ -6,6 +6,7 @@ ones; the way back is those rules reversed, so nothing is written down twice.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -51,16 +52,17 @@ class Family(ABC):
 
     ``restores_names`` says whether imported weights leave under the names they came with; else
     they leave under those of ``written``. ``pickle`` is what its library calls a file of
-    torch.save. ``wrapped`` families lie inside a module of the user's,
-    whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's modules
-    tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files and
-    change nothing that its code computes: any numbers will do. ``padding_gradient`` says whether
-    the padding token's row learns from being looked up when its library trains.
+    torch.save, ``settings_file`` one of settings. ``wrapped`` families lie inside a module of the
+    user's, whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's
+    modules tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files
+    and change nothing that its code computes: any numbers will do. ``padding_gradient`` says
+    whether the padding token's row learns from being looked up when its library trains.
     """
 
     name: str
     containers: tuple[str, ...] = ()
     pickle = "model.pt"
+    settings_file = "config.json"
     restores_names = True
     wrapped = False
     length_first = False
@@ -112,6 +114,10 @@ class Family(ABC):
         Every setting of ours that the family cannot express is named in one UserError.
         """
         raise NotImplementedError(f"{self.name} is not written")
+
+    def settings_text(self, settings: Mapping[str, Any]) -> str:
+        """The text of its file of settings."""
+        return json.dumps(settings, indent=2) + "\n"
 
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """A config as this family can hold it where that is nearly the same, and what to say of it.

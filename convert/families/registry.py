@@ -14,12 +14,15 @@ from convert.families.huggingface.flax import (
     PegasusFlax,
 )
 from convert.families.huggingface.fsmt import FSMT
+from convert.families.huggingface.library_class import LibraryClass
 from convert.families.huggingface.m2m100 import M2M100
 from convert.families.huggingface.marian import Marian
-from convert.families.huggingface.names import HuggingFace
 from convert.families.huggingface.pegasus import Pegasus
 from convert.families.marian_npz.family import MarianNpz
 from convert.families.opennmt.family import OpenNMT
+from convert.families.t5.flax import MT5Flax, T5Flax
+from convert.families.t5.names import MT5, T5, UMT5
+from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
 from transformer_spec import UserError
@@ -36,19 +39,25 @@ ALL: tuple[Family, ...] = (
     Blenderbot(),
     BlenderbotSmall(),
     FSMT(),
+    T5(),
+    MT5(),
+    UMT5(),
     MarianFlax(),
     BartFlax(),
     MBartFlax(),
     PegasusFlax(),
     BlenderbotFlax(),
     BlenderbotSmallFlax(),
+    T5Flax(),
+    MT5Flax(),
     MarianNpz(),
     Fairseq(),
     OpenNMT(),
     Eole(),
+    T5X(),
     Tutorial(),
 )
-HUGGING_FACE = [family for family in ALL if isinstance(family, HuggingFace)]
+HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]
 # Whose folders have a generation_config.json and a tokenizer of Hugging Face's.
 LIBRARIES = frozenset(family.library for family in HUGGING_FACE)
 HALF = 0.5

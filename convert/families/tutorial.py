@@ -14,6 +14,7 @@ from typing import Any
 from convert.core.operations import Duplicate
 from convert.core.rules import Rule, rename
 from convert.families.base import Family, Reading, Source, announced, kept_aside
+from convert.families.usual_parts import check_usual_parts
 from transformer_spec import Faults, TransformerConfig, weight_shapes
 
 UNUSED = "decoder.pos_embedding.weight"
@@ -83,6 +84,7 @@ class Tutorial(Family):
         for name, value in SEMANTICS.items():
             given = getattr(config, name)
             faults.require(given == value, f"{name} is {given!r}; the tutorial has {value!r} only")
+        check_usual_parts(config, "the tutorial", faults)
         faults.raise_if_any("the tutorial's code cannot hold this model")
         return {}
 

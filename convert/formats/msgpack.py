@@ -21,11 +21,12 @@ from convert.core.tensors import Header, Tensors, as_bytes
 from convert.formats.arrays import check_lengths, check_shape, dtype_faults, file_size, fill, shown
 from convert.formats.content import MAX_DEPTH, ContentFile, Leaf, Placed, nest
 from convert.formats.placing import place_arrays
-from convert.formats.shards import INDEX_SUFFIX, open_shards
+from convert.formats.shards import INDEX_SUFFIX, open_shards, write_shards
 from training_recipe.files.writing import written_aside
 from transformer_spec import UserError
 
 ARRAY, COMPLEX, NUMBER = 1, 2, 3
+SUFFIX = ".msgpack"
 CHUNKED = "__msgpack_chunked_array__"
 CHUNK_SIZE = 2**30
 COUNTS = ("count", "step")
@@ -109,6 +110,11 @@ def open_msgpack(path: Path, key: str | None = None) -> Tensors:
 def with_dots(name: str) -> str:
     """A name whose keys are joined with slashes, as ``flatten_dict(sep="/")`` of flax gives it."""
     return name.replace("/", ".")
+
+
+def with_slashes(name: str) -> str:
+    """``with_dots`` the other way, for names of modules and leaves that hold no dot themselves."""
+    return name.replace(".", "/")
 
 
 def arrays_of(file: MsgpackFile) -> Tensors:
@@ -274,10 +280,33 @@ def write_msgpack(path: Path, tensors: Tensors, content: Mapping[str, Any] | Non
     ``content`` is the tree to write, ``Placed(name)`` in it where an array belongs; without it the
     names are taken apart at their dots. Few arrays are in memory at a time.
     """
+    _check_dtypes(tensors)
+    tree = _tree_of(tensors) if content is None else content
+    with written_aside(path) as aside:
+        _write_file(aside, tensors, tree)
+
+
+def write_sharded_msgpack(folder: Path, tensors: Tensors, shard_size: int, stem: str) -> list[Path]:
+    """``write_shards`` of msgpack; the index joins keys with slashes, as transformers did."""
+    _check_dtypes(tensors)
+
+    def write_one(path: Path, part: Tensors) -> None:
+        _write_file(path, part, _tree_of(part))
+
+    return write_shards(folder, tensors, shard_size, stem, SUFFIX, write_one, with_slashes)
+
+
+def _check_dtypes(tensors: Tensors) -> None:
     faults = dtype_faults(tensors, NAMES.__contains__, ", ".join(DTYPES))
     faults.raise_if_any("a .msgpack file cannot hold every array")
-    tree = _sorted(nest({name: Placed(name) for name in tensors})) if content is None else content
-    with written_aside(path) as aside, open(aside, "wb") as file:
+
+
+def _tree_of(tensors: Tensors) -> Any:
+    return _sorted(nest({name: Placed(name) for name in tensors}))
+
+
+def _write_file(path: Path, tensors: Tensors, tree: Any) -> None:
+    with open(path, "wb") as file:
         writer = _Writer(file, tensors)
         writer.write(tree)
         place_arrays(file, tensors, writer.places)

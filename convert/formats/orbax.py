@@ -2,7 +2,8 @@
 
 Reading needs only ``tensorstore``. Newer versions list the arrays in ``_METADATA``; before, a
 msgpack file ``checkpoint`` had the whole tree, with small arrays in it and the names of the others,
-and before that the folders had to tell.
+and before that the folders had to tell. T5X, from before Orbax, says in that file how tensorstore
+wrote each of the others.
 """
 
 import contextlib
@@ -13,11 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from convert.core.tensors import Header, Joined, Tensors
+from convert.core.tensors import Joined, Tensors
+from convert.formats.array_folders import ArrayFolders, Spec, place, reason
 from convert.formats.kinds import container_of
 from convert.formats.msgpack import arrays_of, open_msgpack_file
+from convert.formats.t5x import open_named, specs_in
 from transformer_spec import UserError
 
 METADATA = "_METADATA"
@@ -29,8 +30,6 @@ ARRAY_FILES = (".zarray", "zarr.json")
 NEWER = ("_CHECKPOINT_METADATA", "_sharding", "array_metadatas", DATABASE)
 # What Orbax writes of values that are no arrays: of these there is a name and nothing else.
 EMPTY = ("None", "Dict", "List", "Tuple", "NamedTuple", "string")
-MAX_RATIO = 1000
-SMALL = 1 << 26
 
 
 def is_orbax(path: Path) -> bool:
@@ -56,42 +55,32 @@ class Stored:
     whole: bool = False
 
 
-class OrbaxFolder(Tensors):
-    """The arrays of one Orbax checkpoint that have files of their own."""
-
-    def __init__(self, path: Path, stored: Stored) -> None:
-        self.stores = _open_stores(path, stored)
-        headers = {
-            name: Header(tuple(store.shape), np.dtype(store.dtype.numpy_dtype))
-            for name, store in self.stores.items()
-        }
-        _check_sizes(path, headers)
-        super().__init__(str(path), headers)
-
-    def read(self, name: str) -> np.ndarray:
-        try:
-            return np.asarray(self.stores[name].read().result())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.label}: cannot read {name!r}: {reason(error)}") from error
-
-
 def open_orbax(path: Path) -> Tensors:
     """The arrays of an Orbax folder, named by their dict keys joined with dots."""
     path = Path(path)
     if (path / AGGREGATE).is_file():
         return _with_aggregate(path)
-    return OrbaxFolder(path, _stored(path))
+    return ArrayFolders(path, _specs(path, _stored(path)))
+
+
+def open_tree(path: Path) -> Tensors:
+    """The arrays of a msgpack file, and those in folders beside it that it says how to open."""
+    file = open_msgpack_file(path)
+    inside, specs = arrays_of(file), specs_in(file.content)
+    return open_named(path.parent, specs, inside) if specs else inside
 
 
 def _with_aggregate(path: Path) -> Tensors:
     """What the file of the whole tree holds itself, and what it names."""
     file = open_msgpack_file(path / AGGREGATE)
+    if specs_in(file.content):
+        return open_tree(path / AGGREGATE)
     inside = arrays_of(file)
     stored = _stored(path) if (path / METADATA).is_file() else _named_in(path, file.content)
     stored = replace(stored, names=[name for name in stored.names if name not in inside])
     if not stored.names:
         return inside
-    return Joined(str(path), [OrbaxFolder(path, stored), inside])
+    return Joined(str(path), [ArrayFolders(path, _specs(path, stored)), inside])
 
 
 def _named_in(path: Path, tree: Any) -> Stored:
@@ -147,19 +136,18 @@ def _driver_of_folders(path: Path) -> str:
     return "zarr3" if next(path.glob("*/zarr.json"), None) else "zarr"
 
 
-def _open_stores(path: Path, stored: Stored) -> dict[str, Any]:
-    """Every array opened (shape and dtype known), none read."""
-    tensorstore = import_tensorstore()
-    try:
-        root, pending = path.resolve(), {}
-        for name in stored.names:
-            spec = {"driver": stored.driver, "kvstore": _place(root, name, stored.database)}
-            if stored.whole:
-                spec["fill_missing_data_reads"] = False  # lost numbers are no zeros
-            pending[name] = tensorstore.open(spec, open=True, read=True)
-        return {name: future.result() for name, future in pending.items()}
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is damaged or half-written: {reason(error)}") from error
+def _specs(path: Path, stored: Stored) -> dict[str, Spec]:
+    """How tensorstore opens every array; a UserError where a name leads elsewhere."""
+    root, specs = path.resolve(), dict[str, Spec]()
+    for name in stored.names:
+        try:
+            kvstore = _kvstore(root, name, stored.database)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged or half-written: {reason(error)}") from error
+        specs[name] = {"driver": stored.driver, "kvstore": kvstore}
+        if stored.whole:
+            specs[name]["fill_missing_data_reads"] = False  # lost numbers are no zeros
+    return specs
 
 
 def _name(entry: dict[str, Any]) -> str:
@@ -172,42 +160,9 @@ def _is_array(entry: dict[str, Any]) -> bool:
     return value.get("value_type") not in EMPTY and not value.get("skip_deserialize")
 
 
-def _place(root: Path, name: str, database: bool) -> dict[str, Any]:
-    """Where tensorstore finds one array: inside the OCDBT database, or in a folder of its own.
-
-    ``root`` is the resolved path of the checkpoint.
-    """
-    if database:
-        base = {"driver": "file", "path": f"{root}/"}
-        return {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-    place = (root / name).resolve()
-    if root not in place.parents:
-        raise ValueError(f"{name!r} leads out of the folder")
-    return {"driver": "file", "path": f"{place}/"}
-
-
-def _check_sizes(path: Path, headers: dict[str, Header]) -> None:
-    """No array far larger than what is stored: tensorstore ends the process where memory ends."""
-    stored = sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
-    for name, header in headers.items():
-        if header.size > max(SMALL, MAX_RATIO * stored):
-            raise UserError(
-                f"{path} is damaged: {name!r} should be {header}, {header.size} bytes, and the "
-                f"whole folder has {stored}"
-            )
-
-
-def import_tensorstore() -> Any:
-    try:
-        import tensorstore
-    except ImportError as error:
-        raise UserError(
-            "an Orbax checkpoint needs tensorstore; install it with twinformer[torch] or "
-            "twinformer[jax]"
-        ) from error
-    return tensorstore
-
-
-def reason(error: Exception) -> str:
-    """A tensorstore error on one line, without the specification that it appends."""
-    return " ".join(str(error).partition(" [tensorstore_spec")[0].split()) or repr(error)
+def _kvstore(root: Path, name: str, database: bool) -> Spec:
+    """Where tensorstore finds one array: inside the OCDBT database, or in a folder of its own."""
+    if not database:
+        return place(root, name)
+    base = {"driver": "file", "path": f"{root}/"}
+    return {"driver": "ocdbt", "base": base, "path": f"{name}/"}

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from convert.core.tensors import Header, Tensors
+from convert.formats.array_folders import import_tensorstore, reason
 from convert.formats.content import nest
-from convert.formats.orbax import METADATA, import_tensorstore, reason
+from convert.formats.orbax import METADATA
 from training_recipe.files.writing import remove, sync, sync_tree
 from transformer_spec import Faults, UserError
 
@@ -55,7 +56,7 @@ def write_orbax(path: Path, tensors: Tensors) -> None:
     except UserError:
         raise
     except (OSError, ValueError) as error:
-        raise _told(error, path) from None
+        raise told(error, path) from None
     finally:
         remove(aside)
 
@@ -67,7 +68,7 @@ def _check_not_empty(path: Path, tensors: Tensors) -> None:
     faults.raise_if_any(f"cannot write {path}: Orbax holds no arrays of zero size")
 
 
-def _told(error: Exception, path: Path) -> Exception:
+def told(error: Exception, path: Path) -> Exception:
     """An error of the library, as the system's where it comes from there."""
     refused = SYSTEM_ERROR.search(str(error))
     if refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from convert.formats.arrays import file_size, read_bytes
@@ -11,11 +12,19 @@ START = 512
 ARCHIVES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z",
             b"\x28\xb5\x2f\xfd": "zstandard", b"Rar!": "rar"}  # fmt: skip
 UNPACK = "unpack it and name what is inside"
+TENSORFLOW = (
+    "checkpoints of TensorFlow, as Mesh TensorFlow left the first T5 models: take the model as T5X "
+    "or transformers publish it, or make it a transformers folder with load_tf_weights_in_t5 of "
+    "transformers 4"
+)
+# What TensorFlow's Saver calls the parts of a checkpoint.
+SAVER = re.compile(r".*\.ckpt(-\d+)?\.(index|meta|data-\d+-of-\d+)")
 OTHERS = {
     b"version https://git-lfs": "a pointer of git-lfs, not the weights: run git lfs pull there, or "
     "download the file itself",
     b"\x89HDF": "an HDF5 file of TensorFlow; load it there with from_tf=True of transformers 4 and "
     "save_pretrained it as safetensors",
+    b"model_checkpoint_path": f"the list of a folder of {TENSORFLOW}",
     b"GGUF": "a GGUF file of llama.cpp, whose weights are of no encoder-decoder here",
     b"<": "a page in HTML or XML, which a server gives in place of a file that needs a login or is "
     "not there: download it again",
@@ -44,6 +53,8 @@ def _refuse_others(path: Path, start: bytes) -> None:
             f"{path} is a model of CTranslate2, whose weights nothing reads back; give the "
             "checkpoint that it was made from"
         )
+    if SAVER.fullmatch(path.name):
+        raise UserError(f"{path} is a part of {TENSORFLOW}")
     if path.suffix == ".onnx":
         raise UserError(
             f"{path} is an ONNX program, which keeps no names of a model's parts; give the weights "

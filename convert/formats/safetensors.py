@@ -16,11 +16,11 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from convert.core.tensors import Header, Subset, Tensors
+from convert.core.tensors import Header, Tensors
 from convert.formats.arrays import check_shape, dtype_faults, file_size, read_array, read_bytes
 from convert.formats.placing import place_arrays
-from convert.formats.shards import INDEX_SUFFIX, index_text, open_shards, plan_shards, shard_name
-from training_recipe.files.writing import all_or_nothing, written_aside
+from convert.formats.shards import INDEX_SUFFIX, open_shards, write_shards
+from training_recipe.files.writing import written_aside
 from transformer_spec import Faults, UserError
 
 SHARD_SIZE = 5 * 10**9
@@ -149,18 +149,9 @@ def write_sharded(
     shard_size: int = SHARD_SIZE,
     stem: str = "model",
 ) -> list[Path]:
-    """Write shards of at most ``shard_size`` bytes of arrays and their index; the paths written.
+    """``write_shards`` of safetensors; what fits into one shard becomes ``model.safetensors``."""
 
-    Names go into shards in sorted order; an array above the limit has a shard to itself. What
-    fits into one shard becomes ``model.safetensors`` without an index. All files appear or none.
-    """
-    parts = plan_shards(tensors, shard_size)
-    shards = {shard_name(stem, ".safetensors", i + 1, len(parts)): p for i, p in enumerate(parts)}
-    index = [f"{stem}.safetensors{INDEX_SUFFIX}"] if len(parts) > 1 else []
-    with all_or_nothing(folder, [*shards, *index]) as aside:
-        for shard, part in shards.items():
-            _write_file(aside / shard, Subset(tensors, part), metadata)
-        weight_map = {name: shard for shard, part in shards.items() for name in part}
-        for name in index:
-            (aside / name).write_text(index_text(weight_map, tensors.size), encoding="utf-8")
-    return [folder / name for name in [*shards, *index]]
+    def write_one(path: Path, part: Tensors) -> None:
+        _write_file(path, part, metadata)
+
+    return write_shards(folder, tensors, shard_size, stem, ".safetensors", write_one)

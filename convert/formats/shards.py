@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from convert.core.tensors import Header, Joined, Tensors
+from convert.core.tensors import Header, Joined, Subset, Tensors
 from convert.formats.content import some_of
 from convert.formats.other_files import first_bytes
 from training_recipe.files.json_files import json_text
+from training_recipe.files.writing import all_or_nothing
 from transformer_spec import Faults, UserError
 from transformer_spec.json_text import read_json_file
 
@@ -144,3 +145,30 @@ def index_text(weight_map: Mapping[str, str], total_size: int) -> str:
     """The index file; ``total_size`` counts the bytes of the arrays alone."""
     names = dict(sorted(weight_map.items()))
     return json_text({"metadata": {"total_size": total_size}, "weight_map": names})
+
+
+def write_shards(
+    folder: Path,
+    tensors: Tensors,
+    shard_size: int,
+    stem: str,
+    suffix: str,
+    write_one: Callable[[Path, Tensors], None],
+    named: Callable[[str], str] = str,
+) -> list[Path]:
+    """Write shards of at most ``shard_size`` bytes of arrays and their index; the paths written.
+
+    Names go into shards in sorted order; an array above the limit has a shard to itself. What
+    fits into one shard becomes one file without an index. All files appear or none. ``named``
+    turns a name into that of the index.
+    """
+    parts = plan_shards(tensors, shard_size)
+    shards = {shard_name(stem, suffix, i + 1, len(parts)): p for i, p in enumerate(parts)}
+    index = [f"{stem}{suffix}{INDEX_SUFFIX}"] if len(parts) > 1 else []
+    with all_or_nothing(folder, [*shards, *index]) as aside:
+        for shard, part in shards.items():
+            write_one(aside / shard, Subset(tensors, part))
+        weight_map = {named(name): shard for shard, part in shards.items() for name in part}
+        for name in index:
+            (aside / name).write_text(index_text(weight_map, tensors.size), encoding="utf-8")
+    return [folder / name for name in [*shards, *index]]

@@ -16,6 +16,7 @@ from convert.tokenizers.other_orders import read_pegasus, read_plbart
 from convert.tokenizers.own_files import read_fairseq, read_marian_npz, read_opennmt
 from convert.tokenizers.pairs import Pair
 from convert.tokenizers.pipelines import GENERAL, read_pipeline
+from convert.tokenizers.t5 import BYT5, ROBERTA, read_t5
 from training_recipe.text.model_vocabularies import check_fit
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
@@ -28,7 +29,11 @@ CLASSES = {
     "m2m100": ("M2M100Tokenizer", "NllbTokenizer"),
     "pegasus": ("PegasusTokenizer",),
     "blenderbot": ("BlenderbotTokenizer",),
+    "t5": ("T5Tokenizer", BYT5, ROBERTA),
+    "mt5": ("T5Tokenizer", "MT5Tokenizer"),
+    "umt5": ("T5Tokenizer", "LlamaTokenizer"),
 }
+PIECES_FIRST = ("t5", "mt5", "umt5")  # tokenizer.json of theirs has lost pieces of bytes
 UNREAD = {
     "fsmt": "it cuts texts by Moses' rules first, which are not part of this project",
     "blenderbot-small": "it cuts texts by rules of its own, which are not part of this project",
@@ -50,6 +55,7 @@ READERS: dict[str, Callable[[Folder], Pair]] = {
     "m2m100": _read_m2m100,
     "pegasus": read_pegasus,
     "blenderbot": read_blenderbot,
+    **dict.fromkeys(PIECES_FIRST, read_t5),
     "fairseq": read_fairseq,
     "opennmt": read_opennmt,
     "eole": read_opennmt,
@@ -65,10 +71,10 @@ def read_vocabularies(
     ``settings`` are the content of its config.json. Files that are missing or damaged, that differ
     from each other or do not fit the model are a UserError.
     """
-    if not tokenizer_files(folder):
-        return None
     name = family_name.removesuffix("-flax")
     found = Folder(folder, settings, config)
+    if not tokenizer_files(folder) and not (name in CLASSES and found.tokenizer_class == BYT5):
+        return None
     try:
         pair = _reader(name, found)(found)
     except ValueError as error:
@@ -85,7 +91,7 @@ def _reader(name: str, folder: Folder) -> Callable[[Folder], Pair]:
         raise UserError(f"those of {name} models are not read; read are those of {_known()}")
     named = folder.tokenizer_class
     if name in CLASSES and named in GENERAL and folder.has(JSON):
-        return read_pipeline
+        return READERS[name] if name in PIECES_FIRST else read_pipeline
     if name in CLASSES and named and named not in CLASSES[name]:
         read = ", ".join((*CLASSES[name], *GENERAL))
         raise UserError(f"its class is {named}; read are, for {name}, {read}")

@@ -11,9 +11,12 @@ from typing import Any
 from convert.tokenizers.folder import Folder
 from training_recipe.text.conventions import Conventions
 from training_recipe.text.languages import language_of
+from training_recipe.text.sentencepiece_table import SPACE
 from transformer_spec import Faults, UserError
 
 ROLES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+# Stands for a gap in a text: no control of the model, but what people write and read.
+SENTINEL = re.compile(rf"{SPACE}?<extra_id_\d+>")
 GENERATION, FORCED = "generation_config.json", "forced_bos_token_id"
 
 
@@ -55,6 +58,9 @@ def tokens_of(
         place[name] = index
     special |= {name: table[name] for name in names.values() if name in table}
     _number_the_rest(folder.listed, table, special, added)
+    sentinels = {name: special.pop(name) for name in [*special] if SENTINEL.fullmatch(name)}
+    # One with a space before it is a piece, which no text is cut at.
+    added |= {name: index for name, index in sentinels.items() if not name.startswith(SPACE)}
     faults = Faults()
     for role in ("pad_token", "unk_token", "eos_token"):
         needed = f"{role} {names[role]!r} has no id in the tokenizer's files"

@@ -6,11 +6,13 @@ gradients under canonical names: a module is the one whose weight the family's r
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -61,17 +63,25 @@ class TorchModule(Side):
             if len(rule.sources) == 1 and isinstance(rule.operation, Copy):
                 theirs, _, leaf = rule.sources[0].rpartition(".")
                 ours = rule.targets[0].rpartition(".")[0]
-                if leaf == "weight" and isinstance(names.get(theirs), (nn.Linear, nn.LayerNorm)):
+                if leaf == "weight" and _is_step(names.get(theirs)):
                     found[theirs] = ours
         return {path: name for path, name in found.items() if name != LOGITS}
 
     def first_layers(self, modules: dict[str, str]) -> dict[str, str]:
-        found = {}
+        """The first layer of each half: the module that holds all that is in it."""
+        inside: dict[str, list[str]] = {}
         for path, name in modules.items():
             if ".enc_layers.0." in name or ".dec_layers.0." in name:
-                inside = name.split("_layers.0.")[1].count(".") + 1
-                found[path.rsplit(".", inside)[0]] = name.partition(".")[0]
-        return found
+                inside.setdefault(name.partition(".")[0], []).append(path)
+        return {self._around(paths): half for half, paths in inside.items()}
+
+    def _around(self, paths: list[str]) -> str:
+        """The innermost module around all of these that is called itself."""
+        parts = [path.split(".") for path in paths]
+        count = next(n for n, level in enumerate(zip(*parts, strict=False)) if len(set(level)) > 1)
+        while isinstance(self.module.get_submodule(".".join(parts[0][:count])), nn.ModuleList):
+            count -= 1
+        return ".".join(parts[0][:count])
 
     def trace(self, ids: Ids, precision: str) -> Trace:
         if precision not in NUMPY:
@@ -81,6 +91,7 @@ class TorchModule(Side):
             torch.no_grad(),
             in_format(self.module, self.torch_place, precision) as module,
             in_precision(precision),
+            _wide_norms(precision),
             recorded_torch(module, modules, self.first_layers(modules)) as found,
         ):
             logits = self.run(module, ids)
@@ -99,7 +110,7 @@ class TorchModule(Side):
     def gradients(self, ids: Ids) -> tuple[float, Weights] | None:
         given, wanted, _ = ids.for_loss(self.config)
         with in_format(self.module, self.torch_place, "float64") as module:
-            with in_precision("float64"):
+            with in_precision("float64"), _wide_norms("float64"):
                 logits = self.run(module, Ids(ids.source, given)).flatten(0, 1)
             labels, pad = torch.from_numpy(wanted).flatten().to(logits.device), self.config.pad_id
             loss = nn.functional.cross_entropy(logits, labels, ignore_index=pad)
@@ -124,6 +135,20 @@ class TorchModule(Side):
             found[name] = np.zeros_like(array) if gradient is None else as_float64(gradient)
         canonical = Converted(Held(found), self.rules())
         return {n: canonical.read(n) for n in trained_names(self.config) if n in canonical}
+
+
+def _is_step(module: nn.Module | None) -> bool:
+    """A projection or a norm; libraries have norms of their own."""
+    named = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
+    return isinstance(module, (nn.Linear, nn.LayerNorm)) or named
+
+
+@contextlib.contextmanager
+def _wide_norms(precision: str) -> Iterator[None]:
+    """T5's norms compute in float32 whatever the model is: here in float64, where that is asked."""
+    wide = torch.float64 if precision == "float64" else torch.float32
+    with mock.patch.object(torch, "float32", wide):
+        yield
 
 
 def state_of(module: nn.Module) -> Weights:

@@ -13,7 +13,7 @@ pytest.importorskip("jax")
 
 TESTS = Path(__file__).resolve().parents[1]
 RUNS = [
-    (mesh, name)
+    pytest.param(mesh, name, marks=pytest.mark.thorough if mesh == "fsdp=2" else ())
     for name, meshes in {
         "plain": ("data=3", "fsdp=4"),
         "three": ("data=4", "fsdp=2", "fsdp=4"),
@@ -49,10 +49,10 @@ def same_bits(one, other) -> bool:
 
 
 @pytest.mark.parametrize(("mesh", "name"), RUNS)
-def test_twenty_steps_are_those_of_one_device(found, mesh, name) -> None:
+def test_steps_are_those_of_one_device(found, mesh, name, thorough) -> None:
     """Losses and norms, dropout on, ten rows on three or four devices, accumulated and not."""
     one, run = found["data=1", name], found[mesh, name]
-    assert run["curve"].shape == (20, 2)
+    assert run["curve"].shape == (20 if thorough else 10, 2)
     assert np.abs(run["curve"] - one["curve"]).max() <= 1e-12
     assert largest(run["gradients"], one["gradients"]) <= 1e-12
 
@@ -77,7 +77,7 @@ def test_resumed_on_as_many_devices_it_has_the_same_bits(found, mesh, name) -> N
 def test_a_state_goes_on_on_another_mesh(found) -> None:
     before, moved = found["fsdp=4", "plain"], found["moved"]
     assert same_bits(moved["state"], before["state"])
-    assert np.abs(moved["curve"] - before["curve"][10:]).max() <= 1e-12
+    assert np.abs(moved["curve"] - before["curve"][5:]).max() <= 1e-12
 
 
 def test_a_device_holds_its_part_alone(found) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
+import torch.distributed as dist
 from torch_mesh_cases import environment, free_port
 
 from torch_transformer import processes
@@ -103,6 +105,26 @@ def test_nobody_at_the_address(started) -> None:
     started(**environment(1, 2, port))
     with pytest.raises(UserError, match=f"1 of 2 could not join the others at 127.0.0.1:{port}"):
         join(Joining("auto", "cpu", timeout=1))
+
+
+def test_who_has_come_is_waited_for_as_long_as_it_takes(started) -> None:
+    """The first process may read and encode for longer than joining may take."""
+    where, most = environment(0, 1, free_port()), timedelta(seconds=20)
+    started(**where)
+    place = find_place("torchrun", where)
+    assert place is not None
+    processes.meet(place, torch.device("cpu"), most)
+    joined = processes.TorchProcesses()
+    try:
+        assert waits(joined.host) > timedelta(days=1)
+        assert waits(dist.group.WORLD) > most
+    finally:
+        joined.leave()
+
+
+def waits(group) -> timedelta:
+    """How long a process waits for the others of a group."""
+    return group._get_backend(torch.device("cpu")).options._timeout
 
 
 TWO = """

@@ -41,7 +41,13 @@ def train(backend, settings: TrainingSettings, first: int, last: int) -> list[fl
     return small_training.train(backend, settings, first, last, lambda step: BATCHES[step % 3])
 
 
-@pytest.mark.parametrize("config", [CONFIG, NOISY], ids=["no dropout", "dropout"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(CONFIG, id="no dropout", marks=pytest.mark.thorough),
+        pytest.param(NOISY, id="dropout"),
+    ],
+)
 @pytest.mark.usefixtures("float64")
 def test_hundred_steps_from_the_same_weights(config) -> None:
     ours, theirs = MAKERS["torch"](config, EXACT), MAKERS["jax"](config, EXACT)

@@ -13,11 +13,21 @@ JOIN_TIMEOUT = 1800  # seconds: some processes start, import and compile later t
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+def is_launched(environment: Mapping[str, str]) -> bool:
+    """Whether there are others by what torchrun sets, even if that is not all of it.
+
+    One of one process that is not told of any address is alone.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return False
+    return environment["WORLD_SIZE"] != "1" or all(name in environment for name in TORCHRUN)
+
+
 @dataclass(frozen=True)
 class Joining:
     """How a process finds the others, and how all devices are to stand; None is for the usual.
 
-    ``mode`` auto joins where torchrun started this process and nowhere else; jax asks
+    ``mode`` auto joins where RANK and WORLD_SIZE say that torchrun started this process; jax asks
     ``jax.distributed.initialize``, which knows SLURM, Open MPI, TPU VMs and GKE, or is told
     ``coordinator_address``, ``num_processes`` and ``process_id``.
     """
@@ -34,4 +44,4 @@ class Joining:
         """Whether there is more than a lone process on its one device to be found."""
         if self.mesh is not None or self.mode in ("jax", "torchrun"):
             return True
-        return self.mode == "auto" and all(name in environment for name in TORCHRUN)
+        return self.mode == "auto" and is_launched(environment)

@@ -271,7 +271,8 @@ def _place_faults(merged: dict[str, Any], flags: dict[str, Any]) -> list[str]:
     for name in ("name", "resume_or_start"):
         value = merged[name]
         if value and (Path(value).name != value or value.startswith(".")):
-            faults.append(f"{ALL[name].flag} {value} is not a plain name; --out takes a path")
+            advice = "--out takes a path" if name == "name" else "give NAME for the run runs/NAME"
+            faults.append(f"{ALL[name].flag} {value} is not a plain name; {advice}")
     return faults
 
 

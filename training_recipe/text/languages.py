@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from transformer_spec.errors import UserError, printable_name
 
 NEAR = 4  # codes that an error names
-MARKED = re.compile(r"(?:>>|__)(\S+?)(?:<<|__)")
+MARKED = re.compile(r"(?:>>|__|<2)(\S+?)(?:<<|__|>)")
 HOW = "--languages SOURCE,TARGET"
 
 

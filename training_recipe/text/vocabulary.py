@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from training_recipe.text.byte_vocabulary import ByteVocabulary
 from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame
 from training_recipe.text.sentencepiece_table import SentencePieceTable
+from training_recipe.text.sentinel_pieces import SentinelPieces
 from training_recipe.text.tokenizers_kinds import ByteLevelBPE, TokenizerJson
 from training_recipe.text.vocabulary_kinds import (
     FORMAT_VERSION,
@@ -37,7 +39,7 @@ __all__ = [
 DEFAULT_SENTENCEPIECE_SIZE = 8000
 SENTENCEPIECE_ALGORITHMS = ("unigram", "bpe")
 VOCABULARY_KINDS = ("characters", "whitespace", "sentencepiece")
-PUBLISHED = (SentencePieceTable, ByteLevelBPE, TokenizerJson)
+PUBLISHED = (SentencePieceTable, SentinelPieces, ByteLevelBPE, TokenizerJson, ByteVocabulary)
 
 
 def build_vocabulary(

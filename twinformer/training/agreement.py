@@ -8,9 +8,13 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import BatchPlan
 from training_recipe.distributed.processes import Processes, World
 from training_recipe.files.writing import partial_path, remove
@@ -63,6 +67,24 @@ def agree_on_data(processes: Processes, prepared: Prepared) -> None:
         "pairs to validate and test by": prepared.judged_fingerprint[:16],
     }
     processes.agree("the data", read)
+
+
+def agree_on_weights(processes: Processes, state: Checkpoint) -> None:
+    """Raise a UserError in all processes where one begins with other weights than the first."""
+    if processes.count == 1:
+        return
+    with processes.together():
+        found = checksum(state.weights)
+    processes.agree("the weights to begin with", found)
+
+
+def checksum(weights: Mapping[str, np.ndarray]) -> int:
+    """A number of all arrays, by which processes see whether they have read the same."""
+    found = 0
+    for name, array in weights.items():
+        found = zlib.crc32(name.encode(), found)
+        found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, found)
+    return found
 
 
 def shared_name(processes: Processes) -> str | None:

@@ -15,10 +15,13 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{post
 
 
 class Display:
-    """Shows steps, log records and messages; the bar goes to stderr, everything else to stdout."""
+    """Shows steps, log records and messages; the bar goes to stderr, everything else to stdout.
 
-    def __init__(self, steps: int, done: int, bar: bool = True) -> None:
-        self.steps = steps
+    Of several devices it also says the speed of each.
+    """
+
+    def __init__(self, steps: int, done: int, devices: int = 1, bar: bool = True) -> None:
+        self.steps, self.devices = steps, devices
         self._started = time.monotonic()
         self._first = done
         self._bar: Any = _bar(steps, done) if bar and sys.stderr.isatty() else None
@@ -31,14 +34,20 @@ class Display:
     def log(self, record: Record) -> None:
         """Show the numbers of a log step."""
         loss, rate = f"loss {record['loss']:.4f}", f"{record['learning_rate']:.2e}"
-        tokens = record["speed"].get("tokens_per_second")
-        speed = "not trained" if tokens is None else f"{tokens:,.0f} tokens/s"
+        speed = self.speed(record["speed"].get("tokens_per_second"))
         if self._bar is not None:
             self._bar.set_postfix_str(f"{loss}, {speed}, lr {rate}")
         else:
             left = clock(self._seconds_left(record["step"]))
             numbers = f"{loss}  {speed}  learning rate {rate}"
             self.line(f"step {record['step']}/{self.steps}  {numbers}  {left} left")
+
+    def speed(self, tokens: float | None) -> str:
+        """Target tokens a second in words; None is for steps without any."""
+        if tokens is None:
+            return "not trained"
+        each = f" ({tokens / self.devices:,.0f} a device)" if self.devices > 1 else ""
+        return f"{tokens:,.0f} tokens/s{each}"
 
     def _seconds_left(self, step: int) -> float:
         per_step = (time.monotonic() - self._started) / max(step - self._first, 1)

@@ -85,7 +85,8 @@ class Training:
         self.metrics = self._open_metrics()
         self.display = Silent()
         if self.processes.first:
-            self.display = Display(self.settings.steps, self.progress.step)
+            devices = started.world.mesh.devices
+            self.display = Display(self.settings.steps, self.progress.step, devices)
         self.speed = Speed()
         self.saved_at = time.monotonic()
         for note in started.notes:

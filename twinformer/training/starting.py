@@ -39,6 +39,7 @@ from transformer_spec.positions import check_table
 from twinformer.training.agreement import (
     about_devices,
     agree_on_data,
+    agree_on_weights,
     check_rows,
     check_seen,
     check_shared,
@@ -134,7 +135,10 @@ def start(request: Request, name: str, make_backend: MakeBackend, world: World =
         agree_on_data(processes, prepared)
         with processes.together():
             check_fits(prepared, settings, world)
-            backend = make_backend(prepared.config, settings, begun.state())
+            state = begun.state()
+        agree_on_weights(processes, state)
+        with processes.together():
+            backend = make_backend(prepared.config, settings, state)
         if begun.opened is not None:
             folder = RunFolder(place.aside).checkpoint(progress.step)
             write_checkpoint(folder, backend, progress, processes)
@@ -341,7 +345,7 @@ def resumed_settings(
             was, wanted = as_text(before[name]), as_text(value)
             faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
     allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
-    advice = f"what may change: --backend, {', '.join(allowed)}"
+    advice = f"what may change: --backend, --mesh, {', '.join(allowed)}"
     faults.raise_if_any("a resumed run keeps its settings", advice=advice)
     given = dataclasses.replace(stored, **changed).anchored()
     # What was not given stays as it was, relative to this folder where an older version wrote it.

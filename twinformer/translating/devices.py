@@ -22,13 +22,25 @@ def world_of(backend: str, device: str, mesh: str) -> World:
     return joined_for_good(backend, Joining(device=device, mesh=asked))
 
 
-def agree_on(world: World, texts: Sequence[str], search: Search) -> None:
-    """Raise a UserError in all processes where one was asked for something else than the first."""
+def agree_on(
+    world: World, texts: Sequence[str], search: Search, batches: Mapping[str, object]
+) -> None:
+    """Raise a UserError in all processes where one was asked for something else than the first.
+
+    ``batches`` are the settings, by name, that decide which texts are decoded together.
+    """
     if world.processes.count == 1:
         return
     content = "\n".join(texts).encode("utf-8", "surrogatepass")
     asked = {"how many texts": len(texts), "the texts": zlib.crc32(content), "how": repr(search)}
-    world.processes.agree("the texts or the search", asked)
+    world.processes.agree("the texts or the search", {**asked, **batches})
+
+
+def agree_on_ids(world: World, ids: Sequence[Sequence[int]]) -> None:
+    """Raise a UserError in all processes where one makes other tokens of the texts."""
+    if world.processes.count > 1:
+        found = zlib.crc32(repr([list(each) for each in ids]).encode())
+        world.processes.agree("the tokens of the texts", found)
 
 
 def checksums(weights: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
-from twinformer.translating.devices import agree_on, checksums, world_of
+from twinformer.translating.devices import agree_on, agree_on_ids, checksums, world_of
 from twinformer.translating.searching import search_of
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
@@ -152,8 +152,11 @@ class Translator:
         check_search(wanted)
         texts = check_texts(texts)
         check_wanted(wanted.sample, temperature, top_k, truncate, skip_long)
-        agree_on(self.world, texts, wanted)
-        sources = self.encode([text.strip() for text in texts], truncate, skip_long)
+        batches = {"batch_size": self.batch_size, "truncate": truncate, "skip_long": skip_long}
+        agree_on(self.world, texts, wanted, batches)
+        with self.world.processes.together():
+            sources = self.encode([text.strip() for text in texts], truncate, skip_long)
+        agree_on_ids(self.world, sources.ids)
         blocks = self.decode(sources.ids, wanted)
         return [self.translation(found) for block in blocks for found in block]
 

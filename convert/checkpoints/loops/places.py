@@ -25,12 +25,14 @@ PREFERRED = ("", *USUAL, "model", "module")
 # Keys of averages of the weights, which are read where they are asked for.
 AVERAGES = frozenset("ema ema_params ema_model ema_state average averages averaged shadow".split())
 RANDOM = frozenset("rngs rng rng_key rng_state dropout_rng prng_key key keys".split())
-# What the names of weights begin with, in our twins and in the Flax modules of transformers.
+# What the names of weights begin with, in our twins, in the Flax modules of transformers, in T5X.
 MARKS = (
     r"encoder\.enc_layers\.\d",
     r"decoder\.dec_layers\.\d",
     r"(?:encoder|decoder)\.embedding\.(?:embedding|weight)$",
     r"(?:model\.)?shared\.embedding$",
+    r"(?:encoder|decoder)\.(?:layers_\d+|encoder|decoder)\.",
+    r"token_embedder\.embedding$",
 )
 MARK = re.compile(rf"((?:.+?\.)??)(?:{'|'.join(MARKS)})")
 

@@ -7,7 +7,6 @@ of Marian and nothing else; files of other versions may hold them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,7 +19,6 @@ from convert.core.tensors import Held
 from convert.families.base import Source, kept_aside
 from convert.families.huggingface.settings import OUTPUT_BIAS, HuggingFaceSettings
 from convert.families.sinusoids import sinusoid_rule
-from convert.families.twinformer import is_flax
 from transformer_spec import TransformerConfig, weight_shapes
 
 PREFIX = "model."  # absent where only the model under the head was saved
@@ -97,10 +95,6 @@ def module_names(config: TransformerConfig) -> dict[str, str]:
     return names
 
 
-def _unnumbered(name: str) -> str:
-    return re.sub(r"\.\d+\.", ".{i}.", name.removeprefix(PREFIX))
-
-
 @dataclass(frozen=True)
 class Written(Source):
     """Names to be written for a model that was not imported under them: nothing is kept aside."""
@@ -109,13 +103,8 @@ class Written(Source):
 class HuggingFace(HuggingFaceSettings):
     """A family of PyTorch checkpoints; the settings are the class above's."""
 
-    containers = ("safetensors", "pt")
-    pickle = "pytorch_model.bin"
     padding_gradient = False
     shared_is_dead: ClassVar[bool] = True  # whether an untied model still stores ``shared``
-
-    def recognizes(self, source: Source) -> bool:
-        return self.is_named(source) and not is_flax(source.tensors)
 
     def table_rows(self, source: Source) -> dict[str, int]:
         found = {}
@@ -126,14 +115,13 @@ class HuggingFace(HuggingFaceSettings):
                 found[field] = shapes[0][0]
         return found
 
-    def likeness(self, source: Source) -> float:
-        """The share of a checkpoint's names, layers' numbers aside, that this class has too."""
+    def like(self) -> TransformerConfig:
         fields = dict(self.fields) | {"tied_embeddings": "all", "output_bias": "none"}
         fields["position_offset"] = self.position_offset(0)
-        like = TransformerConfig.from_dict(LIKE | fields)
-        mine = {_unnumbered(name) for name in self.written(like).tensors}
-        theirs = {_unnumbered(name) for name in source.tensors}
-        return len(theirs & mine) / max(1, len(theirs | mine))
+        return TransformerConfig.from_dict(LIKE | fields)
+
+    def unnumbered(self, name: str) -> str:
+        return super().unnumbered(name.removeprefix(PREFIX))
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         given = source.tensors

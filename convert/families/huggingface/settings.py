@@ -11,9 +11,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from convert.core.tensors import Held
-from convert.families.base import Family, Reading, Settings, Source
+from convert.families.base import Reading, Settings, Source
 from convert.families.huggingface.keys import ACTIVATIONS, DEFAULTS, FIXED, HARMLESS, OURS, UNREAD
-from transformer_spec import ConfigError, Faults, TransformerConfig, UserError
+from convert.families.huggingface.library_class import (
+    LibraryClass,
+    changed_settings,
+    require_one_of,
+)
+from convert.families.usual_parts import check_usual_parts
+from transformer_spec import Faults, TransformerConfig, UserError
 
 PLAIN = {
     "hidden_dim": "d_model",
@@ -28,11 +34,9 @@ DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 SECOND_NAMES = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 
 
-class HuggingFaceSettings(Family):
+class HuggingFaceSettings(LibraryClass):
     """One model class's settings; what a subclass declares is what its class does."""
 
-    model_type: ClassVar[str]
-    architecture: ClassVar[str]
     fields: ClassVar[Mapping[str, Any]]  # our fields that the class has in one value only
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     older: ClassVar[Mapping[str, Any]]  # keys of older versions -> what the class does
@@ -43,30 +47,6 @@ class HuggingFaceSettings(Family):
     start_is_optional: ClassVar[bool] = False
     vocabulary_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(VOCABULARIES, "vocab_size")
     forces_eos: ClassVar[bool] = True  # whether the class has a default for forced_eos_token_id
-
-    @property
-    def library(self) -> str:
-        return self.model_type
-
-    def is_named(self, source: Source) -> bool:
-        """Whether the settings name this class, by model_type or else by architecture."""
-        settings = source.settings or {}
-        if settings.get("model_type") is not None:
-            return settings["model_type"] == self.model_type
-        named = settings.get("architectures") or ()
-        return any(str(name).removeprefix("Flax") == self.architecture for name in named)
-
-    def contradiction(self, source: Source) -> str | None:
-        """A config.json of another class: the names may fit all the same, the function does not."""
-        settings = source.settings or {}
-        key = "architectures" if settings.get("model_type") is None else "model_type"
-        if not settings.get(key) or self.is_named(source):
-            return None
-        right = self.model_type if key == "model_type" else [self.architecture]
-        return (
-            f"its settings say {key} {settings[key]!r}; only where that computes what {self.name} "
-            f"does, write {right!r} there"
-        )
 
     def read_config(self, source: Source) -> Reading:
         settings, config = self._read(source)
@@ -87,7 +67,7 @@ class HuggingFaceSettings(Family):
         self._check_rows(settings, values, self.table_rows(source))
         self._check_fixed(settings)
         settings.ignore(HARMLESS)
-        return settings, self._make(values, derived, source.flags, settings.faults)
+        return settings, self.make_config(values, derived, source.flags, settings.faults)
 
     def _unknown_id(self, settings: Settings) -> Any:
         """The tokenizer's, which some configs name too."""
@@ -134,12 +114,9 @@ class HuggingFaceSettings(Family):
     def is_tied(self, settings: Settings) -> bool:
         return settings.only("tie_word_embeddings", True, False, default=True)
 
-    def check(self, config: TransformerConfig, faults: Faults) -> None:
-        """What one class cannot do beyond ``fields``; none by default."""
-
     def _fields(self, settings: Settings, derived: dict[str, Any]) -> dict[str, Any]:
         for second, first in SECOND_NAMES.items():
-            _check_second_name(settings, second, first)
+            check_second_name(settings, second, first)
         values = {ours: settings.need(theirs) for ours, theirs in PLAIN.items()}
         values |= {ours: _both_halves(settings, key) for ours, key in BOTH_HALVES.items()}
         values |= self.vocabularies(settings) | self._tokens(settings, derived)
@@ -162,7 +139,7 @@ class HuggingFaceSettings(Family):
         return math.sqrt(D) if scaled and isinstance(D, int) and D > 0 else 1.0
 
     def _tokens(self, settings: Settings, derived: dict[str, Any]) -> dict[str, Any]:
-        tokens = {"pad_id": settings.need("pad_token_id"), "eos_id": _one_id(settings, derived)}
+        tokens = {"pad_id": settings.need("pad_token_id"), "eos_id": one_id(settings, derived)}
         usual = self.defaults.get("decoder_start_token_id")
         start = settings.get("decoder_start_token_id", usual)
         bos = settings.get("bos_token_id", self.defaults["bos_token_id"])
@@ -186,28 +163,6 @@ class HuggingFaceSettings(Family):
         for key in unread.keys() - set(self.silent):
             settings.unread(key, *unread[key], who=self.architecture)
 
-    def _make(
-        self,
-        values: dict[str, Any],
-        derived: dict[str, Any],
-        flags: Mapping[str, Any],
-        faults: Faults,
-    ) -> TransformerConfig | None:
-        """The config; flags may give what the file left open, and must agree with the rest."""
-        if any(value is None for value in values.values()):
-            return None  # a fault already
-        free = {name: value for name, value in flags.items() if name in derived}
-        try:
-            config = TransformerConfig(**values | derived | free)
-        except ConfigError as error:
-            faults.take(error)
-            return None
-        for name, value in flags.items():
-            said = getattr(config, name, None)
-            faults.require(said == value, f"{name} was given as {value!r}; the file says {said!r}")
-        self.check(config, faults)
-        return config
-
     def write_settings(
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
@@ -221,15 +176,7 @@ class HuggingFaceSettings(Family):
             return self._heading(config) | ours
         _, imported = self._read(Source(Held({}), original))
         assert imported is not None
-        before = self.expressed(imported)
-        changed = {key: value for key, value in ours.items() if value != before[key]}
-        seconds = {s: ours[f] for s, f in SECOND_NAMES.items() if s in original and f in changed}
-        return dict(original) | changed | seconds
-
-    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-        """``dtype``, or as transformers 4 called it where the settings have that."""
-        there = [key for key in ("dtype", "torch_dtype") if settings.get(key) is not None]
-        return dict.fromkeys(there or ["dtype"], dtype)
+        return changed_settings(original, self.expressed(imported), ours, SECOND_NAMES)
 
     def _heading(self, config: TransformerConfig) -> dict[str, Any]:
         names = {"model_type": self.model_type, "architectures": [self.architecture]}
@@ -263,9 +210,8 @@ class HuggingFaceSettings(Family):
         allowed = {name: (value,) for name, value in fixed.items()}
         allowed |= {"embedding_scale": (1.0, math.sqrt(D)), "tied_embeddings": self.ties}
         allowed |= {} if self.output_bias else {"output_bias": ("none",)}
-        for name, values in allowed.items():
-            given, wanted = getattr(config, name), " or ".join(map(repr, values))
-            faults.require(given in values, f"{name} is {given!r}; {self.name} has {wanted} only")
+        require_one_of(config, allowed, self.name, faults)
+        check_usual_parts(config, self.name, faults)
         given, wanted = config.attention_scale, 1 / math.sqrt(config.head_dim)
         same = math.isclose(given, wanted, rel_tol=1e-12)
         faults.require(same, f"attention_scale is {given}; {self.name} has {wanted} only")
@@ -279,7 +225,7 @@ class HuggingFaceSettings(Family):
         faults.require(source == target, f"{message} has one vocabulary")
 
 
-def _check_second_name(settings: Settings, second: str, first: str) -> None:
+def check_second_name(settings: Settings, second: str, first: str) -> None:
     """The library lets some keys be given under a second name, which wins there."""
     value = settings.get(second)
     if value is not None and value != settings.get(first):
@@ -295,7 +241,7 @@ def _both_halves(settings: Settings, key: str) -> Any:
     return one
 
 
-def _one_id(settings: Settings, derived: dict[str, Any]) -> Any:
+def one_id(settings: Settings, derived: dict[str, Any]) -> Any:
     """eos_token_id; of a list the first, which a flag may replace."""
     value = settings.need("eos_token_id")
     if not isinstance(value, list):

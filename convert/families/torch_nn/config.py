@@ -11,6 +11,7 @@ import numpy as np
 from convert.core.tensors import Tensors, as_bytes
 from convert.families.base import Source
 from convert.families.torch_nn.wrapper import HALVES, Layout, depth
+from convert.families.usual_parts import check_usual_parts
 from transformer_spec import LEARNED, Faults, TransformerConfig
 
 CLASS = "torch.nn.Transformer"
@@ -203,6 +204,7 @@ def check_export(config: TransformerConfig) -> None:
         f"attention_bias is {config.attention_bias!r} and ffn_bias {config.ffn_bias!r}; "
         "nn.Transformer has one bias=True or False for both",
     )
+    check_usual_parts(config, "nn.Transformer", faults)
     for half in HALVES:
         layers = f"num_{half}_layers"
         faults.require(getattr(config, layers) > 0, f"{layers} is 0; it must be at least 1")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from messages import saying
 from test_rules import arrays, assert_invertible
@@ -12,9 +12,11 @@ from convert.core.operations import (
     AddAxis,
     Chain,
     Duplicate,
+    MergeAxes,
     RuleError,
     Split,
     Transpose,
+    Unstack,
     ZeroRows,
 )
 from convert.core.pipeline import Converted
@@ -39,6 +41,17 @@ def test_chain(array, count, copies):
     )
 
 
+@settings(deadline=None)
+@given(arrays(min_rank=2))
+def test_unstack_and_merge_axes(array):
+    assume(array.size)
+    assert_invertible(Unstack(array.shape[1], 1), array)
+    assert_invertible(Unstack(array.shape[0], 0), array)
+    assert_invertible(MergeAxes(0, array.shape[:2]), array)
+    layers = Chain(Unstack(array.shape[0], 0), Transpose())
+    assert_invertible(layers, array)
+
+
 def test_an_empty_chain_copies():
     x = np.arange(3.0)
     assert_invertible(Chain(), x)
@@ -52,6 +65,18 @@ class TestWorkedByHand:
         (y,) = ZeroRows(1).forward(self.x)
         assert y.tolist() == [[1, 2], [3, 4], [5, 6], [0, 0]]
         assert y.dtype == np.float32
+
+    def test_layers_and_heads(self):
+        x = np.arange(24).reshape(2, 3, 4)
+        assert [part.tolist() for part in Unstack(3, 1).forward(x)] == [
+            [[0, 1, 2, 3], [12, 13, 14, 15]],
+            [[4, 5, 6, 7], [16, 17, 18, 19]],
+            [[8, 9, 10, 11], [20, 21, 22, 23]],
+        ]
+        (merged,) = MergeAxes(1, (3, 4)).forward(x)
+        assert merged.tolist() == [list(range(12)), list(range(12, 24))]
+        assert Unstack(3, 1).inverse_shapes((2, 4), (2, 4), (2, 4)) == ((2, 3, 4),)
+        assert MergeAxes(0, (2, 3)).inverse_shapes((6, 4)) == ((2, 3, 4),)
 
     def test_the_chain_runs_from_left_to_right_and_back(self):
         chain = Chain(TRANSPOSE, ZeroRows(1))
@@ -76,6 +101,11 @@ class TestRefusals:
             (ZeroRows(1).reversed, np.array([[0.0, 1], [0, 2]])),
             (ZeroRows(1).reversed, np.array([[1.0, 1], [0, -0.0]])),
             (Chain(ZeroRows(1), AddAxis(0).reversed), np.zeros((3, 2))),
+            (Unstack(2, 1), np.zeros((2, 3))),
+            (Unstack(2, 1), np.zeros(2)),
+            (Unstack(2, 0).reversed, np.zeros((2, 3))),
+            (MergeAxes(0, (2, 3)), np.zeros((3, 2))),
+            (MergeAxes(1, (2, 3)).reversed, np.zeros((6, 5))),
         ],
     )
     def test_what_cannot_be_undone_is_refused(self, operation, array):

@@ -27,15 +27,18 @@ from parity.twins.cases import pairwise_configs  # noqa: E402
 from torch_transformer import Transformer  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
 from training_recipe.searching.search import Hypothesis, Search  # noqa: E402
-from transformer_spec import Faults  # noqa: E402
+from transformer_spec import Faults, TransformerConfig  # noqa: E402
 
-# CTranslate2 norms embeddings after positions are added.
-OTHERS = [
-    config
-    for config in pairwise_configs()
-    if config.embedding_norm
-    and "learned_after_norm" in (config.encoder_positions, config.decoder_positions)
-]
+
+def has_no_place(config: TransformerConfig) -> bool:
+    """CTranslate2 norms embeddings after positions are added, and has no gate without a curve."""
+    late = "learned_after_norm" in (config.encoder_positions, config.decoder_positions)
+    return (config.embedding_norm and late) or (
+        config.gated_ffn and config.activation == "identity"
+    )
+
+
+OTHERS = [config for config in pairwise_configs() if has_no_place(config)]
 CONFIGS = [config for config in pairwise_configs() if config not in OTHERS]
 BEAM, PATIENCE = 3, 2
 
@@ -117,7 +120,9 @@ def test_outputs_of_several_lengths_are_among_them(cases):
 
 
 @pytest.mark.parametrize("config", OTHERS, ids=str)
-def test_a_norm_before_positions_is_refused(config):
+def test_what_has_no_place_is_refused(config):
     faults = Faults()
     check_expressible(config, faults)
-    assert "'learned_after_norm'; CTranslate2 norms after adding" in " ".join(faults.messages)
+    told = " ".join(faults.messages)
+    late = "'learned_after_norm'; CTranslate2 norms after adding" in told
+    assert late or "gated_ffn is True with activation 'identity'" in told

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import t5x_cases
 import torch
 import tutorial_reference
 from flax_cases import torch_name
 from huggingface_cases import library_logits, loaded, our_config
+from t5_cases import CLASSES as T5_CLASSES
+from t5_cases import our_t5, t5_logits, torch_arrays
 from torch import nn
 from transformers import (
     BartForConditionalGeneration,
@@ -33,7 +36,9 @@ from transformers import (
 
 from convert.checkpoints.folders import open_content
 from convert.families.registry import FAMILIES
+from convert.families.t5x.config import SEMANTICS as T5X_FIELDS
 from convert.families.tutorial import SEMANTICS
+from convert.formats.gin import read_gin
 from transformer_spec import TransformerConfig
 
 Ids = tuple[np.ndarray, np.ndarray]
@@ -81,6 +86,14 @@ def _loaded(model_class: Any, arrays: dict, settings: dict, folder: Path) -> Any
     return loaded(model_class, arrays, settings, folder.parent / f"{folder.name}-library")
 
 
+def t5_folder(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
+    """The PyTorch class with norms in float64; of Flax names, what they stand for."""
+    settings = json.loads((folder / "config.json").read_text())
+    model_class = T5_CLASSES[settings["model_type"]][1]
+    model = _loaded(model_class, torch_arrays(written(folder)), settings, folder)
+    return t5_logits(model, *ids, output_scale=config.output_scale)
+
+
 def tutorial(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
     names = tutorial_reference.Sizes.__dataclass_fields__
     sizes = tutorial_reference.Sizes(**{name: getattr(config, name) for name in names})
@@ -121,9 +134,9 @@ class Described(nn.Module):
             if around["embedding_norm"]:
                 eps, biases = arguments["layer_norm_eps"], arguments["bias"]
                 setattr(self, f"{side}_norm", nn.LayerNorm(D, eps=eps, bias=biases))
-        if around["tied_embeddings"] == "all":
+        if around["tied_embeddings"] in ("all", "source_target"):
             self.tgt_emb.weight = self.src_emb.weight
-        if around["tied_embeddings"] != "none":
+        if around["tied_embeddings"] in ("all", "target_output"):
             self.generator.weight = self.tgt_emb.weight
 
     def embed(self, tokens: torch.Tensor, side: str, half: str) -> torch.Tensor:
@@ -169,6 +182,21 @@ class Described(nn.Module):
         return self.generator(states)
 
 
+def t5x(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
+    """T5X's formulas on its arrays, with what its gin file says of them."""
+    (place,) = folder.glob("checkpoint_*")
+    arrays, told = t5x_cases.stored(place), read_gin(folder / "config.gin")
+    case = t5x_cases.Case(
+        activations=told["network.T5Config.mlp_activations"],
+        heads_apart=config.relative_per_layer,
+        per_layer=config.relative_per_layer,
+        own_tables="token_embedder.embedding" not in arrays,
+        own_output=not told["network.T5Config.logits_via_embedding"],
+    )
+    biases = "relative_position_biases.RelativePositionBiases"
+    return t5x_cases.logits(arrays, case, *ids, told.get(f"{biases}.max_distance", 128))
+
+
 def _judges() -> dict[str, Judge]:
     judges = {}
     for name, model_class in CLASSES.items():
@@ -176,9 +204,19 @@ def _judges() -> dict[str, Judge]:
         judges[name] = Judge(held, functools.partial(library, model_class))
         if f"{name}-flax" in FAMILIES:
             judges[f"{name}-flax"] = Judge(held, functools.partial(of_flax_names, model_class))
+    for name in T5_CLASSES:
+        judges[name] = Judge(our_t5(name), t5_folder)
+        if f"{name}-flax" in FAMILIES:
+            judges[f"{name}-flax"] = Judge(our_t5(name), t5_folder)
     plain = our_config(FAMILIES["marian"], pad_id=0)
     judges["tutorial"] = Judge(replace(plain, **SEMANTICS), tutorial)
     judges["torch-nn"] = Judge(replace(plain, final_norm=True, output_bias="trained"), torch_nn)
+    sizes = {"source_vocab_size": 29, "target_vocab_size": 29, "hidden_dim": 15, "inner_dim": 7}
+    layers = {"num_heads": 3, "num_encoder_layers": 2, "num_decoder_layers": 1, "max_length": 13}
+    kept = {"relative_buckets": 8, "relative_max_distance": 6, "gated_ffn": True}
+    kept |= {"activation": "gelu_tanh", "tied_embeddings": "source_target", "head_dim": 4}
+    kept |= {"bos_id": 0}
+    judges["t5x"] = Judge(TransformerConfig(**sizes, **layers, **T5X_FIELDS, **kept), t5x)
     return judges
 
 

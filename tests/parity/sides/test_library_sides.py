@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("jax")
 
+import t5_cases  # noqa: E402
 from huggingface_cases import TINY, in_float64, random_model  # noqa: E402
 from parity_cases import assert_order_does_not_matter  # noqa: E402
 
@@ -62,6 +63,21 @@ def test_every_sub_step_and_gradient(kind, tmp_path):
     assert gradients == set(trained_names(config))
     table = "gradient of encoder.embedding.weight"
     assert f"{table} but row {config.pad_id}" in parts
+
+
+@pytest.mark.parametrize(("kind", "own"), [("t5", False), ("t5", True), ("umt5", False)])
+def test_every_sub_step_and_gradient_of_t5(kind, own, tmp_path):
+    """Its norms are of a class of its own, and compute in float32 unless they are widened."""
+    gated = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if own else {}
+    folder = tmp_path / kind
+    t5_cases.build(kind, own, **gated).save_pretrained(folder)
+    report = compare(f"hf:{folder}", str(folder), Settings(precisions=(), longest=29))
+    assert report.same, report.verdict
+    config = open_side(str(folder)).config
+    parts = [row.part for row in report.rows]
+    assert [part for part in parts if is_step(part)] == substeps(config)
+    gradients = {p.split(" but ")[0].removeprefix("gradient of ") for p in parts if "gradient" in p}
+    assert gradients == set(trained_names(config))
 
 
 @pytest.mark.parametrize("kind", ["marian", "m2m100"])

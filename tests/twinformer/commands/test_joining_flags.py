@@ -28,6 +28,8 @@ def test_nothing_said():
     assert found == Joining(device="cpu", timeout=1800)
     assert not found.is_asked({}) and not found.is_asked({"RANK": "0"})
     assert found.is_asked(dict.fromkeys(TORCHRUN, "0"))
+    assert found.is_asked({"RANK": "1", "WORLD_SIZE": "2"})
+    assert not found.is_asked({"RANK": "0", "WORLD_SIZE": "1"})
     assert not joining("--distributed", "off").is_asked(dict.fromkeys(TORCHRUN, "0"))
 
 
@@ -57,7 +59,7 @@ FAULTS = {
     ("--coordinator-address", "host"): ("'host' is no HOST:PORT",),
     ("--distributed", "slurm"): ("--distributed: 'slurm' is not one of auto, jax, torchrun, off",),
     ("--join-timeout", "0"): ("--join-timeout: 0 is too small",),
-    ("--resume-or-start", "a/b"): ("--resume-or-start a/b is not a plain name",),
+    ("--resume-or-start", "a/b"): ("--resume-or-start a/b is not a plain name; give NAME",),
     ("--resume-or-start", ""): ("--resume-or-start is empty",),
     ("--resume-or-start", "a", "--out", "b"): ("--out and --resume-or-start both say where",),
     ("--resume-or-start", "a", "--resume", "b"): ("--resume-or-start starts a run",),

@@ -95,6 +95,7 @@ class TestWholeRuns:
         printed = capsys.readouterr().out
         assert printed.count("test of the checkpoint") == printed.count("run runs/a: ") == 1
         says(printed, f"{count} processes, mesh data={count},fsdp=1", "rows are padding")
+        says(printed, "step 3/12", "tokens/s (", "a device)")
 
     @pytest.mark.parametrize("more", [["--average", "2"], ["--save-every", "1", "--keep", "1"]])
     def test_other_ends(self, place, more):
@@ -260,6 +261,25 @@ class TestFaults:
         said = errors(side_by_side(2, work(arguments)))
         assert said[0] == said[1]
         says(said[0], "the data of process 1 of 2", "pairs to validate and test by ('other'")
+        assert left(place) == before
+
+    @pytest.mark.parametrize("begun", [[], ["--init", "runs/b"]], ids=["drawn", "given"])
+    def test_other_weights(self, place, monkeypatch, begun):
+        side_by_side(1, work([*SMALL, "--name", "b"]))
+        before, read = left(place), beginning.Beginning.state
+
+        def state(self):
+            found = read(self).read()
+            if here() == 1:
+                found.weights["decoder.finalFc.bias"][0] += 1
+            return found
+
+        monkeypatch.setattr(beginning.Beginning, "state", state)
+        data = ["--data", "words.tsv", "--columns", "word,sound", "--steps", "4", "--device", "cpu"]
+        arguments = [*begun, *data] if begun else SMALL
+        said = errors(side_by_side(2, work([*arguments, "--name", "a"])))
+        assert said[0] == said[1]
+        says(said[0], "the weights to begin with of process 1 of 2 differ", "the same files")
         assert left(place) == before
 
     def test_fewer_rows_than_devices(self, place):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import translate_mesh_cases as cases
 from messages import says
+from thread_processes import in_processes
 from translate_cases import ROOT, make_run
 from translate_mesh_cases import CALLS, ONE, TEXTS
 
@@ -27,6 +28,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 # In JAX, where each compiles, fewer calls.
 ON_TWO = ["greedy", "beam", "sample", "one text", "too long", "drawn", "exact"]
 RUNS = [("torch", 2, list(CALLS)), ("jax", 2, ON_TWO), ("jax", 3, ["beam", "exact"])]
+THOROUGH = ("jax", 3)
 GOOD = ["greedy", "beam", "generate", "sample", "one text", "no text", "skipped", "to a file"]
 WRONG = ["too long", "to a full disk", "no checkpoint", "unlike"]
 
@@ -55,11 +57,13 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(folder) -> dict:
+def found(folder, thorough) -> dict:
     """(backend, devices, number of the process) -> what came of each call there."""
     cases.main(folder, "torch", 1, [])
     cases.main(folder, "jax", 1, ON_TWO)
     for backend, devices, names in RUNS:
+        if (backend, devices) == THOROUGH and not thorough:
+            continue
         start = LAUNCH if (backend, devices) == ("torch", 2) else [sys.executable]
         command = [*start, SCRIPT, str(folder), backend, str(devices), *names]
         done = run(folder, command, devices if backend == "jax" else 1)
@@ -71,8 +75,14 @@ def found(folder) -> dict:
     return read
 
 
+def case(backend: str, devices: int, *name: str):
+    """A case of a run, which is for --thorough alone as the run is."""
+    marks = pytest.mark.thorough if (backend, devices) == THOROUGH else ()
+    return pytest.param(backend, devices, *name, marks=marks)
+
+
 @pytest.mark.parametrize(("backend", "devices", "name"), [
-    (backend, devices, name) for backend, devices, names in RUNS
+    case(backend, devices, name) for backend, devices, names in RUNS
     for name in names if name not in WRONG
 ])  # fmt: skip
 def test_what_one_device_writes(found, backend, devices, name):
@@ -80,7 +90,7 @@ def test_what_one_device_writes(found, backend, devices, name):
     assert one["status"] == 0 and one == other
 
 
-@pytest.mark.parametrize(("backend", "devices"), [run[:2] for run in RUNS])
+@pytest.mark.parametrize(("backend", "devices"), [case(*run[:2]) for run in RUNS])
 def test_exact_scores(found, backend, devices):
     one, other = (found[backend, count, 0]["python"] for count in (1, devices))
     assert len(one) == len(TEXTS)
@@ -127,6 +137,43 @@ def test_processes_that_are_asked_for_other_things(found):
         says(found["torch", 2, index]["other"], "the texts or the search of process 1 of 2")
 
 
+@pytest.mark.parametrize(
+    ("made", "asked", "named"),
+    [
+        ({"batch_size": 3}, {}, "batch_size (3 and 2)"),
+        ({}, {"skip_long": True}, "skip_long (True and False)"),
+        ({}, {"truncate": True}, "truncate (True and False)"),
+    ],
+    ids=["batch size", "skipped", "cut"],
+)
+def test_processes_that_would_decode_other_batches(runs, made, asked, named):
+    def work(processes) -> object:
+        here = {} if processes.first else made
+        world = World(processes, Mesh(data=2))
+        translator = Translator(runs["torch"], **{"batch_size": 2, **here}, world=world)
+        return translator(TEXTS, **({} if processes.first else asked))
+
+    for said in in_processes(2, work)[0]:
+        assert isinstance(said, UserError)
+        says(str(said), "the texts or the search of process 1 of 2", named)
+
+
+def test_processes_with_other_vocabularies(runs, monkeypatch):
+    read = Translator.encode
+
+    def encode(self, *given):
+        found = read(self, *given)
+        if not self.world.processes.first:
+            found.ids[0].reverse()
+        return found
+
+    monkeypatch.setattr(Translator, "encode", encode)
+    work = lambda processes: Translator(runs["torch"], world=World(processes, Mesh(2)))("abc")  # noqa: E731
+    for said in in_processes(2, work)[0]:
+        assert isinstance(said, UserError)
+        says(str(said), "the tokens of the texts of process 1 of 2 differ")
+
+
 def test_standard_input_by_torchrun(found, folder):
     command = [*LAUNCH, str(ROOT / "translate.py"), "run-torch", "--mesh", "data=2", "--beam", "1"]
     done = run(folder, command, given=(folder / "texts").read_text())
@@ -157,7 +204,9 @@ class TestRefused:
     def test_from_python(self, runs):
         with pytest.raises(UserError, match="splits the weights"):
             Translator(runs["torch"], mesh="data=1,fsdp=2")
-        with pytest.raises(UserError, match="is of 3 devices, and there are 1"):
+        with pytest.raises(
+            UserError, match="is of 3 devices, and there are 1.*XLA_FLAGS=--xla_force"
+        ):
             Translator(runs["jax"], mesh="data=3")
         with pytest.raises(UserError, match="mesh is 2; give a text"):
             Translator(runs["jax"], mesh=2)  # pyright: ignore[reportArgumentType]

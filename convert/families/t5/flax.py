@@ -1,0 +1,122 @@
+"""The Flax twins of T5 and mT5, of transformers 4: ``flax_model.msgpack``.
+
+Paths are the PyTorch names with dots as nesting. Kernels are transposed; the weights of norms are
+called ``weight`` here too. There is one table of words, and ``lm_head`` beside it where
+``tie_word_embeddings`` is false, which multiplies the output by 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from convert.core.operations import COPY, TRANSPOSE
+from convert.core.pipeline import Converted
+from convert.core.rules import Rule, rename
+from convert.families.base import Family, Reading, Source
+from convert.families.huggingface.names import headers_only
+from convert.families.t5.names import MT5, T5
+from convert.families.t5.output import OUTPUT_TABLE, Tables
+from convert.families.twinformer import is_flax
+from transformer_spec import Faults, TransformerConfig, UserError
+
+EMBEDDINGS = ("shared", "embed_tokens", "relative_attention_bias")
+
+
+class T5Flax(Family):
+    """The Flax naming of a PyTorch class: its rules and settings, with other leaves."""
+
+    name = "t5-flax"
+    containers = ("msgpack", "safetensors")
+    family: ClassVar[T5] = T5()
+
+    @property
+    def library(self) -> str:
+        return self.family.library
+
+    def recognizes(self, source: Source) -> bool:
+        return self.family.is_named(source) and is_flax(source.tensors)
+
+    def contradiction(self, source: Source) -> str | None:
+        return self.family.contradiction(source)
+
+    def read_config(self, source: Source) -> Reading:
+        """An output that is there is a weight of its own, whatever its bytes."""
+        like = _as_torch(source)
+        there = OUTPUT_TABLE in like.tensors
+        tables = Tables("source_target" if there else "all", there)
+        return self.family.reading(like, tables if source.tensors else None)
+
+    def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
+        return [_flax(rule) for rule in self.family.rules(config, _as_torch(source))]
+
+    def written(
+        self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
+    ) -> Source:
+        """What the Flax ``save_pretrained`` wrote, float32."""
+        self._check_expressible(config)
+        skeleton = self.family.written(config)
+        rules = [_flax(rule) for rule in self.family.rules(config, skeleton)]
+        return Source(headers_only(rules, config))
+
+    def write_settings(
+        self, config: TransformerConfig, original: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        self._check_expressible(config)
+        return self.family.write_settings(config, original)
+
+    def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
+        return self.family.adapted(config)
+
+    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        return self.family.number_format(settings, dtype)
+
+    def _check_expressible(self, config: TransformerConfig) -> None:
+        faults = Faults()
+        try:
+            self.family.check_expressible(config)
+        except UserError as error:
+            faults.take(error)
+        if config.activation == "identity":
+            faults.add("activation is 'identity', which the Flax modules do not know")
+        given = config.tied_embeddings, config.output_scale == 1.0
+        faults.require(
+            given in (("all", False), ("source_target", True)),
+            f"tied_embeddings is {given[0]!r} with output_scale {config.output_scale!r}; the Flax "
+            "modules have 'all' with 1/sqrt(D) or 'source_target' with 1",
+        )
+        faults.raise_if_any(f"{self.name} cannot hold this model")
+
+
+class MT5Flax(T5Flax):
+    name = "mt5-flax"
+    family = MT5()
+
+
+def _as_torch(source: Source) -> Source:
+    """The same tensors under their PyTorch names, as PyTorch has them."""
+    rules = [
+        rename(name, _torch_name(name), TRANSPOSE if name.endswith(".kernel") else COPY)
+        for name in source.tensors
+    ]
+    return replace(source, tensors=Converted(source.tensors, rules))
+
+
+def _torch_name(name: str) -> str:
+    path, dot, leaf = name.rpartition(".")
+    return f"{path}{dot}weight" if leaf in ("kernel", "embedding") else name
+
+
+def _flax(rule: Rule) -> Rule:
+    """A rule of the PyTorch class with the leaves of the Flax modules, and their transposition."""
+    names = tuple(map(_flax_name, rule.sources))
+    turned = rule.operation is COPY and names[0].endswith(".kernel")
+    return replace(rule, sources=names, operation=TRANSPOSE if turned else rule.operation)
+
+
+def _flax_name(name: str) -> str:
+    path, _, leaf = name.rpartition(".")
+    if leaf != "weight" or path.endswith("norm"):
+        return name
+    return f"{path}.{'embedding' if path.endswith(EMBEDDINGS) else 'kernel'}"

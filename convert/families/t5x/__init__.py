@@ -1,0 +1,1 @@
+"""T5X: its names, and what its gin files say."""

@@ -33,7 +33,15 @@ CHANGES = [
     {"decoder_start_id": 0, "positions_skip_padding": True, "decoder_positions": "learned"},
     {"embedding_norm": True, "tied_embeddings": "all", "sinusoid_layout": "concatenated"},
     {"tied_embeddings": "target_output", "output_bias": "frozen"},
+    {"decoder_positions": "relative", "norm": "rms", "output_scale": 0.3, "decoder_start_id": 0},
 ]
+RELATIVE = dataclasses.replace(
+    PLAIN, norm_position="pre", final_norm=True, norm="rms", norm_epsilon=1e-6, head_dim=4,
+    encoder_positions="relative", decoder_positions="relative", relative_buckets=8,
+    relative_max_distance=10, attention_scale=1.0, embedding_scale=1.0, attention_bias=False,
+    ffn_bias=False, output_bias="none", gated_ffn=True, tied_embeddings="source_target",
+    decoder_start_id=0, relative_per_layer=True, num_decoder_layers=2,
+)  # fmt: skip
 SEARCHES = {
     "greedy": Search(),
     "beam 4, no penalty": Search(beam=4, length_penalty=0.0, nbest=4),

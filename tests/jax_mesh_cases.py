@@ -38,6 +38,7 @@ from training_recipe.distributed.processes import Alone, World
 from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search
+from transformer_spec import TransformerConfig
 from twinformer.training.states import first_state
 
 STEPS, HALF = 20 if "thorough" in sys.argv[2:] else 10, 5
@@ -49,6 +50,10 @@ CONFIG = config_of(
     | {"target_vocab_size": 20, "dropout": 0.2, "attention_dropout": 0.1}
     | {"activation_dropout": 0.1}
 )
+RELATIVE = dataclasses.replace(
+    CONFIG, norm="rms", gated_ffn=True, encoder_positions="relative",
+    decoder_positions="relative", final_dropout=0.1, relative_per_layer=True,
+)  # fmt: skip
 SETTINGS = TrainingSettings(
     dtype="float64", device="cpu", warmup_steps=4, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
 )
@@ -100,9 +105,14 @@ def world_of(text: str) -> World:
     return World(Alone(), read_mesh(text))
 
 
-def made(text: str, settings: TrainingSettings, state: Checkpoint | None = None) -> JaxBackend:
-    state = first_state(CONFIG, settings) if state is None else state
-    return make_backend(CONFIG, settings, state, world_of(text))
+def made(
+    text: str,
+    settings: TrainingSettings,
+    state: Checkpoint | None = None,
+    config: TransformerConfig = CONFIG,
+) -> JaxBackend:
+    state = first_state(config, settings) if state is None else state
+    return make_backend(config, settings, state, world_of(text))
 
 
 def gradients(backend: JaxBackend) -> dict[str, np.ndarray]:
@@ -175,6 +185,11 @@ def collectives(text: str, settings: TrainingSettings) -> dict[str, Any]:
         "reduced": reduced,
         "cut": sum(placement.cut_axis(w.shape, 4) is not None for w in backend.trained.values()),
     }
+
+
+def relative_configs() -> list[TransformerConfig]:
+    """With a table for each layer, and with one for each half."""
+    return [RELATIVE, dataclasses.replace(RELATIVE, relative_per_layer=False)]
 
 
 def few_steps(text: str) -> np.ndarray:
@@ -282,6 +297,10 @@ def main(file: Path, thorough: bool) -> None:
     found["moved"] = moved_state(found["fsdp=4", "plain"]["state"], "data=3")
     if thorough:
         found["few"] = few_steps("data=1")
+        found["relative"] = {
+            text: [train(made(text, THREE, config=config), 1, 3) for config in relative_configs()]
+            for text in ("data=1", "fsdp=4")
+        }
         found["mistakes"] = mistaken("fsdp=4")
     again = dataclasses.replace(SETTINGS, gradient_checkpointing=True)
     for name, text, settings in (

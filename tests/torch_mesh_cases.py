@@ -41,7 +41,7 @@ from training_recipe.distributed.processes import Processes, World
 from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search
-from transformer_spec import UserError
+from transformer_spec import TransformerConfig, UserError
 from twinformer.training.states import first_state
 
 STEPS, HALF, FURTHER = 20 if "thorough" in sys.argv[2:] else 10, 5, 8
@@ -52,6 +52,13 @@ CONFIG = config_of(
     | {"hidden_dim": 6, "num_heads": 2, "dropout": 0.2, "attention_dropout": 0.1}
     | {"activation_dropout": 0.1}
 )
+RELATIVE = {
+    name: dataclasses.replace(
+        CONFIG, norm="rms", gated_ffn=True, encoder_positions="relative",
+        decoder_positions="relative", final_dropout=0.1, relative_per_layer=of_layers,
+    )
+    for name, of_layers in (("shared", False), ("of layers", True))
+}  # fmt: skip
 SETTINGS = TrainingSettings(
     dtype="float64", device="cpu", warmup_steps=4, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
 )
@@ -95,8 +102,8 @@ def train(backend: TorchBackend, first: int, last: int) -> np.ndarray:
     return np.array(found)
 
 
-def beginning(settings: TrainingSettings) -> Checkpoint:
-    return first_state(CONFIG, settings)
+def beginning(settings: TrainingSettings, config: TransformerConfig = CONFIG) -> Checkpoint:
+    return first_state(config, settings)
 
 
 def gradients(backend: TorchBackend, step: int) -> dict[str, np.ndarray]:
@@ -150,10 +157,12 @@ def moved_state(state: Checkpoint, settings: TrainingSettings, world: World) -> 
     return {"state": backend.state(), "curve": train(backend, HALF + 1, FURTHER)}
 
 
-def few_steps(settings: TrainingSettings, world: World) -> np.ndarray:
-    backend = make_backend(CONFIG, settings, beginning(settings), world)
+def few_steps(
+    settings: TrainingSettings, world: World, config: TransformerConfig = CONFIG
+) -> np.ndarray:
+    backend = make_backend(config, settings, beginning(settings, config), world)
     first = train(backend, 1, 2)
-    again = make_backend(CONFIG, settings, backend.state(), world)
+    again = make_backend(config, settings, backend.state(), world)
     return np.concatenate([first, train(again, 3, 5)])
 
 
@@ -289,6 +298,15 @@ def found_by(world: World, thorough: bool) -> dict[str, Any]:
             there = World(processes, read_mesh(text))
             found[text, name] = whole_run(RUNS[name], there, (text, name) in RESUMED)
     found["told"] = told(processes)
+    if count in (1, 4):
+        found["relative"] = {
+            name: few_steps(
+                LESS,
+                World(processes, read_mesh("data=1" if count == 1 else "data=2,fsdp=2")),
+                config,
+            )
+            for name, config in RELATIVE.items()
+        }
     if count == 1 and thorough:
         found["few"] = few_steps(SETTINGS, world)
     if count == 4:

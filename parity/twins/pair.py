@@ -38,12 +38,20 @@ class Twins:
         self.source, self.target = inputs(config)
 
     def perturb(self) -> None:
-        """Move biases and norms off their first zeros and ones, which hide mistakes."""
+        """Move biases, norms and padding off their first zeros and ones, which hide mistakes.
+
+        RMSNorm of a zero vector multiplies gradients by 1/sqrt(epsilon), again in every layer: they
+        reach 1e6, of which float64 keeps 1e-10.
+        """
         generator = np.random.default_rng(2)
         canonical = torch_transformer.weights(self.torch)
         for array in canonical.values():
             if array.ndim == 1:
                 array += generator.normal(0, 0.1, array.shape).astype(array.dtype)
+        for half in ("encoder", "decoder"):
+            table = canonical.get(f"{half}.embedding.weight")
+            if table is not None:
+                table[self.config.pad_id] = generator.normal(0, 0.1, self.config.hidden_dim)
         torch_transformer.load_weights(self.torch, canonical)
         with jax.default_device(self.jax_device):
             from convert import torch_to_flax

@@ -18,6 +18,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 CONFIGS = pairwise_configs()
 MARIAN = dataclasses.replace(TINY, decoder_start_id=TINY.pad_id, norm_position="pre")
+T5 = dataclasses.replace(
+    TINY, norm="rms", encoder_positions="relative", decoder_positions="relative",
+    relative_buckets=8, relative_max_distance=6, attention_scale=1.0,
+)  # fmt: skip
+UMT5 = dataclasses.replace(T5, relative_per_layer=True, head_dim=5, gated_ffn=True)
 SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 1, 1]])
 TARGET = np.array([[0, 4, 5, 6], [0, 7, 1, 1]])
 
@@ -39,7 +44,7 @@ def test_the_twins_agree(index):
         np.testing.assert_allclose(a.sum(-1), 1, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("config", [TINY, MARIAN])
+@pytest.mark.parametrize("config", [TINY, MARIAN, T5, UMT5])
 def test_weighted_values_are_what_the_model_goes_on_with(config):
     side = torch_side(config, random_weights(config))
     trace = side.trace(Ids(SOURCE, TARGET), "float64")

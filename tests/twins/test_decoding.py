@@ -11,6 +11,7 @@ from decoding_cases import (
     CHANGES,
     FOREIGN,
     PLAIN,
+    RELATIVE,
     SEARCHES,
     SOURCE,
     assert_same,
@@ -120,6 +121,14 @@ def test_twins_find_the_same(config, name):
         assert_same(ours, theirs)
         if not SEARCHES[name].sample:
             assert ours[1] == ours[4]
+
+
+def test_twins_find_the_same_with_relative_positions():
+    """Beams whose outputs end early and late, over several stages of the cache."""
+    weights, search = random_weights(RELATIVE, 1, 0.6), SEARCHES["beam 4, penalty 1"]
+    ours = torch_outputs(RELATIVE, weights, SOURCE, search)
+    assert_same(ours, flax_outputs(RELATIVE, weights, SOURCE, search))
+    assert len({len(best.ids) for row in ours for best in row}) > 2
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam 4, no penalty"])

@@ -109,6 +109,12 @@ def test_no_activation_is_summed_over_devices(found, program) -> None:
 
 
 @pytest.mark.thorough
+def test_tables_of_relative_positions_are_cut_too(found) -> None:
+    one, here = (found["relative"][mesh] for mesh in ("data=1", "fsdp=4"))
+    assert np.abs(np.subtract(one, here)).max() <= 1e-12
+
+
+@pytest.mark.thorough
 def test_mistakes_are_noticed(found) -> None:
     few, mistakes = found["few"], found["mistakes"]
     assert np.abs(mistakes.pop("none") - few).max() <= 1e-12

@@ -10,6 +10,7 @@ from small_training import MAKERS
 
 from parity.twins.cases import config_of, inputs
 from training_recipe.batching.batches import Batch
+from training_recipe.options.presets import PRESETS
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search
 from transformer_spec import UserError, initial_weights
@@ -56,6 +57,21 @@ def test_hundred_steps_from_the_same_weights(config) -> None:
     for a, b in ((left.weights, right.weights), (left.second_moments, right.second_moments)):
         assert list(a) == list(b)
         assert max(np.abs(a[name] - b[name]).max() for name in a) <= 1e-9
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_preset_with_relative_positions_trains_alike() -> None:
+    """The smallest model that is what the preset makes, in both frameworks and computed again."""
+    sizes = {"hidden_dim": 15, "inner_dim": 11, "num_heads": 3, "max_length": 17}
+    small = {"num_encoder_layers": 1, "num_decoder_layers": 1, "relative_max_distance": 20}
+    config = config_of(PRESETS["tiny-t5"]["model"] | sizes | small | {"dropout": 0.1})
+    assert (config.encoder_positions, config.norm, config.attention_bias) == (
+        "relative", "rms", False
+    )  # fmt: skip
+    ours, theirs = MAKERS["torch"](config, EXACT), MAKERS["jax"](config, EXACT)
+    losses = train(ours, EXACT, 1, 12)
+    assert np.abs(np.subtract(losses, train(theirs, EXACT, 1, 12))).max() <= 1e-9
+    assert losses[-1] < losses[0]
 
 
 @pytest.mark.usefixtures("float64")

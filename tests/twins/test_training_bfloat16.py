@@ -24,6 +24,10 @@ EVERY = config_of(
     {"num_encoder_layers": 1, "num_decoder_layers": 1, "norm_position": "post", "dropout": 0.1}
     | {"attention_dropout": 0.1, "activation_dropout": 0.1, "output_bias": "none"}
 )
+RELATIVE = dataclasses.replace(
+    EVERY, norm="rms", gated_ffn=True, encoder_positions="relative", decoder_positions="relative",
+    relative_buckets=8, relative_max_distance=10, relative_per_layer=True, output_scale=0.5,
+)  # fmt: skip
 NOISY = dataclasses.replace(EVERY, attention_dropout=0.0, activation_dropout=0.0)
 LOW, FULL = changed(dtype="bfloat16"), changed(dtype="float32")
 # Measured over 30 steps: at most 3.2e-3 of the loss.
@@ -35,7 +39,10 @@ class Products(TorchDispatchMode):
 
     NAMES = ("mm", "addmm", "bmm", "baddbmm", "matmul", "linear")
     ATTENTION = "scaled_dot_product"
-    WIDE = ("native_layer_norm", "_softmax", "exp", "log", "native_layer_norm_backward")
+    WIDE = (
+        "native_layer_norm", "_softmax", "exp", "log", "native_layer_norm_backward", "rsqrt",
+        "_fused_rms_norm",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +81,9 @@ def equations(jaxpr):
             yield from equations(inner)
 
 
-@pytest.mark.parametrize("config", [CONFIG, EVERY], ids=["no dropout", "dropout everywhere"])
+@pytest.mark.parametrize(
+    "config", [CONFIG, EVERY, RELATIVE], ids=["no dropout", "dropout everywhere", "relative"]
+)
 def test_products_of_jax(config) -> None:
     """All but sums over tokens that are written as products with a row of ones."""
     backend = MAKERS["jax"](config, LOW)
@@ -91,6 +100,15 @@ def test_products_of_jax(config) -> None:
     for equation in found:
         if equation.primitive.name in ("rsqrt", "exp", "log"):
             assert equation.invars[0].aval.dtype == jnp.float32, equation
+
+
+def test_norms_without_a_mean_and_scores_with_a_bias_are_in_float32() -> None:
+    with Products() as found:
+        MAKERS["torch"](RELATIVE, LOW).train_step([batch(0, 3)], 1, 1e-3)
+    for name in ("rsqrt", "_softmax", "exp", "log"):
+        assert found.formats.pop(name) == {torch.float32}, name
+    found.formats.pop("native_layer_norm_backward", None)
+    assert set().union(*found.formats.values()) == {torch.bfloat16}, found.formats
 
 
 @pytest.mark.parametrize("name", MAKERS)

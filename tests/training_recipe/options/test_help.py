@@ -47,6 +47,7 @@ def test_every_flag_once_in_its_group(capsys):
         (["--data", "pairs.tsv"], "small"),
         (["--data", "multi30k-en-de"], "small"),
         (["--preset", "base"], "base"),
+        (["--preset", "tiny-t5"], "tiny-t5"),
         (["--data", "pairs.tsv", "--preset", "tiny"], "tiny"),
     ],
 )

@@ -1,6 +1,6 @@
 """What the model is: config, positions, weight inventory and leaf names. NumPy and stdlib only."""
 
-from transformer_spec.config import FORMAT_VERSION, LEARNED, RELATIVE, TransformerConfig
+from transformer_spec.config import DROPOUTS, FORMAT_VERSION, LEARNED, RELATIVE, TransformerConfig
 from transformer_spec.errors import ConfigError, Faults, UserError
 from transformer_spec.ids import check_ids, check_memory, check_rows, no_array
 from transformer_spec.inventory import (
@@ -20,6 +20,7 @@ from transformer_spec.positions import (
 from transformer_spec.strict import check_arrays, check_names
 
 __all__ = [
+    "DROPOUTS",
     "FORMAT_VERSION",
     "LEARNED",
     "RELATIVE",

@@ -27,6 +27,7 @@ SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
 OUTPUT_BIASES = ("none", "trained", "frozen")
 TIED_EMBEDDINGS = ("none", "target_output", "source_target", "all")
 RELATIVE = "relative"
+DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "final_dropout")
 TOO_MANY_LAYERS = 10_000
 
 
@@ -147,8 +148,7 @@ class TransformerConfig:
     @property
     def drops_out(self) -> bool:
         """Whether any rate of dropout is above 0."""
-        rates = self.dropout, self.attention_dropout, self.activation_dropout, self.final_dropout
-        return max(rates) > 0
+        return any(getattr(self, name) > 0 for name in DROPOUTS)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, plain JSON types; of ``LATER`` ones those that differ from their default."""

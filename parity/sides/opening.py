@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from convert.core.rules import ASIDE
 from parity.sides.given import HUGGING_FACE, MODULE, path_and_flags, words
 from parity.sides.side import Side
 from parity.sides.twins import TWINS
-from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec import DROPOUTS, Faults, TransformerConfig, UserError
 
 
 def open_sides(
@@ -94,7 +94,7 @@ def check_comparable(a: Side, b: Side) -> None:
 
 def different_settings(a: TransformerConfig, b: TransformerConfig) -> dict[str, tuple]:
     """Fields that change what is computed: field -> (A, B)."""
-    one, other = a.to_dict(), b.to_dict()
+    one, other = asdict(a), asdict(b)
     fields = [name for name in one if name not in (*SHAPES, *HARMLESS)]
     return {name: (one[name], other[name]) for name in fields if one[name] != other[name]}
 
@@ -110,9 +110,7 @@ SHAPES = (
 # These matter to training or to the choice of tokens; the same tokens give the same logits.
 HARMLESS = (
     "max_length",
-    "dropout",
-    "attention_dropout",
-    "activation_dropout",
+    *DROPOUTS,
     "unk_id",
     "bos_id",
     "eos_id",

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training_recipe.options.settings import TrainingSettings
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import DROPOUTS, TransformerConfig, UserError
 
 if TYPE_CHECKING:
     from training_recipe.preparation import Prepared
 
-RATES = ("dropout", "attention_dropout", "activation_dropout")
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Settings, the three dropout rates, and how to get at data and config.
+    """Settings, the dropout rates, and how to get at data and config.
 
     ``changes`` are fields of the config that the command sets; ``folder`` is a run's, if it is one.
     """
@@ -75,7 +73,7 @@ def _of_recipe(recipe: str | None, flags: list[str]) -> Task:
     return Task(
         recipe or "the defaults of train.py",
         request.settings,
-        {name: request.model[name] for name in RATES},
+        {name: request.model[name] for name in DROPOUTS},
         lambda settings: prepare_new(settings, request.model),
     )
 
@@ -98,7 +96,7 @@ def _of_run(path: Path) -> Task:
 
 def rates(config: TransformerConfig) -> dict[str, float]:
     """The dropout rates of a config."""
-    return {name: getattr(config, name) for name in RATES}
+    return {name: getattr(config, name) for name in DROPOUTS}
 
 
 def check_comparable(settings: TrainingSettings, rates: Iterable[float]) -> None:

@@ -22,7 +22,7 @@ from training_recipe.options.presets import (
 )
 from training_recipe.options.settings import SETTINGS, TrainingSettings, combination_faults
 from training_recipe.options.usual_names import meant
-from transformer_spec import ConfigError, TransformerConfig
+from transformer_spec import DROPOUTS, ConfigError, TransformerConfig
 from transformer_spec.declarations import (
     REQUIRED,
     Declaration,
@@ -88,7 +88,6 @@ MODEL: dict[str, Declaration] = {
     if name not in (*FIXED_FIELDS, "source_vocab_size", "target_vocab_size")
 }
 ALL: dict[str, Declaration] = {**INVOCATION, **SETTINGS, **MODEL}
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
 # What comes with the model of --init.
 BROUGHT = (
     *("source_vocabulary", "target_vocabulary", "source_vocab_size", "target_vocab_size"),

@@ -38,7 +38,7 @@ from convert.families.t5.output import (
     tables_in,
     verdict_on,
 )
-from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec import DROPOUTS, Faults, TransformerConfig, UserError
 
 SIZES = {
     "hidden_dim": "d_model",
@@ -52,7 +52,6 @@ NUMBERS = {
     "relative_max_distance": ("relative_attention_max_distance", 128),
     "norm_epsilon": ("layer_norm_epsilon", 1e-6),
 }
-DROPOUTS = ("dropout", "attention_dropout", "activation_dropout", "final_dropout")
 SECOND_NAMES = {
     "hidden_size": "d_model",
     "num_attention_heads": "num_heads",

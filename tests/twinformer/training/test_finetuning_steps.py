@@ -25,6 +25,7 @@ from training_recipe.corpora.corpus import Example
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import frames_of
 from training_recipe.text.model_vocabularies import spoken
+from transformer_spec import DROPOUTS
 from twinformer.frameworks import training_backend
 from twinformer.training.beginning import learns_padding
 
@@ -182,9 +183,7 @@ def steps(
     """Losses and weights of the same steps by ours."""
     opened = library.opened
     changes = {"padding_gradient": learns_padding(opened)} | changes
-    config = dataclasses.replace(
-        opened.config, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0
-    )
+    config = dataclasses.replace(opened.config, **dict.fromkeys(DROPOUTS, 0.0))
     state = Checkpoint({n: w.astype(np.float64) for n, w in opened.weights().items()})
     settings = dataclasses.replace(SETTINGS, **changes)
     trainer, losses = training_backend(backend)(config, settings, state), []

@@ -117,24 +117,21 @@ def _specification(config: TransformerConfig) -> Any:
     from ctranslate2.specs import TransformerSpec
     from ctranslate2.specs.transformer_spec import TransformerDecoderSpec, TransformerEncoderSpec
 
-    halves = [
-        kind(
-            getattr(config, f"num_{half}_layers"),
-            config.num_heads,
-            relative_attention_bias=is_relative(config, half),
-            **_parts(config),
-        )
-        for half, kind in (("encoder", TransformerEncoderSpec), ("decoder", TransformerDecoderSpec))
-    ]
-    return TransformerSpec(*halves)
+    return TransformerSpec(
+        TransformerEncoderSpec(**_parts(config, "encoder")),
+        TransformerDecoderSpec(**_parts(config, "decoder")),
+    )
 
 
-def _parts(config: TransformerConfig) -> dict[str, Any]:
-    """What both halves of the specification are told alike."""
+def _parts(config: TransformerConfig, half: str) -> dict[str, Any]:
+    """What one half of the specification is told."""
     from ctranslate2.specs.common_spec import Activation
 
     usual = config.heads_dim == config.hidden_dim
     return {
+        "num_layers": getattr(config, f"num_{half}_layers"),
+        "num_heads": config.num_heads,
+        "relative_attention_bias": is_relative(config, half),
         "no_final_norm": not config.final_norm,
         "activation": Activation[ACTIVATIONS[config.activation]],
         "ffn_glu": config.gated_ffn or config.activation == "identity",

@@ -70,8 +70,13 @@ def check(case, outputs, **settings):
     assert len({tuple(row[0].ids) for row in ours}) > 1
 
 
+OTHERS = [*itertools.product(("t5-v1.1", "mt5"), (1,)), *itertools.product(KINDS, (5,))]
+ALIKE = (pytest.param(*case, marks=pytest.mark.thorough) for case in OTHERS)
+
+
 @pytest.mark.parametrize(
-    ("kind", "beam"), [*itertools.product(KINDS, (1, 4)), ("t5", 5), ("umt5", 5)]
+    ("kind", "beam"),
+    [("t5", 1), ("deep", 1), ("umt5", 1), *((kind, 4) for kind in KINDS), *ALIKE],
 )
 def test_torch(case_of, kind, beam):
     check(case_of(kind), torch_outputs, num_beams=beam, max_length=41)

@@ -24,6 +24,3 @@ def check_usual_parts(config: TransformerConfig, name: str, faults: Faults) -> N
         width * heads == D,
         f"head_dim is {width}; {name} cuts hidden_dim {D} into num_heads {heads} parts",
     )
-    for half in ("encoder", "decoder"):
-        relative = getattr(config, f"{half}_positions") == "relative"
-        faults.require(not relative, f"{half}_positions is 'relative', which {name} has not")

@@ -12,7 +12,7 @@ from convert.core.tensors import Tensors, as_bytes
 from convert.families.base import Source
 from convert.families.torch_nn.wrapper import HALVES, Layout, depth
 from convert.families.usual_parts import check_usual_parts
-from transformer_spec import LEARNED, Faults, TransformerConfig
+from transformer_spec import LEARNED, RELATIVE, Faults, TransformerConfig
 
 CLASS = "torch.nn.Transformer"
 SOURCE_TABLE, TARGET_TABLE = "encoder.embedding.weight", "decoder.embedding.weight"
@@ -206,7 +206,9 @@ def check_export(config: TransformerConfig) -> None:
     )
     check_usual_parts(config, "nn.Transformer", faults)
     for half in HALVES:
-        layers = f"num_{half}_layers"
+        layers, kind = f"num_{half}_layers", getattr(config, f"{half}_positions")
+        relative = f"{half}_positions is {kind!r}, which nn.Transformer has not"
+        faults.require(kind != RELATIVE, relative)
         faults.require(getattr(config, layers) > 0, f"{layers} is 0; it must be at least 1")
     faults.raise_if_any("torch.nn.Transformer cannot hold this model")
 

@@ -17,10 +17,12 @@ from relative_cases import CONFIGS, Formulas, bucket
 import flax_transformer
 import torch_transformer
 from flax_transformer import decoding_state as flax_state
+from flax_transformer import layers as flax_layers
 from parity.forward.gradients import flax_gradients, torch_gradients
 from parity.twins.cases import config_of
 from parity.twins.pair import Twins
 from torch_transformer import decoding_state as torch_state
+from torch_transformer import layers as torch_layers
 from torch_transformer.step import objective
 from transformer_spec import TransformerConfig, relative_buckets
 
@@ -166,7 +168,7 @@ def test_the_loss_is_of_scaled_states() -> None:
     twins, (source, target) = Twins(CONFIGS["shared"], "float64"), ids(CONFIGS["shared"])
     tokens = [twins.to_torch(ids) for ids in (source, target[:, :-1], target[:, 1:])]
     table = twins.torch.encoder.embedding.weight
-    loss = objective(twins.torch, *tokens, 0.1, None)
+    loss = objective(twins.torch, *tokens, smoothing=0.1, dropout=None)
     logits, wanted = twins.torch(*tokens[:2]).flatten(0, 1), tokens[2].flatten()
     plain = F.cross_entropy(logits, wanted, ignore_index=0, reduction="sum", label_smoothing=0.1)
     found, expected = (torch.autograd.grad(each, table)[0] for each in (loss, plain))
@@ -179,8 +181,8 @@ def test_rms_is_taken_in_float32(dtype) -> None:
     """What is small beside bfloat16's steps is not lost, in either framework."""
     config = CONFIGS["shared"]
     x = np.random.default_rng(0).normal(size=(7, config.hidden_dim)).astype(np.float32)
-    ours = torch_transformer.layers.layer_norm(config)
-    theirs = flax_transformer.layers.layer_norm(config)
+    ours = torch_layers.layer_norm(config)
+    theirs = flax_layers.layer_norm(config)
     theirs.scale.set_value(jnp.ones(config.hidden_dim, dtype))
     given = torch.from_numpy(x).to(getattr(torch, dtype))
     with torch.no_grad():

@@ -24,10 +24,11 @@ def load(folder: str | Path, verify: bool = True) -> Transformer:
     """The model of a run, a checkpoint or a converted folder, whichever framework wrote it.
 
     Another library's folder, or OWNER/NAME of the Hub, is read on the fly. Weights that are not
-    what was written there are a UserError, unless told not to ``verify``.
+    what was written there are a UserError, unless told not to ``verify``. Where number formats are
+    mixed, the model has the one that holds them all.
     """
     opened = open_model(folder, verify=verify)
-    config, canonical = opened.config, opened.tensors()
+    config, canonical = opened.config, opened.of_one_format()
     dtype = next(iter(canonical.values())).dtype
     check_arrays(canonical, weight_shapes(config), dtype, f"{folder} does not fit its config")
     model = Transformer.skeleton(config, torch_dtype(dtype))

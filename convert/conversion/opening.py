@@ -6,6 +6,7 @@ Nothing is written. Translating, and training that begins with a model, open the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from convert.conversion.imported import Pair, imported_vocabularies, search_besi
 from convert.conversion.origin import Origin
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
+from convert.core.numbers import as_dtype
 from convert.core.rules import ASIDE
 from convert.core.tensors import Tensors
 from training_recipe.runs.folder import RunFolder
@@ -68,6 +70,14 @@ class OpenModel:
         aside = [r for r in self.found.rules if all(t.startswith(ASIDE) for t in r.targets)]
         check_stated(self.found.content.tensors, aside)
         return weights_of(self.found)
+
+    def of_one_format(self) -> Tensors:
+        """``tensors`` in the narrowest number format that holds all of theirs exactly."""
+        tensors = self.tensors()
+        formats = {header.dtype for header in tensors.values()}
+        if len(formats) == 1:
+            return tensors
+        return as_dtype(tensors, reduce(np.promote_types, formats, np.dtype(np.float32)))
 
     def text(self) -> Pair:
         """The vocabularies; a UserError says why there are none."""

@@ -8,10 +8,12 @@ from messages import saying
 
 import flax_transformer
 import torch_transformer
+from convert.core.tensors import Held
+from convert.formats.safetensors import write_safetensors
 from parity.twins.cases import config_of
 from training_recipe.text.model_vocabularies import load_vocabularies
 from training_recipe.text.vocabulary import build_vocabulary
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import TransformerConfig, UserError, to_flax
 from twinformer.translating.translator import Translator
 
 TWINS = [torch_transformer, flax_transformer]
@@ -41,6 +43,24 @@ def test_what_is_saved_is_loaded_by_both(twin, config: TransformerConfig, tmp_pa
     for found, other in zip(weights_of(tmp_path / "new" / "model"), TWINS, strict=True):
         assert_equal(found, other.weights(other.Transformer(config, seed=3)))
     assert TransformerConfig.load(tmp_path / "new" / "model" / "config.json") == config
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize("others", ["float32", "bfloat16"])
+def test_mixed_number_formats_are_loaded_in_one_that_holds_them(
+    twin, others: str, tmp_path: Path
+) -> None:
+    """As files of T5 in float16, whose ``wo`` are float32."""
+    model = torch_transformer.Transformer(CONFIG, seed=3)
+    torch_transformer.save(model, tmp_path / "mixed")
+    arrays = {
+        name: array.astype(others if ".fc2." in name else np.float16)
+        for name, array in torch_transformer.weights(model).items()
+    }
+    write_safetensors(tmp_path / "mixed/model.safetensors", Held(arrays))
+    named = arrays if twin is torch_transformer else dict(map(to_flax, arrays, arrays.values()))
+    wide = {name: array.astype(np.float32) for name, array in named.items()}
+    assert_equal(twin.weights(twin.load(tmp_path / "mixed")), wide)
 
 
 @pytest.mark.parametrize("twin", TWINS)

@@ -238,23 +238,24 @@ class T5Settings(LibraryClass):
         """Ties and the factor on the output, by what the tables are and the settings say."""
         tie = settings.only(TIE, True, False, None)
         tie = self.tie if tie is None else bool(tie)
-        scale = settings.get(SCALE)
+        scale = settings.only(SCALE, True, False, None)
         if self.name != "t5":
             settings.unread(SCALE, who=self.architecture)
         new = is_new(settings.values)
         tables = tables or Tables("all" if tie else "source_target", not tie)
         _check_tables(settings, tables, tie, new)
-        verdict = verdict_on(Said(self.model_type, tables.own_output, tie, scale, new))
+        scaled = None if scale is None else bool(scale)
+        verdict = verdict_on(Said(self.model_type, tables.own_output, tie, scaled, new))
         D = values["hidden_dim"]
-        scaled = D**-0.5 if isinstance(D, int) and D > 0 else 1.0
+        by_root = D**-0.5 if isinstance(D, int) and D > 0 else 1.0
         given = flags.get("output_scale")
-        factor = {SCALED: scaled, PLAIN: 1.0, PLAIN_BY_NEW: 1.0}.get(verdict, given)
+        factor = {SCALED: by_root, PLAIN: 1.0, PLAIN_BY_NEW: 1.0}.get(verdict, given)
         if verdict == OVERWRITTEN:
             settings.faults.add(OVERWRITES.format(OUTPUT_TABLE))
-        elif verdict == ASK and given not in (scaled, 1.0):
-            settings.faults.add(f"{ASKED}: give --output-scale {scaled!r}, or --output-scale 1")
+        elif verdict == ASK and given not in (by_root, 1.0):
+            settings.faults.add(f"{ASKED}: give --output-scale {by_root!r}, or --output-scale 1")
         elif verdict == PLAIN_BY_NEW and given is None:
-            settings.notes.append(f"{NOT_BY_NEW} --output-scale {scaled!r}")
+            settings.notes.append(f"{NOT_BY_NEW} --output-scale {by_root!r}")
         if verdict in (ASK, PLAIN_BY_NEW):
             derived["output_scale"] = factor
         return {"tied_embeddings": tables.ties, "output_scale": 1.0 if factor is None else factor}

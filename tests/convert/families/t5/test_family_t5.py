@@ -249,6 +249,7 @@ WRONG = {
     "relative_attention_num_buckets": (7, "relative_buckets 7 is odd"),
     "dense_act_fn": ("mish", "dense_act_fn is 'mish'"),
     "feed_forward_proj": ("gated-up-gelu", "it must be ACT or gated-ACT"),
+    "scale_decoder_outputs": ("false", "scale_decoder_outputs is 'false'"),
     "hidden_size": (99, "hidden_size is 99 but d_model is 13"),
     "num_experts": (8, "num_experts = 8 is not known"),
     "quantization_config": ({}, "quantization_config is {}"),

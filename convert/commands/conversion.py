@@ -49,10 +49,9 @@ CLASSES = {
     **dict.fromkeys(("nllb", "nllb200", "nllb-200", "small100"), "m2m100"),
     **dict.fromkeys(("mbart50", "mbart-50", "mbart-large-50"), "mbart"),
     **dict.fromkeys(("opus-mt", "opus", "marianmt", "marian-mt"), "marian"),
-    **dict.fromkeys(
-        ("t5-v1.1", "flan-t5", "byt5", "ul2", "flan-ul2", "madlad", "madlad-400"), "t5"
-    ),
-    **dict.fromkeys(("aya", "aya-101"), "mt5"),
+    **dict.fromkeys(("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b", "t5-v1.1"), "t5"),
+    **dict.fromkeys(("flan-t5", "byt5", "codet5", "ul2", "flan-ul2", "madlad", "madlad-400"), "t5"),
+    **dict.fromkeys(("mt0", "aya", "aya-101"), "mt5"),
     **dict.fromkeys(("pile-t5",), "umt5"),
 }
 

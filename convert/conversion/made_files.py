@@ -32,6 +32,7 @@ from convert.conversion.origin import ORIGIN
 from convert.conversion.source import Import
 from convert.conversion.target import Target
 from convert.families.registry import LIBRARIES
+from convert.families.t5x.family import T5X
 from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan, told_of_faults
 from convert.files.generation import published, rewritten
 from convert.files.kinds import CONFIG, GENERATION
@@ -264,10 +265,11 @@ def _own_search(making: Making) -> tuple[Search, list[str]]:
 def _tokenizer(making: Making, library: str) -> tuple[Writers, str, str | None]:
     """The tokenizer's files of vocabularies of ours; none, and why, where there can be none."""
     fault, home = None, making.home
-    if making.way.library is not None:
-        fault = f"the model's is of {making.way.library}, another library's"
-    elif home is None or not (home / VOCABULARY).is_dir():
+    bare = home is None or not (home / VOCABULARY).is_dir()
+    if bare and making.way.library in (None, T5X.name):  # of T5X, texts are its task's
         fault = "the model comes without vocabularies"
+    elif making.way.library is not None:
+        fault = f"the model's is of {making.way.library}, another library's"
     elif library != MARIAN:
         fault = f"vocabularies of ours are written for {MARIAN} alone"
     if fault is None and home is not None:

@@ -24,6 +24,7 @@ from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
 from convert.families.base import Family, Source, kept_aside
 from convert.families.registry import FAMILIES, OURS, recognize
+from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import GIN
 from transformer_spec import Faults, TransformerConfig, UserError
 
@@ -206,12 +207,19 @@ def choose_family(wanted: str | None, source: Source) -> Family | None:
     if wanted == OURS:
         return None
     if wanted is not None:
-        contradiction = FAMILIES[wanted].contradiction(source)
+        contradiction = _other_names(wanted, source) or FAMILIES[wanted].contradiction(source)
         if contradiction:
             raise UserError(f"{source.tensors.label} is not of {wanted}: {contradiction}")
         return FAMILIES[wanted]
     ours = any(name.startswith(OWN_PARTS) for name in source.tensors)
     return None if ours else recognize(source)
+
+
+def _other_names(wanted: str, source: Source) -> str | None:
+    """Names that are T5X's alone, where another family is asked for."""
+    if wanted == T5X.name or not FAMILIES[T5X.name].recognizes(source):
+        return None
+    return f"its names are those of {T5X.name}; leave --from out, or say {T5X.name}"
 
 
 def leave_out(

@@ -205,6 +205,8 @@ def test_an_empty_path_is_not_the_current_folder(words, capsys):
     [
         (["a", "b", "--to", "nllb"], ("its class is m2m100", "--to m2m100")),
         (["a", "b", "--to", "mBART-50"], ("its class is mbart", "--to mbart")),
+        (["a", "b", "--to", "t5-small"], ("its class is t5", "--to t5")),
+        (["a", "b", "--to", "mt0"], ("its class is mt5", "--to mt5")),
         (["opus-mt-en-de", "b", "--to", "flax"], ("does not exist", "OWNER/NAME")),
     ],
 )

@@ -119,6 +119,18 @@ def test_the_walk_through_a_folder_of_transformers(name, model_class, run, tmp_p
     assert_measured("t5x", "in", max_difference([theirs], expected, seen_of(target)))
 
 
+def test_another_family_is_not_asked_for(run, tmp_path, capsys):
+    run(CASES["t5 1.1"])
+    words = tmp_path / "run", tmp_path / "ours", "--to", "torch", "--from", "t5"
+    says(fail(capsys, *words), "is not of t5", "names are those of t5x")
+
+
+def test_a_folder_of_transformers_has_no_tokenizer_of_it(run, tmp_path, capsys):
+    run(CASES["t5 1.1"])
+    convert(tmp_path / "run", tmp_path / "library", "--to", "t5")
+    says(capsys.readouterr().out, "no tokenizer", "comes without vocabularies")
+
+
 class TestWhatTheArraysDoNotSay:
     def test_the_activation_is_asked_for(self, tmp_path, capsys):
         write_checkpoint(tmp_path / "run", CASES["t5 1.1"].arrays())

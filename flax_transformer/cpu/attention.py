@@ -5,7 +5,7 @@ fast (docs/log.md). ``transposed`` is how they are laid down and how they are ta
 in a row XLA does neither.
 """
 
-import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,20 +30,25 @@ def attend(
     bias: Float[Array, "1 H Q K"] | None = None,
 ) -> Float[Array, "B H Q A"]:
     """Scaled dot-product attention; every query sees at least one key, and scores get a bias."""
-    written_out = functools.partial(_written_out, scale=scale)
     if q.dtype == jnp.float64:  # JAX's own takes the softmax in float32 whatever it is given
-        return written_out(q, k, v, mask, bias)
-    own = functools.partial(_own, scale=scale)
-    return jax.lax.platform_dependent(q, k, v, mask, bias, cpu=written_out, default=own)
+        return _written_out(q, k, v, mask, scale, bias)
+
+    def on(form: Callable[..., Array]) -> Callable[..., Array]:
+        return lambda q, k, v, mask, bias: form(q, k, v, mask, scale, bias)
+
+    forms = {"cpu": on(_written_out), "default": on(_own)}
+    return jax.lax.platform_dependent(q, k, v, mask, bias, **forms)
 
 
 def _written_out(
-    q: Array, k: Array, v: Array, mask: Array, bias: Array | None, scale: float
+    q: Array, k: Array, v: Array, mask: Array, scale: float, bias: Array | None = None
 ) -> Array:
     return weighted(probabilities(q, k, mask, scale, bias), v)
 
 
-def _own(q: Array, k: Array, v: Array, mask: Array, bias: Array | None, scale: float) -> Array:
+def _own(
+    q: Array, k: Array, v: Array, mask: Array, scale: float, bias: Array | None = None
+) -> Array:
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))  # (B, H, K, A) -> (B, K, H, A)
     return jax.nn.dot_product_attention(q, k, v, bias, mask, scale=scale).swapaxes(1, 2)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import jax
@@ -105,36 +106,55 @@ def heads(dtype: str) -> tuple[jax.Array, ...]:
     return q, k, v, mask.at[1, 0, 2].set(False).at[..., 4].set(True)
 
 
-def with_gradients(attention: Callable, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array):
-    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        context = attention(q, k, v, mask, 0.3)
+def with_gradients(
+    attention: Callable,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    bias: jax.Array | None = None,
+):
+    def loss(q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None):
+        context = attention(q, k, v, mask, 0.3, bias)
         return (context * jnp.arange(5)).sum(), context
 
-    gradients, context = jax.grad(loss, (0, 1, 2), has_aux=True)(q, k, v)
-    return [context, *gradients]
+    gradients, context = jax.grad(loss, (0, 1, 2, 3), has_aux=True)(q, k, v, bias)
+    return [context, *jax.tree.leaves(gradients)]
 
 
-def jax_own(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
+def with_bias(dtype: str) -> tuple[jax.Array, ...]:
+    """The same, and what is added to scores."""
+    return *heads(dtype), jnp.asarray(np.random.default_rng(4).normal(size=(1, 3, 7, 11)), dtype)
+
+
+def jax_own(*arguments: Any) -> jax.Array:
     """``jax.nn.dot_product_attention`` with a softmax of 64 bits."""
     with mock.patch.object(jax_functions.np, "float32", np.float64):
-        return attention._own(q, k, v, mask, scale)
+        return attention._own(*arguments)
+
+
+@pytest.fixture(params=[heads, with_bias])
+def arguments(request) -> Callable[[str], tuple[jax.Array, ...]]:
+    """What attention is given in a number format."""
+    return request.param
 
 
 @pytest.mark.usefixtures("float64")
-def test_attention_is_that_of_jax() -> None:
+def test_attention_is_that_of_jax(arguments) -> None:
     """In float64, whose softmax JAX's own takes in float32 unless it is made not to."""
-    ours = with_gradients(attention.attend, *heads("float64"))
-    theirs = with_gradients(jax_own, *heads("float64"))
+    ours = with_gradients(attention.attend, *arguments("float64"))
+    theirs = with_gradients(jax_own, *arguments("float64"))
+    assert len(ours) == len(theirs) == len(arguments("float64"))
     assert max(float(jnp.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True)) <= 1e-14
-    rounded = with_gradients(attention._own, *heads("float64"))
+    rounded = with_gradients(attention._own, *arguments("float64"))
     assert float(jnp.abs(ours[0] - rounded[0]).max()) > 1e-9
 
 
 @pytest.mark.usefixtures("float64")
-def test_attention_off_processors_is_as_exact() -> None:
-    exact = with_gradients(attention.attend, *heads("float64"))
+def test_attention_off_processors_is_as_exact(arguments) -> None:
+    exact = with_gradients(attention.attend, *arguments("float64"))
     for form in (attention._own, attention._written_out):
-        found = with_gradients(form, *heads("float32"))
+        found = with_gradients(form, *arguments("float32"))
         apart = max(float(jnp.abs(a - b).max()) for a, b in zip(exact, found, strict=True))
         assert apart <= 1e-5, form
 

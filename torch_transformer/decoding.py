@@ -29,6 +29,7 @@ from torch_transformer.outputs import (
     lengthen,
     select,
     top,
+    without_nan,
 )
 from training_recipe.searching.search import (
     GENERATE,
@@ -105,7 +106,7 @@ def log_probabilities(
 ) -> Float[Tensor, "R V"]:
     """The model's log probabilities of the next token; -inf for what is never produced."""
     log_p = torch.log_softmax(last_logits(logits), -1)
-    return log_p.masked_fill(never | log_p.isnan(), -torch.inf)
+    return without_nan(log_p).masked_fill_(never, -torch.inf)
 
 
 def chain_search(model: Transformer, task: Task, N: int, top_k: int) -> Outputs:

@@ -27,6 +27,7 @@ from torch_transformer.outputs import (
     lengthen,
     select,
     top,
+    without_nan,
 )
 from torch_transformer.processors import processed
 from training_recipe.searching.search import Search, end_ids
@@ -65,8 +66,7 @@ def chain_step(model: Transformer, task: Task, chains: Chains, search: Search) -
     column, tokens = chains.state.columns, chains.outputs.tokens
     logits, state = next_logits(model, chains.last, chains.state, whole=True)
     scores = processed(last_logits(logits), tokens, task, search, model.config, column)
-    log_p = scores.log_softmax(1)
-    log_p = log_p.masked_fill(log_p.isnan(), -torch.inf)
+    log_p = without_nan(scores.log_softmax(1))
     if task.numbers is None:
         chosen = scores.argmax(1)
     else:

@@ -74,6 +74,11 @@ def last_logits(logits: Float[Tensor, "R 1 V"]) -> Float[Tensor, "R V"]:
     return logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def without_nan(log_p: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+    """The same array, with -inf in place of what is no number."""
+    return log_p.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
 def forced_first(
     scores: Float[Tensor, "R V"], first_id: int | None, column: int
 ) -> Float[Tensor, "R V"]:

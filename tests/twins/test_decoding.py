@@ -111,8 +111,16 @@ class TestCache:
             }
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("config", [PLAIN, FOREIGN], ids=["plain", "foreign"])
+# All of the plain model's, and of the other one a beam and what ends it.
+EACH = [
+    pytest.param(config, name, marks=() if kept else pytest.mark.thorough, id=f"{of}-{name}")
+    for of, config in (("plain", PLAIN), ("foreign", FOREIGN))
+    for name in SEARCHES
+    for kept in [config is PLAIN or name in ("beam 4, no penalty", "beam 4, penalty 1")]
+]
+
+
+@pytest.mark.parametrize(("config", "name"), EACH)
 def test_twins_find_the_same(config, name):
     for seed in range(3):
         weights = random_weights(config, seed, 0.6)
@@ -218,7 +226,14 @@ def test_caches_grow_in_stages():
     assert flax_state.stages(70) == [35, 70]
 
 
-@pytest.mark.parametrize("name", ["greedy", "beam 4, penalty 0.6", "samples"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "beam 4, penalty 0.6",
+        pytest.param("greedy", marks=pytest.mark.thorough),
+        pytest.param("samples", marks=pytest.mark.thorough),
+    ],
+)
 def test_outputs_do_not_depend_on_the_stages(name: str, monkeypatch: pytest.MonkeyPatch):
     found, weights = {}, random_weights(PLAIN, 0)
     weights["decoder.finalFc.bias"][PLAIN.eos_id] = -100.0  # written to the end

@@ -43,7 +43,13 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough if name == "greedy" else ())
+        for name in SETTINGS
+    ],
+)
 def test_twins_find_the_same(name):
     """And neither other rows nor padding change what is found."""
     search, weights = SETTINGS[name], random_weights(FOREIGN, 1, 0.6)

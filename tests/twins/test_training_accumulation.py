@@ -82,7 +82,9 @@ def test_a_run_counts_all_tokens_and_says_what_a_step_is(place, quick, capsys) -
     assert [m["epoch"] for m in three if m["kind"] == "train"] == [3, 5, 7, 9]
 
 
-@pytest.mark.parametrize("name", ["numpy", *MAKERS])
+@pytest.mark.parametrize(
+    "name", ["numpy", "torch", pytest.param("jax", marks=pytest.mark.thorough)]
+)
 def test_interrupted_and_resumed(name: str, place, quick) -> None:
     """Bit for bit, moving averages and the weights beside them included."""
     averaging = [] if name == "numpy" else ["--ema-decay", "0.9"]

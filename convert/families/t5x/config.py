@@ -9,7 +9,7 @@ from convert.families.base import Reading, Source
 from convert.families.given import with_flags
 from convert.families.t5x.form import OUTPUT, SELF, Form, check_form, layers_of
 from convert.families.t5x.settings import DROPOUT, GIN, STEP, GinSettings
-from transformer_spec import Faults, TransformerConfig
+from transformer_spec import DROPOUTS, Faults, TransformerConfig
 
 MAX_LENGTH = 512
 # What T5X computes whatever its settings are.
@@ -29,9 +29,8 @@ SEMANTICS: dict[str, Any] = {
 }
 # Of the vocabularies that T5, mT5, ByT5 and UMT5 were trained with; T5X starts and pads with 0.
 IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": 0, "decoder_start_id": 0}
-RATES = ("dropout", "attention_dropout", "activation_dropout", "final_dropout")
 POSITIONS = {"relative_max_distance": 128}
-ASSUMED = ("max_length", "norm_epsilon", *POSITIONS, *RATES, *IDS)
+ASSUMED = ("max_length", "norm_epsilon", *POSITIONS, *DROPOUTS, *IDS)
 WHAT = "this T5X checkpoint cannot be read"
 ASK = (
     "what its feed-forward computes is not in the arrays: give --activation (gelu_tanh is what "
@@ -66,7 +65,7 @@ def reading_of(source: Source) -> Reading:
     shapes = Shapes(source, form, faults)
     told = SEMANTICS | shapes.fields() | POSITIONS | IDS | {"max_length": MAX_LENGTH}
     told |= _said_by_gin(gin, told, form, faults)
-    told |= dict.fromkeys(RATES, source.flags.get("dropout", told["dropout"]))
+    told |= dict.fromkeys(DROPOUTS, source.flags.get("dropout", told["dropout"]))
     values = with_flags(told, source.flags, ASSUMED, faults)
     faults.require("activation" in values or bool(gin.all("activations")), ASK)
     faults.raise_if_any(WHAT)

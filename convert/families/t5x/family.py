@@ -16,10 +16,10 @@ from typing import Any
 from convert.core.operations import COPY, TRANSPOSE, Chain, MergeAxes, Operation, Unstack
 from convert.core.rules import Rule, rename
 from convert.families.base import Family, Reading, Source, announced, kept_aside
-from convert.families.t5x.config import IDS, POSITIONS, RATES, SEMANTICS, reading_of
+from convert.families.t5x.config import IDS, POSITIONS, SEMANTICS, reading_of
 from convert.families.t5x.form import BIAS, EMBEDDER, HALVES, LAYER, OUTPUT, SELF, STACKED, Form
 from convert.families.t5x.settings import GIN, WRITTEN, GinSettings, bindings_of, gin_text
-from transformer_spec import Faults, TransformerConfig, weight_shapes
+from transformer_spec import DROPOUTS, Faults, TransformerConfig, weight_shapes
 
 OURS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
 # Theirs -> ours, inside a layer.
@@ -85,10 +85,10 @@ class T5X(Family):
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """One rate of dropout for all places, and notes on what T5X has in its code alone."""
         notes = ["checkpoint_STEP has no state of an optimizer, which T5X keeps there to train on"]
-        rates = {name: getattr(config, name) for name in RATES}
+        rates = {name: getattr(config, name) for name in DROPOUTS}
         if set(rates.values()) != {config.dropout}:
             notes.append(f"T5X has one rate of dropout: {config.dropout} stands for {rates}")
-            config = replace(config, **dict.fromkeys(RATES, config.dropout))
+            config = replace(config, **dict.fromkeys(DROPOUTS, config.dropout))
         for name in FIXED:
             value = getattr(config, name)
             if value != FIXED[name]:

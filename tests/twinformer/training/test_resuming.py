@@ -35,7 +35,11 @@ KILLED = {
 CASES = [(name, step) for name in RESUMABLE for step in MOMENTS[name]]
 KILLS = [(name, f"SIGKILL@{moment}") for name in RESUMABLE for moment in KILLED[name]]
 # Killed where another backend is, or a step after another case is.
-THOROUGH = {("numpy", "SIGKILL@step:2"), *((name, "SIGKILL@save:3") for name in ("torch", "jax"))}
+THOROUGH = {
+    ("numpy", "SIGKILL@step:2"),
+    *((name, "SIGKILL@save:3") for name in ("torch", "jax")),
+    ("torch", "SIGKILL@step:7"),
+}
 
 
 class TestInterruption:

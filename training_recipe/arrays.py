@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -49,3 +50,12 @@ def headers_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Header]:
     if isinstance(arrays, Parts):
         return arrays.headers
     return {name: Header(array.shape, array.dtype) for name, array in arrays.items()}
+
+
+def checksums(weights: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """A number for each array, by which processes see whether they have read the same."""
+
+    def checksum(array: np.ndarray) -> int:
+        return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
+
+    return {name: checksum(array) for name, array in weights.items()}

@@ -8,12 +8,10 @@ import hashlib
 import os
 import secrets
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from training_recipe.arrays import checksums
 from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import BatchPlan
 from training_recipe.distributed.processes import Processes, World
@@ -74,17 +72,8 @@ def agree_on_weights(processes: Processes, state: Checkpoint) -> None:
     if processes.count == 1:
         return
     with processes.together():
-        found = checksum(state.weights)
+        found = checksums(state.weights)
     processes.agree("the weights to begin with", found)
-
-
-def checksum(weights: Mapping[str, np.ndarray]) -> int:
-    """A number of all arrays, by which processes see whether they have read the same."""
-    found = 0
-    for name, array in weights.items():
-        found = zlib.crc32(name.encode(), found)
-        found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, found)
-    return found
 
 
 def shared_name(processes: Processes) -> str | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from training_recipe.distributed.joining import Joining
 from training_recipe.distributed.mesh import read_mesh
 from training_recipe.distributed.processes import World
@@ -41,12 +39,3 @@ def agree_on_ids(world: World, ids: Sequence[Sequence[int]]) -> None:
     if world.processes.count > 1:
         found = zlib.crc32(repr([list(each) for each in ids]).encode())
         world.processes.agree("the tokens of the texts", found)
-
-
-def checksums(weights: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """A number for each array, by which processes see whether they have read the same."""
-
-    def checksum(array: np.ndarray) -> int:
-        return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data)
-
-    return {name: checksum(array) for name, array in weights.items()}

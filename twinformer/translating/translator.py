@@ -13,6 +13,7 @@ import numpy as np
 
 from convert.conversion.opening import BEST, open_model
 from convert.families.base import TRAINING_ONLY
+from training_recipe.arrays import checksums
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
@@ -21,7 +22,7 @@ from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
-from twinformer.translating.devices import agree_on, agree_on_ids, checksums, world_of
+from twinformer.translating.devices import agree_on, agree_on_ids, world_of
 from twinformer.translating.searching import search_of
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 

@@ -10,6 +10,7 @@ a parameter here.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -41,11 +42,11 @@ LEAVES = ("kernel", "embedding", "scale")  # what a PyTorch ``weight`` may be ca
 TABLES = (SHARED, SOURCE_TABLE, TARGET_TABLE, OUTPUT_TABLE)
 
 
-class HuggingFaceFlax(Family):
+class FlaxNaming(Family):
     """The Flax naming of a PyTorch family: its rules and settings, with other leaves."""
 
     containers = ("msgpack", "safetensors")
-    family: ClassVar[HuggingFace]
+    family: ClassVar[Any]
 
     @property
     def library(self) -> str:
@@ -56,6 +57,39 @@ class HuggingFaceFlax(Family):
 
     def contradiction(self, source: Source) -> str | None:
         return self.family.contradiction(source)
+
+    def write_settings(
+        self, config: TransformerConfig, original: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        self._check_expressible(config)
+        return self.family.write_settings(config, original)
+
+    def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
+        return self.family.adapted(config)
+
+    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+        return self.family.number_format(settings, dtype)
+
+    def _check_expressible(self, config: TransformerConfig) -> None:
+        faults = Faults()
+        try:
+            self.family.check_expressible(config)
+        except UserError as error:
+            faults.take(error)
+        if config.activation == "identity":
+            faults.add("activation is 'identity', which the Flax modules do not know")
+        self._check_tables(config, faults)
+        faults.raise_if_any(f"{self.name} cannot hold this model")
+
+    @abstractmethod
+    def _check_tables(self, config: TransformerConfig, faults: Faults) -> None:
+        """Add a fault for ties that the Flax modules have otherwise."""
+
+
+class HuggingFaceFlax(FlaxNaming):
+    """That of the classes with BART's names."""
+
+    family: ClassVar[HuggingFace]
 
     def read_config(self, source: Source) -> Reading:
         faults, reading = Faults(), None
@@ -85,28 +119,13 @@ class HuggingFaceFlax(Family):
     def write_settings(
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        self._check_expressible(config)
-        settings = self.family.write_settings(config, original)
+        settings = super().write_settings(config, original)
         return settings | ({SHARE: True} if SHARE in settings else {})
 
-    def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
-        return self.family.adapted(config)
-
-    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-        return self.family.number_format(settings, dtype)
-
-    def _check_expressible(self, config: TransformerConfig) -> None:
-        faults = Faults()
-        try:
-            self.family.check_expressible(config)
-        except UserError as error:
-            faults.take(error)
-        if config.activation == "identity":
-            faults.add("activation is 'identity', which the Flax modules do not know")
+    def _check_tables(self, config: TransformerConfig, faults: Faults) -> None:
         if config.tied_embeddings == "target_output":
             faults.add("tied_embeddings is 'target_output'; the Flax modules tie 'all' or 'none'")
         HuggingFace.check_vocabularies(self.family, config, faults)
-        faults.raise_if_any(f"{self.name} cannot hold this model")
 
 
 def _as_torch(source: Source, config: TransformerConfig | None = None) -> Source:

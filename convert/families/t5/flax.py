@@ -9,37 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from convert.core.operations import COPY, TRANSPOSE
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule, rename
-from convert.families.base import Family, Reading, Source
+from convert.families.base import Reading, Source
+from convert.families.huggingface.flax import FlaxNaming
 from convert.families.huggingface.names import headers_only
 from convert.families.t5.names import MT5, T5
 from convert.families.t5.output import OUTPUT_TABLE, Tables
-from convert.families.twinformer import is_flax
-from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec import Faults, TransformerConfig
 
 EMBEDDINGS = ("shared", "embed_tokens", "relative_attention_bias")
 
 
-class T5Flax(Family):
-    """The Flax naming of a PyTorch class: its rules and settings, with other leaves."""
+class T5Flax(FlaxNaming):
+    """The Flax naming of T5's class."""
 
     name = "t5-flax"
-    containers = ("msgpack", "safetensors")
     family: ClassVar[T5] = T5()
-
-    @property
-    def library(self) -> str:
-        return self.family.library
-
-    def recognizes(self, source: Source) -> bool:
-        return self.family.is_named(source) and is_flax(source.tensors)
-
-    def contradiction(self, source: Source) -> str | None:
-        return self.family.contradiction(source)
 
     def read_config(self, source: Source) -> Reading:
         """An output that is there is a weight of its own, whatever its bytes."""
@@ -60,33 +49,13 @@ class T5Flax(Family):
         rules = [_flax(rule) for rule in self.family.rules(config, skeleton)]
         return Source(headers_only(rules, config))
 
-    def write_settings(
-        self, config: TransformerConfig, original: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        self._check_expressible(config)
-        return self.family.write_settings(config, original)
-
-    def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
-        return self.family.adapted(config)
-
-    def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-        return self.family.number_format(settings, dtype)
-
-    def _check_expressible(self, config: TransformerConfig) -> None:
-        faults = Faults()
-        try:
-            self.family.check_expressible(config)
-        except UserError as error:
-            faults.take(error)
-        if config.activation == "identity":
-            faults.add("activation is 'identity', which the Flax modules do not know")
+    def _check_tables(self, config: TransformerConfig, faults: Faults) -> None:
         given = config.tied_embeddings, config.output_scale == 1.0
         faults.require(
             given in (("all", False), ("source_target", True)),
             f"tied_embeddings is {given[0]!r} with output_scale {config.output_scale!r}; the Flax "
             "modules have 'all' with 1/sqrt(D) or 'source_target' with 1",
         )
-        faults.raise_if_any(f"{self.name} cannot hold this model")
 
 
 class MT5Flax(T5Flax):

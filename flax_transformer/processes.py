@@ -8,7 +8,7 @@ import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from transformer_spec import UserError
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead
 GOODBYE = 20  # seconds to wait for the others at the end
+HEARING = 0.2  # seconds between two looks for signals
 NAMED = "say who they are: --coordinator-address HOST:PORT --num-processes N --process-id I"
 # In what JAX says of a process that does not answer, on processors and on accelerators.
 LOST = re.compile(r"gloo|nccl|connection|coordination|barrier|UNAVAILABLE|DEADLINE", re.IGNORECASE)
@@ -118,7 +119,11 @@ def _initialize(**settings: Any) -> None:
     """
     jax.config.update("jax_enable_preemption_service", False)
     with ThreadPoolExecutor(1, "twinformer-join") as thread:
-        thread.submit(jax.distributed.initialize, **settings).result()
+        joined = thread.submit(jax.distributed.initialize, **settings)
+        # A signal that another thread gets, or that comes just before a wait, does not end the wait.
+        while not wait([joined], timeout=HEARING).done:
+            pass
+        joined.result()
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ def _initialize(**settings: Any) -> None:
     jax.config.update("jax_enable_preemption_service", False)
     with ThreadPoolExecutor(1, "twinformer-join") as thread:
         joined = thread.submit(jax.distributed.initialize, **settings)
-        # A signal that another thread gets, or that comes just before a wait, does not end the wait.
+        # A wait is not ended by a signal that another thread gets, or that came just before it.
         while not wait([joined], timeout=HEARING).done:
             pass
         joined.result()

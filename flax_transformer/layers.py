@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from flax_transformer.cpu.attention import attend, probabilities, transposed, weighted
 from flax_transformer.cpu.gradients import relu
 from flax_transformer.dropout import Dropout, drop
-from flax_transformer.primitives import Embed, LayerNorm, Linear, RMSNorm, whole
+from flax_transformer.primitives import Embed, LayerNorm, Linear, RMSNorm, StdNorm, whole
 from flax_transformer.relative import Bias, Distances, relative_bias
 from transformer_spec import RELATIVE, TransformerConfig
 
@@ -25,7 +25,7 @@ KeysValues = tuple[Float[Array, "B H K A"], Float[Array, "B H K A"]]
 MemoryKeysValues = tuple[Float[Array, "N H S A"], Float[Array, "N H S A"]]
 # The encoder's output, or what a layer makes of it, where that is kept for many calls.
 Memory = Float[Array, "N S D"] | MemoryKeysValues
-Norm = LayerNorm | RMSNorm
+Norm = LayerNorm | RMSNorm | StdNorm
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
@@ -40,10 +40,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 def layer_norm(config: TransformerConfig) -> Norm:
     """The config's norm with its epsilon, never a framework's default.
 
-    LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019).
+    LayerNorm (Ba et al. 2016), RMSNorm (Zhang and Sennrich 2019), or one by the deviation.
     """
     if config.norm == "rms":
         return RMSNorm(config.hidden_dim, config.norm_epsilon)
+    if config.norm == "std":
+        return StdNorm(config.hidden_dim, config.norm_epsilon)
     return LayerNorm(config.hidden_dim, config.norm_epsilon)
 
 
@@ -116,7 +118,7 @@ class MultiHeadAttention(nnx.Module):
         self.fcQ = Linear(D, heads, config.attention_bias)
         self.fcK = Linear(D, heads, config.attention_bias)
         self.fcV = Linear(D, heads, config.attention_bias)
-        self.fcOut = Linear(heads, D, config.attention_bias)
+        self.fcOut = Linear(heads, D, config.attention_output_bias)
         own_table = config.relative_per_layer and positions == RELATIVE
         self.relative_bias = relative_table(config) if own_table else None
 
@@ -187,6 +189,8 @@ class Layer(nnx.Module):
         dropout: Dropout | None,
     ) -> Float[Array, "B Q D"]:
         """The sum of x and what the sub-layer made of it: norm(x + h) if the norm comes after."""
+        if self.config.dropout_after_norm:
+            return drop(norm(x + h), self.config.dropout, dropout)
         x = x + drop(h, self.config.dropout, dropout)
         return x if self.config.norm_position == "pre" else norm(x)
 

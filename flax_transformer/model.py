@@ -30,13 +30,14 @@ from flax_transformer.layers import (
     relative_table,
 )
 from flax_transformer.precision import full_precision
-from flax_transformer.primitives import Embed, empty, whole
+from flax_transformer.primitives import Embed, Frozen, empty, whole
 from flax_transformer.recomputation import call
 from flax_transformer.relative import Bias, distances, relative_bias
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
 from transformer_spec import (
     LEARNED,
     RELATIVE,
+    STORED,
     TransformerConfig,
     UserError,
     check_ids,
@@ -66,8 +67,8 @@ class Half(nnx.Module):
         D = config.hidden_dim
         self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = Embed(vocab_size, D) if own_table else None
-        learned, rows = positions in LEARNED, position_rows(config)
-        self.pos_embedding = Embed(rows, D) if learned else None
+        stored, rows = positions in STORED, position_rows(config)
+        self.pos_embedding = Embed(rows, D, positions in LEARNED) if stored else None
         shared = positions == RELATIVE and not config.relative_per_layer
         self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
@@ -141,10 +142,6 @@ class Encoder(Half):
         for layer in self.enc_layers:
             x = call(layer, self.recomputes, dropout, x, mask, bias=bias)
         return self.finish(x, dropout)
-
-
-class Frozen(nnx.Variable):
-    """A weight that is stored and never trained."""
 
 
 class OutputProjection(nnx.Module):

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from flax_transformer.cpu.gradients import layer_norm, rms_norm
+from flax_transformer.cpu.gradients import layer_norm, rms_norm, std_norm
 from flax_transformer.cpu.products import linear
 
 SPLIT = "fsdp"  # the axis of a mesh that weights are cut over
@@ -28,11 +28,16 @@ def empty(*shape: int) -> Any:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
+class Frozen(nnx.Variable):
+    """A weight that is stored and never trained."""
+
+
 class Embed(nnx.Module):
     """A table with a row for each token or position."""
 
-    def __init__(self, rows: int, dim: int) -> None:
-        self.embedding = nnx.Param(empty(rows, dim))
+    def __init__(self, rows: int, dim: int, trained: bool = True) -> None:
+        table = empty(rows, dim)
+        self.embedding = nnx.Param(table) if trained else Frozen(table)
 
 
 class Linear(nnx.Module):
@@ -66,3 +71,17 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         return rms_norm(x, self.scale[...], self.epsilon)
+
+
+class StdNorm(nnx.Module):
+    """Divides by the unbiased standard deviation plus epsilon, as the Annotated Transformer does.
+
+    Where all features of a vector are equal the deviation is 0, and its gradient is taken as 0.
+    """
+
+    def __init__(self, dim: int, epsilon: float) -> None:
+        self.scale, self.bias = nnx.Param(empty(dim)), nnx.Param(empty(dim))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        return std_norm(x, self.scale[...], self.bias[...], self.epsilon)

@@ -22,8 +22,6 @@ KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
 MemoryKeysValues = tuple[Float[Tensor, "N H S A"], Float[Tensor, "N H S A"]]
 # The encoder's output, or what a layer makes of it, where that is kept for many calls.
 Memory = Float[Tensor, "N S D"] | MemoryKeysValues
-Norm = nn.LayerNorm | nn.RMSNorm
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
@@ -41,13 +39,39 @@ class Linear(nn.Linear):
         pass
 
 
+class StdNorm(nn.Module):
+    """Divides by the unbiased standard deviation plus epsilon, as the Annotated Transformer does.
+
+    Where all features of a vector are equal the deviation is 0, and its gradient is taken as 0.
+    """
+
+    def __init__(self, dim: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+        self.epsilon = epsilon
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        given = x.to(wide(x.dtype))
+        centred = given - given.mean(-1, keepdim=True)
+        variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
+        equal = variance == 0
+        deviation = torch.sqrt(variance.masked_fill(equal, 1)).masked_fill(equal, 0)
+        normal = (centred / (deviation + self.epsilon)).to(x.dtype)
+        return normal * self.weight + self.bias
+
+
+Norm = nn.LayerNorm | nn.RMSNorm | StdNorm
+
+
 def layer_norm(config: TransformerConfig) -> Norm:
     """The config's norm with its epsilon, never a framework's default.
 
-    LayerNorm (Ba et al. 2016), or RMSNorm (Zhang and Sennrich 2019).
+    LayerNorm (Ba et al. 2016), RMSNorm (Zhang and Sennrich 2019), or one by the deviation.
     """
     if config.norm == "rms":
         return nn.RMSNorm(config.hidden_dim, eps=config.norm_epsilon)
+    if config.norm == "std":
+        return StdNorm(config.hidden_dim, config.norm_epsilon)
     return nn.LayerNorm(config.hidden_dim, eps=config.norm_epsilon)
 
 
@@ -157,7 +181,7 @@ class MultiHeadAttention(nn.Module):
         self.fcQ = Linear(D, heads, config.attention_bias)
         self.fcK = Linear(D, heads, config.attention_bias)
         self.fcV = Linear(D, heads, config.attention_bias)
-        self.fcOut = Linear(heads, D, config.attention_bias)
+        self.fcOut = Linear(heads, D, config.attention_output_bias)
         own_table = config.relative_per_layer and positions == RELATIVE
         self.relative_bias = relative_table(config) if own_table else None
 
@@ -230,6 +254,8 @@ class Layer(nn.Module):
         dropout: Dropout | None,
     ) -> Float[Tensor, "B Q D"]:
         """The sum of x and what the sub-layer made of it: norm(x + h) if the norm comes after."""
+        if self.config.dropout_after_norm:
+            return drop(norm(x + h), self.config.dropout, dropout)
         x = x + drop(h, self.config.dropout, dropout)
         return x if self.config.norm_position == "pre" else norm(x)
 

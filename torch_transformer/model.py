@@ -33,6 +33,7 @@ from torch_transformer.weights import NO_NUMBERS, initialise
 from transformer_spec import (
     LEARNED,
     RELATIVE,
+    STORED,
     TransformerConfig,
     UserError,
     check_ids,
@@ -52,9 +53,9 @@ def sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.devic
     return torch.as_tensor(table, dtype=dtype, device=device)
 
 
-def embedding(rows: int, dim: int) -> nn.Embedding:
+def embedding(rows: int, dim: int, trained: bool = True) -> nn.Embedding:
     """An Embedding whose values the model sets; torch's own first ones take seconds to import."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, dim), freeze=False)
+    return nn.Embedding.from_pretrained(torch.empty(rows, dim), freeze=not trained)
 
 
 class Half(nn.Module):
@@ -69,8 +70,8 @@ class Half(nn.Module):
         D = config.hidden_dim
         self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = embedding(vocab_size, D) if own_table else None
-        learned, rows = positions in LEARNED, position_rows(config)
-        self.pos_embedding = embedding(rows, D) if learned else None
+        stored, rows = positions in STORED, position_rows(config)
+        self.pos_embedding = embedding(rows, D, positions in LEARNED) if stored else None
         shared = positions == RELATIVE and not config.relative_per_layer
         self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None

@@ -1,6 +1,13 @@
 """What the model is: config, positions, weight inventory and leaf names. NumPy and stdlib only."""
 
-from transformer_spec.config import DROPOUTS, FORMAT_VERSION, LEARNED, RELATIVE, TransformerConfig
+from transformer_spec.config import (
+    DROPOUTS,
+    FORMAT_VERSION,
+    LEARNED,
+    RELATIVE,
+    STORED,
+    TransformerConfig,
+)
 from transformer_spec.errors import ConfigError, Faults, UserError
 from transformer_spec.ids import check_ids, check_memory, check_rows, no_array
 from transformer_spec.inventory import (
@@ -24,6 +31,7 @@ __all__ = [
     "FORMAT_VERSION",
     "LEARNED",
     "RELATIVE",
+    "STORED",
     "ConfigError",
     "Faults",
     "TransformerConfig",

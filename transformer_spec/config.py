@@ -20,8 +20,9 @@ SECTIONS = ("format_version", "model", "tied_weights")
 NORM_POSITIONS = ("pre", "post")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity")
 LEARNED = ("learned", "learned_after_norm")
-POSITIONS = ("sinusoidal", *LEARNED, "relative", "none")
-NORMS = ("layer", "rms")
+STORED = (*LEARNED, "frozen")  # positions whose table is a weight
+POSITIONS = ("sinusoidal", *STORED, "relative", "none")
+NORMS = ("layer", "rms", "std")
 SINUSOID_LAYOUTS = ("interleaved", "concatenated")
 SINUSOID_FREQUENCIES = ("2i/d", "i/(d/2-1)")
 OUTPUT_BIASES = ("none", "trained", "frozen")
@@ -56,11 +57,14 @@ class TransformerConfig:
         "LayerNorm after the last layer of each half; default: only with pre", None
     )
     embedding_norm: bool = setting("LayerNorm on the sum of embedding and position", False)
-    norm_epsilon: float = setting("added to the variance in LayerNorm", 1e-5, above=0)
+    norm_epsilon: float = setting(
+        "added to the variance in LayerNorm, to the deviation where norm is std", 1e-5, above=0
+    )
     activation: str = setting("function inside the feed-forward", "relu", choices=ACTIVATIONS)
     encoder_positions: str = setting(
         "encoder position kind; learned_after_norm: added after the embedding norm, not before; "
-        "relative: nothing is added to embeddings, self-attention adds a number to each score",
+        "frozen: a stored table that is never trained; relative: nothing is added to embeddings, "
+        "self-attention adds a number to each score",
         "sinusoidal",
         choices=POSITIONS,
     )
@@ -81,7 +85,7 @@ class TransformerConfig:
     attention_scale: float = setting(
         "factor on attention scores; default: 1/sqrt(A)", None, above=0
     )
-    attention_bias: bool = setting("biases in fcQ, fcK, fcV, fcOut", True)
+    attention_bias: bool = setting("biases in fcQ, fcK, fcV", True)
     ffn_bias: bool = setting("biases in fc1, fc2, fc3", True)
     output_bias: str = setting("bias of the output projection", "trained", choices=OUTPUT_BIASES)
     tied_embeddings: str = setting(
@@ -104,7 +108,8 @@ class TransformerConfig:
     )
     head_dim: int = setting("width A of one head; default: D/H, which must be whole", None, least=1)
     norm: str = setting(
-        "kind of all norms; rms: the mean is not taken off and there is no bias",
+        "kind of all norms; rms: the mean is not taken off and there is no bias; std: divided by "
+        "the unbiased standard deviation plus norm_epsilon",
         "layer",
         choices=NORMS,
     )
@@ -118,6 +123,10 @@ class TransformerConfig:
     )
     output_scale: float = setting("factor on the states that are projected to logits", 1.0, above=0)
     final_dropout: float = setting("dropout after the final norms", 0.0, least=0, below=1)
+    attention_output_bias: bool = setting("bias in fcOut; default: as attention_bias", None)
+    dropout_after_norm: bool = setting(
+        "with norm_position post: dropout on what the norm gives, not on sub-layer outputs", False
+    )
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -135,6 +144,7 @@ class TransformerConfig:
             "attention_scale": 1 / math.sqrt(self.head_dim or divided),
             "head_dim": divided,
             "decoder_start_id": self.bos_id,
+            "attention_output_bias": self.attention_bias,
         }
         for name, value in derived.items():
             if getattr(self, name) is None:
@@ -154,6 +164,7 @@ class TransformerConfig:
         """Every field, plain JSON types; of ``LATER`` ones those that differ from their default."""
         plain = {name: DECLARATIONS[name].default for name in LATER}
         plain["head_dim"] = self.hidden_dim / self.num_heads
+        plain["attention_output_bias"] = self.attention_bias
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in plain or v != plain[k]}
 
@@ -222,6 +233,8 @@ LATER = (
     "relative_per_layer",
     "output_scale",
     "final_dropout",
+    "attention_output_bias",
+    "dropout_after_norm",
 )
 
 
@@ -230,6 +243,11 @@ def _check_combinations(config: TransformerConfig, faults: Faults) -> None:
     _check_sinusoids(config, faults)
     _check_relative(config, faults)
     _check_ids(config, faults)
+    if config.norm == "std":
+        faults.require(config.hidden_dim > 1, "norm 'std' needs hidden_dim >= 2, not 1")
+    if config.norm_position == "pre":
+        told = "dropout_after_norm is for norm_position 'post'; with 'pre' no norm ends a sub-layer"
+        faults.require(not config.dropout_after_norm, told)
     if config.tied_embeddings in ("all", "source_target"):
         faults.require(
             config.source_vocab_size == config.target_vocab_size,

@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 from numpy.typing import DTypeLike
 
-from transformer_spec.config import LEARNED, RELATIVE, TransformerConfig
+from transformer_spec.config import RELATIVE, STORED, TransformerConfig
 from transformer_spec.leaves import leaf_kind
-from transformer_spec.positions import position_rows
+from transformer_spec.positions import position_rows, sinusoid_table
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -37,9 +37,16 @@ def tied_weights(config: TransformerConfig) -> dict[str, str]:
 
 
 def trained_names(config: TransformerConfig) -> list[str]:
-    """The stored weights that training changes: all but a frozen output bias."""
+    """The stored weights that training changes: all but frozen positions and output biases."""
     frozen = {"decoder.finalFc.bias"} if config.output_bias == "frozen" else set[str]()
+    positions = {f"{half}.pos_embedding.weight" for half in ("encoder", "decoder")}
+    frozen |= {name for name in positions if _is_frozen(config, name)}
     return [name for name in weight_shapes(config) if name not in frozen]
+
+
+def _is_frozen(config: TransformerConfig, positions: str) -> bool:
+    """Whether a table of positions is never trained."""
+    return getattr(config, f"{positions.partition('.')[0]}_positions") == "frozen"
 
 
 def all_weight_shapes(config: TransformerConfig) -> Shapes:
@@ -60,7 +67,7 @@ def all_weight_shapes(config: TransformerConfig) -> Shapes:
 def _embeddings(config: TransformerConfig, half: str, vocab_size: int, positions: str) -> Shapes:
     D = config.hidden_dim
     shapes: Shapes = {f"{half}.embedding.weight": (vocab_size, D)}
-    if positions in LEARNED:
+    if positions in STORED:
         shapes[f"{half}.pos_embedding.weight"] = (position_rows(config), D)
     if positions == RELATIVE and not config.relative_per_layer:
         shapes |= _relative(config, half)
@@ -103,7 +110,7 @@ def _attention(config: TransformerConfig, name: str) -> Shapes:
     D, heads = config.hidden_dim, config.heads_dim
     for part in ("fcQ", "fcK", "fcV"):
         shapes |= _linear(f"{name}.{part}", heads, D, config.attention_bias)
-    return shapes | _linear(f"{name}.fcOut", D, heads, config.attention_bias)
+    return shapes | _linear(f"{name}.fcOut", D, heads, config.attention_output_bias)
 
 
 def _feed_forward(config: TransformerConfig, name: str) -> Shapes:
@@ -124,7 +131,7 @@ def _linear(name: str, out_dim: int, in_dim: int, bias: bool) -> Shapes:
 
 def _norm(config: TransformerConfig, name: str) -> Shapes:
     shapes: Shapes = {f"{name}.weight": (config.hidden_dim,)}
-    return shapes | {f"{name}.bias": (config.hidden_dim,)} if config.norm == "layer" else shapes
+    return shapes if config.norm == "rms" else shapes | {f"{name}.bias": (config.hidden_dim,)}
 
 
 def initial_weights(
@@ -133,7 +140,8 @@ def initial_weights(
     """The first value of every stored weight: both twins start from these numbers.
 
     Linear weights are Xavier-uniform (Glorot and Bengio 2010, equation 16), biases zero, norms 1
-    and 0, embeddings and relative positions N(0, 1/D) with the padding row zero. Where positions
+    and 0, embeddings and relative positions N(0, 1/D) with the padding row zero, positions that
+    are never trained the sinusoids of the config. Where positions
     are relative, fcQ carries what the attention scale lacks to 1/sqrt(A), as in T5 (Raffel et al.
     2020), whose scores are not scaled. A weight's numbers depend on the seed and its name only, so
     that another layer more or less leaves the others as they were.
@@ -168,6 +176,8 @@ def _initial_value(
     if kind == "kernel":
         limit = math.sqrt(6 / (shape[0] + shape[1]))
         return generator.uniform(-limit, limit, shape) * _query_scale(config, name)
+    if name.endswith("pos_embedding.weight") and _is_frozen(config, name):
+        return sinusoid_table(config, np.float64)
     if kind == "embedding":
         table = generator.normal(0, config.hidden_dim**-0.5, shape)
         if not name.endswith(NO_PADDING_ROW):

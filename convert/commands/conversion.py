@@ -7,7 +7,7 @@ from pathlib import Path
 from convert.commands.source import add_source_flags, size, source_fields
 from convert.conversion.conversion import convert
 from convert.conversion.request import DTYPES, ConversionRequest
-from convert.conversion.target import CONTAINERS, TARGETS
+from convert.conversion.target import CONTAINERS, NAMES, TARGETS
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from training_recipe.options.parser import Parser
 
@@ -44,6 +44,7 @@ EXAMPLES = """examples:
       the mean of a run's last five checkpoints, as a model of its own
 """
 
+ALL_TARGETS = f"{', '.join(TARGETS)}, or {NAMES}FILE.toml, a table of names"
 # Families that are published under a name of their own, and the class that computes them.
 CLASSES = {
     **dict.fromkeys(("nllb", "nllb200", "nllb-200", "small100"), "m2m100"),
@@ -57,9 +58,14 @@ CLASSES = {
 
 
 def target(name: str) -> str:
-    """The name of a target; a family by its published name is told the one that it has here."""
+    """The name of a target; a family by its published name is told the one that it has here.
+
+    A table of names is a target too.
+    """
     if name not in TARGETS and (known := CLASSES.get(name.lower())):
         raise argparse.ArgumentTypeError(f"{name!r}: its class is {known}, so --to {known}")
+    if name not in TARGETS and not name.startswith(NAMES):
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {ALL_TARGETS})")
     return name
 
 
@@ -80,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
         "OWNER/NAME[@REVISION] of the "
         "Hugging Face Hub")  # fmt: skip
     add("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
-    add("--to", required=True, type=target, choices=TARGETS, help="whose names and layout to write")
+    add("--to", required=True, type=target, metavar="FAMILY",
+        help=f"whose names and layout to write: {ALL_TARGETS}")  # fmt: skip
     add(
         "--container",
         choices=CONTAINERS,

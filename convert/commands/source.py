@@ -67,6 +67,12 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
         help="whose names the source has (default: found out from names and settings)",
     )
     add(
+        "--names",
+        metavar="TABLE",
+        help="a table of the source's names: a TOML file (python -m convert names SOURCE begins "
+        "one), or one that comes with the program",
+    )
+    add(
         "--ignore-setting",
         dest="ignore_settings",
         action="append",
@@ -118,7 +124,7 @@ def _argument(declared: Declaration) -> dict[str, Any]:
 def source_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a SourceRequest, from the flags above and ``source``."""
     names = ("source", "family", "key", "config", "drop", "parameter_names", "optimizer", "verify")
-    names += ("ignore_settings", "adapter", "compare_files")
+    names += ("names", "ignore_settings", "adapter", "compare_files")
     given = {name: getattr(options, name) for name in DECLARATIONS if hasattr(options, name)}
     fields = {name: getattr(options, name) for name in names}
     return fields | {"fields": given, "map": _pairs(options.map)}

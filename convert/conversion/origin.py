@@ -17,7 +17,7 @@ import numpy as np
 from convert.checkpoints.layouts import FIRST, SECOND, TORCH
 from convert.checkpoints.torch_states import Group
 from convert.checkpoints.wrappers import Wrapping
-from convert.core.operations import Constant, Duplicate, Reversed
+from convert.core.operations import Constant, Duplicate, Given, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse
 from convert.core.tensors import Announced, Header, Renamed, Tensors
 from convert.families.base import Family, Source
@@ -169,7 +169,7 @@ def export_rules(
     rules = reverse(family.rules(config, like))
     kept = origin.counters if origin is not None and wrapping.names else ()
     beside = [rename(ASIDE + name, name) for name in kept if ASIDE + name in canonical]
-    rules = [_put_back(rule, canonical, like.tensors, family) for rule in rules]
+    rules = [_put_back(rule, config, canonical, like.tensors, family) for rule in rules]
     for prefix in (FIRST, SECOND):
         if any(name.startswith(prefix) for name in canonical):
             rules += reverse(_of_trained(family.rules(config, like), config, prefix))
@@ -186,13 +186,21 @@ def _aside(rules: list[Rule]) -> list[str]:
     return [target for rule in rules for target in rule.targets if target.startswith(ASIDE)]
 
 
-def _put_back(rule: Rule, canonical: Tensors, like: Tensors, family: Family) -> Rule:
-    """A rule from ``aside/``; zeros where nothing was kept of what the family never reads."""
+def _put_back(
+    rule: Rule, config: TransformerConfig, canonical: Tensors, like: Tensors, family: Family
+) -> Rule:
+    """A rule from ``aside/``; where nothing was kept, what follows from the config.
+
+    Zeros stand for what the family never reads.
+    """
     if not (rule.sources and rule.sources[0].startswith(ASIDE)):
         return rule
     if rule.sources[0] in canonical:
         return replace(rule, reason=rule.reason.replace("kept aside", "put back", 1))
     name = rule.targets[0]
+    array = family.derived(name, config)
+    if array is not None:
+        return Rule((), (name,), Given(array), "follows from the config")
     if name not in family.never_read:
         raise UserError(f"{name} was not kept aside, and {family.name} cannot be written without")
     shape, dtype = like[name].shape, canonical[next(iter(canonical))].dtype

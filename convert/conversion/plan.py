@@ -20,7 +20,7 @@ from convert.conversion.made_files import plan_files
 from convert.conversion.origin import Export
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import Import, read_import
-from convert.conversion.target import CTRANSLATE2, FOREIGN, LAYOUTS, Target, target_rules
+from convert.conversion.target import CTRANSLATE2, LAYOUTS, Target, foreign, target_rules
 from convert.core.ledger import Ledger
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
@@ -133,7 +133,8 @@ def check_destination(source: Path, dest: Path) -> None:
 def _choose_target(request: ConversionRequest) -> Target:
     """What is asked for: a family's own container unless another is named."""
     name, container, cut = request.to, request.container, request.shard_size
-    possible = list(LAYOUTS[name]) if name in LAYOUTS else list(FOREIGN[name].containers)
+    family = foreign(name)
+    possible = list(family.containers) if family else list(LAYOUTS[name])
     if container is not None and container not in possible:
         raise UserError(f"--to {name} is written as {' or '.join(possible)}, not {container}")
     container = container or possible[0]

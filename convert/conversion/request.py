@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.folders import is_foreign
-from convert.conversion.target import CONTAINERS, TARGETS
+from convert.conversion.target import CONTAINERS, NAMES, TARGETS
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS
 from convert.families.t5x.settings import GIN, kept_of
 from convert.formats.gin import GIN_SUFFIX, read_gin
+from convert.naming.shipped import named_family
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import text_fault
 from transformer_spec.json_text import read_json_file
@@ -29,7 +30,8 @@ class SourceRequest:
     """A checkpoint, and what its reader has to be told of it; what is not given is found out.
 
     ``source`` is a path, or where there is none a repository of the Hub, OWNER/NAME[@REVISION].
-    ``family`` says whose names it has, ``key`` which dict of a nested file holds the weights.
+    ``family`` says whose names it has, ``names`` is a table of them, a file or one that comes with
+    the program (convert/naming), ``key`` which dict of a nested file holds the weights.
     ``config`` is a file of settings, ours or another library's, T5X's in gin; ``fields`` are fields
     of a TransformerConfig, which win over the file's. ``map`` (ours -> theirs) says where modules
     are in a module of the user's, ``drop`` which tensors are left out, and the file
@@ -44,6 +46,7 @@ class SourceRequest:
     source: Path
     _: KW_ONLY
     family: str | None = None
+    names: str | None = None
     key: str | None = None
     config: Path | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +67,10 @@ class SourceRequest:
     def _find_faults(self, faults: Faults) -> None:
         self._as_paths(faults, "source", "config", "parameter_names", "adapter")
         _choose(faults, "family", self.family, SOURCES)
+        if self.names is not None:
+            faults.require(self.family is None, "family and names are given; a table is a family")
+            object.__setattr__(self, "names", os.fspath(self.names))
+            _find_table(faults, self.names)
         for name in ("fields", "map"):
             _require(faults, name, getattr(self, name), Mapping, "a mapping")
         for name in ("optimizer", "verify", "compare_files"):
@@ -145,7 +152,10 @@ class ConversionRequest(SourceRequest):
             self._read_shard_size(faults)
         _require(faults, "dry_run", self.dry_run, bool, "True or False")
         faults.require(self.to is not None, f"to is None; choose one of {', '.join(TARGETS)}")
-        _choose(faults, "to", self.to, TARGETS)
+        if isinstance(self.to, str) and self.to.startswith(NAMES):
+            _find_table(faults, self.to.removeprefix(NAMES))
+        else:
+            _choose(faults, "to", self.to, TARGETS)
         _choose(faults, "container", self.container, CONTAINERS)
         _choose(faults, "dtype", self.dtype, DTYPES)
         _choose(faults, "quantization", self.quantization, QUANTIZATIONS)
@@ -164,6 +174,14 @@ class ConversionRequest(SourceRequest):
 
 def _require(faults: Faults, name: str, value: object, kind: type, what: str) -> None:
     faults.require(isinstance(value, kind), f"{name} is {value!r}; give {what}")
+
+
+def _find_table(faults: Faults, given: str) -> None:
+    """A fault for a table of names that is none."""
+    try:
+        named_family(given)
+    except UserError as error:
+        faults.add(str(error))
 
 
 def _choose(faults: Faults, name: str, value: str | None, allowed: Sequence[str]) -> None:

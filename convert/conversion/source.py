@@ -26,6 +26,7 @@ from convert.families.base import Family, Source, kept_aside
 from convert.families.registry import FAMILIES, OURS, recognize
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import GIN
+from convert.naming.shipped import named_family
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DROPPED = "left out by --drop"
@@ -96,7 +97,10 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)
     wrapping = wrapping_of(content, request)
-    family = choose_family(request.family, source_of(content, request, wrapping))
+    if request.names is not None:
+        family = named_family(request.names)
+    else:
+        family = choose_family(request.family, source_of(content, request, wrapping))
     if family is None:
         result = _read_ours(request, located, content, wrapping, dropped)
     else:

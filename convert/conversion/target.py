@@ -11,6 +11,7 @@ from convert.exports.ctranslate2_model import CTranslate2Model
 from convert.exports.ctranslate2_rules import ctranslate2_rules
 from convert.families.base import Family
 from convert.families.registry import FAMILIES
+from convert.naming.shipped import named_family
 from transformer_spec import TransformerConfig
 
 TWINS: dict[str, dict[str, Layout]] = {
@@ -18,6 +19,7 @@ TWINS: dict[str, dict[str, Layout]] = {
     "flax": {"orbax": ORBAX, "safetensors": FLAX},
 }
 FOREIGN = {name: family for name, family in FAMILIES.items() if family.containers}
+NAMES = "names:"  # before the file of a table
 CTRANSLATE2 = "ctranslate2"
 LAYOUTS = TWINS | {CTRANSLATE2: {"model.bin": TORCH}}
 TARGETS = (*LAYOUTS, *FOREIGN)
@@ -27,6 +29,13 @@ CONTAINERS = tuple(
     )
 )
 SETTINGS = "config.json"
+
+
+def foreign(name: str) -> Family | None:
+    """The family of a target, also one that a table makes; None where the target is ours."""
+    if name.startswith(NAMES):
+        return named_family(name.removeprefix(NAMES))
+    return FOREIGN.get(name)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Target:
 
     @property
     def family(self) -> Family | None:
-        return FOREIGN.get(self.name)
+        return foreign(self.name)
 
     @property
     def layout(self) -> Layout:

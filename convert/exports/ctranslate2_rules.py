@@ -14,8 +14,8 @@ import numpy as np
 from convert.core.operations import COPY, Duplicate, Given, Operation, RowsFrom, Split
 from convert.core.rules import Rule, rename
 from transformer_spec import (
-    LEARNED,
     RELATIVE,
+    STORED,
     Faults,
     TransformerConfig,
     sinusoid_table,
@@ -57,6 +57,7 @@ def check_expressible(config: TransformerConfig, faults: Faults) -> None:
             not (late and config.embedding_norm),
             f"{half}_positions is 'learned_after_norm'; CTranslate2 norms after adding positions",
         )
+    faults.require(config.norm != "std", "norm is 'std', which CTranslate2 has not")
     if config.gated_ffn and config.activation == "identity":
         faults.add("gated_ffn is True with activation 'identity', which CTranslate2 has not")
 
@@ -127,7 +128,7 @@ def _added_positions(config: TransformerConfig, half: str) -> Rule:
     """Without a table CTranslate2 would add sinusoids of its own, so there always is one."""
     target = (f"{half}/position_encodings/encodings",)
     kind, offset = getattr(config, f"{half}_positions"), config.position_offset
-    if kind in LEARNED:
+    if kind in STORED:
         source = (f"{half}.pos_embedding.weight",)
         if not offset:
             return Rule(source, target)
@@ -144,7 +145,9 @@ def _layer(config: TransformerConfig, half: str, ours: str, theirs: str) -> list
     for attention, norm, name, fused in ATTENTIONS[half]:
         for number, parts in enumerate(fused):
             sources = [f"{ours}.{attention}.{part}" for part in parts]
-            rules += _linear(sources, f"{theirs}/{name}/linear_{number}", config.attention_bias)
+            output = parts == ("fcOut",)
+            bias = config.attention_output_bias if output else config.attention_bias
+            rules += _linear(sources, f"{theirs}/{name}/linear_{number}", bias)
         rules += _norm(config, f"{ours}.{norm}", f"{theirs}/{name}/layer_norm")
     rules += _norm(config, f"{ours}.{LAST_NORM[half]}", f"{theirs}/ffn/layer_norm")
     return rules + _feed_forward(config, f"{ours}.ffn", f"{theirs}/ffn")

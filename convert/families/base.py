@@ -126,6 +126,10 @@ class Family(ABC):
         """
         return config, []
 
+    def derived(self, name: str, config: TransformerConfig) -> np.ndarray | None:
+        """A tensor of its files that follows from the config; None where there is no such."""
+        return None
+
     def number_format(self, settings: Mapping[str, Any], dtype: str) -> dict[str, Any]:
         """What the family's settings say of weights in a number format; most say nothing."""
         return {}

@@ -25,6 +25,7 @@ from convert.families.t5.names import MT5, T5, UMT5
 from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
+from convert.naming.shipped import shipped_families
 from transformer_spec import UserError
 
 OURS = "twinformer"
@@ -61,12 +62,18 @@ HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]
 # Whose folders have a generation_config.json and a tokenizer of Hugging Face's.
 LIBRARIES = frozenset(family.library for family in HUGGING_FACE)
 HALF = 0.5
-FAMILIES: dict[str, Family] = {family.name: family for family in ALL}
+TABLES: dict[str, Family] = {family.name: family for family in shipped_families()}
+FAMILIES: dict[str, Family] = {family.name: family for family in ALL} | TABLES
 
 
 def recognize(source: Source) -> Family:
-    """The one family whose names and settings these are; none or several are a UserError."""
+    """The one family whose names and settings these are; none or several are a UserError.
+
+    A table that has a place for every name says more than the class inside a module.
+    """
     fitting = [family for family in FAMILIES.values() if family.recognizes(source)]
+    if any(family.name in TABLES for family in fitting):
+        fitting = [family for family in fitting if not family.wrapped]
     if len(fitting) == 1:
         return fitting[0]
     known = ", ".join((OURS, *FAMILIES))

@@ -11,6 +11,7 @@ USUAL: dict[str, Any] = {
     "gated_ffn": False,
     "output_scale": 1.0,
     "final_dropout": 0.0,
+    "dropout_after_norm": False,
 }
 
 
@@ -19,6 +20,11 @@ def check_usual_parts(config: TransformerConfig, name: str, faults: Faults) -> N
     for field, value in USUAL.items():
         given = getattr(config, field)
         faults.require(given == value, f"{field} is {given!r}; {name} has {value!r} only")
+    faults.require(
+        config.attention_output_bias == config.attention_bias,
+        f"attention_output_bias is {config.attention_output_bias!r} and attention_bias "
+        f"{config.attention_bias!r}; {name} has both or neither",
+    )
     width, heads, D = config.head_dim, config.num_heads, config.hidden_dim
     faults.require(
         width * heads == D,

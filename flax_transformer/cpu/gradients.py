@@ -87,6 +87,34 @@ rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
 @jax.custom_vjp
+def std_norm(
+    x: Float[Array, "*B D"], scale: Float[Array, "D"], bias: Float[Array, "D"], epsilon: float
+) -> Float[Array, "*B D"]:
+    return _std_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _std_norm_forward(x, scale, bias, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = jnp.sqrt(jnp.square(centred).sum(-1, keepdims=True) / (x.shape[-1] - 1))
+    normal = centred / (deviation + epsilon)
+    return normal * scale + bias, (normal, deviation, scale, epsilon)
+
+
+def _std_norm_backward(kept, gradient):
+    normal, deviation, scale, epsilon = kept
+    inner = gradient * scale
+    straight = (inner - inner.mean(-1, keepdims=True)) / (deviation + epsilon)
+    along = (inner * normal).sum(-1, keepdims=True) / (scale.shape[0] - 1)
+    # Where the deviation is 0, so is what stands above it.
+    turned = normal * along / jnp.where(deviation == 0, 1, deviation)
+    d_x = jax.lax.optimization_barrier(straight - turned)
+    return d_x, sum_over_tokens(gradient * normal), sum_over_tokens(gradient), None
+
+
+std_norm.defvjp(_std_norm_forward, _std_norm_backward)
+
+
+@jax.custom_vjp
 def softmax(scores: Float[Array, "*B K"]) -> Float[Array, "*B K"]:
     """jax.nn.softmax over the last axis."""
     return jax.nn.softmax(scores, -1)

@@ -54,6 +54,17 @@ def unbiased_norm(self: nn.LayerNorm, x: Tensor) -> Tensor:
     return centred / (variance + self.eps).sqrt() * self.weight + self.bias
 
 
+def biased_norm(self: layers.StdNorm, x: Tensor) -> Tensor:
+    deviation = x.std(-1, correction=0, keepdim=True)
+    return (x - x.mean(-1, keepdim=True)) / (deviation + self.epsilon) * self.weight + self.bias
+
+
+def epsilon_in_variance(self: layers.StdNorm, x: Tensor) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    variance = centred.square().sum(-1, keepdim=True) / (x.shape[-1] - 1)
+    return centred / (variance + self.epsilon).sqrt() * self.weight + self.bias
+
+
 def residual_after_norm(self: layers.Layer, x, h, norm, dropout):
     """Pre: the sum starts from the normed input. Post: the norm is on the sub-layer alone."""
     h = drop(h, self.config.dropout, dropout)
@@ -151,6 +162,8 @@ PATCHES: dict[str, tuple[Any, str, Callable]] = {
     "no look-ahead mask": (model, "look_ahead_mask", later_tokens_seen),
     "look-ahead one off": (model, "look_ahead_mask", next_token_seen),
     "unbiased variance": (nn.LayerNorm, "forward", unbiased_norm),
+    "biased deviation": (layers.StdNorm, "forward", biased_norm),
+    "epsilon in the variance": (layers.StdNorm, "forward", epsilon_in_variance),
     "residual after norm": (layers.Layer, "after", residual_after_norm),
     "scale after positions": (model.Half, "embed", scaled_after_positions),
     **{words: (model, "sinusoids", table) for words, table in TABLES.items()},

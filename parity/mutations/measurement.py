@@ -36,7 +36,7 @@ HEADING = (
 
 @dataclass(frozen=True)
 class Size:
-    """Two pre-norm models, in one of which every planted bug has something to spoil."""
+    """Pre-norm models, in one of which every planted bug has something to spoil."""
 
     layers: int = 6
     width: int = 512
@@ -49,6 +49,9 @@ class Size:
             norm_position="pre", activation="gelu", pad_id=1, bos_id=0, embedding_norm=True,
         )  # fmt: skip
 
+    def models(self) -> tuple[TransformerConfig, ...]:
+        return self.config(), self.relative(), self.deviating()
+
     def relative(self) -> TransformerConfig:
         """The same with T5's norms, gates and positions."""
         fields = {"encoder_positions": "relative", "decoder_positions": "relative"}
@@ -56,6 +59,10 @@ class Size:
             self.config(), **fields, norm="rms", gated_ffn=True, attention_scale=1.0,
             embedding_scale=1.0, embedding_norm=False, relative_per_layer=True,
         )  # fmt: skip
+
+    def deviating(self) -> TransformerConfig:
+        """The same with norms that divide by the standard deviation."""
+        return replace(self.config(), norm="std", norm_epsilon=1e-6)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Planted:
 def plant(size: Size) -> Iterator[Planted]:
     """The first variant of every mutation, planted in the first model that has a place for it."""
     exact_numbers()
-    models = [Right(random_subject(config)) for config in (size.config(), size.relative())]
+    models = [Right(random_subject(config)) for config in size.models()]
     for mutation in MUTATIONS:
         for model in models:
             variant = next(mutation.variants(model.subject), None)

@@ -10,7 +10,8 @@ import numpy as np
 from parity.mutations.relative import tables_of
 from parity.mutations.subjects import Subject, Variants, with_fields, with_weights
 from parity.mutations.weights import is_norm
-from transformer_spec import LEARNED, RELATIVE, tied_weights
+from transformer_spec import LEARNED, RELATIVE, STORED, tied_weights
+from transformer_spec.config import NORMS
 from transformer_spec.inventory import OUTPUT
 
 MEAN_KEPT = "the mean not taken off"
@@ -61,7 +62,7 @@ def final_norms(subject: Subject) -> Variants:
     D, plain = subject.config.hidden_dim, {}
     for name in names:
         plain |= {f"{name}.weight": np.ones(D)}
-        plain |= {f"{name}.bias": np.zeros(D)} if subject.config.norm == "layer" else {}
+        plain |= {f"{name}.bias": np.zeros(D)} if subject.config.norm != "rms" else {}
     there = replace(subject.config, final_norm=True)
     yield "added", Subject(there, subject.weights | plain, subject.patches)
 
@@ -69,14 +70,16 @@ def final_norms(subject: Subject) -> Variants:
 def other_norm(subject: Subject) -> Variants:
     """Norms of the other kind: its biases are none or zero, or those of LayerNorm are kept."""
     weights = {n: a for n, a in subject.weights.items() if not is_norm_bias(n)}
-    rms = subject.config.norm == "rms"
-    if rms:
+    old, biased = subject.config.norm, dict(subject.weights)
+    if old == "rms":
         norms = [n for n in weights if is_norm(n)]
-        weights |= {n.replace(".weight", ".bias"): 0 * weights[n] for n in norms}
-    new, old = ("layer", "rms") if rms else ("rms", "layer")
-    there = replace(subject.config, norm=new)
-    yield f"{new} for {old}", Subject(there, weights, subject.patches)
-    if not rms:
+        biased |= {n.replace(".weight", ".bias"): 0 * weights[n] for n in norms}
+    for new in NORMS:
+        if new != old:
+            there = replace(subject.config, norm=new)
+            held = weights if new == "rms" else biased
+            yield f"{new} for {old}", Subject(there, held, subject.patches)
+    if old == "layer":
         yield MEAN_KEPT, replace(subject, patches=(*subject.patches, MEAN_KEPT))
 
 
@@ -108,16 +111,16 @@ def float32_sinusoids(subject: Subject) -> Variants:
 
 
 def position_offsets(subject: Subject) -> Variants:
-    """Positions counted from another number; learned tables keep their rows."""
+    """Positions counted from another number; stored tables keep their rows."""
     config = subject.config
     kinds = config.encoder_positions, config.decoder_positions
-    learned = any(kind in LEARNED for kind in kinds)
+    stored = any(kind in STORED for kind in kinds)
     for offset in sorted({0, 1, 2, config.pad_id + 1, config.position_offset + 1}):
         moved = offset - config.position_offset
         if not moved:
             continue
         words = f"{offset} for {config.position_offset}"
-        if not learned:
+        if not stored:
             yield words, with_fields(subject, position_offset=offset)
             continue
         tables = [n for n in subject.weights if n.endswith("pos_embedding.weight")]

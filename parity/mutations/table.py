@@ -102,6 +102,13 @@ MUTATIONS = (
     patch_mutation(
         "unbiased variance", "LayerNorm variance", "divided by D-1", lambda c: c.norm == "layer"
     ),
+    patch_mutation(
+        "biased deviation", "standard deviation", "divided by D", lambda c: c.norm == "std"
+    ),
+    patch_mutation(
+        "epsilon in the variance", "place of the epsilon", "under the root",
+        lambda c: c.norm == "std",
+    ),
     patch_mutation("residual after norm", "residual", "taken after the norm"),
     patch_mutation("scale after positions", "place of the scale", "after the positions"),
     Mutation("kind of norm", other_norm),

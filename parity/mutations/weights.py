@@ -131,7 +131,7 @@ def exchanged(subject: Subject, pairs: list[tuple[str, str]]) -> Subject:
 
 
 def norm_leaves_exchanged(subject: Subject) -> Variants:
-    if subject.config.norm == "layer":
+    if subject.config.norm != "rms":
         names = [n.removesuffix(".weight") for n in subject.weights if is_norm(n)]
         yield "everywhere", exchanged(subject, [(f"{n}.weight", f"{n}.bias") for n in names])
 

@@ -12,7 +12,14 @@ from transformer_spec import TransformerConfig
 
 FIELDS: dict[str, tuple[Any, ...]] = {
     "activation": ("relu", "gelu", "gelu_tanh", "gelu_sigmoid", "silu", "identity"),
-    "encoder_positions": ("sinusoidal", "learned", "learned_after_norm", "relative", "none"),
+    "encoder_positions": (
+        "sinusoidal",
+        "learned",
+        "learned_after_norm",
+        "relative",
+        "none",
+        "frozen",
+    ),
     "decoder_positions": ("sinusoidal", "learned", "learned_after_norm", "relative", "none"),
     "output_bias": ("trained", "none", "frozen"),
     "tied_embeddings": ("none", "target_output", "source_target", "all"),
@@ -36,13 +43,15 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "num_decoder_layers": (2, 3),
     "num_heads": (3, 5),
     "head_dim": (None, 4),
-    "norm": ("layer", "rms"),
+    "norm": ("layer", "rms", "std"),
     "gated_ffn": (False, True),
     "relative_buckets": (8, 6),
     "relative_max_distance": (6, 9),
     "relative_per_layer": (False, True),
     "output_scale": (1.0, 0.25),
     "final_dropout": (0.0, 0.2),
+    "attention_output_bias": (None, True, False),
+    "dropout_after_norm": (False, True),
 }
 
 SIZES = {
@@ -59,6 +68,8 @@ def config_of(values: dict[str, Any]) -> TransformerConfig:
     sizes = dict(SIZES)
     if values.get("tied_embeddings") in ("all", "source_target"):
         sizes["source_vocab_size"] = sizes["target_vocab_size"]
+    if values.get("norm_position") == "pre":  # no norm ends a sub-layer there
+        values = values | {"dropout_after_norm": False}
     plain = {"num_heads": 3, "num_encoder_layers": 2, "num_decoder_layers": 2}
     return TransformerConfig(**{**sizes, **plain, **values})
 

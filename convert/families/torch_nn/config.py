@@ -207,8 +207,8 @@ def check_export(config: TransformerConfig) -> None:
     check_usual_parts(config, "nn.Transformer", faults)
     for half in HALVES:
         layers, kind = f"num_{half}_layers", getattr(config, f"{half}_positions")
-        relative = f"{half}_positions is {kind!r}, which nn.Transformer has not"
-        faults.require(kind != RELATIVE, relative)
+        other = f"{half}_positions is {kind!r}, which nn.Transformer has not"
+        faults.require(kind not in (RELATIVE, "frozen"), other)
         faults.require(getattr(config, layers) > 0, f"{layers} is 0; it must be at least 1")
     faults.raise_if_any("torch.nn.Transformer cannot hold this model")
 

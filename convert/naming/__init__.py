@@ -1,0 +1,1 @@
+"""Tables of names: what a module of the user's calls its tensors, as data."""

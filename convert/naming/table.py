@@ -1,0 +1,370 @@
+"""A table of names: theirs = ours, what the module computes, and how its tensors are laid out.
+
+Tables are TOML; docs/your-own-model.md shows one. All faults of a table are found at once.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from convert.naming.layouts import PARTS, Layout, layout_fault, parse_layout, usual_layout
+from transformer_spec import STORED, Faults, TransformerConfig, UserError
+from transformer_spec.config import DECLARATIONS
+from transformer_spec.declarations import Declaration, range_fault, read_value
+from transformer_spec.errors import closest, printable_name
+from transformer_spec.inventory import all_weight_shapes
+
+SECTIONS = ("name", "about", "containers", "config", "leaves", "names", "buffers", "unused")
+CONTAINERS = ("pt", "safetensors", "msgpack", "npz")
+KINDS = ("linear", "norm", "embedding")
+LEAF_KEYS = ("weight", "bias", "layout")
+ENTRY_KEYS = ("to", "layout", "bias_layout")
+UNUSED_KEYS, BUFFER_KEYS = ("reason", "shape"), ("layout", "of")
+HALVES = ("encoder", "decoder")
+LAYER = re.compile(r"\{i(?:\+(\d+))?\}")
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+# Numbers that a table may write as what they are of the model's widths.
+EXPRESSION = re.compile(r"(1/)?(sqrt\()?([DAFH])(?(2)\))")
+WIDTHS = {"D": "hidden_dim", "A": "head_dim", "F": "inner_dim", "H": "num_heads"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What modules of a kind call their weight and bias, and how the weight is laid out."""
+
+    weight: str = "weight"
+    bias: str = "bias"
+    layout: Layout | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of theirs, in layer {i}, and the tensors of ours that it is.
+
+    ``optional`` tensors may be missing: biases, which say by being there that the module has them.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    layout: Layout
+    optional: bool = False
+
+    def name(self, layer: int) -> str:
+        """Their name in a layer."""
+        return LAYER.sub(lambda found: str(layer + int(found[1] or 0)), self.theirs)
+
+    def targets(self, layer: int) -> tuple[str, ...]:
+        return tuple(name.replace("{i}", str(layer)) for name in self.ours)
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A tensor that lies in their files and changes nothing; ``shape`` in widths of the model."""
+
+    theirs: str
+    reason: str
+    shape: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A table of positions that their files hold, of one half or both."""
+
+    layout: Layout
+    halves: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NamingTable:
+    """What a table says. ``config`` has expressions as they were written."""
+
+    name: str
+    label: str
+    about: str
+    containers: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    entries: tuple[Entry, ...] = ()
+    buffers: Mapping[str, Buffer] = field(default_factory=dict)
+    unused: tuple[Unused, ...] = ()
+
+    def storing_positions(self, kinds: Mapping[str, Any]) -> NamingTable:
+        """The same where positions of these kinds are weights: a buffer of such a half is one."""
+        buffers, entries = dict(self.buffers), list(self.entries)
+        for name, buffer in self.buffers.items():
+            stored = [half for half in buffer.halves if kinds.get(half) in STORED]
+            ours = tuple(f"{half}.pos_embedding.weight" for half in stored)
+            if ours:
+                del buffers[name]
+                entries.append(Entry(name, ours, buffer.layout))
+        return replace(self, buffers=buffers, entries=tuple(entries))
+
+
+def read_table(path: Path) -> NamingTable:
+    """The table of a file; what cannot be read or is wrong is one UserError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UserError(f"{path} is no readable table of names: {reason}") from None
+    return parse_table(text, str(path))
+
+
+def parse_table(text: str, label: str) -> NamingTable:
+    """The table of a TOML text; ``label`` is where it is from."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{label} is no TOML: {error}") from None
+    return _Reader(content, label).table()
+
+
+class _Reader:
+    """Reads the content of a table, and collects every fault of it."""
+
+    def __init__(self, content: Mapping[str, Any], label: str) -> None:
+        self.content, self.label, self.faults = content, label, Faults()
+
+    def table(self) -> NamingTable:
+        for key in self.content.keys() - set(SECTIONS):
+            self.faults.add(f"{printable_name(key)} is no section{closest(key, SECTIONS)}")
+        leaves = self._leaves()
+        result = NamingTable(
+            self._name(), self.label, str(self.content.get("about", "")), self._containers(),
+            self._config(), tuple(self._entries(leaves)), self._buffers(), tuple(self._unused()),
+        )  # fmt: skip
+        self._check_names(result)
+        self.faults.raise_if_any(f"{self.label} is no table of names", advice=self._advice())
+        return result
+
+    def _advice(self) -> str:
+        return f"a table has {', '.join(SECTIONS)}; docs/your-own-model.md shows one"
+
+    def _section(self, key: str) -> Mapping[str, Any]:
+        found = self.content.get(key, {})
+        if isinstance(found, Mapping):
+            return found
+        self.faults.add(f"{key} is {found!r}; it is a section, [{key}]")
+        return {}
+
+    def _name(self) -> str:
+        name = self.content.get("name")
+        usable = isinstance(name, str) and NAME.fullmatch(name)
+        told = f"name is {name!r}; give a short one of small letters, digits, '-', '_', '.'"
+        self.faults.require(bool(usable), told)
+        return str(name)
+
+    def _containers(self) -> tuple[str, ...]:
+        given = self.content.get("containers", ["pt", "safetensors"])
+        usable = isinstance(given, list) and given and all(c in CONTAINERS for c in given)
+        allowed = f"give a list of {', '.join(CONTAINERS)}"
+        self.faults.require(bool(usable), f"containers is {given!r}; {allowed}")
+        return tuple(given) if usable else ("pt",)
+
+    def _config(self) -> dict[str, Any]:
+        found = dict[str, Any]()
+        for key, value in self._section("config").items():
+            declared = DECLARATIONS.get(key)
+            if declared is None:
+                near = closest(key, DECLARATIONS)
+                self.faults.add(f"config.{printable_name(key)} is no setting of a model{near}")
+            elif isinstance(value, str) and declared.type is float:
+                known = EXPRESSION.fullmatch(value.replace(" ", ""))
+                told = f"config.{key} is {value!r}; write a number, or one such as 'sqrt(D)'"
+                self.faults.require(known is not None, f"{told}, '1/sqrt(A)', '1/D'")
+            else:
+                self._check_setting(declared, value)
+            found[key] = value
+        return found
+
+    def _check_setting(self, declared: Declaration, value: Any) -> None:
+        try:
+            fault = range_fault(declared, read_value(declared, value))
+        except ValueError as error:
+            fault = str(error)
+        self.faults.require(fault is None, f"config.{declared.name}: {fault}")
+
+    def _leaves(self) -> dict[str, Leaf]:
+        given = self._section("leaves")
+        for key in given.keys() - set(KINDS):
+            near = closest(key, KINDS)
+            self.faults.add(f"leaves.{printable_name(key)} is no kind of module{near}")
+        return {kind: self._leaf(f"leaves.{kind}", given.get(kind, {})) for kind in KINDS}
+
+    def _leaf(self, where: str, given: Any) -> Leaf:
+        values = self._record(where, given, LEAF_KEYS)
+        layout = self._layout(where, values["layout"]) if "layout" in values else None
+        return Leaf(values.get("weight", "weight"), values.get("bias", "bias"), layout)
+
+    def _record(self, where: str, given: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+        """A table of texts under some keys."""
+        if not isinstance(given, Mapping):
+            self.faults.add(f"{where} is {given!r}; it is a table of {', '.join(keys)}")
+            return {}
+        for key in given.keys() - set(keys):
+            self.faults.add(f"{where}.{printable_name(key)} is not known{closest(key, keys)}")
+        return {key: value for key, value in given.items() if key in keys}
+
+    def _layout(self, where: str, text: Any) -> Layout | None:
+        try:
+            return parse_layout(str(text))
+        except UserError as error:
+            self.faults.add(f"{where}: {error}")
+            return None
+
+    def _entries(self, leaves: Mapping[str, Leaf]) -> Iterator[Entry]:
+        given = self._section("names")
+        self.faults.require(bool(given), "names is empty; it says theirs = ours")
+        for theirs, value in given.items():
+            if isinstance(value, Mapping):
+                values = self._record(f"names.{theirs}", value, ENTRY_KEYS)
+            else:
+                values = {"to": value}
+            targets = values.get("to")
+            targets = [targets] if isinstance(targets, str) else targets
+            if not isinstance(targets, list) or not targets or not _are_texts(targets):
+                self.faults.add(f"names.{theirs} is {value!r}; give a name of ours, or a list")
+                continue
+            layouts = {
+                key: self._layout(f"names.{theirs}.{key}", values[key])
+                for key in ("layout", "bias_layout")
+                if key in values
+            }
+            yield from self._expanded(theirs, tuple(targets), layouts, leaves)
+
+    def _expanded(
+        self,
+        theirs: str,
+        ours: tuple[str, ...],
+        layouts: Mapping[str, Layout | None],
+        leaves: Mapping[str, Leaf],
+    ) -> Iterator[Entry]:
+        """A module as its tensors; what is a tensor already as it is."""
+        if not self._are_ours(theirs, ours):
+            return
+        given = layouts.get("layout")
+        if ours[0] in tensors():
+            yield from self._entry(theirs, ours, given)
+            return
+        leaf = leaves[kind_of(ours[0])]
+        weights, biases = ([f"{name}.{end}" for name in ours] for end in ("weight", "bias"))
+        shape = given or leaf.layout
+        yield from self._entry(f"{theirs}.{leaf.weight}", tuple(weights), shape)
+        if set(biases) <= tensors():
+            own = layouts.get("bias_layout") or (shape and _of_bias(shape, ours[0]))
+            yield from self._entry(f"{theirs}.{leaf.bias}", tuple(biases), own, True)
+
+    def _are_ours(self, theirs: str, ours: tuple[str, ...]) -> bool:
+        """Whether all names are known, all modules or all tensors, of layers where theirs are."""
+        known = tensors() | modules()
+        layered = bool(LAYER.search(theirs))
+        before = len(self.faults.messages)
+        for name in ours:
+            if name not in known:
+                near = closest(name, known)
+                self.faults.add(f"names.{theirs}: {printable_name(name)} is no name of ours{near}")
+            elif ("{i}" in name) != layered:
+                where = "theirs has" if layered else "ours has"
+                self.faults.add(f"names.{theirs}: {where} a layer {{i}} and {name} has not")
+        if len({name in tensors() for name in ours}) > 1:
+            self.faults.add(f"names.{theirs}: {', '.join(ours)} are modules and tensors")
+        return len(self.faults.messages) == before
+
+    def _entry(
+        self, theirs: str, ours: tuple[str, ...], layout: Layout | None, optional: bool = False
+    ) -> Iterator[Entry]:
+        layout = layout or usual_layout(ours[0])
+        for name in ours:
+            fault = layout_fault(layout, name, len(ours))
+            if fault:
+                self.faults.add(f"names.{theirs}: {fault}")
+                return
+        yield Entry(theirs, ours, layout, optional)
+
+    def _buffers(self) -> dict[str, Buffer]:
+        found = dict[str, Buffer]()
+        for name, value in self._section("buffers").items():
+            record = {"layout": value} if isinstance(value, str) else value
+            values = self._record(f"buffers.{name}", record, BUFFER_KEYS)
+            layout = self._layout(f"buffers.{name}", values.get("layout", "(rows, width)"))
+            halves = values.get("of", list(HALVES))
+            if layout is not None and sorted(layout.words) != ["rows", "width"]:
+                told = f"{layout.text} is no table of positions, (rows, width)"
+                self.faults.add(f"buffers.{name}: {told}")
+            elif not (_are_texts(halves) and halves and set(halves) <= set(HALVES)):
+                told = f"of is {halves!r}; give a list of {' and '.join(HALVES)}"
+                self.faults.add(f"buffers.{name}: {told}")
+            elif layout is not None:
+                found[name] = Buffer(layout, tuple(halves))
+        return found
+
+    def _unused(self) -> Iterator[Unused]:
+        for name, value in self._section("unused").items():
+            record = {"reason": value} if isinstance(value, str) else value
+            values = self._record(f"unused.{name}", record, UNUSED_KEYS)
+            reason, shape = values.get("reason"), values.get("shape")
+            if not isinstance(reason, str) or not (shape is None or _are_texts(shape)):
+                self.faults.add(
+                    f"unused.{name} is {value!r}; say why it changes nothing, or reason and shape, "
+                    "a list such as ['max_length', 'hidden_dim']"
+                )
+                continue
+            yield Unused(name, reason, tuple(shape) if shape is not None else None)
+
+    def _check_names(self, table: NamingTable) -> None:
+        """No tensor of either side in two places; of ours but for tables that may be tied."""
+        theirs = [entry.theirs for entry in table.entries]
+        theirs += [*table.buffers, *(unused.theirs for unused in table.unused)]
+        for name in sorted({name for name in theirs if theirs.count(name) > 1}):
+            self.faults.add(f"{name} has two places in the table")
+        ours = [name for entry in table.entries for name in entry.ours]
+        for name in sorted({name for name in ours if ours.count(name) > 1}):
+            from_them = [e.theirs for e in table.entries if name in e.ours]
+            self.faults.add(f"{name} is given by {' and by '.join(from_them)}")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _of_bias(layout: Layout, ours: str) -> Layout | None:
+    """What a weight's layout says of its bias: the axes that are not summed over."""
+    output = ours.endswith(".fcOut")
+    gone = ("in", "heads", "dim") if output else ("in",)
+    left = layout.without(*gone)
+    if layout.words == ["block", "block"]:
+        return parse_layout("(block)")
+    return left if left.axes and left.words != [PARTS] else None
+
+
+def kind_of(module: str) -> str:
+    """What kind of module one of ours is."""
+    last = module.rpartition(".")[2]
+    if last.endswith("embedding") or last == "relative_bias":
+        return "embedding"
+    return "linear" if last.startswith(("fc", "finalFc")) else "norm"
+
+
+@cache
+def tensors() -> frozenset[str]:
+    """Every canonical name that a config can have, with {i} for its layer."""
+    found = set[str]()
+    for positions in ("learned", "relative"):
+        for per_layer in (False, True):
+            config = TransformerConfig(
+                8, 8, 4, 4, 1, 1, 1, 4, encoder_positions=positions, decoder_positions=positions,
+                final_norm=True, embedding_norm=True, gated_ffn=True, relative_per_layer=per_layer,
+            )  # fmt: skip
+            found |= {re.sub(r"_layers\.0\.", "_layers.{i}.", n) for n in all_weight_shapes(config)}
+    return frozenset(found)
+
+
+@cache
+def modules() -> frozenset[str]:
+    """The modules of ``tensors``."""
+    return frozenset(name.rpartition(".")[0] for name in tensors())

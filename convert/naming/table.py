@@ -121,6 +121,11 @@ def parse_table(text: str, label: str) -> NamingTable:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{label} is no TOML: {error}") from None
+    return table_of(content, label)
+
+
+def table_of(content: Mapping[str, Any], label: str) -> NamingTable:
+    """The table of what a TOML text says, as plain data."""
     return _Reader(content, label).table()
 
 

@@ -53,7 +53,7 @@ class PreNormLayer(nn.Module):
 class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(D)(nn.relu(nn.Dense(F)(x)))
+        return nn.Dense(D, name="Dense_1")(nn.relu(nn.Dense(F, name="Dense_0")(x)))
 
 
 class WmtHalf(nn.Module):

@@ -197,7 +197,7 @@ class Bentrevett(Published):
 
 
 class Jadore(Published):
-    """d_k is 5; tables are shared and the projection is scaled, unless a subclass says otherwise."""
+    """d_k is 5; tables are shared and the projection is scaled, unless a subclass has it so."""
 
     tables = "encoder.src_word_emb", "decoder.trg_word_emb"
     buffers = "encoder.position_enc.pos_table", "decoder.position_enc.pos_table"
@@ -229,7 +229,11 @@ class Jadore(Published):
 class JadoreScaledEmbeddings(Jadore):
     scale, output_factor = math.sqrt(D), 1.0
     shared = (True, False)
-    flags = {"embedding_scale": math.sqrt(D), "output_scale": 1.0, "tied_embeddings": "target_output"}
+    flags = {
+        "embedding_scale": math.sqrt(D),
+        "output_scale": 1.0,
+        "tied_embeddings": "target_output",
+    }
 
 
 class JadoreNothingShared(Jadore):
@@ -325,7 +329,8 @@ class AladdinpersonAtFirst(Aladdinpersson):
         *three, out = (self.at(f"{path}.{name}") for name in self.projections)
         given = (x, keys, keys)
         q, k, v = (
-            block(y.unflatten(-1, (H, -1))).flatten(2) for block, y in zip(three, given, strict=True)
+            block(y.unflatten(-1, (H, -1))).flatten(2)
+            for block, y in zip(three, given, strict=True)
         )
         return out(attend(q, k, v, seen, self.factor))
 

@@ -13,7 +13,7 @@ from convert.core.rules import Rule
 from convert.families.base import Family, Reading, Source, announced, kept_aside
 from convert.families.sinusoids import sinusoid_rule, stored_sinusoids
 from convert.naming.layouts import operation_of
-from convert.naming.matching import BUFFER_ROWS, Match, Placed, misfits, read_sizes
+from convert.naming.matching import BUFFER_ROWS, Match, Placed, Places, misfits, read_sizes
 from convert.naming.table import EXPRESSION, HALVES, WIDTHS, NamingTable
 from transformer_spec import (
     DROPOUTS,
@@ -57,7 +57,7 @@ class NamedFamily(Family):
 
     def recognizes(self, source: Source) -> bool:
         """Whether every name has its place, and none is missing."""
-        return any(not _match(form, source).faults.messages for form in self.table.forms)
+        return any(_covers(form, source) for form in self.table.forms)
 
     def read_config(self, source: Source) -> Reading:
         """What the table and flags say, and the sizes that shapes show; all faults at once."""
@@ -165,6 +165,13 @@ def _match(form: NamingTable, source: Source) -> Match:
     kinds = {half: given.get(f"{half}_positions") for half in HALVES}
     tied = str(given.get("tied_embeddings", "none"))
     return Match(form.storing_positions(kinds), source.tensors, tied)
+
+
+def _covers(form: NamingTable, source: Source) -> bool:
+    """Whether every name has its place in a table, and none is missing."""
+    if not Places(form).has_all(source.tensors):
+        return False
+    return not _match(form, source).faults.messages
 
 
 def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:

@@ -34,6 +34,7 @@ FIELDS: tuple[tuple[str, dict[str, str]], ...] = (
     (r"\w", {"width": "hidden_dim"}),
 )
 MISSING, EXTRA, SHAPES = "are missing", "have no place in the table", "do not fit their layouts"
+NUMBER = re.compile(r"\d+")
 SHOWN = 2
 BUFFER_ROWS = "buffer rows"
 NOT_OURS = {"heads_dim": "the width of all heads (queries, keys and values have one)"}
@@ -52,6 +53,43 @@ class Placed:
         return self.entry.targets(self.layer)
 
 
+class Places:
+    """Where names of theirs stand in a table, found without trying each of its patterns.
+
+    Patterns with one {i} are kept by what stands before and behind it.
+    """
+
+    def __init__(self, table: NamingTable) -> None:
+        self.table = table
+        self.plain = dict[str, list[Entry | Unused]]()
+        self.layered = dict[tuple[str, ...], list[Entry | Unused]]()
+        self.others = list[tuple[re.Pattern[str], Entry | Unused]]()
+        for one in (*table.entries, *table.unused):
+            around = LAYER.split(one.theirs)[::2]
+            if len(around) > 2:
+                self.others.append((re.compile(r"(\d+)".join(map(re.escape, around))), one))
+            elif len(around) == 2:
+                self.layered.setdefault(tuple(around), []).append(one)
+            else:
+                self.plain.setdefault(one.theirs, []).append(one)
+
+    def of(self, name: str) -> list[tuple[Entry | Unused, int]]:
+        """The entries and unused tensors that a name may be, each with its layer from 0 on."""
+        found = [(one, 0) for one in self.plain.get(name, ())]
+        for number in NUMBER.finditer(name):
+            around = name[: number.start()], name[number.end() :]
+            found += [(one, _layer(one, number[0])) for one in self.layered.get(around, ())]
+        for pattern, one in self.others:
+            match = pattern.fullmatch(name)
+            if match and len(set(match.groups())) == 1:
+                found.append((one, _layer(one, match[1])))
+        return found
+
+    def has_all(self, names: Iterable[str]) -> bool:
+        """Whether every name has a place."""
+        return all(name in self.table.buffers or self.of(name) for name in names)
+
+
 @dataclass
 class Match:
     """A checkpoint's names laid against a table; ``faults`` are what does not fit."""
@@ -65,35 +103,23 @@ class Match:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        patterns = [(_pattern(entry.theirs), entry) for entry in self.table.entries]
-        unused = [(_pattern(one.theirs), one) for one in self.table.unused]
+        places = Places(self.table)
         for name in self.names:
-            self._place(name, patterns, unused)
+            self._place(name, places.of(name))
         for half in HALVES:
             self._check_layers(half)
         self._check_missing()
 
-    def _place(
-        self,
-        name: str,
-        patterns: list[tuple[re.Pattern[str], Entry]],
-        unused: list[tuple[re.Pattern[str], Unused]],
-    ) -> None:
-        tried = ((entry, pattern.fullmatch(name)) for pattern, entry in patterns)
-        found = [(entry, match) for entry, match in tried if match]
-        if len(found) > 1:
-            shown = " and ".join(entry.theirs for entry, _ in found)
+    def _place(self, name: str, found: list[tuple[Entry | Unused, int]]) -> None:
+        entries = [(one, layer) for one, layer in found if isinstance(one, Entry)]
+        if len(entries) > 1:
+            shown = " and ".join(entry.theirs for entry, _ in entries)
             self.faults.add(f"{name} has two places in the table: {shown}")
-        for entry, match in found[:1]:
-            layer = _layer(entry.theirs, match)
-            self.placed[name] = Placed(name, entry, layer)
-        if found:
-            return
-        for pattern, one in unused:
-            if pattern.fullmatch(name):
-                self.unused[name] = one
-                return
-        if name in self.table.buffers:
+        if entries:
+            self.placed[name] = Placed(name, *entries[0])
+        elif found:
+            self.unused[name] = next(one for one, _ in found if isinstance(one, Unused))
+        elif name in self.table.buffers:
             self.buffers.append(name)
         else:
             self.faults.add(f"{name} has no place in the table", EXTRA)
@@ -111,8 +137,8 @@ class Match:
         return max(self._numbers(half), default=-1) + 1
 
     def _numbers(self, half: str) -> set[int]:
-        layered = [p for p in self.placed.values() if LAYER.search(p.entry.theirs)]
-        return {p.layer for p in layered if p.targets[0].startswith(f"{half}.")}
+        placed = (p for p in self.placed.values() if "{i}" in p.entry.ours[0])
+        return {p.layer for p in placed if p.entry.ours[0].startswith(f"{half}.")}
 
     def _check_layers(self, half: str) -> None:
         numbers, count = self._numbers(half), self.layers(half)
@@ -126,12 +152,13 @@ class Match:
         """Tensors that must be there; one of several tied tables suffices."""
         tied = TABLES[self.tied]
         there = any(name in self.by_ours for name in tied)
+        numbers = {half: sorted(self._numbers(half)) for half in HALVES}
         for entry in self.table.entries:
             if entry.optional or (there and all(name in tied for name in entry.ours)):
                 continue
             layered = "{i}" in entry.ours[0]
             half = entry.ours[0].partition(".")[0]
-            for layer in sorted(self._numbers(half)) if layered else (0,):
+            for layer in numbers[half] if layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)
@@ -241,16 +268,10 @@ def _add_rows(sizes: Sizes, match: Match, name: str, shape: tuple[int, ...]) -> 
     sizes.add("hidden_dim", lengths["width"], name)
 
 
-def _pattern(theirs: str) -> re.Pattern[str]:
-    """Their names as a pattern: {i} is any number."""
-    parts = LAYER.split(theirs)[::2]
-    return re.compile(r"(\d+)".join(map(re.escape, parts)))
-
-
-def _layer(theirs: str, match: re.Match[str]) -> int:
-    """The layer, from 0 on, that a name says."""
-    offset = LAYER.search(theirs)
-    return int(match[1]) - int(offset[1] or 0) if offset else 0
+def _layer(one: Entry | Unused, number: str) -> int:
+    """The layer, from 0 on, that a number in a name says."""
+    offset = LAYER.search(one.theirs)
+    return int(number) - int(offset[1] or 0) if offset else 0
 
 
 def _span(numbers: Iterable[int]) -> str:

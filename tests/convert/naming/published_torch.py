@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 PAD, WORDS, MOST = 1, (23, 19), 40
-D, F, H, LAYERS = 12, 20, 3, {"encoder": 2, "decoder": 3}
+D, F, H, LAYERS = 12, 20, 3, {"encoder": 1, "decoder": 2}
 
 
 class StdNorm(nn.Module):

@@ -29,7 +29,7 @@ from transformer_spec.config import DECLARATIONS
 from transformer_spec.errors import ConfigError
 from transformer_spec.inventory import all_weight_shapes
 
-SETTINGS = "model"  # of a config.json that is written here
+NAMING, SETTINGS = "naming", "fields"  # of a config.json that is written here
 SIZES = (
     "source_vocab_size", "target_vocab_size", "hidden_dim", "inner_dim", "num_heads", "head_dim",
     "num_encoder_layers", "num_decoder_layers", "max_length",
@@ -129,14 +129,19 @@ class NamedFamily(Family):
     def write_settings(
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """What the model is, for the way back: the module itself has no file of settings."""
-        faults = Faults()
+        """What the model is, for the way back: the module itself has no file of settings.
+
+        A setting that the user gave otherwise than the table has it, when the model came in, may go
+        out again.
+        """
+        faults, before = Faults(), _written_fields(original)
         for name, value in _expected(self.table, config).items():
             given = getattr(config, name)
-            faults.require(given == value, f"{name} is {given!r}; {self.name} has {value!r} only")
+            fits = given in (value, before.get(name))
+            faults.require(fits, f"{name} is {given!r}; {self.name} has {value!r} only")
         self._check_named(config, faults)
         faults.raise_if_any(f"{self.name} cannot hold this model")
-        return {"names": self.name, SETTINGS: config.to_dict()}
+        return settings_of(self.table, config)
 
     def _check_named(self, config: TransformerConfig, faults: Faults) -> None:
         """Every weight has a name of theirs, and every name of theirs a weight."""
@@ -173,7 +178,8 @@ class _Reader:
         notes = [f"{self.table.name}: {told}, as given"] if told else []
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")
-        return Reading(self._config({**self.given, **fields}), notes)
+        config = self._config({**self.given, **fields})
+        return Reading(config, notes, settings_of(self.table, config))
 
     def _advice(self) -> str:
         return (
@@ -262,6 +268,11 @@ class _Reader:
             raise UserError(f"{self.source.tensors.label}: {error}", error.faults) from None
 
 
+def settings_of(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
+    """What stands in config.json beside weights with a table's names."""
+    return {NAMING: table.name, SETTINGS: config.to_dict()}
+
+
 def kinds_of(config: TransformerConfig) -> dict[str, str]:
     """The kind of positions of each half."""
     return {half: getattr(config, f"{half}_positions") for half in HALVES}
@@ -269,7 +280,7 @@ def kinds_of(config: TransformerConfig) -> dict[str, str]:
 
 def _written_fields(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """The fields of a config.json that was written here."""
-    model = (settings or {}).get(SETTINGS) if "names" in (settings or {}) else None
+    model = (settings or {}).get(SETTINGS) if NAMING in (settings or {}) else None
     return dict(model) if isinstance(model, Mapping) else {}
 
 

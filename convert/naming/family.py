@@ -13,7 +13,7 @@ from convert.core.rules import Rule
 from convert.families.base import Family, Reading, Source, announced, kept_aside
 from convert.families.sinusoids import sinusoid_rule, stored_sinusoids
 from convert.naming.layouts import operation_of
-from convert.naming.matching import BUFFER_ROWS, Match, Placed, Places, misfits, read_sizes
+from convert.naming.matching import BUFFER_ROWS, Match, Placed, misfits, read_sizes
 from convert.naming.table import EXPRESSION, HALVES, WIDTHS, NamingTable
 from transformer_spec import (
     DROPOUTS,
@@ -145,13 +145,19 @@ class NamedFamily(Family):
     def write_settings(
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """What the model is, for the way back: the module itself has no file of settings."""
-        faults, form = Faults(), self._table_of(config)
+        """What the model is, for the way back: the module itself has no file of settings.
+
+        A setting that the user gave otherwise than the table has it, when the model came in, may go
+        out again.
+        """
+        faults, form, before = Faults(), self._table_of(config), _written_fields(original)
         for name, value in _contradicted(form, config).items():
-            faults.add(f"{name} is {getattr(config, name)!r}; {self.name} has {value!r} only")
+            given = getattr(config, name)
+            told = f"{name} is {given!r}; {self.name} has {value!r} only"
+            faults.require(given == before.get(name), told)
         _check_named(form, config, faults)
         faults.raise_if_any(f"{self.name} cannot hold this model")
-        return {NAMES: self.name, SETTINGS: config.to_dict()}
+        return settings_of(self.table, config)
 
 
 def _given(form: NamingTable, source: Source) -> dict[str, Any]:
@@ -169,9 +175,7 @@ def _match(form: NamingTable, source: Source) -> Match:
 
 def _covers(form: NamingTable, source: Source) -> bool:
     """Whether every name has its place in a table, and none is missing."""
-    if not Places(form).has_all(source.tensors):
-        return False
-    return not _match(form, source).faults.messages
+    return form.places_all(source.tensors) and not _match(form, source).faults.messages
 
 
 def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:
@@ -211,7 +215,8 @@ class _Reader:
         notes += self._taken()
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")
-        return Reading(self._config({**self.given, **fields}), notes)
+        config = self._config({**self.given, **fields})
+        return Reading(config, notes, settings_of(self.table, config))
 
     def _taken(self) -> list[str]:
         """What is taken of the forms that nothing tells apart: that of the first."""
@@ -321,6 +326,11 @@ def _check_named(form: NamingTable, config: TransformerConfig, faults: Faults) -
     needed = {name for name, entry in by_pattern.items() if not entry.optional}
     for name in sorted(needed - {_pattern_of(n) for n in all_weight_shapes(config)}):
         faults.add(f"the module has {name}, which this model has not", "are not in this model")
+
+
+def settings_of(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
+    """What stands in config.json beside weights with a table's names."""
+    return {NAMES: table.name, SETTINGS: config.to_dict()}
 
 
 def kinds_of(config: TransformerConfig) -> dict[str, str]:

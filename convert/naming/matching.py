@@ -11,7 +11,7 @@ from functools import cached_property
 from convert.core.operations import RuleError
 from convert.core.tensors import Tensors
 from convert.naming.layouts import BLOCK, ONE, PARTS, word_lengths
-from convert.naming.table import HALVES, LAYER, Entry, NamingTable, Unused
+from convert.naming.table import HALVES, Entry, NamingTable, Unused, layer_in, numberless
 from transformer_spec import Faults
 
 TABLES = {
@@ -34,7 +34,6 @@ FIELDS: tuple[tuple[str, dict[str, str]], ...] = (
     (r"\w", {"width": "hidden_dim"}),
 )
 MISSING, EXTRA, SHAPES = "are missing", "have no place in the table", "do not fit their layouts"
-NUMBER = re.compile(r"\d+")
 SHOWN = 2
 BUFFER_ROWS = "buffer rows"
 NOT_OURS = {"heads_dim": "the width of all heads (queries, keys and values have one)"}
@@ -53,43 +52,6 @@ class Placed:
         return self.entry.targets(self.layer)
 
 
-class Places:
-    """Where names of theirs stand in a table, found without trying each of its patterns.
-
-    Patterns with one {i} are kept by what stands before and behind it.
-    """
-
-    def __init__(self, table: NamingTable) -> None:
-        self.table = table
-        self.plain = dict[str, list[Entry | Unused]]()
-        self.layered = dict[tuple[str, ...], list[Entry | Unused]]()
-        self.others = list[tuple[re.Pattern[str], Entry | Unused]]()
-        for one in (*table.entries, *table.unused):
-            around = LAYER.split(one.theirs)[::2]
-            if len(around) > 2:
-                self.others.append((re.compile(r"(\d+)".join(map(re.escape, around))), one))
-            elif len(around) == 2:
-                self.layered.setdefault(tuple(around), []).append(one)
-            else:
-                self.plain.setdefault(one.theirs, []).append(one)
-
-    def of(self, name: str) -> list[tuple[Entry | Unused, int]]:
-        """The entries and unused tensors that a name may be, each with its layer from 0 on."""
-        found = [(one, 0) for one in self.plain.get(name, ())]
-        for number in NUMBER.finditer(name):
-            around = name[: number.start()], name[number.end() :]
-            found += [(one, _layer(one, number[0])) for one in self.layered.get(around, ())]
-        for pattern, one in self.others:
-            match = pattern.fullmatch(name)
-            if match and len(set(match.groups())) == 1:
-                found.append((one, _layer(one, match[1])))
-        return found
-
-    def has_all(self, names: Iterable[str]) -> bool:
-        """Whether every name has a place."""
-        return all(name in self.table.buffers or self.of(name) for name in names)
-
-
 @dataclass
 class Match:
     """A checkpoint's names laid against a table; ``faults`` are what does not fit."""
@@ -103,25 +65,29 @@ class Match:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        places = Places(self.table)
         for name in self.names:
-            self._place(name, places.of(name))
+            self._place(name)
         for half in HALVES:
             self._check_layers(half)
         self._check_missing()
 
-    def _place(self, name: str, found: list[tuple[Entry | Unused, int]]) -> None:
-        entries = [(one, layer) for one, layer in found if isinstance(one, Entry)]
-        if len(entries) > 1:
-            shown = " and ".join(entry.theirs for entry, _ in entries)
+    def _place(self, name: str) -> None:
+        found = [
+            (one, layer)
+            for one in self.table.by_numberless.get(numberless(name), ())
+            if (layer := layer_in(name, one.theirs)) is not None
+        ]
+        for one, layer in found:
+            if isinstance(one, Unused):
+                self.unused[name] = one
+            else:
+                self.placed[name] = Placed(name, one, layer)
+        if len(found) > 1:
+            shown = " and ".join(one.theirs for one, _ in found)
             self.faults.add(f"{name} has two places in the table: {shown}")
-        if entries:
-            self.placed[name] = Placed(name, *entries[0])
-        elif found:
-            self.unused[name] = next(one for one, _ in found if isinstance(one, Unused))
-        elif name in self.table.buffers:
+        if not found and name in self.table.buffers:
             self.buffers.append(name)
-        else:
+        elif not found:
             self.faults.add(f"{name} has no place in the table", EXTRA)
 
     @cached_property
@@ -137,11 +103,14 @@ class Match:
         return max(self._numbers(half), default=-1) + 1
 
     def _numbers(self, half: str) -> set[int]:
-        placed = (p for p in self.placed.values() if "{i}" in p.entry.ours[0])
-        return {p.layer for p in placed if p.entry.ours[0].startswith(f"{half}.")}
+        layered = [p for p in self.placed.values() if p.entry.layered]
+        return {p.layer for p in layered if p.entry.ours[0].startswith(f"{half}.")}
 
     def _check_layers(self, half: str) -> None:
         numbers, count = self._numbers(half), self.layers(half)
+        layered = [e for e in self.table.entries if e.ours[0].startswith(f"{half}.") and e.layered]
+        if layered and not numbers:
+            self.faults.add(f"no layer of the {half} is there ({layered[0].theirs})")
         gone = [n for n in range(count) if n not in numbers]
         listed = ", ".join(map(str, gone))
         self.faults.require(
@@ -156,9 +125,8 @@ class Match:
         for entry in self.table.entries:
             if entry.optional or (there and all(name in tied for name in entry.ours)):
                 continue
-            layered = "{i}" in entry.ours[0]
             half = entry.ours[0].partition(".")[0]
-            for layer in numbers[half] if layered else (0,):
+            for layer in numbers[half] if entry.layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)
@@ -266,12 +234,6 @@ def _add_rows(sizes: Sizes, match: Match, name: str, shape: tuple[int, ...]) -> 
         return
     sizes.add(BUFFER_ROWS, lengths["rows"], name)
     sizes.add("hidden_dim", lengths["width"], name)
-
-
-def _layer(one: Entry | Unused, number: str) -> int:
-    """The layer, from 0 on, that a number in a name says."""
-    offset = LAYER.search(one.theirs)
-    return int(number) - int(offset[1] or 0) if offset else 0
 
 
 def _span(numbers: Iterable[int]) -> str:

@@ -41,7 +41,7 @@ class Draft:
     names: dict[str, Any] = field(default_factory=dict)
     buffers: dict[str, Any] = field(default_factory=dict)
     comments: dict[Place, str] = field(default_factory=dict)
-    keys: dict[int, str] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         by_kind = {kind: [r.part for r in self.roles.roles if _kind(r) == kind] for kind in KINDS}
@@ -50,7 +50,7 @@ class Draft:
             self._write(role)
         for group in self.roles.alike:
             for role in group:
-                self._comment(role, [other for other in group if other is not role])
+                self._comment(role, [other for other in group if other.part != role.part])
 
     def proposal(self, name: str, about: str, containers: Sequence[str]) -> Proposal:
         """The proposal of this draft."""
@@ -71,7 +71,7 @@ class Draft:
             half = role.ours[0].partition(".")[0]
             halves = [half] if len(role.ours) == 1 else [n.partition(".")[0] for n in role.ours]
             self.buffers[part.name] = {"layout": role.layout or "(rows, width)", "of": halves}
-            self.keys[id(role)] = part.name
+            self.keys[role.part.name] = part.name
             return
         if _is_plain(part, self.leaves[kind]):
             self._write_module(role, kind)
@@ -98,7 +98,7 @@ class Draft:
 
     def _put(self, key: str, value: Any, role: Role) -> None:
         self.names[key] = value
-        self.keys.setdefault(id(role), key)
+        self.keys.setdefault(role.part.name, key)
         if len(role.ours) > 1 and "parts" in (role.layout or ""):
             order = ", ".join(_tail(name) for name in role.ours)
             other = FUSED.get(self.usual, "") if len(role.ours) == 3 else ""
@@ -107,14 +107,16 @@ class Draft:
 
     def _comment(self, role: Role, others: Sequence[Role]) -> None:
         section = "buffers" if role.part.name in self.buffers else "names"
-        key = self.keys[id(role)]
+        key = self.keys[role.part.name]
         tails = [_apart(other.ours[0], role.ours[0]) for other in others]
         more = f" and {len(tails) - SHOWN} more" if len(tails) > SHOWN else ""
         self.comments[section, key] = f"{GUESS}by order; or {', '.join(tails[:SHOWN])}{more}"
 
     def _comment_setting(self, key: str, one: Setting) -> None:
         if one.others:
-            shown = [f'"{value}"' if isinstance(value, str) else f"{value!r}" for value in one.others]
+            shown = [
+                f'"{value}"' if isinstance(value, str) else f"{value!r}" for value in one.others
+            ]
             self.comments["config", key] = f"{GUESS}or {', '.join(shown)}"
         elif one.remark:
             self.comments["config", key] = one.remark
@@ -141,11 +143,11 @@ class Draft:
     def _groups(self) -> Iterable[Group]:
         for told, groups in ((False, self.roles.alike), (True, self.roles.told)):
             for group in groups:
-                if all(self.keys.get(id(role)) in self.names for role in group):
+                if all(self.keys.get(role.part.name) in self.names for role in group):
                     yield self._group(group, told)
 
     def _group(self, group: Sequence[Role], told: bool) -> Group:
-        keys = tuple(self.keys[id(role)] for role in group)
+        keys = tuple(self.keys[role.part.name] for role in group)
         return Group(keys, tuple(name for role in group for name in role.ours), told)
 
 
@@ -210,5 +212,7 @@ def _tail(name: str) -> str:
 def _apart(name: str, other: str) -> str:
     """A name from where it differs from another on."""
     words, others = name.split("."), other.split(".")
-    same = next((at for at, pair in enumerate(zip(words, others, strict=False)) if len(set(pair)) > 1), 0)
+    same = next(
+        (at for at, pair in enumerate(zip(words, others, strict=False)) if len(set(pair)) > 1), 0
+    )
     return ".".join(words[same:])

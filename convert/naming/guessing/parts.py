@@ -150,7 +150,9 @@ def parts_of(shapes: Mapping[str, Shape]) -> list[Part]:
     return sorted((_part(pair, patterns, places) for pair in pairs), key=lambda part: part.order)
 
 
-def _groups(names: list[str], patterns: Mapping[str, tuple[Shape, Stack | None]]) -> list[list[str]]:
+def _groups(
+    names: list[str], patterns: Mapping[str, tuple[Shape, Stack | None]]
+) -> list[list[str]]:
     """The tensors of a module by what belongs together: a weight and its bias."""
     if len(names) == 2 and _belong(*(patterns[name][0] for name in names)):
         return [names]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from convert.naming.guessing.assignment import IMPOSSIBLE, assign
@@ -53,6 +53,15 @@ class Roles:
         """Take in what another collection says."""
         for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
             mine.extend(theirs)
+
+    def become(self, ours: Mapping[str, tuple[str, ...]]) -> None:
+        """Let roles, by the names of their parts, be others of ours."""
+
+        def of(roles: list[Role]) -> list[Role]:
+            return [replace(role, ours=ours.get(role.part.name, role.ours)) for role in roles]
+
+        self.roles = of(self.roles)
+        self.alike, self.told = list(map(of, self.alike)), list(map(of, self.told))
 
 
 def fill(

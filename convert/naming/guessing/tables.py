@@ -109,8 +109,7 @@ def _by_vocabulary(found: Roles) -> Roles:
         return found
     if source.loss(target) > 0:
         return found
-    exchanged = {id(source): replace(source, ours=(TARGET,)), id(target): replace(target, ours=(SOURCE,))}
-    found.roles = [exchanged.get(id(role), role) for role in found.roles]
+    found.become({source.part.name: (TARGET,), target.part.name: (SOURCE,)})
     return found
 
 

@@ -243,15 +243,10 @@ def _shared(found: Roles) -> Roles:
         if role is None or (one in by_ours and other in by_ours):
             continue
         if one == SOURCE:
-            _replace(found, role, (SOURCE,))
+            found.become({role.part.name: (SOURCE,)})
         elif half_of(role.part.path) is None:
-            _replace(found, role, (one, other))
+            found.become({role.part.name: (one, other)})
     return found
-
-
-def _replace(found: Roles, role: Role, ours: tuple[str, ...]) -> None:
-    at = found.roles.index(role)
-    found.roles[at] = Role(role.part, ours, role.layout, role.scores, role.column)
 
 
 def _heads(roles: Roles, structure: Structure) -> int | None:
@@ -274,4 +269,3 @@ def propose(
 ) -> Proposal:
     """A table for a checkpoint by its headers alone."""
     return StateDict(headers, label).proposal(given, f"proposed for {label}", containers)
-

@@ -22,7 +22,9 @@ PLACES = {
         r"ffn?n?|ffw|feed\w*|forward|mlp\w*|fc|position\w*|point\w*|dense|intermediate|expert"
     ),
 }
-ATTENTION = re.compile(r"att\w*|mha|heads?|multi\w*|(selfatt|crossatt|slfatt)\w*|qkv|q|k|v|wq|wk|wv")
+ATTENTION = re.compile(
+    r"att\w*|mha|heads?|multi\w*|(selfatt|crossatt|slfatt)\w*|qkv|q|k|v|wq|wk|wv"
+)
 _BEFORE, _AFTER = "(w|fc|to|lin|linear|proj|m)?", "(s|w|proj|linear|lin|layer|net|mat)?"
 _LEAST = "(q|quer(y|ie))", "(k|key)", "(v|val|value)"
 ROLES = {
@@ -30,7 +32,9 @@ ROLES = {
         f"fc{letter}": re.compile(_BEFORE + word + _AFTER)
         for letter, word in zip("QKV", _LEAST, strict=True)
     },
-    "fcOut": re.compile(r"(w|fc|to|lin)?(o|out|output|outputs)(proj|w|s)?|concat|unify\w*|merge\w*"),
+    "fcOut": re.compile(
+        r"(w|fc|to|lin)?(o|out|output|outputs)(proj|w|s)?|concat|unify\w*|merge\w*"
+    ),
     "fc1": re.compile(r"in|inner|up|expand|hidden|intermediate|first|gate|wi|fc1"),
     "fc2": re.compile(r"out|output|down|contract|second|last|wo|fc2"),
     "fc3": re.compile(r"up|third|fc3"),

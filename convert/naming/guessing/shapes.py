@@ -12,15 +12,21 @@ from convert.naming.guessing.parts import Part, Shape
 OUT_IN, IN_OUT = "(out, in)", "(in, out)"
 QUERY, KEY, VALUE, OUTPUT = "fcQ", "fcK", "fcV", "fcOut"
 FIRST, SECOND, THIRD = "fc1", "fc2", "fc3"
-Roles = tuple[str, ...]
+RoleNames = tuple[str, ...]
 # What an attention or a feed-forward network may consist of: roles of a tensor, its (out, in).
-ATTENTIONS: Mapping[str, Mapping[Roles, tuple[str, str]]] = {
-    "apart": {(QUERY,): ("A", "D"), (KEY,): ("A", "D"), (VALUE,): ("A", "D"), (OUTPUT,): ("D", "A")},
+ATTENTIONS: Mapping[str, Mapping[RoleNames, tuple[str, str]]] = {
+    "apart": {
+        **dict.fromkeys(((QUERY,), (KEY,), (VALUE,)), ("A", "D")),
+        (OUTPUT,): ("D", "A"),
+    },
     "fused": {(QUERY, KEY, VALUE): ("3A", "D"), (OUTPUT,): ("D", "A")},
     "fused memory": {(QUERY,): ("A", "D"), (KEY, VALUE): ("2A", "D"), (OUTPUT,): ("D", "A")},
-    "one block": {(QUERY,): ("B", "B"), (KEY,): ("B", "B"), (VALUE,): ("B", "B"), (OUTPUT,): ("D", "D")},
-}  # fmt: skip
-NETWORKS: Mapping[str, Mapping[Roles, tuple[str, str]]] = {
+    "one block": {
+        **dict.fromkeys(((QUERY,), (KEY,), (VALUE,)), ("B", "B")),
+        (OUTPUT,): ("D", "D"),
+    },
+}
+NETWORKS: Mapping[str, Mapping[RoleNames, tuple[str, str]]] = {
     "plain": {(FIRST,): ("F", "D"), (SECOND,): ("D", "F")},
     "gated": {(FIRST,): ("F", "D"), (SECOND,): ("D", "F"), (THIRD,): ("F", "D")},
     "fused gated": {(FIRST, THIRD): ("2F", "D"), (SECOND,): ("D", "F")},
@@ -40,7 +46,7 @@ class Slot:
     """A place of a layer that a tensor fills: in which sub-layer, as which of ours, how large."""
 
     place: str
-    roles: Roles
+    roles: RoleNames
     size: tuple[int, int]
 
 

@@ -124,7 +124,7 @@ class StateDict:
         return structure
 
     def _matrices(self, half: str, parts: Sequence[Part]) -> tuple[Structure, Roles] | None:
-        """What a layer consists of and its roles, as words have it most; None where nothing fits."""
+        """What a layer consists of and its roles, as words have it most; None: nothing fits."""
         for usual in (self.usual,) if self.said else (OUT_IN, IN_OUT):
             lies = [(part, lying(part, self.width, usual)) for part in parts]
             pairs = [(part, one) for part, one in lies if one is not None]

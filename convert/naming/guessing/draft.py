@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,22 +10,28 @@ from typing import Any
 
 from convert.naming.guessing.parts import Part
 from convert.naming.guessing.roles import Role, Roles
-from convert.naming.guessing.settings import Setting
+from convert.naming.guessing.settings import SELDOM, Setting
 from convert.naming.guessing.shapes import IN_OUT, OUT_IN
 from convert.naming.guessing.tables import is_stored
-from convert.naming.guessing.words import DECODER, is_bias, stem_of
+from convert.naming.guessing.words import DECODER, has, is_bias, stem_of
 from convert.naming.layouts import BLOCK, ONE, parse_layout
-from convert.naming.proposal import Group, Proposal
+from convert.naming.proposal import GUESS, Group, Proposal
 from convert.naming.rendering import Place
-from convert.naming.table import KINDS, kind_of
+from convert.naming.table import HALVES, KINDS, kind_of
 
-GUESS, SHOWN = "guess: ", 3
+SHOWN = 3
 ORDER = (
     "embedding", "pos_embedding", "relative_bias", "embedding_norm", "multiheadattention",
     "multiheadattention1", "multiheadattention2", "ffn", "layerNorm1", "layerNorm2", "layerNorm3",
     "fcQ", "fcK", "fcV", "fcOut", "fc1", "fc2", "fc3", "final_norm", "finalFc",
 )  # fmt: skip
 FUSED = {OUT_IN: "(heads parts dim, in)", IN_OUT: "(in, heads parts dim)"}
+OTHER_NORM = {
+    f"{half}.{one}_norm": f"{half}.{other}_norm"
+    for half in HALVES
+    for one, other in (("final", "embedding"), ("embedding", "final"))
+}
+TELLING = re.compile(r"final\w*|last|post|emb\w*")
 NORM_WORDS = "which of the two is the weight is a guess"
 
 
@@ -40,6 +47,7 @@ class Draft:
     leaves: dict[str, tuple[str, str]] = field(default_factory=dict)
     names: dict[str, Any] = field(default_factory=dict)
     buffers: dict[str, Any] = field(default_factory=dict)
+    layouts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     comments: dict[Place, str] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
 
@@ -51,6 +59,9 @@ class Draft:
         for group in self.roles.alike:
             for role in group:
                 self._comment(role, [other for other in group if other.part != role.part])
+        for role in self.roles.roles:
+            if self._spare([role]):
+                self._comment(role, [])
 
     def proposal(self, name: str, about: str, containers: Sequence[str]) -> Proposal:
         """The proposal of this draft."""
@@ -62,7 +73,11 @@ class Draft:
         for key, one in self.settings.items():
             self._comment_setting(key, one)
         choices = {k: (one.value, *one.others) for k, one in self.settings.items() if one.others}
-        return Proposal(content, tuple(self._groups()), choices, self.comments)
+        choices |= {key: values for key, values in SELDOM.items() if key not in self.settings}
+        return Proposal(
+            content, tuple(self._groups()), choices, self.layouts, self.comments,
+            holes=tuple(self._holes()),
+        )  # fmt: skip
 
     def _write(self, role: Role) -> None:
         """The line of a part: of its module, or of each of its tensors."""
@@ -101,16 +116,34 @@ class Draft:
         self.keys.setdefault(role.part.name, key)
         if len(role.ours) > 1 and "parts" in (role.layout or ""):
             order = ", ".join(_tail(name) for name in role.ours)
-            other = FUSED.get(self.usual, "") if len(role.ours) == 3 else ""
-            more = f'; or laid out "{other}"' if other else ""
-            self.comments["names", key] = f"{GUESS}the parts are {order}, in this order{more}"
+            self.layouts[key] = (role.layout or "", FUSED[self.usual])
+            self.comments["names", key] = (
+                f'{GUESS}the parts are {order}, in this order; or laid out "{FUSED[self.usual]}"'
+            )
 
     def _comment(self, role: Role, others: Sequence[Role]) -> None:
         section = "buffers" if role.part.name in self.buffers else "names"
         key = self.keys[role.part.name]
         tails = [_apart(other.ours[0], role.ours[0]) for other in others]
+        tails += [_apart(name, role.ours[0]) for name in self._spare([role])]
         more = f" and {len(tails) - SHOWN} more" if len(tails) > SHOWN else ""
-        self.comments[section, key] = f"{GUESS}by order; or {', '.join(tails[:SHOWN])}{more}"
+        by_order = "by order; " if others else ""
+        self.comments[section, key] = f"{GUESS}{by_order}or {', '.join(tails[:SHOWN])}{more}"
+
+    def _spare(self, group: Sequence[Role]) -> tuple[str, ...]:
+        """Places of ours that are empty: norms of a half are either kind, and rarely both."""
+        given = {name for role in self.roles.roles for name in role.ours}
+        found = [OTHER_NORM.get(role.ours[0], "") for role in group]
+        empty = all(found) and not any(name in given for name in found)
+        telling = any(has(TELLING, role.part.own) for role in group)
+        return tuple(found) if empty and not telling else ()
+
+    def _holes(self) -> Iterable[str]:
+        """Tensors without a place, and places without a tensor."""
+        for part in self.roles.left:
+            yield f"{part.name} {list(part.shape)} has no place"
+        for name in self.roles.missing:
+            yield f"nothing was found for {name}"
 
     def _comment_setting(self, key: str, one: Setting) -> None:
         if one.others:
@@ -142,13 +175,15 @@ class Draft:
 
     def _groups(self) -> Iterable[Group]:
         for told, groups in ((False, self.roles.alike), (True, self.roles.told)):
-            for group in groups:
+            singles = [[r] for r in self.roles.roles if not told and self._spare([r])]
+            for group in [*groups, *singles]:
                 if all(self.keys.get(role.part.name) in self.names for role in group):
                     yield self._group(group, told)
 
     def _group(self, group: Sequence[Role], told: bool) -> Group:
         keys = tuple(self.keys[role.part.name] for role in group)
-        return Group(keys, tuple(name for role in group for name in role.ours), told)
+        ours = tuple(name for role in group for name in role.ours)
+        return Group(keys, ours, told, self._spare(group))
 
 
 def _kind(role: Role) -> str:

@@ -11,7 +11,11 @@ from transformer_spec.config import ACTIVATIONS, NORMS, SINUSOID_FREQUENCIES, SI
 LEARNED, FROZEN, SINUSOIDAL, NONE = "learned", "frozen", "sinusoidal", "none"
 HEADS = (8, 4, 16, 2, 1)
 USUAL_HEAD, USUAL_LENGTH = 64, 512
-POSITIONS = (SINUSOIDAL, NONE)
+# Settings that seldom have another value: they stand in no proposed table, and may be tried.
+SELDOM: Mapping[str, tuple[Any, ...]] = {
+    "position_offset": (0, 1, 2),
+    "positions_skip_padding": (False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def _computation(facts: Facts) -> dict[str, Setting]:
         "activation": _setting("relu", *ACTIVATIONS),
         "embedding_scale": _setting("sqrt(D)", 1.0),
         "attention_scale": _setting(*scales),
+        "output_scale": _setting(1.0, "1/sqrt(D)"),
     }
 
 

@@ -61,12 +61,18 @@ class Structure:
 
 
 def width_of(parts: Iterable[Part]) -> int | None:
-    """The model's width D: the length that most matrices of layers have; None without any."""
-    votes = Counter[int]()
+    """The model's width D: of the lengths of tables the one that most matrices of layers have.
+
+    None where there is none.
+    """
+    votes, outside = Counter[int](), set[int]()
     for part in parts:
-        if part.stack and len(part.axes) > 1:
+        if len(part.axes) > 1 and part.stack:
             votes.update(set(part.axes))
-    return max(votes, key=lambda length: (votes[length], -length), default=None)
+        elif len(part.axes) > 1:
+            outside.update(part.axes)
+    shared = [length for length in votes if length in outside]
+    return max(shared, key=lambda length: (votes[length], -length), default=None)
 
 
 def direction(parts: Sequence[Part]) -> tuple[str, bool]:

@@ -74,6 +74,7 @@ class StateDict:
                 found[half] = structure
         self.faults.raise_if_any(f"no table can be proposed for {self.label}", advice=ADVICE)
         dead = self._read_outside(roles)
+        self._check_tables(roles)
         settings = settings_of(self._facts(roles, found), given)
         draft = Draft(roles, settings, self.usual, self.flax, dead)
         return draft.proposal("mine", about, containers)
@@ -169,6 +170,13 @@ class StateDict:
             self._read_rest(part, roles)
         return dead
 
+    def _check_tables(self, roles: Roles) -> None:
+        """Without a table of tokens there is no model."""
+        there = {name for role in roles.roles for name in role.ours}
+        what = f"no table of tokens (vocabulary, {self.width}) outside the layers"
+        self.faults.require(bool(there & {SOURCE, TARGET}), what)
+        self.faults.raise_if_any(f"no table can be proposed for {self.label}", advice=ADVICE)
+
     def _read_rest(self, part: Part, roles: Roles) -> None:
         """A bias of the output that stands alone; or what has no place."""
         outputs = [role for role in roles.roles if role.ours[0] in (OUTPUT, TARGET, SOURCE)]
@@ -236,15 +244,13 @@ def _agreement(roles: Roles) -> float:
 
 
 def _shared(found: Roles) -> Roles:
-    """The same where one table is for both halves: of tokens the source's, of positions both's."""
+    """The same where one table is for both halves."""
     by_ours = {role.ours[0]: role for role in found.roles}
     for one, other in ((SOURCE, TARGET), ("encoder.pos_embedding", "decoder.pos_embedding")):
         role = by_ours.get(one) or by_ours.get(other)
         if role is None or (one in by_ours and other in by_ours):
             continue
-        if one == SOURCE:
-            found.become({role.part.name: (SOURCE,)})
-        elif half_of(role.part.path) is None:
+        if one == SOURCE or half_of(role.part.path) is None:
             found.become({role.part.name: (one, other)})
     return found
 

@@ -301,7 +301,8 @@ def _read_foreign(
 
     found = name_optimizer(content, reading.config, rules_of, request.parameter_names)
     headers, groups = dict(source.tensors), found.groups
-    origin = Origin(family.name, source.settings, headers, source.wrapper, groups, wrapping.lasting)
+    settings = reading.settings or source.settings
+    origin = Origin(family.name, settings, headers, source.wrapper, groups, wrapping.lasting)
     rules = rules_of(found.content.tensors)
     notes = [*wrapping.notes(family.restores_names), *reading.notes]
     notes += [*content.notes, *found.notes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from functools import cached_property
 from convert.core.operations import RuleError
 from convert.core.tensors import Tensors
 from convert.naming.layouts import BLOCK, ONE, PARTS, word_lengths
-from convert.naming.table import HALVES, LAYER, Entry, NamingTable, Unused
+from convert.naming.table import HALVES, Entry, NamingTable, Unused, layer_in, numberless
 from transformer_spec import Faults
 
 TABLES = {
@@ -34,6 +35,8 @@ FIELDS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 MISSING, EXTRA, SHAPES = "are missing", "have no place in the table", "do not fit their layouts"
 SHOWN = 2
+BUFFER_ROWS = "buffer rows"
+NOT_OURS = {"heads_dim": "the width of all heads (queries, keys and values have one)"}
 
 
 @dataclass(frozen=True)
@@ -62,37 +65,29 @@ class Match:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        patterns = [(_pattern(entry.theirs), entry) for entry in self.table.entries]
-        unused = [(_pattern(one.theirs), one) for one in self.table.unused]
         for name in self.names:
-            self._place(name, patterns, unused)
+            self._place(name)
         for half in HALVES:
             self._check_layers(half)
         self._check_missing()
 
-    def _place(
-        self,
-        name: str,
-        patterns: list[tuple[re.Pattern[str], Entry]],
-        unused: list[tuple[re.Pattern[str], Unused]],
-    ) -> None:
-        tried = ((entry, pattern.fullmatch(name)) for pattern, entry in patterns)
-        found = [(entry, match) for entry, match in tried if match]
-        if len(found) > 1:
-            shown = " and ".join(entry.theirs for entry, _ in found)
-            self.faults.add(f"{name} has two places in the table: {shown}")
-        for entry, match in found[:1]:
-            layer = _layer(entry.theirs, match)
-            self.placed[name] = Placed(name, entry, layer)
-        if found:
-            return
-        for pattern, one in unused:
-            if pattern.fullmatch(name):
+    def _place(self, name: str) -> None:
+        found = [
+            (one, layer)
+            for one in self.table.by_numberless.get(numberless(name), ())
+            if (layer := layer_in(name, one.theirs)) is not None
+        ]
+        for one, layer in found:
+            if isinstance(one, Unused):
                 self.unused[name] = one
-                return
-        if name in self.table.buffers:
+            else:
+                self.placed[name] = Placed(name, one, layer)
+        if len(found) > 1:
+            shown = " and ".join(one.theirs for one, _ in found)
+            self.faults.add(f"{name} has two places in the table: {shown}")
+        if not found and name in self.table.buffers:
             self.buffers.append(name)
-        else:
+        elif not found:
             self.faults.add(f"{name} has no place in the table", EXTRA)
 
     @cached_property
@@ -108,11 +103,14 @@ class Match:
         return max(self._numbers(half), default=-1) + 1
 
     def _numbers(self, half: str) -> set[int]:
-        layered = [p for p in self.placed.values() if LAYER.search(p.entry.theirs)]
+        layered = [p for p in self.placed.values() if p.entry.layered]
         return {p.layer for p in layered if p.targets[0].startswith(f"{half}.")}
 
     def _check_layers(self, half: str) -> None:
         numbers, count = self._numbers(half), self.layers(half)
+        layered = [e for e in self.table.entries if e.ours[0].startswith(f"{half}.") and e.layered]
+        if layered and not numbers:
+            self.faults.add(f"no layer of the {half} is there ({layered[0].theirs})")
         gone = [n for n in range(count) if n not in numbers]
         listed = ", ".join(map(str, gone))
         self.faults.require(
@@ -126,9 +124,8 @@ class Match:
         for entry in self.table.entries:
             if entry.optional or (there and all(name in tied for name in entry.ours)):
                 continue
-            layered = "{i}" in entry.ours[0]
             half = entry.ours[0].partition(".")[0]
-            for layer in sorted(self._numbers(half)) if layered else (0,):
+            for layer in sorted(self._numbers(half)) if entry.layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)
@@ -166,7 +163,7 @@ class Sizes:
         values = self.found.get(size, {})
         if len(values) > 1:
             shown = ", and ".join(f"{value} by {_some(by)}" for value, by in values.items())
-            faults.add(f"{size} is {shown}")
+            faults.add(f"{NOT_OURS.get(size, size)} is {shown}")
         return next(iter(values), None)
 
 
@@ -187,11 +184,26 @@ def read_sizes(match: Match, tensors: Tensors, heads: int | None) -> Sizes:
     return sizes
 
 
+def misfits(match: Match, tensors: Tensors) -> int:
+    """How many shapes do not fit a table, or contradict each other; whatever the heads are."""
+    before = len(match.faults.messages)
+    found = read_sizes(match, tensors, None).found
+    several = [size for size, values in found.items() if size != BUFFER_ROWS and len(values) > 1]
+    if match.tied in ("all", "source_target"):
+        words = [set(found.get(f"{side}_vocab_size", ())) for side in ("source", "target")]
+        several += ["vocabularies"] if all(words) and words[0] != words[1] else []
+    faults = len(match.faults.messages) - before
+    del match.faults.messages[before:], match.faults.kinds[before:]
+    return faults + len(several)
+
+
 def _add_sizes(
     sizes: Sizes, match: Match, placed: Placed, shape: tuple[int, ...], known: Mapping[str, int]
 ) -> None:
     layout, name = placed.entry.layout, placed.theirs
     if layout.words == [ONE]:
+        if math.prod(shape) != 1:
+            match.faults.add(f"{name}: shape {list(shape)} is not one number", SHAPES)
         return
     if BLOCK in layout.words:
         sizes.add("head_dim", shape[0], name)
@@ -219,20 +231,8 @@ def _add_rows(sizes: Sizes, match: Match, name: str, shape: tuple[int, ...]) -> 
     except RuleError as error:
         match.faults.add(f"{name}: {error}", SHAPES)
         return
-    sizes.add("buffer rows", lengths["rows"], name)
+    sizes.add(BUFFER_ROWS, lengths["rows"], name)
     sizes.add("hidden_dim", lengths["width"], name)
-
-
-def _pattern(theirs: str) -> re.Pattern[str]:
-    """Their names as a pattern: {i} is any number."""
-    parts = LAYER.split(theirs)[::2]
-    return re.compile(r"(\d+)".join(map(re.escape, parts)))
-
-
-def _layer(theirs: str, match: re.Match[str]) -> int:
-    """The layer, from 0 on, that a name says."""
-    offset = LAYER.search(theirs)
-    return int(match[1]) - int(offset[1] or 0) if offset else 0
 
 
 def _span(numbers: Iterable[int]) -> str:

@@ -1,6 +1,7 @@
 """A table of names: theirs = ours, what the module computes, and how its tensors are laid out.
 
-Tables are TOML; docs/your-own-model.md shows one. All faults of a table are found at once.
+Tables are TOML; docs/your-own-model.md shows one. All faults of a table are found at once. Where
+one module comes in several forms, ``[[variants]]`` say what each of them adds to the rest.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from transformer_spec.declarations import Declaration, range_fault, read_value
 from transformer_spec.errors import closest, printable_name
 from transformer_spec.inventory import all_weight_shapes
 
-SECTIONS = ("name", "about", "containers", "config", "leaves", "names", "buffers", "unused")
-CONTAINERS = ("pt", "safetensors", "msgpack", "npz")
+MERGED = ("config", "leaves", "names", "buffers", "unused")  # what a variant may add to
+SECTIONS = ("name", "about", "containers", *MERGED, "variants")
+CONTAINERS = ("pt", "safetensors", "msgpack", "orbax")
 KINDS = ("linear", "norm", "embedding")
 LEAF_KEYS = ("weight", "bias", "layout")
 ENTRY_KEYS = ("to", "layout", "bias_layout")
@@ -30,7 +32,7 @@ HALVES = ("encoder", "decoder")
 LAYER = re.compile(r"\{i(?:\+(\d+))?\}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Numbers that a table may write as what they are of the model's widths.
-EXPRESSION = re.compile(r"(1/)?(sqrt\()?([DAFH])(?(2)\))")
+EXPRESSION = re.compile(r"(1/)?(float32\()?(sqrt\()?([DAFH])(?(3)\))(?(2)\))")
 WIDTHS = {"D": "hidden_dim", "A": "head_dim", "F": "inner_dim", "H": "num_heads"}
 
 
@@ -55,9 +57,14 @@ class Entry:
     layout: Layout
     optional: bool = False
 
+    @property
+    def layered(self) -> bool:
+        """Whether there is one in every layer."""
+        return "{i}" in self.ours[0]
+
     def name(self, layer: int) -> str:
         """Their name in a layer."""
-        return LAYER.sub(lambda found: str(layer + int(found[1] or 0)), self.theirs)
+        return in_layer(self.theirs, layer)
 
     def targets(self, layer: int) -> tuple[str, ...]:
         return tuple(name.replace("{i}", str(layer)) for name in self.ours)
@@ -82,7 +89,10 @@ class Buffer:
 
 @dataclass(frozen=True)
 class NamingTable:
-    """What a table says. ``config`` has expressions as they were written."""
+    """What a table says. ``config`` has expressions as they were written.
+
+    ``variants`` are the other forms in which its module comes; it is the first one itself.
+    """
 
     name: str
     label: str
@@ -92,6 +102,19 @@ class NamingTable:
     entries: tuple[Entry, ...] = ()
     buffers: Mapping[str, Buffer] = field(default_factory=dict)
     unused: tuple[Unused, ...] = ()
+    variants: tuple[NamingTable, ...] = ()
+
+    @property
+    def forms(self) -> tuple[NamingTable, ...]:
+        return (self, *self.variants)
+
+    @cached_property
+    def by_numberless(self) -> dict[str, list[Entry | Unused]]:
+        """What has a name, by that name without its numbers."""
+        found = dict[str, list[Entry | Unused]]()
+        for one in (*self.entries, *self.unused):
+            found.setdefault(numberless(LAYER.sub("0", one.theirs)), []).append(one)
+        return found
 
     def storing_positions(self, kinds: Mapping[str, Any]) -> NamingTable:
         """The same where positions of these kinds are weights: a buffer of such a half is one."""
@@ -121,7 +144,37 @@ def parse_table(text: str, label: str) -> NamingTable:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{label} is no TOML: {error}") from None
-    return _Reader(content, label).table()
+    return table_of(content, label)
+
+
+def table_of(content: Mapping[str, Any], label: str) -> NamingTable:
+    """The table of what a TOML text says, as plain data."""
+    readers = [_Reader(form, label) for form in _forms(content)]
+    forms = [reader.table() for reader in readers]
+    faults = Faults()
+    for message in dict.fromkeys(m for reader in readers for m in reader.faults.messages):
+        faults.add(message)
+    advice = f"a table has {', '.join(SECTIONS)}; docs/your-own-model.md shows one"
+    faults.raise_if_any(f"{label} is no table of names", advice=advice)
+    return replace(forms[0], variants=tuple(forms[1:]))
+
+
+def _forms(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The content with what each variant adds; as it is where there are none, or no such list."""
+    variants = content.get("variants")
+    if not (isinstance(variants, list) and variants and all(map(_is_variant, variants))):
+        return [content]
+    rest = {key: value for key, value in content.items() if key != "variants"}
+    return [rest | {key: _joined(rest.get(key), variant[key]) for key in variant}
+            for variant in variants]  # fmt: skip
+
+
+def _is_variant(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(key in MERGED for key in value)
+
+
+def _joined(common: Any, own: Any) -> Any:
+    return {**common, **own} if isinstance(common, Mapping) and isinstance(own, Mapping) else own
 
 
 class _Reader:
@@ -133,17 +186,16 @@ class _Reader:
     def table(self) -> NamingTable:
         for key in self.content.keys() - set(SECTIONS):
             self.faults.add(f"{printable_name(key)} is no section{closest(key, SECTIONS)}")
+        if "variants" in self.content:
+            told = f"a list of tables, [[variants]], of {', '.join(MERGED)} each"
+            self.faults.add(f"variants is {self.content['variants']!r}; it is {told}")
         leaves = self._leaves()
         result = NamingTable(
             self._name(), self.label, str(self.content.get("about", "")), self._containers(),
             self._config(), tuple(self._entries(leaves)), self._buffers(), tuple(self._unused()),
         )  # fmt: skip
         self._check_names(result)
-        self.faults.raise_if_any(f"{self.label} is no table of names", advice=self._advice())
         return result
-
-    def _advice(self) -> str:
-        return f"a table has {', '.join(SECTIONS)}; docs/your-own-model.md shows one"
 
     def _section(self, key: str) -> Mapping[str, Any]:
         found = self.content.get(key, {})
@@ -176,7 +228,7 @@ class _Reader:
             elif isinstance(value, str) and declared.type is float:
                 known = EXPRESSION.fullmatch(value.replace(" ", ""))
                 told = f"config.{key} is {value!r}; write a number, or one such as 'sqrt(D)'"
-                self.faults.require(known is not None, f"{told}, '1/sqrt(A)', '1/D'")
+                self.faults.require(known is not None, f"{told}, '1/sqrt(A)', 'float32(sqrt(D))'")
             else:
                 self._check_setting(declared, value)
             found[key] = value
@@ -326,6 +378,26 @@ class _Reader:
         for name in sorted({name for name in ours if ours.count(name) > 1}):
             from_them = [e.theirs for e in table.entries if name in e.ours]
             self.faults.add(f"{name} is given by {' and by '.join(from_them)}")
+
+
+def in_layer(theirs: str, layer: int) -> str:
+    """Their name in a layer, of which the first is 0."""
+    return LAYER.sub(lambda found: str(layer + int(found[1] or 0)), theirs)
+
+
+def layer_in(name: str, theirs: str) -> int | None:
+    """In which layer such a name is this one; 0 where it is in none, None where it is another."""
+    first = LAYER.search(theirs)
+    if first is None:
+        return 0 if name == theirs else None
+    number = re.match(r"\d+", name[first.start() :])
+    layer = int(number[0]) - int(first[1] or 0) if number else -1
+    return layer if layer >= 0 and in_layer(theirs, layer) == name else None
+
+
+def numberless(name: str) -> str:
+    """A name with every number of it as 0."""
+    return re.sub(r"\d+", "0", name)
 
 
 def _are_texts(value: Any) -> bool:

@@ -52,6 +52,7 @@ FAMILIES = {
         TINY, activation="identity", attention_scale=1.0, embedding_scale=1.0,
         encoder_positions="learned", decoder_positions="none",
     ),
+    "annotated-transformer": replace(TINY, norm="std", norm_epsilon=1e-6, **PRE),
     "t5": replace(SAME_SIZE, tied_embeddings="all", output_scale=12**-0.5, **T5),
     "umt5": replace(
         SAME_SIZE, tied_embeddings="source_target", activation="gelu_tanh", gated_ffn=True,

@@ -1,0 +1,78 @@
+"""A proposed table of names: its content as data, what of it is open, and its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from convert.naming.rendering import Place, render
+from convert.naming.table import NamingTable, table_of
+
+
+@dataclass(frozen=True)
+class Group:
+    """Names of theirs that nothing but words or order tells apart.
+
+    ``theirs`` are keys of ``names``; ``ours`` are what they are proposed to be, in their order. A
+    tensor that holds several of ours has as many of them, one after the other. Every order of
+    ``ours`` fits the shapes. ``told`` says whether words tell which is which.
+    """
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+    told: bool = False
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A table as plain data (``content``, as a TOML text says it), and what of it is open.
+
+    ``choices`` are settings that nothing shows, with the values that they may have, the proposed
+    one first. ``comments`` stand behind lines of the text, ``heading`` above it.
+    """
+
+    content: Mapping[str, Any]
+    groups: tuple[Group, ...] = ()
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    comments: Mapping[Place, str] = field(default_factory=dict)
+    heading: Sequence[str] = ()
+
+    def table(self, label: str = "the proposed table") -> NamingTable:
+        """The table itself."""
+        return table_of(self.content, label)
+
+    def arranged(self, group: Group, ours: Sequence[str]) -> Proposal:
+        """The same with the names of a group being others of ours; comments stay."""
+        names, left = dict(self.content["names"]), list(ours)
+        for key in group.theirs:
+            count = len(targets_of(names[key]))
+            names[key] = _with_targets(names[key], left[:count])
+            left = left[count:]
+        groups = tuple(
+            replace(one, ours=tuple(ours)) if one.theirs == group.theirs else one
+            for one in self.groups
+        )
+        return replace(self, content={**self.content, "names": names}, groups=groups)
+
+    def settled(self, settings: Mapping[str, Any]) -> Proposal:
+        """The same with other settings; None takes one out."""
+        config = {**self.content.get("config", {}), **settings}
+        kept = {name: value for name, value in config.items() if value is not None}
+        return replace(self, content={**self.content, "config": kept})
+
+    @property
+    def text(self) -> str:
+        """The table as TOML, with its comments."""
+        return render(self.content, self.comments, self.heading)
+
+
+def targets_of(value: Any) -> list[str]:
+    """What a name is of ours, from its value in ``names``."""
+    to = value["to"] if isinstance(value, Mapping) else value
+    return [to] if isinstance(to, str) else list(to)
+
+
+def _with_targets(value: Any, ours: Sequence[str]) -> Any:
+    to = ours[0] if len(ours) == 1 else list(ours)
+    return {**value, "to": to} if isinstance(value, Mapping) else to

@@ -92,6 +92,14 @@ class Probes:
             found.update(dict.fromkeys(pattern.names, array))
         return found
 
+    def layered_weights(self, turned: bool = False) -> dict[str, np.ndarray]:
+        """The same with numbers of its own in every layer; ``turned``: the last layer's first."""
+        found = dict[str, np.ndarray]()
+        for pattern in self.patterns.values():
+            names = pattern.names[::-1] if turned else pattern.names
+            found.update((name, self.array(pattern, k + 2)) for k, name in enumerate(names))
+        return found
+
     def _logits(
         self,
         shape: Shape,

@@ -404,7 +404,7 @@ class Stages:
         found = [c for c, size in zip(self.candidates, sizes, strict=True) if size <= bound]
         if not found:
             nearest = min(sizes, default=float("inf"))
-            raise self._departure(what, len(sizes), nearest)
+            raise self.departure(what, len(sizes), nearest)
         if bound == EXACT:
             self.settled.append(what)
         self.candidates = found
@@ -421,7 +421,7 @@ class Stages:
             self.refused = str(error)
             return float("inf")
 
-    def _departure(self, what: str, count: int, nearest: float) -> Departure:
+    def departure(self, what: str, count: int, nearest: float) -> Departure:
         if nearest == float("inf"):
             return Departure(f"{what}: no choice is a model of this kind: {self.refused}")
         before = f"; the same until then: {', '.join(self.settled)}" if self.settled else ""

@@ -17,6 +17,8 @@ from torch import nn
 
 from parity.forward.ids import Ids
 from parity.forward.number_formats import as_float64
+from parity.sides.functions import CALLING, path_of
+from parity.sides.own_code import guarded
 from transformer_spec import UserError
 
 Arrays = Mapping[str, np.ndarray]
@@ -38,13 +40,8 @@ class Subject(ABC):
     def logits(self, weights: Arrays, ids: Ids) -> np.ndarray:
         """The logits (B, T, V) in float64; what the code raises is a UserError."""
         self.evaluations += 1
-        try:
+        with guarded(self.given, path_of(self.given), CALLING):
             found = self.compute(weights, ids)
-        except UserError:
-            raise
-        except Exception as error:  # whatever the user's code meets
-            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise UserError(f"{self.given}: calling the model raised {what}") from error
         if getattr(found, "ndim", 0) != 3 or found.shape[:2] != ids.target.shape:
             shown = list(getattr(found, "shape", [])) or type(found).__name__
             raise UserError(

@@ -29,9 +29,10 @@ class OwnCode(Side):
 
     tried: bool = False
 
-    @property
-    def path(self) -> str:
-        return self.given.removeprefix(MODULE).rpartition(":")[0]
+
+def path_of(given: str) -> str:
+    """FILE.py of module:FILE.py:FUNCTION."""
+    return given.removeprefix(MODULE).rpartition(":")[0]
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Function(OwnCode):
         return {LOGITS: as_float64(logits)}
 
     def called(self, ids: Ids) -> Any:
-        with guarded(self.given, self.path, CALLING):
+        with guarded(self.given, path_of(self.given), CALLING):
             return self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
 
 
@@ -150,5 +151,5 @@ class PlainModule(OwnCode):
         self.tried = True
 
     def called(self, module: nn.Module, ids: Ids) -> Any:
-        with guarded(self.given, self.path, CALLING):
+        with guarded(self.given, path_of(self.given), CALLING):
             return module(*(torch.from_numpy(array).to(self.torch_place) for array in ids))

@@ -62,6 +62,7 @@ FOREIGN_MARKS = {
     "d_model",
     "transformers_version",
     "torch.nn.Transformer",
+    "naming_table",
 }
 HUB_FILES = (
     "pytorch_model.bin",

@@ -54,7 +54,7 @@ def write_target(
         write_safetensors(folder / KEPT_ASIDE, Subset(tensors, aside))
     moments = _starting(tensors, target.layout.training)
     weights = Subset(tensors, _rest(tensors, [*aside, *moments]))
-    if target.container == "orbax":
+    if target.container == "orbax" and target.family is None:
         _write_orbax(folder, Subset(tensors, _rest(tensors, aside)), count)
         return
     if moments and count is not None:
@@ -90,6 +90,8 @@ def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
         write_sharded_msgpack(folder, weights, target.shard_size, stem)
     elif target.container == "msgpack":
         write_msgpack(folder / MODEL_MSGPACK, weights)
+    elif target.container == "orbax":
+        write_orbax(folder / ORBAX_FOLDER, weights)
     elif target.shard_size:
         write_sharded(folder, weights, metadata, target.shard_size)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from convert.core.rules import Rule
 from convert.families.base import Family, Reading, Source, announced, kept_aside
 from convert.families.sinusoids import sinusoid_rule, stored_sinusoids
 from convert.naming.layouts import operation_of
-from convert.naming.matching import Match, Placed, read_sizes
+from convert.naming.matching import BUFFER_ROWS, Match, Placed, misfits, read_sizes
 from convert.naming.table import EXPRESSION, HALVES, WIDTHS, NamingTable
 from transformer_spec import (
     DROPOUTS,
@@ -29,7 +29,7 @@ from transformer_spec.config import DECLARATIONS
 from transformer_spec.errors import ConfigError
 from transformer_spec.inventory import all_weight_shapes
 
-SETTINGS = "model"  # of a config.json that is written here
+NAMES, SETTINGS = "naming_table", "fields"  # of a config.json that is written here
 SIZES = (
     "source_vocab_size", "target_vocab_size", "hidden_dim", "inner_dim", "num_heads", "head_dim",
     "num_encoder_layers", "num_decoder_layers", "max_length",
@@ -57,15 +57,18 @@ class NamedFamily(Family):
 
     def recognizes(self, source: Source) -> bool:
         """Whether every name has its place, and none is missing."""
-        tied = str(self.table.config.get("tied_embeddings", "none"))
-        return not Match(self.table, source.tensors, tied).faults.messages
+        return any(not _match(form, source).faults.messages for form in self.table.forms)
 
     def read_config(self, source: Source) -> Reading:
         """What the table and flags say, and the sizes that shapes show; all faults at once."""
-        return _Reader(self.table, source).reading()
+        forms = self.table.forms
+        distances = [_distance(form, source) for form in forms]
+        form = forms[distances.index(min(distances))]
+        alike = [one for one, far in zip(forms, distances, strict=True) if far == min(distances)]
+        return _Reader(form, source, alike).reading()
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
-        match = Match(self._table_of(config), source.tensors, config.tied_embeddings)
+        match = Match(self._table_of(config, source), source.tensors, config.tied_embeddings)
         kept, groups = tied_weights(config), dict[tuple[str, ...], list[Placed]]()
         for placed in match.placed.values():
             targets = tuple(dict.fromkeys(kept.get(name, name) for name in placed.targets))
@@ -89,16 +92,30 @@ class NamedFamily(Family):
         operation = tied if isinstance(operation, Copy) else Chain(tied, operation)
         return Rule(tuple(p.theirs for p in placed), targets, operation, "tied")
 
-    def _table_of(self, config: TransformerConfig) -> NamingTable:
-        """The table, with positions that the config has as weights among them."""
-        return self.table.storing_positions(kinds_of(config))
+    def _table_of(self, config: TransformerConfig, source: Source | None = None) -> NamingTable:
+        """The form that a config, and tensors, are of, with positions that are weights in it."""
+        forms = [form.storing_positions(kinds_of(config)) for form in self.table.forms]
+        if len(forms) == 1:
+            return forms[0]
+        tied = config.tied_embeddings
+        matches = {id(form): Match(form, source.tensors, tied) for form in forms if source}
+
+        def distance(form: NamingTable) -> tuple[int, int, int]:
+            names, shapes = 0, 0
+            if source:
+                match = matches[id(form)]
+                names, shapes = len(match.faults.messages), misfits(match, source.tensors)
+            return names, shapes, len(_contradicted(form, config))
+
+        return min(forms, key=distance)
 
     def written(
         self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
     ) -> Source:
         """The names and shapes that the module has for a config."""
         shapes, there = dict[str, tuple[int, ...]](), all_weight_shapes(config)
-        for entry in self._table_of(config).entries:
+        table = self._table_of(config)
+        for entry in table.entries:
             half = entry.ours[0].partition(".")[0]
             count = getattr(config, f"num_{half}_layers") if "{i}" in entry.ours[0] else 1
             for layer in range(count):
@@ -107,9 +124,8 @@ class NamedFamily(Family):
                     operation = operation_of(entry.layout, targets[0], len(targets), config)
                     mine = (there[name] for name in targets)
                     (shapes[entry.name(layer)],) = operation.inverse_shapes(*mine)
-        buffers = self._table_of(config).buffers
-        shapes |= {name: self._buffer_shape(name, config) for name in buffers}
-        for one in self.table.unused:
+        shapes |= {name: self._buffer_shape(name, config) for name in table.buffers}
+        for one in table.unused:
             if one.shape is not None:
                 shapes[one.theirs] = tuple(_size(size, config) for size in one.shape)
         return announced(shapes)
@@ -130,17 +146,16 @@ class NamedFamily(Family):
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
         """What the model is, for the way back: the module itself has no file of settings."""
-        faults = Faults()
-        for name, value in _expected(self.table, config).items():
-            given = getattr(config, name)
-            faults.require(given == value, f"{name} is {given!r}; {self.name} has {value!r} only")
-        self._check_named(config, faults)
+        faults, form = Faults(), self._table_of(config)
+        for name, value in _contradicted(form, config).items():
+            faults.add(f"{name} is {getattr(config, name)!r}; {self.name} has {value!r} only")
+        self._check_named(form, config, faults)
         faults.raise_if_any(f"{self.name} cannot hold this model")
-        return {"names": self.name, SETTINGS: config.to_dict()}
+        return {NAMES: self.name, SETTINGS: config.to_dict()}
 
-    def _check_named(self, config: TransformerConfig, faults: Faults) -> None:
+    def _check_named(self, form: NamingTable, config: TransformerConfig, faults: Faults) -> None:
         """Every weight has a name of theirs, and every name of theirs a weight."""
-        by_pattern = {n: entry for entry in self._table_of(config).entries for n in entry.ours}
+        by_pattern = {n: entry for entry in form.entries for n in entry.ours}
         given = set(by_pattern)
         wanted = {_pattern_of(name) for name in weight_shapes(config)}
         zeros = {name for name in wanted if _is_norm(name) and name.endswith(".bias")}
@@ -151,16 +166,43 @@ class NamedFamily(Family):
             faults.add(f"the module has {name}, which this model has not", "are not in this model")
 
 
-class _Reader:
-    """Reads a source by a table, and collects every fault of it."""
+def _given(form: NamingTable, source: Source) -> dict[str, Any]:
+    """What a table, a config.json that was written here, and flags say; the last word counts."""
+    return {**form.config, **_written_fields(source.settings), **source.flags}
 
-    def __init__(self, table: NamingTable, source: Source) -> None:
-        self.source = source
-        self.given = {**table.config, **_written_fields(source.settings), **source.flags}
-        kinds = {half: self.given.get(f"{half}_positions") for half in HALVES}
-        self.table = table = table.storing_positions(kinds)
-        tied = str(self.given.get("tied_embeddings", "none"))
-        self.match = Match(table, source.tensors, tied)
+
+def _match(form: NamingTable, source: Source) -> Match:
+    """A source's names laid against a table, positions that are weights among them."""
+    given = _given(form, source)
+    kinds = {half: given.get(f"{half}_positions") for half in HALVES}
+    tied = str(given.get("tied_embeddings", "none"))
+    return Match(form.storing_positions(kinds), source.tensors, tied)
+
+
+def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:
+    """How many names, shapes and settings of a source are not those of a table."""
+    match, given = _match(form, source), _given(form, source)
+    names = len(match.faults.messages)
+    other = [name for name, value in form.config.items() if _differ(name, given[name], value)]
+    return names, misfits(match, source.tensors), len(other)
+
+
+def _differ(name: str, given: Any, value: Any) -> bool:
+    """Whether two values are known to be others: a number and an expression are not."""
+    return given != value and _is_expression(name, given) == _is_expression(name, value)
+
+
+class _Reader:
+    """Reads a source by a table, and collects every fault of it.
+
+    ``alike`` are the forms of the table that names, shapes and flags do not tell apart.
+    """
+
+    def __init__(self, table: NamingTable, source: Source, alike: Sequence[NamingTable]) -> None:
+        self.source, self.alike = source, alike
+        self.given = _given(table, source)
+        self.match = _match(table, source)
+        self.table = self.match.table
         self.faults = self.match.faults
 
     def reading(self) -> Reading:
@@ -171,9 +213,23 @@ class _Reader:
         what = f"{self.source.tensors.label} is not as the table {self.table.name} says"
         self.faults.raise_if_any(what, advice=self._advice())
         notes = [f"{self.table.name}: {told}, as given"] if told else []
+        notes += self._taken()
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")
         return Reading(self._config({**self.given, **fields}), notes)
+
+    def _taken(self) -> list[str]:
+        """What is taken of the forms that nothing tells apart: that of the first."""
+        first, *others = (form.config for form in self.alike)
+        names = {n for other in others for n, value in other.items() if value != first.get(n)}
+        names -= {*self.source.flags, *_written_fields(self.source.settings)}
+        if not names:
+            return []
+        taken = ", ".join(f"{name} {self.given[name]!r}" for name in sorted(names))
+        return [
+            f"{self.table.name}: taken with {taken}, as the module has it unless it is told "
+            "otherwise, which no weight shows; flags say otherwise"
+        ]
 
     def _advice(self) -> str:
         return (
@@ -208,7 +264,7 @@ class _Reader:
         offset = self.given.get("position_offset", 0)
         rows = sizes.one("positions", self.faults)
         if rows is None and "max_length" not in self.given:
-            rows = min(sizes.found.get("buffer rows", {}), default=None)
+            rows = min(sizes.found.get(BUFFER_ROWS, {}), default=None)
         return {} if rows is None else {"max_length": rows - offset}
 
     def _structure(self) -> dict[str, Any]:
@@ -237,9 +293,7 @@ class _Reader:
         """What the table or a flag says and tensors show otherwise is a fault."""
         for name, shown in fields.items():
             said = self.given.get(name, shown)
-            if said != shown and not isinstance(said, str | float):
-                self.faults.add(f"{name} is given as {said!r}; the tensors show {shown!r}")
-            elif isinstance(said, str) and said != shown:
+            if said != shown and not isinstance(said, float):
                 self.faults.add(f"{name} is given as {said!r}; the tensors show {shown!r}")
 
     def _check_told(self, fields: Mapping[str, Any]) -> None:
@@ -269,8 +323,8 @@ def kinds_of(config: TransformerConfig) -> dict[str, str]:
 
 def _written_fields(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """The fields of a config.json that was written here."""
-    model = (settings or {}).get(SETTINGS) if "names" in (settings or {}) else None
-    return dict(model) if isinstance(model, Mapping) else {}
+    fields = (settings or {}).get(SETTINGS) if NAMES in (settings or {}) else None
+    return dict(fields) if isinstance(fields, Mapping) else {}
 
 
 def is_expression(name: str, value: Any) -> bool:
@@ -287,10 +341,23 @@ def _evaluated(fields: Mapping[str, Any], config: TransformerConfig) -> dict[str
 def value_of(text: str, config: TransformerConfig) -> float:
     found = EXPRESSION.fullmatch(text.replace(" ", ""))
     assert found is not None
-    inverse, root, letter = found.groups()
+    inverse, rounded, root, letter = found.groups()
     value = float(getattr(config, WIDTHS[letter]))
     value = value**0.5 if root else value
+    value = float(np.float32(value)) if rounded else value
     return 1 / value if inverse else value
+
+
+def _contradicted(form: NamingTable, config: TransformerConfig) -> dict[str, Any]:
+    """What a form has otherwise than a config."""
+    expected = _expected(form, config)
+    return {n: value for n, value in expected.items() if not _same(getattr(config, n), value)}
+
+
+def _same(given: Any, value: Any) -> bool:
+    """Equal; numbers as modules hold them, which is float32."""
+    both = isinstance(given, float) and isinstance(value, int | float)
+    return np.float32(given) == np.float32(value) if both else given == value
 
 
 def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
@@ -306,17 +373,25 @@ def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
         if name not in free | shown and declared.default is not dataclasses.MISSING
     }
     usual["attention_scale"] = config.head_dim**-0.5
-    fields = usual | {k: v for k, v in table.config.items() if k not in DROPOUTS}
-    held = {half for buffer in table.buffers.values() for half in buffer.halves}
+    training = (*DROPOUTS, "dropout_after_norm")
+    fields = usual | {k: v for k, v in table.config.items() if k not in training}
+    held, kinds = _held(table), kinds_of(config)
     for half in held:  # what lies in a buffer may be any table
-        if kinds_of(config)[half] == "frozen":
+        if kinds[half] in ("frozen", "sinusoidal"):
             fields.pop(f"{half}_positions", None)
-    if "sinusoidal" not in (config.encoder_positions, config.decoder_positions):
+    if "sinusoidal" not in {kind for half, kind in kinds.items() if half not in held}:
         fields = {name: value for name, value in fields.items() if name not in SINUSOIDS}
     relative = ("relative_buckets", "relative_max_distance", "relative_per_layer")
     if "relative" not in (config.encoder_positions, config.decoder_positions):
         fields = {name: value for name, value in fields.items() if name not in relative}
     return fields | _evaluated(fields, config)
+
+
+def _held(table: NamingTable) -> set[str]:
+    """The halves whose table of positions lies in files."""
+    stored = {name for entry in table.entries if not entry.optional for name in entry.ours}
+    held = {half for half in HALVES if f"{half}.pos_embedding.weight" in stored}
+    return held | {half for buffer in table.buffers.values() for half in buffer.halves}
 
 
 def _size(text: str, config: TransformerConfig) -> int:

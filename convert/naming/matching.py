@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ FIELDS: tuple[tuple[str, dict[str, str]], ...] = (
 )
 MISSING, EXTRA, SHAPES = "are missing", "have no place in the table", "do not fit their layouts"
 SHOWN = 2
+BUFFER_ROWS = "buffer rows"
+NOT_OURS = {"heads_dim": "the width of all heads (queries, keys and values have one)"}
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Sizes:
         values = self.found.get(size, {})
         if len(values) > 1:
             shown = ", and ".join(f"{value} by {_some(by)}" for value, by in values.items())
-            faults.add(f"{size} is {shown}")
+            faults.add(f"{NOT_OURS.get(size, size)} is {shown}")
         return next(iter(values), None)
 
 
@@ -187,11 +190,26 @@ def read_sizes(match: Match, tensors: Tensors, heads: int | None) -> Sizes:
     return sizes
 
 
+def misfits(match: Match, tensors: Tensors) -> int:
+    """How many shapes do not fit a table, or contradict each other; whatever the heads are."""
+    before = len(match.faults.messages)
+    found = read_sizes(match, tensors, None).found
+    several = [size for size, values in found.items() if size != BUFFER_ROWS and len(values) > 1]
+    if match.tied in ("all", "source_target"):
+        words = [set(found.get(f"{side}_vocab_size", ())) for side in ("source", "target")]
+        several += ["vocabularies"] if all(words) and words[0] != words[1] else []
+    faults = len(match.faults.messages) - before
+    del match.faults.messages[before:], match.faults.kinds[before:]
+    return faults + len(several)
+
+
 def _add_sizes(
     sizes: Sizes, match: Match, placed: Placed, shape: tuple[int, ...], known: Mapping[str, int]
 ) -> None:
     layout, name = placed.entry.layout, placed.theirs
     if layout.words == [ONE]:
+        if math.prod(shape) != 1:
+            match.faults.add(f"{name}: shape {list(shape)} is not one number", SHAPES)
         return
     if BLOCK in layout.words:
         sizes.add("head_dim", shape[0], name)
@@ -219,7 +237,7 @@ def _add_rows(sizes: Sizes, match: Match, name: str, shape: tuple[int, ...]) -> 
     except RuleError as error:
         match.faults.add(f"{name}: {error}", SHAPES)
         return
-    sizes.add("buffer rows", lengths["rows"], name)
+    sizes.add(BUFFER_ROWS, lengths["rows"], name)
     sizes.add("hidden_dim", lengths["width"], name)
 
 

@@ -1,6 +1,7 @@
 """A table of names: theirs = ours, what the module computes, and how its tensors are laid out.
 
-Tables are TOML; docs/your-own-model.md shows one. All faults of a table are found at once.
+Tables are TOML; docs/your-own-model.md shows one. All faults of a table are found at once. Where
+one module comes in several forms, ``[[variants]]`` say what each of them adds to the rest.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from transformer_spec.declarations import Declaration, range_fault, read_value
 from transformer_spec.errors import closest, printable_name
 from transformer_spec.inventory import all_weight_shapes
 
-SECTIONS = ("name", "about", "containers", "config", "leaves", "names", "buffers", "unused")
-CONTAINERS = ("pt", "safetensors", "msgpack", "npz")
+MERGED = ("config", "leaves", "names", "buffers", "unused")  # what a variant may add to
+SECTIONS = ("name", "about", "containers", *MERGED, "variants")
+CONTAINERS = ("pt", "safetensors", "msgpack", "orbax")
 KINDS = ("linear", "norm", "embedding")
 LEAF_KEYS = ("weight", "bias", "layout")
 ENTRY_KEYS = ("to", "layout", "bias_layout")
@@ -30,7 +32,7 @@ HALVES = ("encoder", "decoder")
 LAYER = re.compile(r"\{i(?:\+(\d+))?\}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Numbers that a table may write as what they are of the model's widths.
-EXPRESSION = re.compile(r"(1/)?(sqrt\()?([DAFH])(?(2)\))")
+EXPRESSION = re.compile(r"(1/)?(float32\()?(sqrt\()?([DAFH])(?(3)\))(?(2)\))")
 WIDTHS = {"D": "hidden_dim", "A": "head_dim", "F": "inner_dim", "H": "num_heads"}
 
 
@@ -82,7 +84,10 @@ class Buffer:
 
 @dataclass(frozen=True)
 class NamingTable:
-    """What a table says. ``config`` has expressions as they were written."""
+    """What a table says. ``config`` has expressions as they were written.
+
+    ``variants`` are the other forms in which its module comes; it is the first one itself.
+    """
 
     name: str
     label: str
@@ -92,6 +97,11 @@ class NamingTable:
     entries: tuple[Entry, ...] = ()
     buffers: Mapping[str, Buffer] = field(default_factory=dict)
     unused: tuple[Unused, ...] = ()
+    variants: tuple[NamingTable, ...] = ()
+
+    @property
+    def forms(self) -> tuple[NamingTable, ...]:
+        return (self, *self.variants)
 
     def storing_positions(self, kinds: Mapping[str, Any]) -> NamingTable:
         """The same where positions of these kinds are weights: a buffer of such a half is one."""
@@ -126,7 +136,32 @@ def parse_table(text: str, label: str) -> NamingTable:
 
 def table_of(content: Mapping[str, Any], label: str) -> NamingTable:
     """The table of what a TOML text says, as plain data."""
-    return _Reader(content, label).table()
+    readers = [_Reader(form, label) for form in _forms(content)]
+    forms = [reader.table() for reader in readers]
+    faults = Faults()
+    for message in dict.fromkeys(m for reader in readers for m in reader.faults.messages):
+        faults.add(message)
+    advice = f"a table has {', '.join(SECTIONS)}; docs/your-own-model.md shows one"
+    faults.raise_if_any(f"{label} is no table of names", advice=advice)
+    return replace(forms[0], variants=tuple(forms[1:]))
+
+
+def _forms(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The content with what each variant adds; as it is where there are none, or no such list."""
+    variants = content.get("variants")
+    if not (isinstance(variants, list) and variants and all(map(_is_variant, variants))):
+        return [content]
+    rest = {key: value for key, value in content.items() if key != "variants"}
+    return [rest | {key: _joined(rest.get(key), variant[key]) for key in variant}
+            for variant in variants]  # fmt: skip
+
+
+def _is_variant(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(key in MERGED for key in value)
+
+
+def _joined(common: Any, own: Any) -> Any:
+    return {**common, **own} if isinstance(common, Mapping) and isinstance(own, Mapping) else own
 
 
 class _Reader:
@@ -138,17 +173,16 @@ class _Reader:
     def table(self) -> NamingTable:
         for key in self.content.keys() - set(SECTIONS):
             self.faults.add(f"{printable_name(key)} is no section{closest(key, SECTIONS)}")
+        if "variants" in self.content:
+            told = f"a list of tables, [[variants]], of {', '.join(MERGED)} each"
+            self.faults.add(f"variants is {self.content['variants']!r}; it is {told}")
         leaves = self._leaves()
         result = NamingTable(
             self._name(), self.label, str(self.content.get("about", "")), self._containers(),
             self._config(), tuple(self._entries(leaves)), self._buffers(), tuple(self._unused()),
         )  # fmt: skip
         self._check_names(result)
-        self.faults.raise_if_any(f"{self.label} is no table of names", advice=self._advice())
         return result
-
-    def _advice(self) -> str:
-        return f"a table has {', '.join(SECTIONS)}; docs/your-own-model.md shows one"
 
     def _section(self, key: str) -> Mapping[str, Any]:
         found = self.content.get(key, {})
@@ -181,7 +215,7 @@ class _Reader:
             elif isinstance(value, str) and declared.type is float:
                 known = EXPRESSION.fullmatch(value.replace(" ", ""))
                 told = f"config.{key} is {value!r}; write a number, or one such as 'sqrt(D)'"
-                self.faults.require(known is not None, f"{told}, '1/sqrt(A)', '1/D'")
+                self.faults.require(known is not None, f"{told}, '1/sqrt(A)', 'float32(sqrt(D))'")
             else:
                 self._check_setting(declared, value)
             found[key] = value

@@ -24,7 +24,8 @@ from transformer_spec import TransformerConfig
 # What a tensor of theirs is: ours, and its layout where it is not the usual one.
 Place = tuple[tuple[str, ...], str | None]
 # Settings that change the structure of the twin or what its weights are.
-STRUCTURAL = ("norm", "encoder_positions", "decoder_positions", "num_heads", "position_offset")
+STRUCTURAL = ("norm", "encoder_positions", "decoder_positions", "position_offset")
+OF_HEADS = ("heads", "block")  # words of layouts that need their number
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class TwinSide:
     evaluations: int = 0
 
     def config(self, candidate: Candidate, weights: Mapping[str, np.ndarray]) -> TransformerConfig:
-        config = self._read(candidate, weights)[0]
+        config, heads = self._read(candidate, weights)[0], candidate.values["num_heads"]
+        config = dataclasses.replace(config, num_heads=heads, head_dim=config.heads_dim // heads)
         return dataclasses.replace(config, **_plain(candidate, config))
 
     def canonical(
@@ -115,8 +117,9 @@ class TwinSide:
             return model(*(torch.from_numpy(part) for part in ids)).numpy()
 
     def _structure(self, candidate: Candidate) -> Any:
-        values = candidate.values
-        return tuple(values.get(name) for name in STRUCTURAL)
+        values, layouts = candidate.values, " ".join(str(l) for _, (_, l) in candidate.places)
+        heads = values["num_heads"] if any(word in layouts for word in OF_HEADS) else None
+        return heads, *(values.get(name) for name in STRUCTURAL)
 
     def _read(self, candidate: Candidate, weights: Mapping[str, np.ndarray]) -> Any:
         """The config and rules by the engine of tables, once for each structure."""
@@ -134,7 +137,7 @@ def _plain(candidate: Candidate, config: TransformerConfig) -> dict[str, Any]:
     return {
         name: value_of(value, config) if is_expression(name, value) else value
         for name, value in candidate.settings
-        if name not in STRUCTURAL
+        if name not in (*STRUCTURAL, "num_heads")
     }
 
 

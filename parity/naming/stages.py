@@ -24,6 +24,12 @@ EPSILONS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-7, 1e-9, 1e-10, 1e-3, 1e-4)
 SCALES = ("sqrt(D)", 1.0)
 OUTPUT_SCALES = (1.0, "1/sqrt(D)")
 ATTENTION_SCALES = ("1/sqrt(A)", "1/sqrt(D)", 1.0, "1/A", "1/D")
+# What a module may have rounded to float32.
+ROUNDED = {
+    "sqrt(D)": "float32(sqrt(D))",
+    "1/sqrt(D)": "1/float32(sqrt(D))",
+    "1/sqrt(A)": "1/float32(sqrt(A))",
+}
 OFFSETS = (0, 1, 2)
 PAD, LENGTH = 0, 512
 NAMES = {"encoder": "encoder.enc_layers.{i}", "decoder": "decoder.dec_layers.{i}"}
@@ -31,6 +37,9 @@ ATTENTIONS = {
     "encoder": ("multiheadattention",),
     "decoder": ("multiheadattention1", "multiheadattention2"),
 }
+# By how many matrices make scores: what the tensor of values holds; which of Q and K is first
+# is seen later.
+PARTS = {2: ("V",), 1: ("KV", "VK"), 0: ("QKV", "QVK", "VQK")}
 HEADS_OF_PARTS = "heads parts"
 # Kernels of heads, by where the model's width is.
 QUERY_LAYOUTS = ("(in, heads, dim)", "(heads, in, dim)", "(heads, dim, in)")
@@ -54,6 +63,7 @@ class Stages:
     candidates: list[Candidate] = field(default_factory=list)
     open_heads: tuple[int, ...] = ()
     refused: str = ""
+    nearest: float = float("inf")
 
     def run(self) -> list[Candidate]:
         """The candidates that agree at every stage; a Departure where none is left."""
@@ -73,12 +83,8 @@ class Stages:
         self._spread(lambda c: self._of_decoder(c))
         what = "decoder embeddings, norms and the output"
         off = names_of(self._matrices())
-        found = self._agreeing(what, off, LONG, COARSE)
-        if self._has_norms_alive():
-            self.candidates = [c.settled(norm_epsilon=e) for c in found for e in EPSILONS]
-            self._agreeing(what, off, LONG, EXACT)
-        else:
-            self._agreeing(what, off, LONG, EXACT)
+        self._agreeing(what, off, LONG, COARSE)
+        self._refine(what, off, ("embedding_scale", "output_scale"), self._has_norms_alive())
 
     def _feed_forward(self, name: str) -> None:
         half = self._half(name)
@@ -91,9 +97,10 @@ class Stages:
         off = names_of(self._matrices()) - on
         if name == "decoder" and not self._has_norms_alive():
             self._spread(lambda c: (c.settled(norm=n) for n in self._norm_kinds()))
-            found = self._agreeing(f"{name} feed-forward", off, LONG, COARSE)
-            self.candidates = [c.settled(norm_epsilon=e) for c in found for e in EPSILONS]
-        self._agreeing(f"{name} feed-forward", off, LONG, EXACT)
+            self._agreeing(f"{name} feed-forward", off, LONG, COARSE)
+            self._refine(f"{name} feed-forward", off, (), True)
+        else:
+            self._agreeing(f"{name} feed-forward", off, LONG, EXACT)
 
     def _attention(self, name: str, number: int, what: str) -> None:
         """Values and output first, where a text of one token needs no scores."""
@@ -105,9 +112,13 @@ class Stages:
         self._spread(lambda c: self._with_values(c, name, number, attention))
         self._agreeing(f"{what} (values and output)", off, ONE, EXACT)
         self._spread(lambda c: self._with_scores(c, name, number, attention))
-        if name == "decoder" and number == 0:
+        what = f"{what} (queries, keys, heads and scale)"
+        if name == "decoder":
             self._spread(self._scaled)
-        self._agreeing(f"{what} (queries, keys, heads and scale)", off, LONG, EXACT)
+            self._agreeing(what, off, LONG, COARSE)
+            self._refine(what, off, ("attention_scale",), False)
+        else:
+            self._agreeing(what, off, LONG, EXACT)
 
     def _cross_attention(self) -> None:
         attention = self.roles.decoder.attentions[1]
@@ -119,6 +130,25 @@ class Stages:
         self._spread(lambda c: self._with_scores(c, "decoder", 1, attention))
         self._agreeing(what, off, LONG, EXACT)
 
+    def _refine(self, what: str, off: Names, scales: Sequence[str], with_epsilon: bool) -> None:
+        """Of each candidate the first that agrees exactly: what its epsilon is, what is rounded."""
+        found, tried = list[Candidate](), 0
+        for candidate in self.candidates:
+            values = candidate.values
+            choices = [(values[n], ROUNDED.get(str(values[n]), values[n])) for n in scales]
+            choices.append(EPSILONS if with_epsilon else (values["norm_epsilon"],))
+            names = (*scales, "norm_epsilon")
+            for chosen in dict.fromkeys(itertools.product(*choices)):
+                one, tried = candidate.settled(**dict(zip(names, chosen, strict=True))), tried + 1
+                self.nearest = self._differences([one], off, LONG)[0]
+                if self.nearest <= EXACT:
+                    found.append(one)
+                    break
+        if not found:
+            raise self.departure(what, tried, self.nearest)
+        self.settled.append(what)
+        self.candidates = found
+
     # What is open at a stage.
 
     def _begin(self) -> None:
@@ -126,7 +156,7 @@ class Stages:
         roles, places = self.roles, dict[str, Place]()
         self.open_heads = self._heads_by_shape()
         for text, ours in roles.tables.items():
-            places[text] = tuple(f"{name}.weight" for name in ours), self._table_layout(text, ours)
+            places[text] = (f"{ours[0]}.weight",), self._table_layout(text, ours)
         if roles.output_bias:
             places[roles.output_bias] = (f"{OUTPUT}.bias",), None
         for name in ("encoder", "decoder"):
@@ -246,9 +276,7 @@ class Stages:
     def _value_places(
         self, candidate: Candidate, module: str, value: Unit, output: Unit, attention: Attention
     ) -> Iterator[Candidate]:
-        missing = 2 - len(attention.scores)
-        parts = {0: "V", 1: "KV", 2: "QKV"}[missing]
-        for order in itertools.permutations(parts):
+        for order in PARTS[len(attention.scores)]:
             fused = [f"{module}.fc{letter}" for letter in order]
             for layout in _fused_layouts(value, len(fused), self.roles.width):
                 places = self._linear(value, fused, layout)
@@ -278,6 +306,7 @@ class Stages:
         letters = ("Q", "K") if len(attention.scores) == 2 else ("Q",)
         if not attention.scores:
             yield candidate
+            yield _exchanged(candidate, module)
             return
         for order in itertools.permutations(attention.scores):
             choices = [_fused_layouts(unit, 1, self.roles.width) for unit in order]
@@ -398,9 +427,7 @@ class Stages:
 
     def _agreeing(self, what: str, off: Names, shape: Shape, bound: float) -> list[Candidate]:
         """Keep the candidates whose logits are the module's with some of its tensors zero."""
-        weights, ids = self.probes.weights(off), self.probes.ids(shape)
-        wanted = self.probes.logits(shape, off)
-        sizes = [self._distance(c, weights, (off, shape), ids, wanted) for c in self.candidates]
+        sizes = self._differences(self.candidates, off, shape)
         found = [c for c, size in zip(self.candidates, sizes, strict=True) if size <= bound]
         if not found:
             nearest = min(sizes, default=float("inf"))
@@ -409,6 +436,14 @@ class Stages:
             self.settled.append(what)
         self.candidates = found
         return found
+
+    def _differences(
+        self, candidates: Sequence[Candidate], off: Names, shape: Shape
+    ) -> list[float]:
+        """How far each candidate is from the module with some tensors zero."""
+        weights, ids = self.probes.weights(off), self.probes.ids(shape)
+        wanted = self.probes.logits(shape, off)
+        return [self._distance(c, weights, (off, shape), ids, wanted) for c in candidates]
 
     def _distance(
         self, candidate: Candidate, weights: Mapping[str, np.ndarray], key: Any, ids: Any,
@@ -429,6 +464,22 @@ class Stages:
             f"{self.probes.subject.given} is no model of this kind: {what} departs first "
             f"({count} choices tried, the nearest {nearest:.1e} of the largest logit away){before}"
         )
+
+
+def _exchanged(candidate: Candidate, module: str) -> Candidate:
+    """Queries in place of keys, in a tensor that holds both."""
+    swap = {f"{module}.fcQ": f"{module}.fcK", f"{module}.fcK": f"{module}.fcQ"}
+    places = {
+        text: (tuple(_renamed(name, swap) for name in ours), layout)
+        for text, (ours, layout) in candidate.places
+        if len(ours) > 1
+    }
+    return candidate.placed(places)
+
+
+def _renamed(name: str, swap: Mapping[str, str]) -> str:
+    module, _, leaf = name.rpartition(".")
+    return f"{swap.get(module, module)}.{leaf}"
 
 
 def _is_fused(values: Sequence[Unit], width: int) -> bool:

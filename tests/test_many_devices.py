@@ -97,7 +97,8 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
-@pytest.mark.parametrize("name", ["torch", "jax"])
+# JAX takes the same command to several processes below.
+@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])
 def test_one_machine(name, place):
     found = [line for line in BLOCKS if f"--backend {name} --mesh data=8" in line]
     command = small(found[0].replace("8 ", "2 ")) + f" --name {name}"

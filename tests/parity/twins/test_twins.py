@@ -26,6 +26,13 @@ pytestmark = pytest.mark.usefixtures("float64")
 CONFIGS = pairwise_configs()
 
 
+@pytest.fixture(autouse=True)
+def one_program(monkeypatch) -> None:
+    """Gradients are one program, which tests compile sooner than all its operations."""
+    compiled = functools.partial(pair.flax_gradients, compiled=True)
+    monkeypatch.setattr(pair, "flax_gradients", compiled)
+
+
 def exact_device(device: str) -> str:
     if device == "tpu":
         pytest.skip("a TPU has no float64; its float32 is judged in test_float32_error")

@@ -88,6 +88,7 @@ def folder_of(hub_folders, tmp_path):
     return folder
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", TARGETS)
 def test_back_again_generate_says_what_the_final_test_said(name, place, folder_of) -> None:
     from convert.__main__ import main as convert

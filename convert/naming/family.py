@@ -57,7 +57,7 @@ class NamedFamily(Family):
 
     def recognizes(self, source: Source) -> bool:
         """Whether every name has its place, and none is missing."""
-        return any(not _match(form, source).faults.messages for form in self.table.forms)
+        return any(_covers(form, source) for form in self.table.forms)
 
     def read_config(self, source: Source) -> Reading:
         """What the table and flags say, and the sizes that shapes show; all faults at once."""
@@ -97,15 +97,15 @@ class NamedFamily(Family):
         forms = [form.storing_positions(kinds_of(config)) for form in self.table.forms]
         if len(forms) == 1:
             return forms[0]
-        tied = config.tied_embeddings
-        matches = {id(form): Match(form, source.tensors, tied) for form in forms if source}
 
         def distance(form: NamingTable) -> tuple[int, int, int]:
-            names, shapes = 0, 0
+            faults, shapes = Faults(), 0
             if source:
-                match = matches[id(form)]
-                names, shapes = len(match.faults.messages), misfits(match, source.tensors)
-            return names, shapes, len(_contradicted(form, config))
+                match = Match(form, source.tensors, config.tied_embeddings)
+                faults, shapes = match.faults, misfits(match, source.tensors)
+            else:
+                _check_named(form, config, faults)
+            return len(faults.messages), shapes, len(_contradicted(form, config))
 
         return min(forms, key=distance)
 
@@ -155,21 +155,9 @@ class NamedFamily(Family):
             given = getattr(config, name)
             told = f"{name} is {given!r}; {self.name} has {value!r} only"
             faults.require(given == before.get(name), told)
-        self._check_named(form, config, faults)
+        _check_named(form, config, faults)
         faults.raise_if_any(f"{self.name} cannot hold this model")
         return settings_of(self.table, config)
-
-    def _check_named(self, form: NamingTable, config: TransformerConfig, faults: Faults) -> None:
-        """Every weight has a name of theirs, and every name of theirs a weight."""
-        by_pattern = {n: entry for entry in form.entries for n in entry.ours}
-        given = set(by_pattern)
-        wanted = {_pattern_of(name) for name in weight_shapes(config)}
-        zeros = {name for name in wanted if _is_norm(name) and name.endswith(".bias")}
-        for name in sorted(wanted - given - zeros):
-            faults.add(f"{name} has no name there", "have no name there")
-        needed = {name for name, entry in by_pattern.items() if not entry.optional}
-        for name in sorted(needed - {_pattern_of(n) for n in all_weight_shapes(config)}):
-            faults.add(f"the module has {name}, which this model has not", "are not in this model")
 
 
 def _given(form: NamingTable, source: Source) -> dict[str, Any]:
@@ -183,6 +171,11 @@ def _match(form: NamingTable, source: Source) -> Match:
     kinds = {half: given.get(f"{half}_positions") for half in HALVES}
     tied = str(given.get("tied_embeddings", "none"))
     return Match(form.storing_positions(kinds), source.tensors, tied)
+
+
+def _covers(form: NamingTable, source: Source) -> bool:
+    """Whether every name has its place in a table, and none is missing."""
+    return form.places_all(source.tensors) and not _match(form, source).faults.messages
 
 
 def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:
@@ -323,6 +316,18 @@ class _Reader:
             raise UserError(f"{self.source.tensors.label}: {error}", error.faults) from None
 
 
+def _check_named(form: NamingTable, config: TransformerConfig, faults: Faults) -> None:
+    """Every weight has a name of theirs, and every name of theirs a weight."""
+    by_pattern = {name: entry for entry in form.entries for name in entry.ours}
+    wanted = {_pattern_of(name) for name in weight_shapes(config)}
+    zeros = {name for name in wanted if _is_norm(name) and name.endswith(".bias")}
+    for name in sorted(wanted - by_pattern.keys() - zeros):
+        faults.add(f"{name} has no name there", "have no name there")
+    needed = {name for name, entry in by_pattern.items() if not entry.optional}
+    for name in sorted(needed - {_pattern_of(n) for n in all_weight_shapes(config)}):
+        faults.add(f"the module has {name}, which this model has not", "are not in this model")
+
+
 def settings_of(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
     """What stands in config.json beside weights with a table's names."""
     return {NAMES: table.name, SETTINGS: config.to_dict()}
@@ -374,7 +379,8 @@ def _same(given: Any, value: Any) -> bool:
 
 def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
     """The fields whose values the module has, whatever its sizes: the table's, and the defaults."""
-    free = {*SIZES, *IDS, *DROPOUTS, "tied_embeddings", "dropout_after_norm"} - {*table.config}
+    training = {*DROPOUTS, "dropout_after_norm"}
+    free = {*SIZES, *IDS, "tied_embeddings"} - {*table.config} | training
     shown = {
         "attention_bias", "attention_output_bias", "ffn_bias", "final_norm", "embedding_norm",
         "gated_ffn", "output_bias", *(f"{half}_positions" for half in HALVES),
@@ -385,7 +391,6 @@ def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
         if name not in free | shown and declared.default is not dataclasses.MISSING
     }
     usual["attention_scale"] = config.head_dim**-0.5
-    training = (*DROPOUTS, "dropout_after_norm")
     fields = usual | {k: v for k, v in table.config.items() if k not in training}
     held, kinds = _held(table), kinds_of(config)
     for half in held:  # what lies in a buffer may be any table

@@ -104,7 +104,7 @@ class Match:
 
     def _numbers(self, half: str) -> set[int]:
         layered = [p for p in self.placed.values() if p.entry.layered]
-        return {p.layer for p in layered if p.targets[0].startswith(f"{half}.")}
+        return {p.layer for p in layered if p.entry.ours[0].startswith(f"{half}.")}
 
     def _check_layers(self, half: str) -> None:
         numbers, count = self._numbers(half), self.layers(half)
@@ -121,11 +121,12 @@ class Match:
         """Tensors that must be there; one of several tied tables suffices."""
         tied = TABLES[self.tied]
         there = any(name in self.by_ours for name in tied)
+        numbers = {half: sorted(self._numbers(half)) for half in HALVES}
         for entry in self.table.entries:
             if entry.optional or (there and all(name in tied for name in entry.ours)):
                 continue
             half = entry.ours[0].partition(".")[0]
-            for layer in sorted(self._numbers(half)) if entry.layered else (0,):
+            for layer in numbers[half] if entry.layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -115,6 +115,10 @@ class NamingTable:
         for one in (*self.entries, *self.unused):
             found.setdefault(numberless(LAYER.sub("0", one.theirs)), []).append(one)
         return found
+
+    def places_all(self, names: Iterable[str]) -> bool:
+        """Whether every name may have a place, as far as a quick look tells."""
+        return all(numberless(n) in self.by_numberless or n in self.buffers for n in names)
 
     def storing_positions(self, kinds: Mapping[str, Any]) -> NamingTable:
         """The same where positions of these kinds are weights: a buffer of such a half is one."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-D, F, H, WORDS, LAYERS, MOST = 12, 20, 3, (23, 19), (2, 3), 40
+D, F, H, WORDS, LAYERS, MOST = 12, 20, 3, (23, 19), (1, 2), 40
 Masks = tuple[jax.Array, jax.Array]
 
 
@@ -53,7 +53,7 @@ class PreNormLayer(nn.Module):
 class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(D)(nn.relu(nn.Dense(F)(x)))
+        return nn.Dense(D, name="Dense_1")(nn.relu(nn.Dense(F, name="Dense_0")(x)))
 
 
 class WmtHalf(nn.Module):

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
-import published  # noqa: E402
 import published_flax  # noqa: E402
+import published_torch  # noqa: E402
 from family_checks import (  # noqa: E402
     assert_round_trip,
     assert_same_logits,
@@ -18,35 +18,49 @@ from family_checks import (  # noqa: E402
     export_source,
     import_source,
     source_of,
+    twin_logits,
 )
+from family_table import assert_measured, max_difference  # noqa: E402
 from flax import serialization, traverse_util  # noqa: E402
 
+import torch_transformer  # noqa: E402
 from convert import ConversionRequest, SourceRequest, convert, inspect  # noqa: E402
-from convert.families.registry import FAMILIES, TABLES, recognize  # noqa: E402
+from convert.core.rules import ASIDE  # noqa: E402
+from convert.families.registry import FAMILIES, recognize  # noqa: E402
 from convert.formats.orbax import open_orbax  # noqa: E402
-from convert.naming.family import NamedFamily  # noqa: E402
-from convert.naming.table import parse_table  # noqa: E402
-from transformer_spec import initial_weights  # noqa: E402
+from transformer_spec import initial_weights, weight_shapes  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("float64"),
     pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
 ]
 IDS = {"unk_id": 3, "bos_id": 2, "eos_id": 4}
-TOLD = {"num_heads": published.H, "pad_id": published.PAD, **IDS}
-TORCH = [(name, kind) for name, kinds in published.MODULES.items() for kind in kinds]
-FLAX = [(name, module) for name, modules in published_flax.MODULES.items() for module in modules]
-FLAX_FLAGS = {"d2l-flax": TOLD, "other": {"max_length": 40, **IDS}}
+TOLD = {"num_heads": published_torch.H, "pad_id": published_torch.PAD, **IDS}
+LIKE_OTHERS = {"JadoreNothingShared", "flax-wmt-1", "flax-wmt-2", "flax-wmt-self-attention-1"}
+
+
+def cases(modules: dict) -> list:
+    """(table, module), those that are much like others for --thorough alone."""
+    found = []
+    for name, kinds in modules.items():
+        for number, kind in enumerate(kinds):
+            label = getattr(kind, "__name__", f"{name}-{number}")
+            marks = [pytest.mark.thorough] * (label in LIKE_OTHERS)
+            found.append(pytest.param(name, kind, id=label, marks=marks))
+    return found
+
+
+FLAX_FLAGS = {"d2l-flax": TOLD | {"max_length": 40}, "other": {"max_length": 40, **IDS}}
 
 
 def torch_logits(module, source, target) -> np.ndarray:
-    return module.double()(torch.from_numpy(source), torch.from_numpy(target)).numpy()
+    with torch.no_grad():
+        return module.double()(torch.from_numpy(source), torch.from_numpy(target)).numpy()
 
 
-@pytest.mark.parametrize(("name", "kind"), TORCH, ids=[kind.__name__ for _, kind in TORCH])
+@pytest.mark.parametrize(("name", "kind"), cases(published_torch.MODULES))
 def test_a_torch_module(name, kind, tmp_path):
-    module = published.made(kind)
-    torch.save(module.state_dict(), tmp_path / "model.pt")
+    module = published_torch.made(kind)
     flags = TOLD | kind.flags
     source = source_of(module.state_dict(), flags=flags)
     family = recognize(source)
@@ -54,10 +68,18 @@ def test_a_torch_module(name, kind, tmp_path):
     config, canonical = import_source(family, source)
     ids = batch(config)
     assert_same_logits(family, config, canonical, *ids, torch_logits(module, *ids))
-    back = there_and_back(tmp_path, tmp_path / "model.pt", name, flags)
-    module.float().load_state_dict(torch.load(back / "model.pt"), strict=True)
-    for key, tensor in torch.load(tmp_path / "model.pt").items():
-        assert module.state_dict()[key].numpy().tobytes() == tensor.numpy().tobytes(), key
+    assert_same_file(module, name, flags, tmp_path)
+
+
+def assert_same_file(module, name: str, flags: dict, folder: Path) -> None:
+    """Its file through a folder of ours is one that it loads, the same bytes."""
+    state = module.float().state_dict()
+    torch.save(state, folder / "model.pt")
+    back = torch.load(there_and_back(folder, folder / "model.pt", name, flags) / "model.pt")
+    module.load_state_dict(back, strict=True)
+    assert inspect(SourceRequest(folder / "theirs")).family == name
+    for key, tensor in state.items():
+        assert back[key].numpy().tobytes() == tensor.numpy().tobytes(), key
 
 
 def there_and_back(folder: Path, given: Path, name: str, flags: dict) -> Path:
@@ -67,21 +89,27 @@ def there_and_back(folder: Path, given: Path, name: str, flags: dict) -> Path:
     return folder / "theirs"
 
 
-@pytest.mark.parametrize("name", list(published.MODULES))
+@pytest.mark.parametrize("name", list(published_torch.MODULES))
 def test_a_model_of_ours_in_a_torch_module(name):
     """Other weights than its own, under the names and shapes that the table makes by itself."""
-    module, family = published.made(published.MODULES[name][0]), FAMILIES[name]
-    flags = TOLD | published.MODULES[name][0].flags
+    module, family = published_torch.made(published_torch.MODULES[name][0]), FAMILIES[name]
+    flags = TOLD | published_torch.MODULES[name][0].flags
     config = family.read_config(source_of(module.state_dict(), flags=flags)).config
     canonical = perturbed(config)
     assert family.write_settings(config, None)["naming_table"] == name
+    derived = {key: family.derived(key, config) for key in family.written(config).tensors}
+    canonical |= {ASIDE + key: array for key, array in derived.items() if array is not None}
     written = export_source(family, config, canonical)
-    for key in family.written(config).tensors:
-        written.setdefault(key, family.derived(key, config))
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in written.items()}
     module.float().load_state_dict(tensors, strict=True)
-    ids = batch(config, seed=1)
-    assert_same_logits(family, config, canonical, *ids, torch_logits(module, *ids), "out")
+    source_ids, target_ids = batch(config, seed=1)
+    ours = torch_transformer.Transformer(config, dtype=torch.float64)
+    torch_transformer.load_weights(
+        ours, {n: canonical[n].astype(float) for n in weight_shapes(config)}
+    )
+    expected, real = torch_logits(module, source_ids, target_ids), target_ids != config.pad_id
+    logits = torch_logits(ours, source_ids, target_ids)
+    assert_measured(name, "out", max_difference([logits], expected, real))
 
 
 def perturbed(config) -> dict[str, np.ndarray]:
@@ -94,15 +122,19 @@ def perturbed(config) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(("name", "module"), FLAX, ids=[f"{name}-{m}" for name, m in FLAX])
+@pytest.mark.parametrize(("name", "module"), cases(published_flax.MODULES))
 def test_a_flax_module(name, module):
     params = published_flax.parameters(module)
     source = source_of(traverse_util.flatten_dict(params, sep="."), flags=flax_flags(name))
     family = recognize(source)
     assert family.name == name
     config, canonical = import_source(family, source)
-    ids, expected = flax_logits(module, params, config)
-    assert_same_logits(family, config, canonical, *ids, expected)
+    source_ids, given = batch(config)
+    expected = flax_logits(module, params, source_ids, given)
+    target = shifted(given) if config.decoder_start_id == config.pad_id else given
+    logits = twin_logits(config, canonical, source_ids, target)
+    assert expected.dtype == np.float64
+    assert_measured(name, "in", max_difference(logits, expected, given != config.pad_id))
     assert_round_trip(family, source)
 
 
@@ -110,15 +142,14 @@ def flax_flags(name: str) -> dict:
     return FLAX_FLAGS.get(name, FLAX_FLAGS["other"])
 
 
-def flax_logits(module, params, config) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Ids as our model is given them, and the module's logits in float64 for them."""
-    source, target = batch(config)
-    given = target
-    if config.decoder_start_id == config.pad_id:  # the module is given what this one shifts
-        target = np.pad(given[:, :-1], ((0, 0), (1, 0)))
+def shifted(target: np.ndarray) -> np.ndarray:
+    """What our decoder is given where the module shifts by itself."""
+    return np.pad(target[:, :-1], ((0, 0), (1, 0)))
+
+
+def flax_logits(module, params, source: np.ndarray, target: np.ndarray) -> np.ndarray:
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
-    logits = module.apply({"params": wide}, jnp.asarray(source), jnp.asarray(given))
-    return (source, target), np.asarray(logits)
+    return np.asarray(module.apply({"params": wide}, jnp.asarray(source), jnp.asarray(target)))
 
 
 @pytest.mark.parametrize("name", list(published_flax.MODULES))

@@ -97,8 +97,9 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
-# JAX takes the same command to several processes below.
-@pytest.mark.parametrize("name", ["torch", pytest.param("jax", marks=pytest.mark.thorough)])
+# The command goes to several processes below, and to torchrun in test_several_processes.py.
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["torch", "jax"])
 def test_one_machine(name, place):
     found = [line for line in BLOCKS if f"--backend {name} --mesh data=8" in line]
     command = small(found[0].replace("8 ", "2 ")) + f" --name {name}"

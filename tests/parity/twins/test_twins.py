@@ -49,14 +49,14 @@ def test_pairwise_configs_hold_every_pair_of_values() -> None:
             assert a == b or wanted <= seen
 
 
-@pytest.mark.sampled(17)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_every_part_is_equal(index: int, device: str) -> None:
     differences = bottom_up(Twins(CONFIGS[index], "float64", exact_device(device)))
     assert {part: d for part, d in differences.items() if not d <= 1e-11} == {}
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("index", range(len(CONFIGS)))
 def test_loss_and_every_gradient_are_equal(index: int, device: str) -> None:
     twins = Twins(CONFIGS[index], "float64", exact_device(device))
@@ -150,6 +150,7 @@ def test_narrower_products_are_seen_in_pytorch(bits: int, monkeypatch) -> None:
     assert errors.torch > errors.allowed >= errors.jax
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("made_once")
 def test_narrower_products_are_seen_in_jax(monkeypatch) -> None:
     wide = flax_transformer.Transformer.__call__

@@ -179,6 +179,7 @@ def test_processes_with_other_vocabularies(runs, monkeypatch):
         says(str(said), "the tokens of the texts of process 1 of 2 differ")
 
 
+@pytest.mark.thorough
 def test_standard_input_by_torchrun(found, folder):
     command = [*LAUNCH, str(ROOT / "translate.py"), "run-torch", "--mesh", "data=2", "--beam", "1"]
     done = run(folder, command, given=(folder / "texts").read_text())

@@ -97,6 +97,8 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
+# The command goes to several processes below, and to torchrun in test_several_processes.py.
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_one_machine(name, place):
     found = [line for line in BLOCKS if f"--backend {name} --mesh data=8" in line]

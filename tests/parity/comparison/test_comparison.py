@@ -47,6 +47,7 @@ def report_of_twins(config):
 
 
 class TestSameFunction:
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
     def test_twins_show_every_sub_step_and_gradient(self, config):
         report = report_of_twins(config)

@@ -30,7 +30,7 @@ from transformer_spec import TransformerConfig  # noqa: E402
 
 CONFIG = TransformerConfig(
     source_vocab_size=11, target_vocab_size=7, hidden_dim=6, inner_dim=5, num_heads=2,
-    num_encoder_layers=1, num_decoder_layers=2, max_length=5, encoder_positions="learned",
+    num_encoder_layers=1, num_decoder_layers=1, max_length=5, encoder_positions="learned",
 )  # fmt: skip
 STEPS = 3
 RATE = optax.linear_schedule(1e-3, 0.0, 10)
@@ -121,6 +121,7 @@ def save(path, tree):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 class TestEveryOptimizer:
+    @pytest.mark.sampled(2)
     def test_in_orbax(self, optimizer, tmp_path):
         params, state = trained(OPTIMIZERS[optimizer])
         source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
@@ -259,6 +260,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "container"), [*((kind, "msgpack") for kind in OTHERS), ("adafactor", "orbax")]
 )

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
+import published  # noqa: E402
 import published_flax  # noqa: E402
-import published_torch  # noqa: E402
 from family_checks import (  # noqa: E402
     assert_round_trip,
     assert_same_logits,
@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
 ]
 IDS = {"unk_id": 3, "bos_id": 2, "eos_id": 4}
-TOLD = {"num_heads": published_torch.H, "pad_id": published_torch.PAD, **IDS}
+TOLD = {"num_heads": published.H, "pad_id": published.PAD, **IDS}
 LIKE_OTHERS = {"JadoreNothingShared", "flax-wmt-1", "flax-wmt-2", "flax-wmt-self-attention-1"}
 
 
@@ -58,9 +58,9 @@ def torch_logits(module, source, target) -> np.ndarray:
         return module.double()(torch.from_numpy(source), torch.from_numpy(target)).numpy()
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(published_torch.MODULES))
+@pytest.mark.parametrize(("name", "kind"), cases(published.MODULES))
 def test_a_torch_module(name, kind, tmp_path):
-    module = published_torch.made(kind)
+    module = published.made(kind)
     flags = TOLD | kind.flags
     source = source_of(module.state_dict(), flags=flags)
     family = recognize(source)
@@ -89,11 +89,11 @@ def there_and_back(folder: Path, given: Path, name: str, flags: dict) -> Path:
     return folder / "theirs"
 
 
-@pytest.mark.parametrize("name", list(published_torch.MODULES))
+@pytest.mark.parametrize("name", list(published.MODULES))
 def test_a_model_of_ours_in_a_torch_module(name):
     """Other weights than its own, under the names and shapes that the table makes by itself."""
-    module, family = published_torch.made(published_torch.MODULES[name][0]), FAMILIES[name]
-    flags = TOLD | published_torch.MODULES[name][0].flags
+    module, family = published.made(published.MODULES[name][0]), FAMILIES[name]
+    flags = TOLD | published.MODULES[name][0].flags
     config = family.read_config(source_of(module.state_dict(), flags=flags)).config
     canonical = perturbed(config)
     assert family.write_settings(config, None)["naming_table"] == name

@@ -1,5 +1,6 @@
 """Published modules: recognised by their names, equal in both twins, and back byte by byte."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from convert import ConversionRequest, SourceRequest, convert, inspect  # noqa: 
 from convert.core.rules import ASIDE  # noqa: E402
 from convert.families.registry import FAMILIES, recognize  # noqa: E402
 from convert.formats.orbax import open_orbax  # noqa: E402
+from convert.naming.family import NamedFamily  # noqa: E402
+from convert.naming.table import parse_table  # noqa: E402
 from transformer_spec import initial_weights, weight_shapes  # noqa: E402
 
 pytestmark = [
@@ -129,13 +132,17 @@ def test_a_flax_module(name, module):
     family = recognize(source)
     assert family.name == name
     config, canonical = import_source(family, source)
+    assert_flax_logits(name, module, params, config, canonical)
+    assert_round_trip(family, source)
+
+
+def assert_flax_logits(name: str, module, params, config, canonical) -> None:
     source_ids, given = batch(config)
     expected = flax_logits(module, params, source_ids, given)
     target = shifted(given) if config.decoder_start_id == config.pad_id else given
     logits = twin_logits(config, canonical, source_ids, target)
     assert expected.dtype == np.float64
     assert_measured(name, "in", max_difference(logits, expected, given != config.pad_id))
-    assert_round_trip(family, source)
 
 
 def flax_flags(name: str) -> dict:
@@ -170,3 +177,32 @@ def test_flax_files(name, tmp_path):
 def assert_same_tree(found: dict, params: dict) -> None:
     same = jax.tree.map(lambda one, two: one.tobytes() == two.tobytes(), dict(found), dict(params))
     assert all(jax.tree.leaves(same))
+
+
+FUSED = """
+"encoder.embedding" = "encoder.embedding"
+"encoder.layers_{i}.self_attn.qkv_proj" = { to = [
+  "encoder.enc_layers.{i}.multiheadattention.fcQ",
+  "encoder.enc_layers.{i}.multiheadattention.fcK",
+  "encoder.enc_layers.{i}.multiheadattention.fcV",
+], layout = "(in, heads parts dim)" }
+"encoder.layers_{i}.self_attn.o_proj" = "encoder.enc_layers.{i}.multiheadattention.fcOut"
+"encoder.layers_{i}.linear_0" = "encoder.enc_layers.{i}.ffn.fc1"
+"encoder.layers_{i}.linear_3" = "encoder.enc_layers.{i}.ffn.fc2"
+"encoder.layers_{i}.norm1" = "encoder.enc_layers.{i}.layerNorm1"
+"encoder.layers_{i}.norm2" = "encoder.enc_layers.{i}.layerNorm2"
+"""
+
+
+def test_fused_heads_as_the_uvadlc_tutorial_has_them():
+    """That tutorial has an encoder alone: here before the decoder of d2l, with biases in both."""
+    shipped = (files("convert.naming") / "tables" / "d2l-flax.toml").read_text(encoding="utf-8")
+    lines = [line for line in shipped.splitlines() if not line.startswith('"encoder.')]
+    table = parse_table("\n".join(lines) + FUSED, "fused.toml")
+    module = published_flax.D2L(fused=True)
+    params = published_flax.parameters(module)
+    source = source_of(traverse_util.flatten_dict(params, sep="."), flags=flax_flags("d2l-flax"))
+    family = NamedFamily(table)
+    config, canonical = import_source(family, source)
+    assert_flax_logits("fused", module, params, config, canonical)
+    assert_round_trip(family, source)

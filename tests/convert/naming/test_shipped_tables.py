@@ -39,7 +39,7 @@ pytestmark = [
 ]
 IDS = {"unk_id": 3, "bos_id": 2, "eos_id": 4}
 TOLD = {"num_heads": published.H, "pad_id": published.PAD, **IDS}
-LIKE_OTHERS = {"JadoreNothingShared", "flax-wmt-1", "flax-wmt-2", "flax-wmt-self-attention-1"}
+LIKE_OTHERS = {"JadoreNothingShared", *(f"flax-wmt-{n}" for n in (1, 2, "self-attention-1"))}
 
 
 def cases(modules: dict) -> list:

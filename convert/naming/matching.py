@@ -99,14 +99,19 @@ class Match:
 
     def layers(self, half: str) -> int:
         """How many layers a half has."""
-        return max(self._numbers(half), default=-1) + 1
+        return max(self._numbers[half], default=-1) + 1
 
-    def _numbers(self, half: str) -> set[int]:
-        layered = [p for p in self.placed.values() if p.entry.layered]
-        return {p.layer for p in layered if p.entry.ours[0].startswith(f"{half}.")}
+    @cached_property
+    def _numbers(self) -> dict[str, set[int]]:
+        """The numbers of each half's layers that are there."""
+        found = {half: set[int]() for half in HALVES}
+        for placed in self.placed.values():
+            if placed.entry.layered:
+                found[placed.entry.ours[0].partition(".")[0]].add(placed.layer)
+        return found
 
     def _check_layers(self, half: str) -> None:
-        numbers, count = self._numbers(half), self.layers(half)
+        numbers, count = self._numbers[half], self.layers(half)
         layered = [e for e in self.table.entries if e.ours[0].startswith(f"{half}.") and e.layered]
         if layered and not numbers:
             self.faults.add(f"no layer of the {half} is there ({layered[0].theirs})")
@@ -120,12 +125,11 @@ class Match:
         """Tensors that must be there; one of several tied tables suffices."""
         tied = TABLES[self.tied]
         there = any(name in self.by_ours for name in tied)
-        numbers = {half: sorted(self._numbers(half)) for half in HALVES}
         for entry in self.table.entries:
             if entry.optional or (there and all(name in tied for name in entry.ours)):
                 continue
             half = entry.ours[0].partition(".")[0]
-            for layer in numbers[half] if entry.layered else (0,):
+            for layer in sorted(self._numbers[half]) if entry.layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)

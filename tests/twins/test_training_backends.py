@@ -129,6 +129,7 @@ def test_changing_the_framework_midway(tmp_path, writer: str, reader: str) -> No
     assert np.abs(np.subtract(train(other, EXACT, 31, 60), expected[30:])).max() <= 1e-9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])
 def test_no_bump_in_float32_with_dropout(tmp_path, writer: str, reader: str) -> None:
     """The change is no larger than what float32 rounding grows to by itself."""

@@ -36,7 +36,7 @@ LANGUAGES = {
     "nllb": {"src_lang": "eng_Latn", "tgt_lang": "deu_Latn"},
 }
 # In JAX; the twins agree, and PyTorch takes the steps of each family.
-SAME_MODEL = ("marian-separate", "mbart", "mbart50", "m2m100", "nllb")
+SAME_MODEL = ("marian-separate", "bart", "mbart", "mbart50", "m2m100", "nllb")
 CODES = {name: (said["src_lang"], said["tgt_lang"]) for name, said in LANGUAGES.items()}
 ALIKE = (pytest.param(name, marks=pytest.mark.thorough) for name in OF_T5[1:])
 NAMES = (*FAMILIES, OF_T5[0], *ALIKE)

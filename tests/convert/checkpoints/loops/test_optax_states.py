@@ -75,11 +75,17 @@ def first_weights():
 def trained(optimizer):
     """(weights, optimizer's state) after some steps of a loop."""
     params = first_weights()
-    state = optimizer.init(params)
+    state = jax.jit(optimizer.init)(params)
     for step in range(STEPS):
-        updates, state = optimizer.update(gradients(params, step), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = updated(optimizer, gradients(params, step), state, params)
     return params, state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def updated(optimizer, gradients, state, params):
+    """A step as one program, where every operation of it would be one."""
+    updates, state = optimizer.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def adam_of(state):
@@ -133,7 +139,7 @@ class TestTrainState:
         optimizer = OPTIMIZERS["clipped, scheduled and masked"]
         state = TrainState.create(apply_fn=None, params=first_weights(), tx=optimizer)
         for step in range(STEPS):
-            state = state.apply_gradients(grads=gradients(state.params, step))
+            state = jax.jit(TrainState.apply_gradients)(state, grads=gradients(state.params, step))
         return state
 
     def test_in_orbax(self, state, tmp_path):
@@ -258,8 +264,9 @@ OTHERS = {
 )
 def test_what_is_not_adam_is_left_out_with_one_note(kind, container, tmp_path, capsys):
     optimizer, reason = OTHERS[kind]
-    state = TrainState.create(apply_fn=None, params=first_weights(), tx=optimizer)
-    state = state.apply_gradients(grads=gradients(state.params, 0))
+    create = jax.jit(lambda params: TrainState.create(apply_fn=None, params=params, tx=optimizer))
+    state = create(first_weights())
+    state = jax.jit(TrainState.apply_gradients)(state, grads=gradients(state.params, 0))
     source = tmp_path / "checkpoint_1"
     if container == "orbax":
         save(source, state)

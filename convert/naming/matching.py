@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from functools import cached_property
 
 from convert.core.operations import RuleError
 from convert.core.tensors import Tensors
-from convert.naming.layouts import BLOCK, ONE, PARTS, word_lengths
+from convert.naming.layouts import BLOCK, PARTS, word_lengths
 from convert.naming.table import HALVES, Entry, NamingTable, Unused, layer_in, numberless
 from transformer_spec import Faults
 
@@ -206,9 +205,10 @@ def _add_sizes(
     sizes: Sizes, match: Match, placed: Placed, shape: tuple[int, ...], known: Mapping[str, int]
 ) -> None:
     layout, name = placed.entry.layout, placed.theirs
-    if layout.words == [ONE]:
-        if math.prod(shape) != 1:
-            match.faults.add(f"{name}: shape {list(shape)} is not one number", SHAPES)
+    if layout.is_one:
+        if shape != (1,) * len(layout.axes):
+            told = f"shape {list(shape)} is not one number, {layout.text}"
+            match.faults.add(f"{name}: {told}", SHAPES)
         return
     if BLOCK in layout.words:
         sizes.add("head_dim", shape[0], name)

@@ -1,5 +1,6 @@
 """Published modules: recognised by their names, equal in both twins, and back byte by byte."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
+import published  # noqa: E402
 import published_flax  # noqa: E402
-import published_torch  # noqa: E402
 from family_checks import (  # noqa: E402
     assert_round_trip,
     assert_same_logits,
@@ -28,6 +29,8 @@ from convert import ConversionRequest, SourceRequest, convert, inspect  # noqa: 
 from convert.core.rules import ASIDE  # noqa: E402
 from convert.families.registry import FAMILIES, recognize  # noqa: E402
 from convert.formats.orbax import open_orbax  # noqa: E402
+from convert.naming.family import NamedFamily  # noqa: E402
+from convert.naming.table import parse_table  # noqa: E402
 from transformer_spec import initial_weights, weight_shapes  # noqa: E402
 
 pytestmark = [
@@ -35,8 +38,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
 ]
 IDS = {"unk_id": 3, "bos_id": 2, "eos_id": 4}
-TOLD = {"num_heads": published_torch.H, "pad_id": published_torch.PAD, **IDS}
-LIKE_OTHERS = {"JadoreNothingShared", "flax-wmt-1", "flax-wmt-2", "flax-wmt-self-attention-1"}
+TOLD = {"num_heads": published.H, "pad_id": published.PAD, **IDS}
+LIKE_OTHERS = {"JadoreNothingShared", *(f"flax-wmt-{n}" for n in (1, 2, "self-attention-1"))}
 
 
 def cases(modules: dict) -> list:
@@ -58,9 +61,9 @@ def torch_logits(module, source, target) -> np.ndarray:
         return module.double()(torch.from_numpy(source), torch.from_numpy(target)).numpy()
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(published_torch.MODULES))
+@pytest.mark.parametrize(("name", "kind"), cases(published.MODULES))
 def test_a_torch_module(name, kind, tmp_path):
-    module = published_torch.made(kind)
+    module = published.made(kind)
     flags = TOLD | kind.flags
     source = source_of(module.state_dict(), flags=flags)
     family = recognize(source)
@@ -89,11 +92,11 @@ def there_and_back(folder: Path, given: Path, name: str, flags: dict) -> Path:
     return folder / "theirs"
 
 
-@pytest.mark.parametrize("name", list(published_torch.MODULES))
+@pytest.mark.parametrize("name", list(published.MODULES))
 def test_a_model_of_ours_in_a_torch_module(name):
     """Other weights than its own, under the names and shapes that the table makes by itself."""
-    module, family = published_torch.made(published_torch.MODULES[name][0]), FAMILIES[name]
-    flags = TOLD | published_torch.MODULES[name][0].flags
+    module, family = published.made(published.MODULES[name][0]), FAMILIES[name]
+    flags = TOLD | published.MODULES[name][0].flags
     config = family.read_config(source_of(module.state_dict(), flags=flags)).config
     canonical = perturbed(config)
     assert family.write_settings(config, None)["naming_table"] == name
@@ -129,13 +132,17 @@ def test_a_flax_module(name, module):
     family = recognize(source)
     assert family.name == name
     config, canonical = import_source(family, source)
+    assert_flax_logits(name, module, params, config, canonical)
+    assert_round_trip(family, source)
+
+
+def assert_flax_logits(name: str, module, params, config, canonical) -> None:
     source_ids, given = batch(config)
     expected = flax_logits(module, params, source_ids, given)
     target = shifted(given) if config.decoder_start_id == config.pad_id else given
     logits = twin_logits(config, canonical, source_ids, target)
     assert expected.dtype == np.float64
     assert_measured(name, "in", max_difference(logits, expected, given != config.pad_id))
-    assert_round_trip(family, source)
 
 
 def flax_flags(name: str) -> dict:
@@ -170,3 +177,32 @@ def test_flax_files(name, tmp_path):
 def assert_same_tree(found: dict, params: dict) -> None:
     same = jax.tree.map(lambda one, two: one.tobytes() == two.tobytes(), dict(found), dict(params))
     assert all(jax.tree.leaves(same))
+
+
+FUSED = """
+"encoder.embedding" = "encoder.embedding"
+"encoder.layers_{i}.self_attn.qkv_proj" = { to = [
+  "encoder.enc_layers.{i}.multiheadattention.fcQ",
+  "encoder.enc_layers.{i}.multiheadattention.fcK",
+  "encoder.enc_layers.{i}.multiheadattention.fcV",
+], layout = "(in, heads parts dim)" }
+"encoder.layers_{i}.self_attn.o_proj" = "encoder.enc_layers.{i}.multiheadattention.fcOut"
+"encoder.layers_{i}.linear_0" = "encoder.enc_layers.{i}.ffn.fc1"
+"encoder.layers_{i}.linear_3" = "encoder.enc_layers.{i}.ffn.fc2"
+"encoder.layers_{i}.norm1" = "encoder.enc_layers.{i}.layerNorm1"
+"encoder.layers_{i}.norm2" = "encoder.enc_layers.{i}.layerNorm2"
+"""
+
+
+def test_fused_heads_as_the_uvadlc_tutorial_has_them():
+    """That tutorial has an encoder alone: here before the decoder of d2l, with biases in both."""
+    shipped = (files("convert.naming") / "tables" / "d2l-flax.toml").read_text(encoding="utf-8")
+    lines = [line for line in shipped.splitlines() if not line.startswith('"encoder.')]
+    table = parse_table("\n".join(lines) + FUSED, "fused.toml")
+    module = published_flax.D2L(fused=True)
+    params = published_flax.parameters(module)
+    source = source_of(traverse_util.flatten_dict(params, sep="."), flags=flax_flags("d2l-flax"))
+    family = NamedFamily(table)
+    config, canonical = import_source(family, source)
+    assert_flax_logits("fused", module, params, config, canonical)
+    assert_round_trip(family, source)

@@ -63,10 +63,11 @@ def _ours(half: str, slot: Slot) -> tuple[str, ...]:
 
 def _word_score(part: Part, slot: Slot, slots: Sequence[Slot]) -> float:
     place = place_score(slot.place, part.path)
-    if len(slot.roles) > 1:
+    first, *others = slot.roles
+    if others:
         return place
     alike = [other for other in slots if (other.place == FFN) == (slot.place == FFN)]
-    return place + role_score(slot.roles[0], part.own, [r for one in alike for r in one.roles])
+    return place + role_score(first, part.own, [r for one in alike for r in one.roles])
 
 
 def _norm_score(part: Part, place: str) -> float:

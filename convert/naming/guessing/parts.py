@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from convert.naming.guessing.words import half_of, is_bias, natural, stem_of
+from convert.naming.guessing.words import (
+    ATTENTION,
+    FFN,
+    NORM,
+    PLACES,
+    half_of,
+    has,
+    is_bias,
+    natural,
+    stem_of,
+    words_of,
+)
 
 Shape = tuple[int, ...]
 NUMBER = re.compile(r"\d+")
@@ -85,12 +96,24 @@ def stacks_of(shapes: Mapping[str, Shape]) -> dict[str, Stack]:
     for name in shapes:
         befores = [name[: match.start()] for match in NUMBER.finditer(name)]
         fitting = [usable[b] for b in befores if b in usable and _common(found[b], name)]
-        wanted = [
-            s for s in fitting if s.tensors >= WHOLE_LAYER or s.count == counts[half_of(s.before)]
-        ]
+        wanted = [stack for stack in fitting if _is_layers(stack, counts)]
         if wanted:
-            result[name] = wanted[0]
+            result[name] = min(wanted, key=lambda stack: _is_kind(stack.before))
     return result
+
+
+def _is_layers(stack: Stack, counts: Mapping[str | None, int]) -> bool:
+    """Whether what is numbered are layers: large, or as many as its half has."""
+    half = half_of(stack.before)
+    if stack.tensors >= WHOLE_LAYER:
+        return True
+    return stack.count == counts.get(half) and (stack.count > 1 or half is not None)
+
+
+def _is_kind(before: str) -> bool:
+    """Whether a number counts the sub-layers of one layer, as in norm1 and attn2."""
+    last = words_of(before)[-1:] if not before.endswith(".") else ()
+    return any(has(kind, word) for word in last for kind in (NORM, ATTENTION, PLACES[FFN]))
 
 
 def _stack(before: str, numbered: Mapping[int, Mapping[str, Shape]]) -> Stack | None:
@@ -100,7 +123,7 @@ def _stack(before: str, numbered: Mapping[int, Mapping[str, Shape]]) -> Stack | 
         return None
     common = set.intersection(*(set(layer.items()) for layer in numbered.values()))
     odd = max(len(layer) - len(common) for layer in numbered.values())
-    if odd > min(ODD, len(common) - 1) or (len(numbers) == 1 and len(common) < WHOLE_LAYER):
+    if odd > min(ODD, len(common) - 1):
         return None
     matrices = sum(len(shape) > 1 for _, shape in common)
     return Stack(before, numbers[0], len(numbers), len(common), matrices)
@@ -125,8 +148,9 @@ def _usual_counts(stacks: Iterable[Stack]) -> dict[str | None, int]:
     votes = dict[str | None, Counter[int]]()
     for stack in stacks:
         one = votes.setdefault(half_of(stack.before), Counter())
-        one[stack.count] += stack.tensors * stack.count
-    return {half: max(v, key=lambda n: (v[n], n)) for half, v in votes.items()}
+        if stack.count > 1 or stack.tensors >= WHOLE_LAYER:
+            one[stack.count] += stack.tensors * stack.count
+    return {half: max(v, key=lambda n: (v[n], n), default=0) for half, v in votes.items()}
 
 
 def parts_of(shapes: Mapping[str, Shape]) -> list[Part]:

@@ -81,7 +81,7 @@ def _table_layout(part: Part, name: str, around: Surroundings) -> str | None:
         matrix = lying(_table(part, around), around.width, around.usual)
         fits = matrix is not None and matrix.size[1] == around.width
         return matrix.layout if matrix and fits and len(part.shape) == 2 else None
-    if len(part.axes) != 2 or part.shape[-1] != around.width:
+    if len(part.axes) != 2 or part.shape[-1] != around.width or part.bias is not None:
         return None
     if len(part.shape) == 2:
         return ""

@@ -1,4 +1,4 @@
-"""python -m convert SOURCE DEST --to FAMILY, python -m convert inspect CHECKPOINT, ... average"""
+"""python -m convert SOURCE DEST --to FAMILY, python -m convert inspect, names, average ..."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
 
-from convert.commands import averaging, conversion, inspection
+from convert.commands import averaging, conversion, inspection, names
 from transformer_spec.door import exit_status
 from transformer_spec.errors import printable
 
@@ -17,6 +17,7 @@ from transformer_spec.errors import printable
 COMMANDS: dict[str, Callable[[Sequence[str]], str]] = {
     "inspect": inspection.run,
     "average": averaging.run,
+    "names": names.run,
 }
 
 

@@ -16,7 +16,8 @@ FIRST, SECOND, RAW = "exp_avg/", "exp_avg_sq/", "raw/"
 BESIDE = (FIRST, SECOND, RAW, ASIDE)  # what canonical names of no weight of the model start with
 COUNT = "count"
 # What a name of our twins' weights begins with, and no other library's.
-OWN_PARTS = ("encoder.enc_layers.", "decoder.dec_layers.", "encoder.embedding.")
+OWN_LAYERS = ("encoder.enc_layers.", "decoder.dec_layers.")
+OWN_PARTS = (*OWN_LAYERS, "encoder.embedding.")
 
 
 class Layout(NamedTuple):

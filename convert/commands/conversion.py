@@ -16,6 +16,7 @@ checkpoint. Nothing is changed in place, and every tensor and every file is acco
 licence, tokenizer and generation settings of another library's folder come along and go back."""
 USAGE = """python -m convert SOURCE DEST --to FAMILY [options]
        python -m convert inspect CHECKPOINT [options]
+       python -m convert names CHECKPOINT [--output FILE.toml]
        python -m convert average RUN DEST [--last N]"""
 EXAMPLES = """examples:
   python -m convert runs/demo demo-torch --to torch
@@ -40,6 +41,8 @@ EXAMPLES = """examples:
       a checkpoint of T5X; a config.gin beside it says the activation, and --to t5x writes one
   python -m convert inspect model.pt
       what a checkpoint is; nothing is converted
+  python -m convert names model.pt --output mine.toml
+      a table of names for a module of your own, to be looked at; --names takes it
   python -m convert average runs/demo demo-mean --last 5
       the mean of a run's last five checkpoints, as a model of its own
 """

@@ -9,6 +9,8 @@ from typing import Any
 from convert.naming.rendering import Place, render
 from convert.naming.table import NamingTable, table_of
 
+GUESS = "guess: "  # what a comment behind such a line begins with
+
 
 @dataclass(frozen=True)
 class Group:
@@ -16,12 +18,14 @@ class Group:
 
     ``theirs`` are keys of ``names``; ``ours`` are what they are proposed to be, in their order. A
     tensor that holds several of ours has as many of them, one after the other. Every order of
-    ``ours`` fits the shapes. ``told`` says whether words tell which is which.
+    ``ours`` fits the shapes. ``told`` says whether words tell which is which. ``spare`` are places
+    of ours that are empty and would fit as well, in the order of ``ours``.
     """
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
     told: bool = False
+    spare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,17 @@ class Proposal:
     """A table as plain data (``content``, as a TOML text says it), and what of it is open.
 
     ``choices`` are settings that nothing shows, with the values that they may have, the proposed
-    one first. ``comments`` stand behind lines of the text, ``heading`` above it.
+    one first; a setting that is not in the table has its default there. ``layouts`` are other
+    layouts that a name may have. ``comments`` stand behind lines of the text, ``heading`` above it;
+    ``holes`` are tensors without a place, and places without a tensor.
     """
 
     content: Mapping[str, Any]
     groups: tuple[Group, ...] = ()
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    layouts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     comments: Mapping[Place, str] = field(default_factory=dict)
+    holes: tuple[str, ...] = ()
     heading: Sequence[str] = ()
 
     def table(self, label: str = "the proposed table") -> NamingTable:
@@ -60,6 +68,11 @@ class Proposal:
         config = {**self.content.get("config", {}), **settings}
         kept = {name: value for name, value in config.items() if value is not None}
         return replace(self, content={**self.content, "config": kept})
+
+    @property
+    def guesses(self) -> int:
+        """How many lines say of themselves that they are guesses."""
+        return sum(GUESS in comment for comment in self.comments.values())
 
     @property
     def text(self) -> str:

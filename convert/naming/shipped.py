@@ -24,6 +24,11 @@ def shipped_families() -> tuple[NamedFamily, ...]:
     return tuple(NamedFamily(parse_table(text, name)) for name, text in texts.items())
 
 
+def table_text(name: str) -> str:
+    """The text of a table that comes with the program."""
+    return (files(PACKAGE) / FOLDER / f"{name}{ENDING}").read_text(encoding="utf-8")
+
+
 def named_family(given: str) -> NamedFamily:
     """The family of a table: one that comes with the program, by its name, or that of a file."""
     shipped = {family.name: family for family in shipped_families()}

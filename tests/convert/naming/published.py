@@ -229,7 +229,11 @@ class Jadore(Published):
 class JadoreScaledEmbeddings(Jadore):
     scale, output_factor = math.sqrt(D), 1.0
     shared = (True, False)
-    flags = {"embedding_scale": math.sqrt(D), "output_scale": 1.0, "tied_embeddings": "target_output"}
+    flags = {
+        "embedding_scale": math.sqrt(D),
+        "output_scale": 1.0,
+        "tied_embeddings": "target_output",
+    }
 
 
 class JadoreNothingShared(Jadore):
@@ -325,7 +329,8 @@ class AladdinpersonAtFirst(Aladdinpersson):
         *three, out = (self.at(f"{path}.{name}") for name in self.projections)
         given = (x, keys, keys)
         q, k, v = (
-            block(y.unflatten(-1, (H, -1))).flatten(2) for block, y in zip(three, given, strict=True)
+            block(y.unflatten(-1, (H, -1))).flatten(2)
+            for block, y in zip(three, given, strict=True)
         )
         return out(attend(q, k, v, seen, self.factor))
 

@@ -1,0 +1,35 @@
+"""``python -m convert names``: the table of names that a checkpoint has, or a proposed one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from convert.commands.source import add_source_flags, source_fields
+from convert.conversion.proposal import find_naming
+from convert.conversion.request import SourceRequest
+from training_recipe.options.parser import Parser
+
+DESCRIPTION = """Propose a table of names for a checkpoint of any encoder-decoder Transformer, from
+names, shapes and order in its headers alone. Lines that are guesses say so; nothing is converted.
+docs/your-own-model.md goes the whole way."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    result = Parser(prog="python -m convert names", description=DESCRIPTION, allow_abbrev=False)
+    add = result.add_argument
+    add("source", type=Path, metavar="CHECKPOINT", help="as SOURCE of a conversion")
+    add("--output", type=Path, metavar="FILE", help="write the table to this new file")
+    add_source_flags(result)
+    return result
+
+
+def run(words: Sequence[str]) -> str:
+    """Do what the words say; the table, or what was written, to print."""
+    options = parser().parse_args(words)
+    found = find_naming(SourceRequest(**source_fields(options)), options.output)
+    if options.output is None or found.text is None:
+        return found.text.rstrip("\n") if found.text else found.told
+    return f"{found.told.rstrip()}\n{options.output} is written"

@@ -1,4 +1,4 @@
-"""python -m parity A B: whether two models are the same function; twins, train, verify, tpu"""
+"""python -m parity A B: whether two models are the same function; twins, train, verify, names"""
 
 import importlib
 import os
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
 
-COMMANDS = ("twins", "train", "verify", "tpu", "mutations")
+COMMANDS = ("twins", "train", "verify", "tpu", "mutations", "names")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
 from convert.families.base import Family, Source, kept_aside
-from convert.families.registry import FAMILIES, OURS, recognize
+from convert.families.registry import FAMILIES, OURS, TABLES, recognize
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import GIN
 from convert.naming.shipped import named_family
@@ -216,7 +216,8 @@ def choose_family(wanted: str | None, source: Source) -> Family | None:
             raise UserError(f"{source.tensors.label} is not of {wanted}: {contradiction}")
         return FAMILIES[wanted]
     ours = any(name.startswith(OWN_PARTS) for name in source.tensors)
-    return None if ours else recognize(source)
+    named = ours and any(table.recognizes(source) for table in TABLES.values())
+    return None if ours and not named else recognize(source)
 
 
 def _other_names(wanted: str, source: Source) -> str | None:

@@ -308,7 +308,7 @@ class _Reader:
                 self.faults.add(f"{name} is not told ({DECLARATIONS[name].help})", "are not told")
 
     def _config(self, fields: Mapping[str, Any]) -> TransformerConfig:
-        plain = {k: v for k, v in fields.items() if not _is_expression(k, v)}
+        plain = {k: v for k, v in fields.items() if not is_expression(k, v)}
         try:
             config = TransformerConfig.from_dict(plain)
             return dataclasses.replace(config, **_evaluated(fields, config))
@@ -327,18 +327,18 @@ def _written_fields(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     return dict(fields) if isinstance(fields, Mapping) else {}
 
 
-def _is_expression(name: str, value: Any) -> bool:
+def is_expression(name: str, value: Any) -> bool:
     return isinstance(value, str) and DECLARATIONS[name].type is float
 
 
 def _evaluated(fields: Mapping[str, Any], config: TransformerConfig) -> dict[str, float]:
     """What expressions are of a config's widths."""
     return {
-        name: _value(value, config) for name, value in fields.items() if _is_expression(name, value)
+        name: value_of(value, config) for name, value in fields.items() if is_expression(name, value)
     }
 
 
-def _value(text: str, config: TransformerConfig) -> float:
+def value_of(text: str, config: TransformerConfig) -> float:
     found = EXPRESSION.fullmatch(text.replace(" ", ""))
     assert found is not None
     inverse, rounded, root, letter = found.groups()

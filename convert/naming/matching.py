@@ -108,14 +108,19 @@ class Match:
 
     def layers(self, half: str) -> int:
         """How many layers a half has."""
-        return max(self._numbers(half), default=-1) + 1
+        return max(self._numbers[half], default=-1) + 1
 
-    def _numbers(self, half: str) -> set[int]:
-        layered = [p for p in self.placed.values() if LAYER.search(p.entry.theirs)]
-        return {p.layer for p in layered if p.targets[0].startswith(f"{half}.")}
+    @cached_property
+    def _numbers(self) -> dict[str, set[int]]:
+        """The numbers of each half's layers that are there."""
+        found = {half: set[int]() for half in HALVES}
+        for placed in self.placed.values():
+            if LAYER.search(placed.entry.theirs):
+                found[placed.entry.ours[0].partition(".")[0]].add(placed.layer)
+        return found
 
     def _check_layers(self, half: str) -> None:
-        numbers, count = self._numbers(half), self.layers(half)
+        numbers, count = self._numbers[half], self.layers(half)
         gone = [n for n in range(count) if n not in numbers]
         listed = ", ".join(map(str, gone))
         self.faults.require(
@@ -131,7 +136,7 @@ class Match:
                 continue
             layered = "{i}" in entry.ours[0]
             half = entry.ours[0].partition(".")[0]
-            for layer in sorted(self._numbers(half)) if layered else (0,):
+            for layer in sorted(self._numbers[half]) if layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from convert.checkpoints.hub import hub_name
 from convert.commands.source import size
 from parity.certificates.certificate import check_folder
-from parity.commands.printing import check_picture, progress
+from parity.commands.printing import check_picture, progress, seconds_of_code
 from parity.comparison.settings import PRECISIONS, Settings
 from parity.frameworks import both_frameworks
 from parity.sides.given import MODULE, exists, local_path, typed_path
@@ -29,8 +29,9 @@ EXAMPLES = """A and B:
   a run, a converted folder or a weight file of any family that python -m convert reads, with its
       flags in the same quotes where it needs some: "net.pt --num-heads 8 --map decoder.finalFc=out"
   hf:FOLDER                    the class of transformers itself
-  module:FILE.py:FUNCTION      FUNCTION() returns (model, config): a torch module, or a function of
-                               (source, target), and a TransformerConfig or its fields
+  module:FILE.py:FUNCTION      FUNCTION() returns a model of (source, target), or (model, config): a
+                               torch or NNX module, a pytree or function that is called, and a
+                               TransformerConfig or its fields (default: those of the other side)
 
 other commands:
   python -m parity twins       both twins of this package on every kind of config
@@ -38,6 +39,7 @@ other commands:
   python -m parity verify      check a certificate
   python -m parity tpu         compile for a TPU without having one
   python -m parity mutations   what every known slip does to the numbers
+  python -m parity names       search the table of names of a module of your own
 
 exit status: 0 the same function, 1 not the same, 2 a mistake in what was given
 """
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     from parity.comparison.report import json_of
     from parity.comparison.text import as_text, verdict_line
 
-    with progress() as say:
+    with progress() as say, seconds_of_code(options.module_timeout):
         report = compare(options.a, options.b, settings, say)
     print(json_of(report.to_dict()) if options.json else printable(as_text(report, options.full)))
     write(report, options)
@@ -159,9 +161,27 @@ def add_inputs(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
+    add_module_timeout(group)
     add("--no-verify", dest="verify", action="store_false",
         help="compare even where weights are not what was saved or converted; after A or B in the "
         "same quotes: of that one")  # fmt: skip
+
+
+def add_module_timeout(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--module-timeout", type=seconds, default=300, metavar="SECONDS",
+        help="longest that FUNCTION of module:FILE.py:FUNCTION, or a call of its model, may take "
+        "[300]")  # fmt: skip
+
+
+def seconds(text: str) -> float:
+    """A number of seconds above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
 
 
 def add_measures(group: argparse._ArgumentGroup) -> None:

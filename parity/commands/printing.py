@@ -16,6 +16,18 @@ def progress() -> Iterator[Callable[[str], object]]:
         yield bar.set_description_str
 
 
+@contextlib.contextmanager
+def seconds_of_code(seconds: float) -> Iterator[None]:
+    """The time that code of the user's may take."""
+    from parity.sides.own_code import SECONDS
+
+    token = SECONDS.set(seconds)
+    try:
+        yield
+    finally:
+        SECONDS.reset(token)
+
+
 def said(line: str) -> None:
     """A line as soon as it is known, also in a file."""
     print(line, flush=True)

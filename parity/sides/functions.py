@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import torch
+from flax import nnx
 from torch import nn
 
 from parity.forward.ids import Ids
 from parity.forward.number_formats import NUMPY, as_float64, in_format
 from parity.forward.substeps import LOGITS
+from parity.sides.given import MODULE
+from parity.sides.own_code import Made, fingerprint, guarded, made_by, same_twice
 from parity.sides.side import Side, Trace
 from transformer_spec import TransformerConfig, UserError
 
+CALLING = "calling the model"
+
 
 @dataclass
-class Function(Side):
+class OwnCode(Side):
+    """A model of the user's own code; ``tried`` once it was seen to give the same twice."""
+
+    tried: bool = False
+
+
+def path_of(given: str) -> str:
+    """FILE.py of module:FILE.py:FUNCTION."""
+    return given.removeprefix(MODULE).rpartition(":")[0]
+
+
+@dataclass
+class Function(OwnCode):
     """A function of (source, target) -> logits in JAX or NumPy; nothing else is known of it."""
 
     function: Callable[..., Any] = lambda *_: None
@@ -33,9 +45,16 @@ class Function(Side):
         if precision != "float64":
             return {}
         with jax.default_device(jax.devices(self.device)[0]):
-            logits = self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
-        check_logits(logits, ids, self)
+            logits = self.called(ids)
+            check_logits(logits, ids, self)
+            if not self.tried:
+                same_twice(self.given, as_float64(logits), as_float64(self.called(ids)))
+                self.tried = True
         return {LOGITS: as_float64(logits)}
+
+    def called(self, ids: Ids) -> Any:
+        with guarded(self.given, path_of(self.given), CALLING):
+            return self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
 
 
 def check_logits(logits: Any, ids: Ids, side: Side) -> None:
@@ -49,29 +68,47 @@ def check_logits(logits: Any, ids: Ids, side: Side) -> None:
         )
 
 
-def from_function(given: str, rest: str) -> Side:
-    """Call FUNCTION of FILE.py; it returns (model or function, TransformerConfig or fields)."""
-    path, _, name = rest.rpartition(":")
-    if not path:
-        raise UserError(f"{given} names no function; give module:FILE.py:FUNCTION")
-    if not Path(path).is_file():
-        raise UserError(f"{path} does not exist; given as module:FILE.py:FUNCTION in {given}")
-    with _neighbours_found(Path(path)):
-        make = getattr(_imported(Path(path)), name, None)
-        if not callable(make):
-            raise UserError(f"{path} has no function {name!r}; given as module:FILE.py:FUNCTION")
-        made = make()
-    if not (isinstance(made, tuple) and len(made) == 2):
+def from_function(given: str, rest: str, config: TransformerConfig | None = None) -> Side:
+    """Call FUNCTION of FILE.py; it returns a model, or (model, TransformerConfig or its fields).
+
+    A model alone has ``config``, that of the other side.
+    """
+    made = made_by(given, rest)
+    if made.fields is not None:
+        config = config_of(given, made.fields)
+    if config is None:
         raise UserError(
-            f"{given} should return (model, config), and returned {type(made).__name__}"
+            f"{given} returned no config, and the other side has none to take its place; return "
+            "(model, config)"
         )
-    model, fields = made
-    config = config_of(given, fields)
-    if isinstance(model, nn.Module):
-        return PlainModule(given, "a PyTorch module", "torch", config, module=model)
+    if isinstance(made.model, nn.Module):
+        return PlainModule(given, "a PyTorch module", "torch", config, module=made.model)
+    what, function = function_of(given, made)
+    return Function(given, what, "jax", config, function=function)
+
+
+def function_of(given: str, made: Made) -> tuple[str, Callable[..., Any]]:
+    """What JAX calls, with its weights in float64, and what it is."""
+    model = made.model
+    if isinstance(model, nnx.Module):
+        model.eval()
+        graph, state = nnx.split(model)
+        wide = jax.tree.map(in_float64, state)
+        return "a Flax NNX module", nnx.merge(graph, wide)
+    if made.params is not None:
+        wide = jax.tree.map(in_float64, made.params)
+        return "a function of weights", lambda *ids: model(wide, *ids)
     if callable(model):
-        return Function(given, "a function", "jax", config, function=model)
+        whole = jax.tree_util.all_leaves([model])
+        tree = model if whole else jax.tree.map(in_float64, model)
+        return ("a function" if whole else "a tree that is called"), tree
     raise UserError(f"{given} returned {type(model).__name__}, no module and no function")
+
+
+def in_float64(leaf: Any) -> Any:
+    """A leaf of weights in float64; anything else as it is."""
+    is_weight = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jnp.asarray(leaf, jnp.float64) if is_weight else leaf
 
 
 def config_of(given: str, fields: Any) -> TransformerConfig:
@@ -90,7 +127,7 @@ def config_of(given: str, fields: Any) -> TransformerConfig:
 
 
 @dataclass
-class PlainModule(Side):
+class PlainModule(OwnCode):
     """A PyTorch module of (source, target) -> logits; only its logits are seen."""
 
     module: nn.Module = field(default_factory=nn.Module)
@@ -99,26 +136,20 @@ class PlainModule(Side):
         if precision not in NUMPY:
             return {}
         with torch.no_grad(), in_format(self.module, self.torch_place, precision) as module:
-            logits = module(*(torch.from_numpy(array).to(self.torch_place) for array in ids))
-        check_logits(logits, ids, self)
+            before = None if self.tried else fingerprint(module)
+            logits = self.called(module, ids)
+            check_logits(logits, ids, self)
+            if before is not None:
+                self.try_again(module, before, logits, ids)
         return {LOGITS: as_float64(logits)}
 
+    def try_again(self, module: nn.Module, before: Any, logits: Any, ids: Ids) -> None:
+        """A call changes no weight, and the same ids give the same logits."""
+        if fingerprint(module) != before:
+            raise UserError(f"{self.given} changes its weights when it is called: it trains there")
+        same_twice(self.given, as_float64(logits), as_float64(self.called(module, ids)))
+        self.tried = True
 
-@contextlib.contextmanager
-def _neighbours_found(path: Path) -> Iterator[None]:
-    """What lies beside a file can be imported by it and by its functions."""
-    sys.path.insert(0, str(path.parent))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(path.parent))
-
-
-def _imported(path: Path) -> ModuleType:
-    """The module of a file, under a name that is no other module's; dataclasses look it up."""
-    name = f"given to parity: {path.resolve()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    def called(self, module: nn.Module, ids: Ids) -> Any:
+        with guarded(self.given, path_of(self.given), CALLING):
+            return module(*(torch.from_numpy(array).to(self.torch_place) for array in ids))

@@ -161,10 +161,10 @@ def state_of(module: nn.Module) -> Weights:
     return arrays
 
 
-def open_library_side(given: str) -> Side:
-    """``hf:FOLDER`` or ``module:FILE.py:FUNCTION``."""
+def open_library_side(given: str, config: TransformerConfig | None = None) -> Side:
+    """``hf:FOLDER`` or ``module:FILE.py:FUNCTION``, whose model alone has ``config``."""
     kind, _, rest = given.partition(":")
-    return hugging_face(given, Path(rest)) if kind == "hf" else from_function(given, rest)
+    return hugging_face(given, Path(rest)) if kind == "hf" else from_function(given, rest, config)
 
 
 def hugging_face(given: str, folder: Path) -> TorchModule:

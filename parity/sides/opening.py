@@ -22,27 +22,44 @@ from transformer_spec import DROPOUTS, Faults, TransformerConfig, UserError
 def open_sides(
     a: str, b: str, frameworks: tuple[str | None, str | None], verify: bool = True
 ) -> tuple[Side, Side]:
-    """Both sides, with whatever is wrong with either said at once."""
-    faults, sides = Faults(), []
-    for label, given, framework in (("A", a, frameworks[0]), ("B", b, frameworks[1])):
+    """Both sides, with whatever is wrong with either said at once.
+
+    Code of the user's comes last: a model that it gives no config for has that of the other side.
+    """
+    found, failed, config = dict[str, Side](), dict[str, str](), None
+    asked = {"A": (a, frameworks[0]), "B": (b, frameworks[1])}
+    for label, (given, framework) in sorted(asked.items(), key=lambda one: _is_code(one[1][0])):
         try:
-            sides.append(open_side(given, framework, verify))
+            found[label] = open_side(given, framework, verify, config)
+            config = found[label].config
         except UserError as error:
-            faults.add(f"{label}: {error}")
+            failed[label] = str(error)
+    faults = Faults()
+    for label, message in sorted(failed.items()):
+        faults.add(f"{label}: {message}")
     faults.raise_if_any("cannot compare")
-    return sides[0], sides[1]
+    return found["A"], found["B"]
 
 
-def open_side(given: str, framework: str | None = None, verify: bool = True) -> Side:
+def _is_code(given: str) -> bool:
+    return given.startswith(MODULE)
+
+
+def open_side(
+    given: str,
+    framework: str | None = None,
+    verify: bool = True,
+    config: TransformerConfig | None = None,
+) -> Side:
     """A checkpoint as ``convert`` reads it, ``hf:FOLDER`` or ``module:FILE.py:FUNCTION``.
 
     Unless told not to ``verify``, weights that are not what was written are a UserError when they
-    are read.
+    are read. ``config`` is for a function that returns a model alone.
     """
     if given.startswith((HUGGING_FACE, MODULE)):
         from parity.sides.library import open_library_side
 
-        return open_library_side(given)
+        return open_library_side(given, config)
     return checkpoint_side(given, framework, verify)
 
 

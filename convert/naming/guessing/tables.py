@@ -139,3 +139,10 @@ def is_stored(role: Role, flax: bool) -> bool:
     """Whether a table of positions is no parameter of a module, but lies there as it is."""
     leaf = role.part.name.rpartition(".")[2]
     return role.ours[0].endswith("pos_embedding") and leaf not in LEAVES and not flax
+
+
+def is_untold(role: Role) -> bool:
+    """Whether neither a word nor a shape says which kind of table a role is."""
+    part = role.part
+    tables = role.ours[0] in PLACES and role.ours[0] != OUTPUT
+    return tables and len(part.shape) == 2 and kind_of(part.path) is None

@@ -1,4 +1,4 @@
-"""python -m convert SOURCE DEST --to FAMILY, python -m convert inspect|names CHECKPOINT, ... average"""
+"""python -m convert SOURCE DEST --to FAMILY, python -m convert inspect, names, average ..."""
 
 import os
 import signal

@@ -188,7 +188,7 @@ def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:
 
 def _differ(name: str, given: Any, value: Any) -> bool:
     """Whether two values are known to be others: a number and an expression are not."""
-    return given != value and _is_expression(name, given) == _is_expression(name, value)
+    return given != value and is_expression(name, given) == is_expression(name, value)
 
 
 class _Reader:

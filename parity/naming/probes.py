@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from parity.naming.subject import Subject
 SILENT = 1e-9
 LONG, ONE, LONG_SOURCE, LONG_TARGET = (4, 3), (1, 1), (4, 1), (1, 3)
 BATCH, SPECIAL = 3, 4
+KEPT = 20_000_000  # numbers of a module whose random arrays are kept
 Shape = tuple[int, int]
 Names = frozenset[str]
 NOTHING: Names = frozenset()
@@ -39,6 +41,9 @@ class Probes:
         self.patterns = {pattern.text: pattern for pattern in patterns_of(subject.shapes)}
         self.tokens = self._tokens(avoid)
         self.logits = cache(self._logits)
+        self.keys = {text: key for key, text in enumerate(sorted(self.patterns))}
+        small = sum(math.prod(shape) for shape in subject.shapes.values()) <= KEPT
+        self.array = cache(self._array) if small else self._array
 
     def _tokens(self, avoid: Collection[int]) -> tuple[int, ...]:
         """Tokens of every vocabulary that are no special ones, as far as there are such."""
@@ -48,7 +53,7 @@ class Probes:
         usable = [token for token in range(least) if token not in avoid]
         return tuple(usable[min(SPECIAL, max(0, len(usable) - 8)) :])
 
-    @property
+    @cached_property
     def width(self) -> int:
         """The width D: the length that most tensors of layers have."""
         layered = [p for p in self.patterns.values() if p.stack is not None]
@@ -64,10 +69,9 @@ class Probes:
         found = (found + 1) % len(source) if turned else found
         return Ids(source[found], target[_columns(draw, half, shape[1])])
 
-    def array(self, pattern: Pattern, salt: int = 0) -> np.ndarray:
-        """Numbers around 1 in absolute value for vectors; matrices keep the size of what they get."""
-        key = sorted(self.patterns).index(pattern.text)
-        draw = np.random.default_rng((self.seed, key, salt))
+    def _array(self, pattern: Pattern, salt: int = 0) -> np.ndarray:
+        """Numbers around 1 for vectors, as for norms; matrices keep the size of what they get."""
+        draw = np.random.default_rng((self.seed, self.keys[pattern.text], salt))
         if len(pattern.squeezed) < 2:
             return draw.uniform(0.5, 1.5, pattern.shape) * draw.choice((-1, 1), pattern.shape)
         if pattern.stack is None:

@@ -105,22 +105,32 @@ def _searched(
     subject: Subject, heads: int | None, pad_id: int | None, say: Callable[[str], object]
 ) -> tuple[Candidate, Roles, TwinSide]:
     """The candidate that agrees at every stage; random numbers that hide something are redrawn."""
+    before: Roles | None = None
     failed: UserError | None = None
     for seed in SEEDS:
         probes = Probes(subject, seed, () if pad_id is None else (pad_id,))
         try:
             say("probing")
             roles = RoleFinder(probes).find()
-            twin = TwinSide(dict.fromkeys(roles.unused, UNHEARD))
+            if failed is not None and roles == before:
+                break
+            before = roles
             say("searching")
-            stages = Stages(probes, roles, twin, heads)
-            stages.run()
-            _check_order(stages)
-            return _padding(stages, pad_id), roles, twin
+            return _settled(Stages(probes, roles, _twin(roles), heads), pad_id)
         except UserError as error:
             failed = failed or error
     assert failed is not None
     raise failed
+
+
+def _twin(roles: Roles) -> TwinSide:
+    return TwinSide(dict.fromkeys(roles.unused, UNHEARD))
+
+
+def _settled(stages: Stages, pad_id: int | None) -> tuple[Candidate, Roles, TwinSide]:
+    stages.run()
+    _check_order(stages)
+    return _padding(stages, pad_id), stages.roles, stages.twin
 
 
 def _check_order(stages: Stages) -> None:

@@ -19,7 +19,8 @@ from parity.naming.roles import OUTPUT, SOURCE, TARGET, Attention, Half, Roles
 from transformer_spec import UserError
 from transformer_spec.config import ACTIVATIONS, SINUSOID_FREQUENCIES, SINUSOID_LAYOUTS
 
-COARSE, EXACT = 3e-2, 1e-11
+# What an unknown epsilon may hide, what rounding of a constant may hide, and what nothing hides.
+COARSE, ROUGH, EXACT = 3e-2, 1e-6, 1e-11
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-7, 1e-9, 1e-10, 1e-3, 1e-4)
 SCALES = ("sqrt(D)", 1.0)
 OUTPUT_SCALES = (1.0, "1/sqrt(D)")
@@ -115,7 +116,7 @@ class Stages:
         what = f"{what} (queries, keys, heads and scale)"
         if name == "decoder":
             self._spread(self._scaled)
-            self._agreeing(what, off, LONG, COARSE)
+            self._agreeing(what, off, LONG, ROUGH)
             self._refine(what, off, ("attention_scale",), False)
         else:
             self._agreeing(what, off, LONG, EXACT)

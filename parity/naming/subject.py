@@ -21,6 +21,11 @@ from parity.sides.functions import CALLING, path_of
 from parity.sides.own_code import guarded
 from transformer_spec import UserError
 
+# A search calls for milliseconds what takes seconds to compile well.
+COMPILED_FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -98,7 +103,7 @@ class TreeSubject(Subject):
         }
         self.shapes = {name: array.shape for name, array in self.held.items()}
         self.trained = frozenset(self.shapes)
-        self.call = jax.jit(self._call(call))
+        self.call = jax.jit(self._call(call), compiler_options=COMPILED_FAST)
 
     def _call(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(held: Mapping[str, Any], source: Any, target: Any) -> Any:

@@ -41,6 +41,7 @@ def proposal_of(
     content = candidate.content(twin.unused)
     config = twin.config(candidate, tensors)
     content, declared = _with_sinusoids(content, roles, config, tensors)
+    content = _with_idle_sinusoids(content, config, tensors)
     content["config"] = _short(content["config"])
     content = _by_modules(content)
     content = {key: content[key] for key in ORDER if content.get(key)}
@@ -50,9 +51,10 @@ def proposal_of(
     for key, value in content["names"].items():
         if any(_was_open(ours) for ours in targets_of(value)):
             comments["names", key] = FOUND
-    return Proposal(content, (), {}, comments, _heading(told, declared))
+    return Proposal(content, comments=comments, heading=_heading(told, declared))
 
 
+SINUSOIDS = ("sinusoid_layout", "sinusoid_frequency")
 ORDER = ("name", "config", "leaves", "names", "buffers", "unused")
 
 
@@ -101,6 +103,29 @@ def _with_sinusoids(
     return {**content, "config": settings, "names": names, "buffers": buffers}, True
 
 
+def _with_idle_sinusoids(
+    content: dict[str, Any], config: TransformerConfig, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """A table that nothing reads, and that holds the sinusoids of the config, is a buffer too."""
+    of = [half for half in HALVES if content["config"][_kind(half)] == "sinusoidal"]
+    unused, buffers = dict(content["unused"]), dict(content.get("buffers", {}))
+    told = {name: content["config"][name] for name in SINUSOIDS}
+    for name in [n for n in unused if of and n in tensors]:
+        layout = _layout_of_table(tensors[name].shape, config.hidden_dim)
+        if layout is not None and _sinusoids(config, tensors[name]) == told:
+            del unused[name]
+            buffers[name] = {"layout": layout, "of": of}
+    return {**content, "unused": unused, "buffers": buffers}
+
+
+def _layout_of_table(shape: tuple[int, ...], width: int) -> str | None:
+    """The layout of (rows, width), with axes of length 1 anywhere."""
+    if len([length for length in shape if length != 1]) != 2 or shape[-1] != width:
+        return None
+    words = ["1" if length == 1 else "rows" for length in shape[:-1]]
+    return f"({', '.join([*words, 'width'])})"
+
+
 def _kind(half: str) -> str:
     return f"{half}_positions"
 
@@ -127,7 +152,7 @@ def _sinusoids(config: TransformerConfig, table: np.ndarray) -> dict[str, str] |
 def _short(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without those that have their default."""
     kinds = [settings[_kind(half)] for half in HALVES]
-    always = {*ALWAYS, *(("sinusoid_layout", "sinusoid_frequency") * ("sinusoidal" in kinds))}
+    always = {*ALWAYS, *(SINUSOIDS * ("sinusoidal" in kinds))}
     usual = {"attention_scale": "1/sqrt(A)"}
     return {
         name: value

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from convert.naming.guessing.assignment import IMPOSSIBLE
 from convert.naming.guessing.parts import Part
 from convert.naming.guessing.roles import Roles, fill
-from convert.naming.guessing.shapes import Lying, Slot, Structure
+from convert.naming.guessing.shapes import OUTPUT, Lying, Slot, Structure
 from convert.naming.guessing.words import (
     CROSS,
     DECODER,
@@ -37,7 +38,8 @@ def matrices_of(half: str, matrices: Matrices, structure: Structure) -> Roles:
     slots, parts = structure.slots, [part for part, _ in matrices]
     words = [[_word_score(part, slot, slots) for slot in slots] for part in parts]
     layouts = [[_layout(lying, slot, structure) for slot in slots] for _, lying in matrices]
-    return fill([_ours(half, slot) for slot in slots], parts, words, layouts)
+    ours = [_ours(half, slot) for slot in slots]
+    return fill(ours, parts, words, layouts, left_out=IMPOSSIBLE)
 
 
 def norms_of(half: str, parts: Sequence[Part], width: int) -> Roles:
@@ -63,10 +65,11 @@ def _ours(half: str, slot: Slot) -> tuple[str, ...]:
 
 def _word_score(part: Part, slot: Slot, slots: Sequence[Slot]) -> float:
     place = place_score(slot.place, part.path)
-    if len(slot.roles) > 1:
+    first, *others = slot.roles
+    if others:
         return place
     alike = [other for other in slots if (other.place == FFN) == (slot.place == FFN)]
-    return place + role_score(slot.roles[0], part.own, [r for one in alike for r in one.roles])
+    return place + role_score(first, part.own, [r for one in alike for r in one.roles])
 
 
 def _norm_score(part: Part, place: str) -> float:
@@ -80,4 +83,6 @@ def _layout(lying: Lying, slot: Slot, structure: Structure) -> str | None:
         return None
     if structure.block and slot.size == (structure.block, structure.block):
         return "(block, block)"
+    if "heads" in lying.layout:
+        return lying.layout.replace(*(("in", "out") if OUTPUT in slot.roles else ("out", "in")))
     return lying.layout.replace("out", "parts out") if len(slot.roles) > 1 else lying.layout

@@ -8,7 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from convert.naming.guessing.words import half_of, is_bias, natural, stem_of
+from convert.naming.guessing.words import (
+    ATTENTION,
+    FFN,
+    NORM,
+    PLACES,
+    half_of,
+    has,
+    is_bias,
+    natural,
+    stem_of,
+    words_of,
+)
 
 Shape = tuple[int, ...]
 NUMBER = re.compile(r"\d+")
@@ -30,6 +41,13 @@ class Stack:
     def layer(self) -> str:
         """The number in a table's words."""
         return f"{{i+{self.first}}}" if self.first else "{i}"
+
+    def pattern(self, name: str) -> str:
+        """One of its names with that in place of the number."""
+        return self.before + self.layer + NUMBER.sub("", name[len(self.before) :], count=1)
+
+
+Patterns = Mapping[str, tuple[Shape, Stack | None]]
 
 
 @dataclass(frozen=True)
@@ -85,12 +103,24 @@ def stacks_of(shapes: Mapping[str, Shape]) -> dict[str, Stack]:
     for name in shapes:
         befores = [name[: match.start()] for match in NUMBER.finditer(name)]
         fitting = [usable[b] for b in befores if b in usable and _common(found[b], name)]
-        wanted = [
-            s for s in fitting if s.tensors >= WHOLE_LAYER or s.count == counts[half_of(s.before)]
-        ]
+        wanted = [stack for stack in fitting if _is_layers(stack, counts)]
         if wanted:
-            result[name] = wanted[0]
+            result[name] = min(wanted, key=lambda stack: _is_kind(stack.before))
     return result
+
+
+def _is_layers(stack: Stack, counts: Mapping[str | None, int]) -> bool:
+    """Whether what is numbered are layers: large, or as many as its half has."""
+    half = half_of(stack.before)
+    if stack.tensors >= WHOLE_LAYER:
+        return True
+    return stack.count == counts.get(half) and (stack.count > 1 or half is not None)
+
+
+def _is_kind(before: str) -> bool:
+    """Whether a number counts the sub-layers of one layer, as in norm1 and attn2."""
+    last = words_of(before)[-1:] if not before.endswith(".") else ()
+    return any(has(kind, word) for word in last for kind in (NORM, ATTENTION, PLACES[FFN]))
 
 
 def _stack(before: str, numbered: Mapping[int, Mapping[str, Shape]]) -> Stack | None:
@@ -100,7 +130,7 @@ def _stack(before: str, numbered: Mapping[int, Mapping[str, Shape]]) -> Stack | 
         return None
     common = set.intersection(*(set(layer.items()) for layer in numbered.values()))
     odd = max(len(layer) - len(common) for layer in numbered.values())
-    if odd > min(ODD, len(common) - 1) or (len(numbers) == 1 and len(common) < WHOLE_LAYER):
+    if odd > min(ODD, len(common) - 1):
         return None
     matrices = sum(len(shape) > 1 for _, shape in common)
     return Stack(before, numbers[0], len(numbers), len(common), matrices)
@@ -125,8 +155,9 @@ def _usual_counts(stacks: Iterable[Stack]) -> dict[str | None, int]:
     votes = dict[str | None, Counter[int]]()
     for stack in stacks:
         one = votes.setdefault(half_of(stack.before), Counter())
-        one[stack.count] += stack.tensors * stack.count
-    return {half: max(v, key=lambda n: (v[n], n)) for half, v in votes.items()}
+        if stack.count > 1 or stack.tensors >= WHOLE_LAYER:
+            one[stack.count] += stack.tensors * stack.count
+    return {half: max(v, key=lambda n: (v[n], n), default=0) for half, v in votes.items()}
 
 
 def parts_of(shapes: Mapping[str, Shape]) -> list[Part]:
@@ -135,7 +166,7 @@ def parts_of(shapes: Mapping[str, Shape]) -> list[Part]:
     patterns = dict[str, tuple[Shape, Stack | None]]()
     for name, shape in shapes.items():
         stack = stacks.get(name)
-        pattern = _pattern(name, stack)
+        pattern = stack.pattern(name) if stack else name
         patterns.setdefault(pattern, (shape, stack))
     for pattern in patterns:
         module, _, leaf = pattern.rpartition(".")
@@ -166,13 +197,6 @@ def _belong(one: Shape, other: Shape) -> bool:
     """Whether two shapes can be a weight's and its bias's."""
     longer, shorter = sorted((one, other), key=len, reverse=True)
     return longer == shorter if len(longer) < 2 else set(shorter) <= set(longer) != set()
-
-
-def _pattern(name: str, stack: Stack | None) -> str:
-    if stack is None:
-        return name
-    rest = name[len(stack.before) :]
-    return stack.before + stack.layer + NUMBER.sub("", rest, count=1)
 
 
 def _pairs(group: list[str]) -> Iterable[tuple[str | None, str | None]]:

@@ -1,0 +1,238 @@
+"""The search: tables of modules whose names say nothing, and why there is none."""
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from messages import says, saying
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("jax")
+
+FOLDER = Path(__file__).parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1] / "convert" / "naming")]
+
+import published  # noqa: E402
+from parity_cases import failed  # noqa: E402
+from shuffling import Shuffled  # noqa: E402
+from subjects import FLAX, TORCH, subject  # noqa: E402
+
+from convert.__main__ import main as convert_main  # noqa: E402
+from convert.naming.table import parse_table  # noqa: E402
+from parity.__main__ import main  # noqa: E402
+from parity.naming.patterns import patterns_of, units_of  # noqa: E402
+from parity.naming.probes import Probes  # noqa: E402
+from parity.naming.roles import RoleFinder  # noqa: E402
+from parity.naming.search import check_tensors, search  # noqa: E402
+from parity.naming.subject import TorchSubject, subject_of  # noqa: E402
+from transformer_spec import UserError  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("float64"),
+    pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
+]
+
+
+def held(given):
+    return {name: array.astype(np.float32) for name, array in given.held.items()}
+
+
+def searched(name: str, seed: int):
+    given = subject(name)
+    given = Shuffled(given, seed) if seed else given
+    return search(held(given), given, f"{name}.pt"), given
+
+
+def assert_found(name: str, seed: int) -> dict:
+    found, given = searched(name, seed)
+    assert found.report.same and found.report.agreement.max_abs < 1e-11 * 100
+    table = parse_table(found.proposal.text, "found")
+    assert {*table.buffers} <= {*given.shapes}
+    return dict(table.config)
+
+
+def test_a_table_under_names_that_say_nothing():
+    """One block for all heads, biases after attention alone, positions learned, padding 1."""
+    config = assert_found("AladdinpersonAtFirst", 3)
+    expected = {
+        "norm_position": "post", "activation": "relu", "embedding_scale": 1.0, "num_heads": 3,
+        "norm_epsilon": 1e-5, "attention_scale": "1/sqrt(D)", "pad_id": 1,
+    }  # fmt: skip
+    assert expected.items() <= config.items()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", [*TORCH, *(name for name in FLAX if name != "fused in flax")])
+def test_every_published_module(name, seed):
+    assert_found(name, seed)
+
+
+MODULE = """
+import sys
+sys.path.insert(0, {folder!r})
+import published
+class Mine(published.{base}):
+    {body}
+def make():
+    return published.made(Mine)
+"""
+
+
+def files(folder: Path, base: str, body: str = "pass", place: str = "m.pt") -> tuple[str, str]:
+    """A module's file and its state, as a user has them."""
+    code = MODULE.format(folder=str(Path(published.__file__).parent), base=base, body=body)
+    (folder / "mine.py").write_text(textwrap.dedent(code))
+    scope = {}
+    exec(code, scope)
+    torch.save(scope["make"]().float().state_dict(), folder / place)
+    return str(folder / place), f"{folder / 'mine.py'}:make"
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    return files(tmp_path_factory.mktemp("small"), "AladdinpersonAtFirst")
+
+
+def test_the_command_writes_a_table(mine, tmp_path, capsys):
+    """From the command of conversions, and into a conversion."""
+    checkpoint, module = mine
+    place = tmp_path / "table.toml"
+    arguments = ["names", checkpoint, "--module", module, "--num-heads", "3", "--pad-id", "1"]
+    assert main([*arguments, "--output", str(place)]) == 0
+    says(capsys.readouterr().out, str(place), "found by comparison", "same function")
+    assert "# found by comparison" in place.read_text()
+    converted = [checkpoint, str(tmp_path / "ours"), "--to", "flax", "--names", str(place)]
+    assert convert_main(converted) == 0
+    capsys.readouterr()
+    sides = [f"module:{module}", str(tmp_path / "ours"), "--json", "--no-gradients"]
+    assert main([*sides, "--precision", "--length", "9"]) == 0
+    assert json.loads(capsys.readouterr().out)["same"]
+
+
+def test_the_command_says_all_faults_at_once(tmp_path, capsys):
+    (tmp_path / "there.toml").write_text("")
+    error = failed(
+        capsys, "names", tmp_path / "none.pt", "--module", "x.py:make", "--num-heads", 0,
+        "--pad-id", -1, "--output", tmp_path / "there.toml",
+    )  # fmt: skip
+    for said in ("none.pt does not exist", "--num-heads is 0", "--pad-id is -1", "there already"):
+        assert said in error
+
+
+def test_convert_names_hands_over(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr("subprocess.call", lambda words: called.append(words) or 7)
+    with pytest.raises(SystemExit) as ended:
+        convert_main(["names", "m.pt", "--module", "f.py:make", "--pad-id", "1"])
+    assert ended.value.code == 7
+    assert called == [[sys.executable, "-m", "parity", "names", "m.pt", "--module", "f.py:make",
+                       "--pad-id", "1"]]  # fmt: skip
+
+
+NO_MODEL = {
+    "another activation": (
+        "AladdinpersonAtFirst",
+        "def at(self, path):\n"
+        "        found = super().at(path)\n"
+        "        return (lambda x: found(x).tanh()) if path.endswith('feed_forward.0') else found",
+        ("decoder feed-forward departs first", "the same until then", "output"),
+    ),
+    "another position": (
+        "Published",
+        "def added(self, at, length):\n        return super().added(at, length) * 0.5",
+        ("decoder embeddings, norms and the output departs first",),
+    ),
+    "no cross-attention": (
+        "Published",
+        'attentions = (("self_attention",), ("self_attention",))\n'
+        '    norms = (("norm1", "norm2"), ("norm1", "norm2"))',
+        ("no tensor is encoder.embedding",),
+    ),
+}
+
+
+LONG = "another position"
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.thorough) if k == LONG else k for k in NO_MODEL]
+)
+def test_a_module_of_no_such_kind(kind):
+    base, body, said = NO_MODEL[kind]
+    scope = {"published": published}
+    exec(f"class Mine(published.{base}):\n    {body}", scope)
+    given = TorchSubject("mine.py", published.made(scope["Mine"]))
+    with pytest.raises(UserError, check=saying(*said)):
+        search(held(given), given, "m.pt", heads=3, pad_id=1)
+
+
+@pytest.mark.thorough
+def test_layers_that_run_from_the_last_to_the_first():
+    class Turned(published.AladdinpersonAtFirst):
+        """The names of the decoder's layers count down."""
+
+        def at(self, path):
+            parts = path.split(".")
+            if path.startswith("decoder.layers."):
+                parts[2] = str(2 - int(parts[2]))
+            return super().at(".".join(parts))
+
+    given = TorchSubject("mine.py", published.made(Turned))
+    with pytest.raises(UserError, check=saying("layers", "not in the order of their numbers")):
+        search(held(given), given, "m.pt", heads=3, pad_id=1)
+
+
+def test_a_file_of_another_module():
+    given = subject("D2L")
+    tensors = held(given)
+    tensors["own"] = tensors.pop("decoder.dense.bias")
+    tensors["decoder.dense.weight"] = tensors["decoder.dense.weight"][1:]
+    with pytest.raises(UserError) as error:
+        check_tensors(tensors, given, "m.pt")
+    assert len(error.value.faults) == 3
+    says(error.value.faults, "own", "in the file and not in the module")
+    says(error.value.faults, "decoder.dense.weight", "[18, 12]", "[19, 12]")
+
+
+def test_a_function_whose_weights_cannot_be_set():
+    with pytest.raises(UserError, check=saying("weights cannot be set", "params")):
+        subject_of("mine.py", lambda source, target: source)
+
+
+def test_roles_are_found_whatever_the_names():
+    """Tables, halves, attentions and norms, by what changes logits alone."""
+    given = Shuffled(subject("Annotated"), 5)
+    roles = RoleFinder(Probes(given, 0)).find()
+
+    def old(units):
+        return [given.old[unit.weight.names[0]].rsplit(".", 1)[0] for unit in units]
+
+    assert roles.norm_position == "pre"
+    assert old(roles.decoder.norms) == [f"decoder.layers.0.sublayer.{i}.norm" for i in range(3)]
+    assert old(roles.encoder.norms) == [f"encoder.layers.0.sublayer.{i}.norm" for i in range(2)]
+    own, cross = roles.decoder.attentions
+    assert set(old(cross.scores)) == {f"decoder.layers.0.src_attn.linears.{i}" for i in (0, 1)}
+    assert set(old(own.values)) == {f"decoder.layers.0.self_attn.linears.{i}" for i in (2, 3)}
+    assert given.old[roles.table("encoder.embedding")] == "src_embed.0.lut.weight"
+    assert roles.decoder.final_norm and roles.decoder.embedding_norm is None
+    assert {given.old[name] for name in roles.unused} == {"src_embed.1.pe", "tgt_embed.1.pe"}
+
+
+def test_patterns_of_names():
+    shapes = {
+        f"top.{half}.{i + 1}.linears.{k}.weight": (4, 4)
+        for half, count in (("a", 1), ("b", 2))
+        for i in range(count)
+        for k in range(4)
+    }
+    shapes |= {"emb.0.lut": (9, 4), "emb.1.pe": (1, 9, 4), "block2_w": (4, 4), "block2_b": (4,)}
+    found = patterns_of(shapes)
+    texts = [pattern.text for pattern in found]
+    assert texts[0] == "top.a.{i+1}.linears.0.weight" and texts[4] == "top.b.{i+1}.linears.0.weight"
+    assert found[4].names == ("top.b.1.linears.0.weight", "top.b.2.linears.0.weight")
+    assert texts[8:] == ["emb.0.lut", "emb.1.pe", "block2_w", "block2_b"]
+    assert [unit.weight.text for unit in units_of(found)][:2] == texts[:2]

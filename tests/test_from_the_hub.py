@@ -44,6 +44,7 @@ def place(hub_folders, tmp_path_factory) -> Path:
     return home
 
 
+@pytest.mark.thorough
 def test_they_do_what_the_section_says(place: Path) -> None:
     pytest.importorskip("huggingface_hub")
     given = commands()

@@ -135,7 +135,8 @@ def job(folder: Path, nodes: int, tasks: int) -> dict[str, str]:
 SIZES = {"jax": (1, 2, 1, Mesh(1, 2)), "torch": (2, 1, 1, Mesh(2, 1))}
 
 
-@pytest.mark.parametrize("name", [pytest.param("torch", marks=pytest.mark.thorough), "jax"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["torch", "jax"])
 def test_slurm(name, place, tmp_path):
     nodes, tasks, each, mesh = SIZES[name]
     script = small(SCRIPTS[name]).replace("data=2,fsdp=8", str(mesh))

@@ -136,13 +136,13 @@ def test_a_flax_module(name, module):
     assert_round_trip(family, source)
 
 
-def assert_flax_logits(name: str, module, params, config, canonical) -> None:
+def assert_flax_logits(name, module, params, config, canonical, direction: str = "in") -> None:
     source_ids, given = batch(config)
     expected = flax_logits(module, params, source_ids, given)
     target = shifted(given) if config.decoder_start_id == config.pad_id else given
     logits = twin_logits(config, canonical, source_ids, target)
     assert expected.dtype == np.float64
-    assert_measured(name, "in", max_difference(logits, expected, given != config.pad_id))
+    assert_measured(name, direction, max_difference(logits, expected, given != config.pad_id))
 
 
 def flax_flags(name: str) -> dict:
@@ -157,6 +157,20 @@ def shifted(target: np.ndarray) -> np.ndarray:
 def flax_logits(module, params, source: np.ndarray, target: np.ndarray) -> np.ndarray:
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
     return np.asarray(module.apply({"params": wide}, jnp.asarray(source), jnp.asarray(target)))
+
+
+@pytest.mark.parametrize("name", ["flax-wmt", "d2l-flax"])
+def test_a_model_of_ours_in_a_flax_module(name):
+    """Other weights than its own, in the tree that the module has."""
+    module, family = published_flax.MODULES[name][0], FAMILIES[name]
+    params = published_flax.parameters(module)
+    state = traverse_util.flatten_dict(params, sep=".")
+    config = family.read_config(source_of(state, flags=flax_flags(name))).config
+    canonical = perturbed(config)
+    assert family.write_settings(config, None)["naming_table"] == name
+    tree = traverse_util.unflatten_dict(export_source(family, config, canonical), sep=".")
+    assert jax.tree.map(np.shape, tree) == jax.tree.map(np.shape, dict(params))
+    assert_flax_logits(name, module, tree, config, canonical, "out")
 
 
 @pytest.mark.parametrize("name", list(published_flax.MODULES))

@@ -21,6 +21,8 @@ PAGE = (ROOT / "docs/your-own-model.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples/your_own_model.py"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = {"convert": convert, "parity": prove}
+# Logits in float64 are the proof; the rest takes longer.
+QUICK = ["--b-framework", "torch", "--precision", "--no-gradients", "--no-explain"]
 
 
 def run(line: str, folder: Path) -> int:
@@ -31,7 +33,8 @@ def run(line: str, folder: Path) -> int:
         return 0
     assert program == "python"
     if words[0] == "-m":
-        return COMMANDS[words[1]](words[2:])
+        more = QUICK if words[1] == "parity" else []
+        return COMMANDS[words[1]]([*words[2:], *more])
     exec(compile(Path(words[0]).read_text("utf-8"), words[0], "exec"), {"__name__": "__main__"})
     return 0
 
@@ -59,10 +62,11 @@ def test_the_whole_way(place, capsys) -> None:
     assert "has names of no known family" in told and "PASS: same function" in told
     written = (place / "mine.toml").read_text("utf-8")
     assert all(line in written.splitlines() for line in shown.splitlines())
-    first, last, copied = re.findall(r"loss (\S+) -> (\S+), (\d+)% copied", told)[0]
-    assert float(last) < 0.5 * float(first) and int(copied) > 50
+    ((first, last),) = re.findall(r"loss (\S+) -> (\S+)$", told, re.MULTILINE)
+    assert float(last) < 0.5 * float(first)
+    assert int(re.findall(r"(\d+)% of the words copied", told)[0]) > 80
     before, after = (torch.load(place / name) for name in ("my_model.pt", "back/model.pt"))
-    assert list(before) == list(after)
+    assert before.keys() == after.keys()
 
 
 def test_a_wrong_table_fails(place, capsys) -> None:
@@ -72,7 +76,7 @@ def test_a_wrong_table_fails(place, capsys) -> None:
     assert tomllib.loads(Path("wrong.toml").read_text("utf-8"))["config"]["activation"] == "relu"
     assert convert(["my_model.pt", "mine", "--to", "torch", "--names", "wrong.toml"]) == 0
     capsys.readouterr()
-    assert prove(["module:your_own_model.py:make", "mine"]) != 0
+    assert prove(["module:your_own_model.py:make", "mine", *QUICK]) != 0
     assert "FAIL" in capsys.readouterr().out
 
 

@@ -92,7 +92,8 @@ class Draft:
             self.buffers[part.name] = {"layout": role.layout or "(rows, width)", "of": halves}
             self.keys[role.part.name] = part.name
             return
-        if _is_plain(part, self.leaves[kind]):
+        apart = sum(other.ours == role.ours for other in self.roles.roles) > 1
+        if _is_plain(part, self.leaves[kind]) and not apart:
             self._write_module(role, kind)
             return
         if part.weight is not None:

@@ -9,7 +9,7 @@ from itertools import combinations
 from convert.naming.guessing.assignment import IMPOSSIBLE, assign
 from convert.naming.guessing.parts import Part
 
-ORDER = 0.1  # what a place in the order weighs beside words
+ORDER = 0.01  # what the square of a distance in the order weighs beside words
 Scores = Sequence[Sequence[float]]
 
 
@@ -94,7 +94,7 @@ def fill(
 def _with_order(words: Scores, layouts: Sequence[Sequence[str | None]]) -> list[list[float]]:
     return [
         [
-            IMPOSSIBLE if layouts[row][column] is None else score - ORDER * abs(row - column)
+            IMPOSSIBLE if layouts[row][column] is None else score - ORDER * (row - column) ** 2
             for column, score in enumerate(scores)
         ]
         for row, scores in enumerate(words)

@@ -189,7 +189,7 @@ def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:
 
 def _differ(name: str, given: Any, value: Any) -> bool:
     """Whether two values are known to be others: a number and an expression are not."""
-    return given != value and _is_expression(name, given) == _is_expression(name, value)
+    return given != value and is_expression(name, given) == is_expression(name, value)
 
 
 class _Reader:
@@ -334,7 +334,9 @@ def is_expression(name: str, value: Any) -> bool:
 def _evaluated(fields: Mapping[str, Any], config: TransformerConfig) -> dict[str, float]:
     """What expressions are of a config's widths."""
     return {
-        name: value_of(value, config) for name, value in fields.items() if is_expression(name, value)
+        name: value_of(value, config)
+        for name, value in fields.items()
+        if is_expression(name, value)
     }
 
 

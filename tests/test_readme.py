@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from convert.__main__ import COMMANDS as CONVERTING
 from convert.checkpoints.folders import MODELS
 from convert.conversion.request import SOURCES
 from convert.conversion.target import TARGETS
@@ -23,7 +24,7 @@ HELP = {
     "train.py": ["train.py"],
     "translate.py": ["translate.py"],
     "diversify.py": ["diversify.py"],
-    "-m convert": ["-m convert", "-m convert inspect", "-m convert average"],
+    "-m convert": ["-m convert", *(f"-m convert {word}" for word in CONVERTING)],
     "-m parity": ["-m parity", *(f"-m parity {word}" for word in COMMANDS)],
 }
 

@@ -10,14 +10,15 @@ IMPOSSIBLE = float("-inf")
 def assign(scores: Sequence[Sequence[float]], left_out: float = -100.0) -> list[int | None]:
     """For each row its column, no column twice, with the largest sum; None for a row left out.
 
-    ``left_out`` is what it counts to give a row no column.
+    ``left_out`` is what it counts to give a row no column; IMPOSSIBLE where every row has one.
     """
     columns = len(scores[0]) if scores else 0
     best: dict[int, tuple[float, tuple[int | None, ...]]] = {0: (0.0, ())}
     for row in scores:
         found = dict[int, tuple[float, tuple[int | None, ...]]]()
         for taken, (total, chosen) in best.items():
-            _keep(found, taken, total + left_out, (*chosen, None))
+            if left_out > IMPOSSIBLE:
+                _keep(found, taken, total + left_out, (*chosen, None))
             for column in range(columns):
                 if not taken & 1 << column and row[column] > IMPOSSIBLE:
                     place = taken | 1 << column

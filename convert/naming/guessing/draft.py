@@ -12,7 +12,7 @@ from convert.naming.guessing.parts import Part
 from convert.naming.guessing.roles import Role, Roles
 from convert.naming.guessing.settings import SELDOM, Setting
 from convert.naming.guessing.shapes import IN_OUT, OUT_IN
-from convert.naming.guessing.tables import is_stored
+from convert.naming.guessing.tables import SOURCE, TARGET, is_stored, is_untold
 from convert.naming.guessing.words import DECODER, has, is_bias, stem_of
 from convert.naming.layouts import BLOCK, ONE, parse_layout
 from convert.naming.proposal import GUESS, Group, Proposal
@@ -62,6 +62,10 @@ class Draft:
         for role in self.roles.roles:
             if self._spare([role]):
                 self._comment(role, [])
+            elif is_untold(role):
+                other = "pos_embedding" if role.ours[0] in (SOURCE, TARGET) else "embedding"
+                key = self.keys[role.part.name]
+                self.comments.setdefault(("names", key), f"{GUESS}by order; or {other}")
 
     def proposal(self, name: str, about: str, containers: Sequence[str]) -> Proposal:
         """The proposal of this draft."""

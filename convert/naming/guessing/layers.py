@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from convert.naming.guessing.assignment import IMPOSSIBLE
 from convert.naming.guessing.parts import Part
 from convert.naming.guessing.roles import Roles, fill
-from convert.naming.guessing.shapes import Lying, Slot, Structure
+from convert.naming.guessing.shapes import OUTPUT, Lying, Slot, Structure
 from convert.naming.guessing.words import (
     CROSS,
     DECODER,
@@ -37,7 +38,8 @@ def matrices_of(half: str, matrices: Matrices, structure: Structure) -> Roles:
     slots, parts = structure.slots, [part for part, _ in matrices]
     words = [[_word_score(part, slot, slots) for slot in slots] for part in parts]
     layouts = [[_layout(lying, slot, structure) for slot in slots] for _, lying in matrices]
-    return fill([_ours(half, slot) for slot in slots], parts, words, layouts)
+    ours = [_ours(half, slot) for slot in slots]
+    return fill(ours, parts, words, layouts, left_out=IMPOSSIBLE)
 
 
 def norms_of(half: str, parts: Sequence[Part], width: int) -> Roles:
@@ -81,4 +83,6 @@ def _layout(lying: Lying, slot: Slot, structure: Structure) -> str | None:
         return None
     if structure.block and slot.size == (structure.block, structure.block):
         return "(block, block)"
+    if "heads" in lying.layout:
+        return lying.layout.replace(*(("in", "out") if OUTPUT in slot.roles else ("out", "in")))
     return lying.layout.replace("out", "parts out") if len(slot.roles) > 1 else lying.layout

@@ -42,6 +42,13 @@ class Stack:
         """The number in a table's words."""
         return f"{{i+{self.first}}}" if self.first else "{i}"
 
+    def pattern(self, name: str) -> str:
+        """One of its names with that in place of the number."""
+        return self.before + self.layer + NUMBER.sub("", name[len(self.before) :], count=1)
+
+
+Patterns = Mapping[str, tuple[Shape, Stack | None]]
+
 
 @dataclass(frozen=True)
 class Part:
@@ -159,7 +166,7 @@ def parts_of(shapes: Mapping[str, Shape]) -> list[Part]:
     patterns = dict[str, tuple[Shape, Stack | None]]()
     for name, shape in shapes.items():
         stack = stacks.get(name)
-        pattern = _pattern(name, stack)
+        pattern = stack.pattern(name) if stack else name
         patterns.setdefault(pattern, (shape, stack))
     for pattern in patterns:
         module, _, leaf = pattern.rpartition(".")
@@ -190,13 +197,6 @@ def _belong(one: Shape, other: Shape) -> bool:
     """Whether two shapes can be a weight's and its bias's."""
     longer, shorter = sorted((one, other), key=len, reverse=True)
     return longer == shorter if len(longer) < 2 else set(shorter) <= set(longer) != set()
-
-
-def _pattern(name: str, stack: Stack | None) -> str:
-    if stack is None:
-        return name
-    rest = name[len(stack.before) :]
-    return stack.before + stack.layer + NUMBER.sub("", rest, count=1)
 
 
 def _pairs(group: list[str]) -> Iterable[tuple[str | None, str | None]]:

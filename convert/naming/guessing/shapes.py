@@ -127,6 +127,7 @@ def structures(
 
     ``places`` are its attentions; ``network`` is what the feed-forward network is called.
     """
+    seen = list[tuple[Slot, ...]]()
     there, lengths = Counter(sizes), sorted({n for size in sizes for n in size})
     lengths = [width, *(n for n in lengths if n != width)]
     for kinds in product(ATTENTIONS, repeat=len(places)):
@@ -140,6 +141,7 @@ def structures(
                 for place, plan_of in (*parts, (network, NETWORKS[plan]))
                 for roles, (out, into) in plan_of.items()
             )
-            if Counter(slot.size for slot in slots) == there:
+            if Counter(slot.size for slot in slots) == there and slots not in seen:
+                seen.append(slots)
                 blocks = "one block" in kinds
                 yield Structure(slots, width if blocks else A, F, A if blocks else None)

@@ -81,7 +81,7 @@ def _table_layout(part: Part, name: str, around: Surroundings) -> str | None:
         matrix = lying(_table(part, around), around.width, around.usual)
         fits = matrix is not None and matrix.size[1] == around.width
         return matrix.layout if matrix and fits and len(part.shape) == 2 else None
-    if len(part.axes) != 2 or part.shape[-1] != around.width:
+    if len(part.axes) != 2 or part.shape[-1] != around.width or part.bias is not None:
         return None
     if len(part.shape) == 2:
         return ""
@@ -139,3 +139,10 @@ def is_stored(role: Role, flax: bool) -> bool:
     """Whether a table of positions is no parameter of a module, but lies there as it is."""
     leaf = role.part.name.rpartition(".")[2]
     return role.ours[0].endswith("pos_embedding") and leaf not in LEAVES and not flax
+
+
+def is_untold(role: Role) -> bool:
+    """Whether neither a word nor a shape says which kind of table a role is."""
+    part = role.part
+    tables = role.ours[0] in PLACES and role.ours[0] != OUTPUT
+    return tables and len(part.shape) == 2 and kind_of(part.path) is None

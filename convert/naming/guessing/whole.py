@@ -34,6 +34,7 @@ from convert.naming.guessing.tables import (
 )
 from convert.naming.guessing.words import DEAD, DECODER, ENCODER, FFN, half_of, has
 from convert.naming.proposal import Proposal
+from convert.naming.table import LAYER
 from transformer_spec import Faults
 from transformer_spec.errors import printable_name
 
@@ -41,6 +42,7 @@ ADVICE = (
     "an encoder-decoder has two stacks of numbered layers, the decoder's with one attention more; "
     "docs/your-own-model.md shows how a table is written by hand"
 )
+SHOWN = 3
 MANY = 40  # matrices of a layer, above which none is tried
 
 
@@ -57,7 +59,11 @@ class StateDict:
     usual: str = OUT_IN
 
     def __post_init__(self) -> None:
-        shapes = {name: tuple(header.shape) for name, header in self.headers.items()}
+        shapes = {
+            name: tuple(header.shape)
+            for name, header in self.headers.items()
+            if not LAYER.search(name)
+        }
         self.parts = parts_of(shapes)
         self.halves = self._halves()
         self.width = width_of(self.parts) or 0
@@ -67,8 +73,13 @@ class StateDict:
     def proposal(self, given: Mapping[str, Any], about: str, containers: Sequence[str]) -> Proposal:
         """The proposed table; what is no encoder-decoder is one UserError."""
         roles, found = Roles(), dict[str, Structure]()
+        roles.left = [
+            Part(name, None, tuple(header.shape), None)
+            for name, header in self.headers.items()
+            if LAYER.search(name)  # which a table would read as a number
+        ]
         self._check_halves()
-        for half in self.halves:
+        for half in self.halves if self.width else ():
             structure = self._read_layers(half, roles)
             if structure is not None:
                 found[half] = structure
@@ -95,13 +106,16 @@ class StateDict:
     def _check_halves(self) -> None:
         stacks = dict.fromkeys(part.stack for part in self.parts if part.stack)
         shown = [
-            f"{stack.count} layers {printable_name(stack.before)}{stack.layer} of {stack.tensors} "
-            "tensors" for stack in stacks if stack
+            f"{stack.count} times {printable_name(stack.before)}{stack.layer}, {stack.tensors} "
+            "tensors each" for stack in stacks if stack
         ]  # fmt: skip
-        there = f"found: {'; '.join(shown) or 'no numbered layers'}"
-        for half in (ENCODER, DECODER):
-            if half not in self.halves:
-                self.faults.add(f"no layers of the {half}, by words or by their number; {there}")
+        there = f"found: {'; '.join(shown) or 'nothing that is numbered'}"
+        gone = [half for half in (ENCODER, DECODER) if half not in self.halves]
+        told = f"no layers of {' and of '.join(gone)}, by words or by how many matrices they have"
+        self.faults.require(not gone, f"{told}; {there}")
+        inside = any(len(part.axes) > 1 for part in self.parts if part.stack)
+        if inside and not self.width:
+            self.faults.add("no table (vocabulary, D) outside the layers with a length of theirs")
         placed = [stack for half in self.halves.values() for stack in half]
         for stack in stacks:
             if stack and stack not in placed and len(self.halves) == 2:
@@ -145,13 +159,25 @@ class StateDict:
         return [(structure, matrices_of(half, pairs, structure)) for structure in found]
 
     def _tell_matrices(self, half: str, parts: Sequence[Part]) -> None:
-        shapes = [f"{part.path.strip('.')} {list(part.shape)}" for part in parts]
+        shapes = [f"{part.path.strip('.') or part.module} {list(part.shape)}" for part in parts]
         attentions = "two attentions" if half == DECODER else "one attention"
         self.faults.add(
             f"a layer of the {half} has the matrices {', '.join(map(printable_name, shapes))}: "
             f"these are not those of {attentions} and one feed-forward network of width "
-            f"{self.width}"
+            f"{self.width}{self._odd(half)}"
         )
+
+    def _odd(self, half: str) -> str:
+        """What lies in some layers of a half and not in all, as words behind a fault."""
+        placed = {name for part in self._inside(half) for name in (part.weight, part.bias) if name}
+        found = [
+            printable_name(name)
+            for stack in self.halves[half]
+            for name in self.headers
+            if name.startswith(stack.before) and stack.pattern(name) not in placed
+        ]
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        return f"; not in all layers: {', '.join(found[:SHOWN])}{more}" if found else ""
 
     def _read_outside(self, roles: Roles) -> list[Part]:
         """The roles of what lies outside layers, into ``roles``; the rest that may be dead."""
@@ -181,7 +207,8 @@ class StateDict:
         """A bias of the output that stands alone; or what has no place."""
         outputs = [role for role in roles.roles if role.ours[0] in (OUTPUT, TARGET, SOURCE)]
         lengths = {length for role in outputs for length in role.part.shape}
-        if len(part.shape) == 1 and part.shape[0] in lengths - {self.width}:
+        has_bias = any(role.ours == (OUTPUT,) and role.part.bias for role in roles.roles)
+        if len(part.shape) == 1 and part.shape[0] in lengths - {self.width} and not has_bias:
             bias = Part(None, part.name, part.shape, part.shape, part.order)
             roles.roles.append(Role(bias, (OUTPUT,)))
         else:

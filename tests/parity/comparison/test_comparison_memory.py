@@ -31,7 +31,9 @@ CONFIGS = {
     "pre": PRE,
     "tied": replace(TINY, source_vocab_size=19, tied_embeddings="all", output_bias="frozen"),
     "target tied": replace(PRE, tied_embeddings="target_output", output_bias="none"),
-    "no biases": replace(TINY, attention_bias=False, ffn_bias=False),
+    "no biases": replace(
+        TINY, attention_bias=False, attention_output_bias=None, ffn_bias=False
+    ),
     "relative": replace(
         TINY, source_vocab_size=19, tied_embeddings="source_target", norm="rms", gated_ffn=True,
         encoder_positions="relative", decoder_positions="relative", head_dim=5,

@@ -43,7 +43,9 @@ FAMILIES = {
         position_offset=2, **PRE, **FAIRSEQ,
     ),
     "torch-nn": replace(TINY, final_norm=True, tied_embeddings="target_output"),
-    "opennmt": replace(SAME_SIZE, norm_epsilon=1e-6, attention_bias=False, **PRE),
+    "opennmt": replace(
+        SAME_SIZE, norm_epsilon=1e-6, attention_bias=False, attention_output_bias=None, **PRE
+    ),
     "blenderbot-small": replace(
         SAME_SIZE, activation="gelu", embedding_norm=True, tied_embeddings="all",
         encoder_positions="learned", decoder_positions="learned_after_norm",

@@ -334,7 +334,9 @@ def is_expression(name: str, value: Any) -> bool:
 def _evaluated(fields: Mapping[str, Any], config: TransformerConfig) -> dict[str, float]:
     """What expressions are of a config's widths."""
     return {
-        name: value_of(value, config) for name, value in fields.items() if is_expression(name, value)
+        name: value_of(value, config)
+        for name, value in fields.items()
+        if is_expression(name, value)
     }
 
 

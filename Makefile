@@ -9,7 +9,8 @@ BACKEND ?= jax
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= 2
+# One more than processors: some tests wait for processes of their own.
+JOBS ?= 3
 
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins

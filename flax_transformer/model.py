@@ -30,7 +30,7 @@ from flax_transformer.layers import (
     relative_table,
 )
 from flax_transformer.precision import full_precision
-from flax_transformer.primitives import Embed, Frozen, empty, whole
+from flax_transformer.primitives import Embed, Frozen, FrozenTable, empty, whole
 from flax_transformer.recomputation import call
 from flax_transformer.relative import Bias, distances, relative_bias
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
@@ -67,8 +67,8 @@ class Half(nnx.Module):
         D = config.hidden_dim
         self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = Embed(vocab_size, D) if own_table else None
-        stored, rows = positions in STORED, position_rows(config)
-        self.pos_embedding = Embed(rows, D, positions in LEARNED) if stored else None
+        table = Embed if positions in LEARNED else FrozenTable
+        self.pos_embedding = table(position_rows(config), D) if positions in STORED else None
         shared = positions == RELATIVE and not config.relative_per_layer
         self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None

@@ -35,9 +35,15 @@ class Frozen(nnx.Variable):
 class Embed(nnx.Module):
     """A table with a row for each token or position."""
 
-    def __init__(self, rows: int, dim: int, trained: bool = True) -> None:
-        table = empty(rows, dim)
-        self.embedding = nnx.Param(table) if trained else Frozen(table)
+    def __init__(self, rows: int, dim: int) -> None:
+        self.embedding = nnx.Param(empty(rows, dim))
+
+
+class FrozenTable(nnx.Module):
+    """A table that is stored and never trained: no parameter."""
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self.embedding = Frozen(empty(rows, dim))
 
 
 class Linear(nnx.Module):

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from sampling import left_out
 
 from training_recipe.freed_memory import give_back_freed_memory
 
@@ -87,10 +88,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is for --thorough alone."""
-    left_out = [item for item in items if item.get_closest_marker("thorough")]
-    if not config.getoption("--thorough") and left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    alone = set() if config.getoption("--thorough") else left_out(items)
+    if alone:
+        config.hook.pytest_deselected(items=[item for item in items if item in alone])
+        items[:] = [item for item in items if item not in alone]
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from training_recipe.batching.batches import BatchPlan
 from training_recipe.distributed.mesh import Mesh
 from transformer_spec import weight_shapes
 
+COMPILED_AGAIN = "twinformer, JAX, bfloat16"
 COUNTING = """
 def make(name, task):
     return name + " 1.0", lambda number: {"number": number, "done": {"words": task["words"]}}
@@ -108,7 +109,13 @@ def test_mistakes_are_found_before_the_work(arguments, monkeypatch, capsys):
         assert "argument --" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", CONTENDERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough if name == COMPILED_AGAIN else ())
+        for name in CONTENDERS
+    ],
+)
 def test_every_contender_learns(name, monkeypatch):
     if name in MODULES:
         pytest.importorskip(MODULES[name])

@@ -23,6 +23,7 @@ def example(name: str):
     return module
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("writer", ["torch", "jax"])
 def test_both_learn_the_same(tmp_path, capsys, writer: str) -> None:
     run, pairs = make_run(tmp_path / "run", writer), tmp_path / "pairs.tsv"

@@ -15,8 +15,11 @@ from folders_of_hub import program, sentences
 
 ROOT = Path(__file__).parent.parent
 SECTION = "## From the Hub to JAX and back"
-# What a test has no time for: as many steps and as many examples as the preset has.
-SHORT = "--steps 2 --valid-examples 0 --test-examples 0 --device cpu".split()
+# What a test has no time for: as many steps and as many examples as the preset has, and gradients.
+SHORT = {
+    "train.py": "--steps 2 --valid-examples 0 --test-examples 0 --batch-shapes 1 --device cpu",
+    "parity": "--no-gradients",
+}
 
 
 def commands() -> list[list[str]]:
@@ -41,6 +44,7 @@ def place(hub_folders, tmp_path_factory) -> Path:
     return home
 
 
+@pytest.mark.thorough
 def test_they_do_what_the_section_says(place: Path) -> None:
     pytest.importorskip("huggingface_hub")
     given = commands()
@@ -53,7 +57,8 @@ def test_they_do_what_the_section_says(place: Path) -> None:
     with program("fake_hub").FakeHub({name: folder}) as hub:
         environment["HF_ENDPOINT"] = hub.address
         for words in given:
-            more = SHORT if words[1].endswith("train.py") else []
+            named = Path(words[2] if words[1] == "-m" else words[1]).name
+            more = SHORT.get(named, "").split()
             done = subprocess.run(
                 [sys.executable, *words[1:], *more],
                 cwd=place, env=environment, capture_output=True, text=True, timeout=300,

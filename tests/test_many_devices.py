@@ -97,6 +97,8 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
+# The command goes to several processes below, and to torchrun in test_several_processes.py.
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_one_machine(name, place):
     found = [line for line in BLOCKS if f"--backend {name} --mesh data=8" in line]
@@ -133,7 +135,8 @@ def job(folder: Path, nodes: int, tasks: int) -> dict[str, str]:
 SIZES = {"jax": (1, 2, 1, Mesh(1, 2)), "torch": (2, 1, 1, Mesh(2, 1))}
 
 
-@pytest.mark.parametrize("name", [pytest.param("torch", marks=pytest.mark.thorough), "jax"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["torch", "jax"])
 def test_slurm(name, place, tmp_path):
     nodes, tasks, each, mesh = SIZES[name]
     script = small(SCRIPTS[name]).replace("data=2,fsdp=8", str(mesh))

@@ -53,9 +53,19 @@ def sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.devic
     return torch.as_tensor(table, dtype=dtype, device=device)
 
 
-def embedding(rows: int, dim: int, trained: bool = True) -> nn.Embedding:
+def embedding(rows: int, dim: int) -> nn.Embedding:
     """An Embedding whose values the model sets; torch's own first ones take seconds to import."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, dim), freeze=not trained)
+    return nn.Embedding.from_pretrained(torch.empty(rows, dim), freeze=False)
+
+
+class FrozenTable(nn.Module):
+    """A table that is stored and never trained: no parameter."""
+
+    weight: Tensor
+
+    def __init__(self, rows: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.empty(rows, dim))
 
 
 class Half(nn.Module):
@@ -70,8 +80,8 @@ class Half(nn.Module):
         D = config.hidden_dim
         self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = embedding(vocab_size, D) if own_table else None
-        stored, rows = positions in STORED, position_rows(config)
-        self.pos_embedding = embedding(rows, D, positions in LEARNED) if stored else None
+        table = embedding if positions in LEARNED else FrozenTable
+        self.pos_embedding = table(position_rows(config), D) if positions in STORED else None
         shared = positions == RELATIVE and not config.relative_per_layer
         self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None

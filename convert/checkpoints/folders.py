@@ -10,7 +10,7 @@ from typing import Any
 from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
 from convert.checkpoints.copies import begun_with, one_copy
 from convert.checkpoints.hub import Repository, get, hub_name
-from convert.checkpoints.layouts import COUNT, FLAX, OWN_PARTS, TORCH, Layout
+from convert.checkpoints.layouts import COUNT, FLAX, TORCH, Layout, has_own_parts
 from convert.checkpoints.loops.places import has_marks
 from convert.checkpoints.loops.states import find_loop_state
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
@@ -383,7 +383,7 @@ def _open_file(path: Path, key: str | None) -> Content:
 def _of_flax_library(tensors: Tensors) -> bool:
     """Whether names are those of Flax modules, and not our twin's alone."""
     names = _dotted(tensors)
-    return is_flax(names) and has_marks(names) and not any(n.startswith(OWN_PARTS) for n in names)
+    return is_flax(names) and has_marks(names) and not has_own_parts(names)
 
 
 def _layout_of(names: Tensors) -> Layout:

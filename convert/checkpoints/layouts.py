@@ -5,6 +5,7 @@ source tensors that the model has no place for are kept under ``aside/``. Where 
 of its weights, those that training goes on from lie under ``raw/``.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -15,9 +16,12 @@ from transformer_spec import TransformerConfig, trained_names, weight_shapes
 FIRST, SECOND, RAW = "exp_avg/", "exp_avg_sq/", "raw/"
 BESIDE = (FIRST, SECOND, RAW, ASIDE)  # what canonical names of no weight of the model start with
 COUNT = "count"
-# What a name of our twins' weights begins with, and no other library's.
-OWN_LAYERS = ("encoder.enc_layers.", "decoder.dec_layers.")
-OWN_PARTS = (*OWN_LAYERS, "encoder.embedding.")
+# What names of our twins' weights begin with: those of layers no other library's, that of a table
+# some others' too, whose encoder has more beside it.
+OWN_LAYERS, OWN_TABLE = ("encoder.enc_layers.", "decoder.dec_layers."), "encoder.embedding."
+OWN_ENCODER = re.compile(
+    r"(?!encoder\.)|encoder\.(embedding|pos_embedding|embedding_norm|final_norm|relative_bias)\."
+)
 
 
 class Layout(NamedTuple):
@@ -50,6 +54,13 @@ class Layout(NamedTuple):
 
     def has_raw(self, names: Collection[str]) -> bool:
         return any(name.startswith(self.raw) for name in names)
+
+
+def has_own_parts(names: Collection[str]) -> bool:
+    """Whether names are our twins'."""
+    if any(name.startswith(OWN_LAYERS) for name in names):
+        return True
+    return any(n.startswith(OWN_TABLE) for n in names) and all(map(OWN_ENCODER.match, names))
 
 
 TORCH = Layout("torch", "", FIRST, SECOND, RAW)

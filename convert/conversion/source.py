@@ -13,7 +13,7 @@ import numpy as np
 from convert.checkpoints.checkpoint import check_tensors
 from convert.checkpoints.encodings import check_names
 from convert.checkpoints.folders import FILE, Content, Located, locate, open_content
-from convert.checkpoints.layouts import BESIDE, OWN_PARTS, TORCH, canonical_rules
+from convert.checkpoints.layouts import BESIDE, TORCH, canonical_rules, has_own_parts
 from convert.checkpoints.named_moments import name_optimizer
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
 from convert.conversion.merging import merged, without_adapter
@@ -215,9 +215,7 @@ def choose_family(wanted: str | None, source: Source) -> Family | None:
         if contradiction:
             raise UserError(f"{source.tensors.label} is not of {wanted}: {contradiction}")
         return FAMILIES[wanted]
-    ours = any(name.startswith(OWN_PARTS) for name in source.tensors)
-    named = ours and any(table.recognizes(source) for table in TABLES.values())
-    return None if ours and not named else recognize(source)
+    return None if has_own_parts(source.tensors) else recognize(source)
 
 
 def _other_names(wanted: str, source: Source) -> str | None:
@@ -302,7 +300,8 @@ def _read_foreign(
 
     found = name_optimizer(content, reading.config, rules_of, request.parameter_names)
     headers, groups = dict(source.tensors), found.groups
-    origin = Origin(family.name, source.settings, headers, source.wrapper, groups, wrapping.lasting)
+    settings = reading.settings or source.settings
+    origin = Origin(family.name, settings, headers, source.wrapper, groups, wrapping.lasting)
     rules = rules_of(found.content.tensors)
     notes = [*wrapping.notes(family.restores_names), *reading.notes]
     notes += [*content.notes, *found.notes]

@@ -38,10 +38,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Reading:
-    """The config of a source, and what is to be said of settings that only its training knew."""
+    """The config of a source, and what is to be said of settings that only its training knew.
+
+    ``settings`` are kept for the way back in place of the source's own.
+    """
 
     config: TransformerConfig
     notes: list[str] = field(default_factory=list)
+    settings: Mapping[str, Any] | None = None
 
 
 TRAINING_ONLY = "is used in training only, and not here"

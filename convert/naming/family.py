@@ -57,7 +57,7 @@ class NamedFamily(Family):
 
     def recognizes(self, source: Source) -> bool:
         """Whether every name has its place, and none is missing."""
-        return any(not _match(form, source).faults.messages for form in self.table.forms)
+        return any(_covers(form, source) for form in self.table.forms)
 
     def read_config(self, source: Source) -> Reading:
         """What the table and flags say, and the sizes that shapes show; all faults at once."""
@@ -97,15 +97,15 @@ class NamedFamily(Family):
         forms = [form.storing_positions(kinds_of(config)) for form in self.table.forms]
         if len(forms) == 1:
             return forms[0]
-        tied = config.tied_embeddings
-        matches = {id(form): Match(form, source.tensors, tied) for form in forms if source}
 
         def distance(form: NamingTable) -> tuple[int, int, int]:
-            names, shapes = 0, 0
+            faults, shapes = Faults(), 0
             if source:
-                match = matches[id(form)]
-                names, shapes = len(match.faults.messages), misfits(match, source.tensors)
-            return names, shapes, len(_contradicted(form, config))
+                match = Match(form, source.tensors, config.tied_embeddings)
+                faults, shapes = match.faults, misfits(match, source.tensors)
+            else:
+                _check_named(form, config, faults)
+            return len(faults.messages), shapes, len(_contradicted(form, config))
 
         return min(forms, key=distance)
 
@@ -145,25 +145,19 @@ class NamedFamily(Family):
     def write_settings(
         self, config: TransformerConfig, original: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """What the model is, for the way back: the module itself has no file of settings."""
-        faults, form = Faults(), self._table_of(config)
-        for name, value in _contradicted(form, config).items():
-            faults.add(f"{name} is {getattr(config, name)!r}; {self.name} has {value!r} only")
-        self._check_named(form, config, faults)
-        faults.raise_if_any(f"{self.name} cannot hold this model")
-        return {NAMES: self.name, SETTINGS: config.to_dict()}
+        """What the model is, for the way back: the module itself has no file of settings.
 
-    def _check_named(self, form: NamingTable, config: TransformerConfig, faults: Faults) -> None:
-        """Every weight has a name of theirs, and every name of theirs a weight."""
-        by_pattern = {n: entry for entry in form.entries for n in entry.ours}
-        given = set(by_pattern)
-        wanted = {_pattern_of(name) for name in weight_shapes(config)}
-        zeros = {name for name in wanted if _is_norm(name) and name.endswith(".bias")}
-        for name in sorted(wanted - given - zeros):
-            faults.add(f"{name} has no name there", "have no name there")
-        needed = {name for name, entry in by_pattern.items() if not entry.optional}
-        for name in sorted(needed - {_pattern_of(n) for n in all_weight_shapes(config)}):
-            faults.add(f"the module has {name}, which this model has not", "are not in this model")
+        A setting that the user gave otherwise than the table has it, when the model came in, may go
+        out again.
+        """
+        faults, form, before = Faults(), self._table_of(config), _written_fields(original)
+        for name, value in _contradicted(form, config).items():
+            given = getattr(config, name)
+            told = f"{name} is {given!r}; {self.name} has {value!r} only"
+            faults.require(given == before.get(name), told)
+        _check_named(form, config, faults)
+        faults.raise_if_any(f"{self.name} cannot hold this model")
+        return settings_of(self.table, config)
 
 
 def _given(form: NamingTable, source: Source) -> dict[str, Any]:
@@ -177,6 +171,11 @@ def _match(form: NamingTable, source: Source) -> Match:
     kinds = {half: given.get(f"{half}_positions") for half in HALVES}
     tied = str(given.get("tied_embeddings", "none"))
     return Match(form.storing_positions(kinds), source.tensors, tied)
+
+
+def _covers(form: NamingTable, source: Source) -> bool:
+    """Whether every name has its place in a table, and none is missing."""
+    return form.places_all(source.tensors) and not _match(form, source).faults.messages
 
 
 def _distance(form: NamingTable, source: Source) -> tuple[int, int, int]:
@@ -216,7 +215,8 @@ class _Reader:
         notes += self._taken()
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")
-        return Reading(self._config({**self.given, **fields}), notes)
+        config = self._config({**self.given, **fields})
+        return Reading(config, notes, settings_of(self.table, config))
 
     def _taken(self) -> list[str]:
         """What is taken of the forms that nothing tells apart: that of the first."""
@@ -316,6 +316,23 @@ class _Reader:
             raise UserError(f"{self.source.tensors.label}: {error}", error.faults) from None
 
 
+def _check_named(form: NamingTable, config: TransformerConfig, faults: Faults) -> None:
+    """Every weight has a name of theirs, and every name of theirs a weight."""
+    by_pattern = {name: entry for entry in form.entries for name in entry.ours}
+    wanted = {_pattern_of(name) for name in weight_shapes(config)}
+    zeros = {name for name in wanted if _is_norm(name) and name.endswith(".bias")}
+    for name in sorted(wanted - by_pattern.keys() - zeros):
+        faults.add(f"{name} has no name there", "have no name there")
+    needed = {name for name, entry in by_pattern.items() if not entry.optional}
+    for name in sorted(needed - {_pattern_of(n) for n in all_weight_shapes(config)}):
+        faults.add(f"the module has {name}, which this model has not", "are not in this model")
+
+
+def settings_of(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
+    """What stands in config.json beside weights with a table's names."""
+    return {NAMES: table.name, SETTINGS: config.to_dict()}
+
+
 def kinds_of(config: TransformerConfig) -> dict[str, str]:
     """The kind of positions of each half."""
     return {half: getattr(config, f"{half}_positions") for half in HALVES}
@@ -364,7 +381,8 @@ def _same(given: Any, value: Any) -> bool:
 
 def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
     """The fields whose values the module has, whatever its sizes: the table's, and the defaults."""
-    free = {*SIZES, *IDS, *DROPOUTS, "tied_embeddings", "dropout_after_norm"} - {*table.config}
+    training = {*DROPOUTS, "dropout_after_norm"}
+    free = {*SIZES, *IDS, "tied_embeddings"} - {*table.config} | training
     shown = {
         "attention_bias", "attention_output_bias", "ffn_bias", "final_norm", "embedding_norm",
         "gated_ffn", "output_bias", *(f"{half}_positions" for half in HALVES),
@@ -375,7 +393,6 @@ def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
         if name not in free | shown and declared.default is not dataclasses.MISSING
     }
     usual["attention_scale"] = config.head_dim**-0.5
-    training = (*DROPOUTS, "dropout_after_norm")
     fields = usual | {k: v for k, v in table.config.items() if k not in training}
     held, kinds = _held(table), kinds_of(config)
     for half in held:  # what lies in a buffer may be any table

@@ -5,8 +5,8 @@ which three words lie inside each other, the last one fastest. Ours are ``(out, 
 
 Words: ``out`` and ``in`` of a product, ``heads`` and ``dim`` of attention (H and A), ``parts``
 where one tensor holds several of ours, ``rows`` and ``width`` of a table, ``width`` of a norm,
-``1`` an axis of length 1, ``one`` a single number for all features, ``block`` a square that every
-head uses.
+``1`` an axis of length 1, ``one`` a single number for all features (``()`` where it has no axis),
+``block`` a square that every head uses.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class Layout:
     def words(self) -> list[str]:
         return [word for axis in self.axes for word in axis if word != UNIT]
 
+    @property
+    def is_one(self) -> bool:
+        """Whether there is a single number."""
+        return self.words in ([], [ONE])
+
     def without(self, *words: str) -> Layout:
         """The same with axes that consist of such words gone: what a bias has of its matrix."""
         axes = tuple(axis for axis in self.axes if not set(axis) <= set(words))
@@ -72,6 +77,8 @@ def shown(axes: Axes) -> str:
 
 def parse_layout(text: str) -> Layout:
     """The layout of a text such as ``(in, heads, dim)``; what is none is a UserError."""
+    if text.strip() == "()":
+        return Layout("()", ())
     inner = re.fullmatch(r"\s*\(\s*(.+?)\s*\)\s*", text)
     axes = tuple(tuple(axis.split()) for axis in inner[1].split(",")) if inner else ()
     words = [word for axis in axes for word in axis]
@@ -106,10 +113,11 @@ def usual_layout(ours: str) -> Layout:
 def layout_fault(layout: Layout, ours: str, count: int) -> str | None:
     """Why a layout cannot be that of a tensor that holds ``count`` of ours; None where it can."""
     words = layout.words
-    if words in ([ONE], [BLOCK], [BLOCK, BLOCK]):
+    if layout.is_one or BLOCK in words:
         wanted = our_axes(ours, [])
         norm, head = wanted == (("width",),), bool(QUERY.search(ours))
-        fits = norm if words == [ONE] else head and len(wanted) == len(words)
+        blocks = words == [BLOCK] * len(wanted) and UNIT not in layout.text
+        fits = norm if layout.is_one else head and blocks
         return None if fits and count == 1 else f"{layout.text} is not for {ours}"
     wanted = [word for axis in our_axes(ours, words) for word in axis]
     wanted += [PARTS] if PARTS in words else []
@@ -123,8 +131,8 @@ def layout_fault(layout: Layout, ours: str, count: int) -> str | None:
 def operation_of(layout: Layout, ours: str, count: int, config: TransformerConfig) -> Operation:
     """What makes a tensor of a layout into ``count`` ones of ours, of which ``ours`` is one."""
     words = layout.words
-    if words == [ONE]:
-        return OneForAll(config.hidden_dim)
+    if layout.is_one:
+        return OneForAll(config.hidden_dim, (1,) * len(layout.axes))
     if BLOCK in words:
         return SharedBlock(config.num_heads)
     wanted = our_axes(ours, words)
@@ -238,8 +246,8 @@ class OneForAll(Operation):
     label, reversed_label = "one number for all features", "all features as one number"
     reversed_compares = True
 
-    def __init__(self, width: int) -> None:
-        self.width = width
+    def __init__(self, width: int, shape: Shape = (1,)) -> None:
+        self.width, self.shape = width, shape
 
     def forward(self, *arrays: np.ndarray) -> Arrays:
         (array,) = arrays
@@ -250,16 +258,18 @@ class OneForAll(Operation):
         (array,) = arrays
         if len({bytes(as_bytes(number)) for number in array.reshape(-1, 1)}) != 1:
             raise RuleError("features have numbers of their own, and theirs have one for all")
-        return (array[:1],)
+        return (array[:1].reshape(self.shape),)
 
     def forward_shapes(self, *shapes: Shape) -> Shapes:
         (shape,) = shapes
-        if math.prod(shape) != 1:
-            raise RuleError(f"shape {list(shape)} is not one number")
+        if shape != self.shape:
+            raise RuleError(f"shape {list(shape)} is not {list(self.shape)}, one number")
         return ((self.width,),)
 
     def inverse_shapes(self, *shapes: Shape) -> Shapes:
-        return ((1,),)
+        if shapes != ((self.width,),):
+            raise RuleError(f"{list(map(list, shapes))} is not one shape of {self.width} features")
+        return (self.shape,)
 
 
 class SharedBlock(Operation):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from functools import cached_property
 
 from convert.core.operations import RuleError
 from convert.core.tensors import Tensors
-from convert.naming.layouts import BLOCK, ONE, PARTS, word_lengths
-from convert.naming.table import HALVES, LAYER, Entry, NamingTable, Unused
+from convert.naming.layouts import BLOCK, PARTS, word_lengths
+from convert.naming.table import HALVES, Entry, NamingTable, Unused, layer_in, numberless
 from transformer_spec import Faults
 
 TABLES = {
@@ -65,37 +64,29 @@ class Match:
     faults: Faults = field(default_factory=Faults)
 
     def __post_init__(self) -> None:
-        patterns = [(_pattern(entry.theirs), entry) for entry in self.table.entries]
-        unused = [(_pattern(one.theirs), one) for one in self.table.unused]
         for name in self.names:
-            self._place(name, patterns, unused)
+            self._place(name)
         for half in HALVES:
             self._check_layers(half)
         self._check_missing()
 
-    def _place(
-        self,
-        name: str,
-        patterns: list[tuple[re.Pattern[str], Entry]],
-        unused: list[tuple[re.Pattern[str], Unused]],
-    ) -> None:
-        tried = ((entry, pattern.fullmatch(name)) for pattern, entry in patterns)
-        found = [(entry, match) for entry, match in tried if match]
-        if len(found) > 1:
-            shown = " and ".join(entry.theirs for entry, _ in found)
-            self.faults.add(f"{name} has two places in the table: {shown}")
-        for entry, match in found[:1]:
-            layer = _layer(entry.theirs, match)
-            self.placed[name] = Placed(name, entry, layer)
-        if found:
-            return
-        for pattern, one in unused:
-            if pattern.fullmatch(name):
+    def _place(self, name: str) -> None:
+        found = [
+            (one, layer)
+            for one in self.table.by_numberless.get(numberless(name), ())
+            if (layer := layer_in(name, one.theirs)) is not None
+        ]
+        for one, layer in found:
+            if isinstance(one, Unused):
                 self.unused[name] = one
-                return
-        if name in self.table.buffers:
+            else:
+                self.placed[name] = Placed(name, one, layer)
+        if len(found) > 1:
+            shown = " and ".join(one.theirs for one, _ in found)
+            self.faults.add(f"{name} has two places in the table: {shown}")
+        if not found and name in self.table.buffers:
             self.buffers.append(name)
-        else:
+        elif not found:
             self.faults.add(f"{name} has no place in the table", EXTRA)
 
     @cached_property
@@ -115,12 +106,15 @@ class Match:
         """The numbers of each half's layers that are there."""
         found = {half: set[int]() for half in HALVES}
         for placed in self.placed.values():
-            if LAYER.search(placed.entry.theirs):
+            if placed.entry.layered:
                 found[placed.entry.ours[0].partition(".")[0]].add(placed.layer)
         return found
 
     def _check_layers(self, half: str) -> None:
         numbers, count = self._numbers[half], self.layers(half)
+        layered = [e for e in self.table.entries if e.ours[0].startswith(f"{half}.") and e.layered]
+        if layered and not numbers:
+            self.faults.add(f"no layer of the {half} is there ({layered[0].theirs})")
         gone = [n for n in range(count) if n not in numbers]
         listed = ", ".join(map(str, gone))
         self.faults.require(
@@ -134,9 +128,8 @@ class Match:
         for entry in self.table.entries:
             if entry.optional or (there and all(name in tied for name in entry.ours)):
                 continue
-            layered = "{i}" in entry.ours[0]
             half = entry.ours[0].partition(".")[0]
-            for layer in sorted(self._numbers[half]) if layered else (0,):
+            for layer in sorted(self._numbers[half]) if entry.layered else (0,):
                 name = entry.name(layer)
                 if name not in self.placed:
                     self.faults.add(f"{name} is missing ({entry.targets(layer)[0]})", MISSING)
@@ -212,9 +205,10 @@ def _add_sizes(
     sizes: Sizes, match: Match, placed: Placed, shape: tuple[int, ...], known: Mapping[str, int]
 ) -> None:
     layout, name = placed.entry.layout, placed.theirs
-    if layout.words == [ONE]:
-        if math.prod(shape) != 1:
-            match.faults.add(f"{name}: shape {list(shape)} is not one number", SHAPES)
+    if layout.is_one:
+        if shape != (1,) * len(layout.axes):
+            told = f"shape {list(shape)} is not one number, {layout.text}"
+            match.faults.add(f"{name}: {told}", SHAPES)
         return
     if BLOCK in layout.words:
         sizes.add("head_dim", shape[0], name)
@@ -244,18 +238,6 @@ def _add_rows(sizes: Sizes, match: Match, name: str, shape: tuple[int, ...]) -> 
         return
     sizes.add(BUFFER_ROWS, lengths["rows"], name)
     sizes.add("hidden_dim", lengths["width"], name)
-
-
-def _pattern(theirs: str) -> re.Pattern[str]:
-    """Their names as a pattern: {i} is any number."""
-    parts = LAYER.split(theirs)[::2]
-    return re.compile(r"(\d+)".join(map(re.escape, parts)))
-
-
-def _layer(theirs: str, match: re.Match[str]) -> int:
-    """The layer, from 0 on, that a name says."""
-    offset = LAYER.search(theirs)
-    return int(match[1]) - int(offset[1] or 0) if offset else 0
 
 
 def _span(numbers: Iterable[int]) -> str:

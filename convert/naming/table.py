@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,14 @@ class Entry:
     layout: Layout
     optional: bool = False
 
+    @property
+    def layered(self) -> bool:
+        """Whether there is one in every layer."""
+        return "{i}" in self.ours[0]
+
     def name(self, layer: int) -> str:
         """Their name in a layer."""
-        return LAYER.sub(lambda found: str(layer + int(found[1] or 0)), self.theirs)
+        return in_layer(self.theirs, layer)
 
     def targets(self, layer: int) -> tuple[str, ...]:
         return tuple(name.replace("{i}", str(layer)) for name in self.ours)
@@ -102,6 +107,18 @@ class NamingTable:
     @property
     def forms(self) -> tuple[NamingTable, ...]:
         return (self, *self.variants)
+
+    @cached_property
+    def by_numberless(self) -> dict[str, list[Entry | Unused]]:
+        """What has a name, by that name without its numbers."""
+        found = dict[str, list[Entry | Unused]]()
+        for one in (*self.entries, *self.unused):
+            found.setdefault(numberless(LAYER.sub("0", one.theirs)), []).append(one)
+        return found
+
+    def places_all(self, names: Iterable[str]) -> bool:
+        """Whether every name may have a place, as far as a quick look tells."""
+        return all(numberless(n) in self.by_numberless or n in self.buffers for n in names)
 
     def storing_positions(self, kinds: Mapping[str, Any]) -> NamingTable:
         """The same where positions of these kinds are weights: a buffer of such a half is one."""
@@ -365,6 +382,26 @@ class _Reader:
         for name in sorted({name for name in ours if ours.count(name) > 1}):
             from_them = [e.theirs for e in table.entries if name in e.ours]
             self.faults.add(f"{name} is given by {' and by '.join(from_them)}")
+
+
+def in_layer(theirs: str, layer: int) -> str:
+    """Their name in a layer, of which the first is 0."""
+    return LAYER.sub(lambda found: str(layer + int(found[1] or 0)), theirs)
+
+
+def layer_in(name: str, theirs: str) -> int | None:
+    """In which layer such a name is this one; 0 where it is in none, None where it is another."""
+    first = LAYER.search(theirs)
+    if first is None:
+        return 0 if name == theirs else None
+    number = re.match(r"\d+", name[first.start() :])
+    layer = int(number[0]) - int(first[1] or 0) if number else -1
+    return layer if layer >= 0 and in_layer(theirs, layer) == name else None
+
+
+def numberless(name: str) -> str:
+    """A name with every number of it as 0."""
+    return re.sub(r"\d+", "0", name)
 
 
 def _are_texts(value: Any) -> bool:

@@ -1,10 +1,9 @@
-"""``python -m parity names``: the table of names under which a checkpoint is what its module computes."""
+"""``python -m parity names``: the table under which a checkpoint is what its module computes."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
     add("--num-heads", type=int, metavar="N", help="attention heads (default: searched)")
     add("--pad-id", type=int, metavar="N", help="padding token (default: searched among 0 to 3)")
     add("--key", help="where the weights are in a file that holds more, as in a conversion")
-    add("--output", type=Path, metavar="FILE.toml", help="where to write the table (default: print)")
+    add(
+        "--output", type=Path, metavar="FILE.toml", help="where to write the table (default: print)"
+    )
     add("--json", action="store_true", help="print JSON")
     add_module_timeout(top)
     return top

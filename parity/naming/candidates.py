@@ -117,7 +117,7 @@ class TwinSide:
             return model(*(torch.from_numpy(part) for part in ids)).numpy()
 
     def _structure(self, candidate: Candidate) -> Any:
-        values, layouts = candidate.values, " ".join(str(l) for _, (_, l) in candidate.places)
+        values, layouts = candidate.values, " ".join(str(p[1]) for _, p in candidate.places)
         heads = values["num_heads"] if any(word in layouts for word in OF_HEADS) else None
         return heads, *(values.get(name) for name in STRUCTURAL)
 

@@ -1,11 +1,11 @@
-"""Names of a module's tensors as patterns: the number of a layer apart, tensors of a module together."""
+"""Names of tensors as patterns: the number of a layer apart, those of a module together."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Shape = tuple[int, ...]
 NUMBER = re.compile(r"\d+")
@@ -62,8 +62,10 @@ def _pattern(name: str, prefix: str | None, stacks: Mapping[str, int]) -> str:
     first = stacks[prefix]
     end = NUMBER.match(name, len(prefix))
     assert end is not None
-    return f"{prefix}{{i+{first}}}{name[end.end() :]}" if first else (
-        f"{prefix}{{i}}{name[end.end() :]}"
+    return (
+        f"{prefix}{{i+{first}}}{name[end.end() :]}"
+        if first
+        else (f"{prefix}{{i}}{name[end.end() :]}")
     )
 
 
@@ -95,7 +97,7 @@ class Unit:
 
     weight: Pattern
     bias: Pattern | None = None
-    is_norm: bool = False
+    is_norm: bool = field(default=False, kw_only=True)
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -119,22 +121,21 @@ def units_of(patterns: list[Pattern]) -> list[Unit]:
 
 
 def _units(group: list[Pattern]) -> list[Unit]:
-    # Fused kernels of heads have biases of two axes, and one axis less than their weight.
+    """A matrix and its bias, a norm's vectors, or several that only their stems tell apart."""
+    # Kernels of heads have biases of two axes, one less than they have themselves.
     deepest = max(len(pattern.squeezed) for pattern in group)
     weights = [p for p in group if len(p.squeezed) == deepest and deepest > 1]
     vectors = [p for p in group if p not in weights]
-    if not weights:
-        return [Unit(vectors[0], vectors[1] if len(vectors) == 2 else None, True)] if (
-            len(vectors) <= 2
-        ) else [Unit(vector, None, True) for vector in vectors]
+    if not weights and len(vectors) <= 2:
+        return [Unit(vectors[0], *vectors[1:], is_norm=True)]
     if len(weights) == 1 and len(vectors) <= 1:
         return [Unit(weights[0], *vectors)]
-    found = []
+    found = list[Unit]()
     for weight in weights:
-        mine = [v for v in vectors if _stem(v) == _stem(weight)]
-        vectors = [v for v in vectors if v not in mine[:1]]
-        found.append(Unit(weight, *mine[:1]))
-    return found + [Unit(vector, None, True) for vector in vectors]
+        bias = next((v for v in vectors if _stem(v) == _stem(weight)), None)
+        vectors = [v for v in vectors if v is not bias]
+        found.append(Unit(weight, bias))
+    return found + [Unit(vector, is_norm=True) for vector in vectors]
 
 
 def _stem(pattern: Pattern) -> str:

@@ -180,9 +180,7 @@ def _size(array: np.ndarray) -> float:
     return max(float(np.max(np.abs(array))), 1e-300)
 
 
-def _with_rows(
-    array: np.ndarray, other: np.ndarray, pattern: Pattern, rows: Rows
-) -> np.ndarray:
+def _with_rows(array: np.ndarray, other: np.ndarray, pattern: Pattern, rows: Rows) -> np.ndarray:
     flat, new = array.reshape(pattern.squeezed).copy(), other.reshape(pattern.squeezed)
     at = tuple(
         [n for n in rows.numbers if n < flat.shape[rows.axis]] if axis == rows.axis else slice(None)

@@ -140,9 +140,7 @@ class RoleFinder:
             ids = {int(n) for part in self.probes.ids(shape) for n in part.flat}
             usable = [n for n in first if n not in ids]
             alive[shape] = [
-                n
-                for n in usable
-                if self.probes.row_matters(pattern.text, Rows(axis, (n,)), shape)
+                n for n in usable if self.probes.row_matters(pattern.text, Rows(axis, (n,)), shape)
             ]
         halves = [
             half

@@ -1,4 +1,4 @@
-"""The stages of a search: parts of a model switched on one after the other, choices kept that agree.
+"""The stages of a search: a part switched on after the other, choices kept that agree.
 
 Parts are switched off by zeros, in the module and in the twin alike.
 """
@@ -136,7 +136,9 @@ class Stages:
         found, tried = list[Candidate](), 0
         for candidate in self.candidates:
             values = candidate.values
-            choices = [(values[n], ROUNDED.get(str(values[n]), values[n])) for n in scales]
+            choices: list[tuple[Any, ...]] = [
+                (values[n], ROUNDED.get(str(values[n]), values[n])) for n in scales
+            ]
             choices.append(EPSILONS if with_epsilon else (values["norm_epsilon"],))
             names = (*scales, "norm_epsilon")
             for chosen in dict.fromkeys(itertools.product(*choices)):
@@ -339,9 +341,7 @@ class Stages:
         layouts = (None, "(in, out)") if shape[0] == width else ("(in, out)",)
         biased = unit.bias is not None and unit.bias.squeezed == (width,)
         return [
-            layout
-            for layout in layouts
-            if shape[0 if layout is None else 1] == width or not biased
+            layout for layout in layouts if shape[0 if layout is None else 1] == width or not biased
         ]
 
     def _linear(self, unit: Unit, ours: Sequence[str], layout: str | None) -> dict[str, Place]:

@@ -141,8 +141,10 @@ def subject_of(given: str, model: Any, params: Any = None) -> Subject:
 
 
 def _is_weight(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) and (
-        math.prod(leaf.shape) > 0
+    return (
+        hasattr(leaf, "dtype")
+        and jnp.issubdtype(leaf.dtype, jnp.floating)
+        and (math.prod(leaf.shape) > 0)
     )
 
 

@@ -31,7 +31,7 @@ from parity.forward.recording import recorded_torch
 from parity.forward.substeps import LOGITS
 from parity.sides.functions import check_logits, from_function
 from parity.sides.side import Side, Trace, Weights
-from transformer_spec import Faults, UserError, trained_names, weight_shapes
+from transformer_spec import Faults, TransformerConfig, UserError, trained_names, weight_shapes
 
 
 @dataclass

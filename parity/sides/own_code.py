@@ -1,4 +1,4 @@
-"""Code of the user's own, which runs only where it is named: whatever it does is told in one line."""
+"""Code of the user's own, run only where it is named: what it does wrong is told in one line."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _check_arguments(given: str, name: str, make: Callable[..., Any]) -> None:
         inspect.signature(make).bind()
     except TypeError:
         shown = inspect.signature(make)
-        raise UserError(f"{given}: {name}{shown} needs arguments; name a function of none") from None
+        raise UserError(
+            f"{given}: {name}{shown} needs arguments; name a function of none"
+        ) from None
     except ValueError:  # built-in functions have no signature
         return
 

@@ -115,6 +115,7 @@ class TestTrain:
         "test_examples": 2, "source_vocabulary": "characters", "target_vocabulary": "whitespace",
     }  # fmt: skip
 
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("backend", FRAMEWORKS)
     def test_a_table_becomes_a_run(self, backend, tmp_path, capsys):
         table = tmp_path / "pairs.csv"

@@ -57,7 +57,7 @@ def settings(monkeypatch):
     return held
 
 
-def test_the_second_process_compiles_nothing(home, tmp_path):
+def test_the_second_process_compiles_nothing(home, tmp_path, thorough):
     def said() -> str:
         finished = python(CODE, tmp_path)
         assert (finished.returncode, finished.stderr) == (0, "")
@@ -67,6 +67,8 @@ def test_the_second_process_compiles_nothing(home, tmp_path):
     (folder,) = (home / "twinformer/jax").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     (entry,) = folder.glob("*-cache")
+    if not thorough:
+        return  # a third process imports for as long as the others
     os.truncate(entry, entry.stat().st_size // 2)
     assert said() == "10.0 0\n", "a damaged entry is neither used nor complained of"
 

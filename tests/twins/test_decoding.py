@@ -59,6 +59,7 @@ class TestCache:
             difference = torch.cat(parts, 1) - model.decode(target, memory, source)
         assert difference.abs().max() <= 1e-11
 
+    @pytest.mark.sampled(4)
     @pytest.mark.parametrize("changes", CHANGES, ids=str)
     def test_flax(self, changes):
         config = dataclasses.replace(PLAIN, num_decoder_layers=2, **changes)
@@ -111,12 +112,16 @@ class TestCache:
             }
 
 
-# All of the plain model's, and of the other one a beam and what ends it.
+# Of the plain model one of each kind; of the other one a beam and what ends it.
+KEPT = {
+    "plain": ("greedy", "beam 4, penalty 1", "beam 4, penalty -0.5", "samples"),
+    "foreign": ("beam 4, no penalty", "beam 4, penalty 1"),
+}
 EACH = [
     pytest.param(config, name, marks=() if kept else pytest.mark.thorough, id=f"{of}-{name}")
     for of, config in (("plain", PLAIN), ("foreign", FOREIGN))
     for name in SEARCHES
-    for kept in [config is PLAIN or name in ("beam 4, no penalty", "beam 4, penalty 1")]
+    for kept in [name in KEPT[of]]
 ]
 
 
@@ -170,7 +175,9 @@ class TestSurroundings:
             alone = row[None, : max(1, (row != 0).sum())]
             assert_same(torch_outputs(FOREIGN, weights, alone, SEARCHES[name]), [expected])
 
-    @pytest.mark.parametrize("name", ["greedy", "beam 4, penalty 1"])
+    @pytest.mark.parametrize(
+        "name", [pytest.param("greedy", marks=pytest.mark.thorough), "beam 4, penalty 1"]
+    )
     def test_flax(self, name):
         weights = random_weights(FOREIGN, 5, 0.6)
         together = flax_outputs(FOREIGN, weights, SOURCE, SEARCHES[name])

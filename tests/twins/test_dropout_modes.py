@@ -68,21 +68,25 @@ def test_torch_gradients_in_training_mode() -> None:
 
 def test_flax_modes() -> None:
     model = flax_model()
-    plain = flax_logits(model)
-    assert (plain == flax_logits(model)).all()
+
+    def logits(dropout=None) -> np.ndarray:
+        return np.asarray(compiled_logits(model, jnp.asarray(SOURCE), jnp.asarray(TARGET), dropout))
+
+    plain = logits()
+    assert (plain == logits()).all()
     model.train()
     with pytest.raises(UserError, match="jax.random.key"):
         flax_logits(model)
     key = jax.random.key(3)
-    first, second = flax_logits(model, key), flax_logits(model, jax.random.key(4))
-    assert (first == flax_logits(model, key)).all()
+    first, second = logits(key), logits(jax.random.key(4))
+    assert (first == logits(key)).all()
     assert not (first == second).all() and not (first == plain).all()
     rngs = nnx.Rngs(0)
-    assert not (flax_logits(model, rngs) == flax_logits(model, rngs)).all()
+    assert not (logits(rngs) == logits(rngs)).all()
     named = nnx.Rngs(0, dropout=7)
-    assert (flax_logits(model, named) == flax_logits(model, nnx.Rngs(dropout=7))).all()
+    assert (logits(named) == logits(nnx.Rngs(dropout=7))).all()
     model.eval()
-    assert (plain == flax_logits(model)).all()
+    assert (plain == logits()).all()
 
 
 def test_a_model_without_dropout_needs_no_source() -> None:

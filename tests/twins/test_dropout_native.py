@@ -101,6 +101,7 @@ def test_resuming_is_bit_for_bit(tmp_path, name: str) -> None:
     assert all(left[name].tobytes() == right[name].tobytes() for name in left)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", MAKERS)
 def test_it_is_another_run_than_the_portable_one(name: str) -> None:
     portable = dataclasses.replace(NATIVE, dropout_rng="portable")

@@ -46,7 +46,7 @@ SETTINGS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.thorough if name == "greedy" else ())
+        pytest.param(name, marks=() if name in ("everything", "samples") else pytest.mark.thorough)
         for name in SETTINGS
     ],
 )

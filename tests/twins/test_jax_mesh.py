@@ -13,9 +13,9 @@ pytest.importorskip("jax")
 
 TESTS = Path(__file__).resolve().parents[1]
 RUNS = [
-    pytest.param(mesh, name, marks=pytest.mark.thorough if mesh == "fsdp=2" else ())
+    pytest.param(mesh, name, marks=pytest.mark.thorough if mesh in ("data=3", "fsdp=2") else ())
     for name, meshes in {
-        "plain": ("data=3", "fsdp=4"),
+        "plain": ("data=3", "data=4", "fsdp=4"),
         "three": ("data=4", "fsdp=2", "fsdp=4"),
         "less": ("data=2,fsdp=2",),
     }.items()
@@ -58,15 +58,16 @@ def test_steps_are_those_of_one_device(found, mesh, name, thorough) -> None:
 
 
 def test_judged_alike(found) -> None:
-    one, run = (found[mesh, "plain"]["judged"] for mesh in ("data=1", "data=3"))
+    one, run = (found[mesh, "plain"]["judged"] for mesh in ("data=1", "data=4"))
     assert np.abs(np.subtract(run["losses"], one["losses"])).max() <= 1e-12
     assert np.abs(run["encoded"] - one["encoded"]).max() <= 1e-12
     assert run["decoded"] == one["decoded"]
-    assert [len(rows) for rows in run["decoded"]] == [10, 10, 1]
+    *many, single = map(len, run["decoded"])
+    assert set(many) == {10} and single == 1
 
 
 @pytest.mark.parametrize(
-    ("mesh", "name"), [("data=3", "plain"), ("fsdp=4", "plain"), ("data=2,fsdp=2", "less")]
+    ("mesh", "name"), [("data=4", "plain"), ("fsdp=4", "plain"), ("data=2,fsdp=2", "less")]
 )
 def test_resumed_on_as_many_devices_it_has_the_same_bits(found, mesh, name) -> None:
     run = found[mesh, name]

@@ -57,6 +57,7 @@ def flax_loss(parts: list, smoothing: float) -> list[np.ndarray]:
     return [np.asarray(value) / 3, *map(np.asarray, gradients)]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("run", [torch_loss, flax_loss])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("bias", [True, False])

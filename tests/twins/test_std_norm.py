@@ -11,7 +11,6 @@ import flax_transformer
 import torch_transformer
 from flax_transformer.cpu.gradients import std_norm
 from flax_transformer.primitives import Frozen
-from parity.forward.gradients import flax_gradients, torch_gradients
 from parity.twins.cases import config_of
 from parity.twins.pair import Twins
 from torch_transformer.layers import StdNorm
@@ -41,7 +40,7 @@ def norm_of(scale: np.ndarray, bias: np.ndarray) -> StdNorm:
     return norm
 
 
-@pytest.mark.parametrize("D", [2, 7])
+@pytest.mark.parametrize("D", [3, 8])
 def test_both_norms_are_the_formula_and_have_its_gradients(D):
     """The gradients against central differences; equal features, where it has none, get zeros."""
     x, draw = rows_of(D), np.random.default_rng(1)
@@ -102,10 +101,7 @@ def test_frozen_positions_begin_as_sinusoids_and_are_never_trained(frozen):
     assert variables == {Frozen}
     for name in names:
         assert np.array_equal(held[name], sinusoid_table(frozen, np.float64))
-        assert not parameters[name].requires_grad
-    batch = twins.source, twins.target
-    for gradients in (torch_gradients(twins.torch, *batch), flax_gradients(twins.flax, *batch)):
-        assert names.isdisjoint(gradients[1])
+        assert name not in parameters
 
 
 def test_they_are_added_as_the_sinusoids_that_they_begin_as(frozen):

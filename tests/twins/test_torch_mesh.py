@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch_mesh_cases as cases
-from torch_mesh_cases import MESHES, RESUMED, RUNS, SETTINGS
+from torch_mesh_cases import MESHES, RESUMED, RUNS, SETTINGS, THOROUGH
 
 from training_recipe.backend import Checkpoint
 from training_recipe.distributed.mesh import Mesh
@@ -22,7 +22,7 @@ from transformer_spec import UserError
 
 EXACT = 1e-12
 ON_MESHES = [
-    (count, text, name)
+    pytest.param(*(count, text, name), marks=pytest.mark.thorough if text in THOROUGH else ())
     for count, meshes in MESHES.items()
     for text, names in meshes.items()
     for name in names

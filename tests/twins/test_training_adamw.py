@@ -19,6 +19,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("case", SETTINGS)
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.usefixtures("float64")

@@ -19,7 +19,7 @@ from twinformer.training.states import read_state, save_state
 EXACT = dataclasses.replace(small_training.SETTINGS, warmup_steps=10)
 CONFIG = config_of(
     {"norm_position": "pre", "tied_embeddings": "target_output", "output_bias": "frozen"}
-    | {"dropout": 0.0, "activation": "gelu"}
+    | {"dropout": 0.0, "activation": "gelu", "encoder_positions": "frozen"}
 )
 NOISY = dataclasses.replace(CONFIG, dropout=0.2, attention_dropout=0.1, activation_dropout=0.1)
 
@@ -75,7 +75,7 @@ def test_the_preset_with_relative_positions_trains_alike() -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_training_learns_and_leaves_the_frozen_bias_alone() -> None:
+def test_training_learns_and_leaves_what_is_frozen_alone() -> None:
     first = initial_weights(CONFIG, 0, np.float64)
     first["decoder.finalFc.bias"] += np.linspace(0, 1, 19)
     for make in MAKERS.values():
@@ -83,9 +83,9 @@ def test_training_learns_and_leaves_the_frozen_bias_alone() -> None:
         losses = train(backend, EXACT, 1, 60)
         assert losses[-1] < 0.8 * losses[0]
         after = backend.state()
-        name = "decoder.finalFc.bias"
-        assert np.array_equal(after.weights[name], first[name])
-        assert name not in after.first_moments
+        for name in ("decoder.finalFc.bias", "encoder.pos_embedding.weight"):
+            assert np.array_equal(after.weights[name], first[name])
+            assert name not in after.first_moments
         name = "encoder.embedding.weight"
         assert not np.array_equal(after.weights[name][5:], first[name][5:])
 
@@ -129,6 +129,7 @@ def test_changing_the_framework_midway(tmp_path, writer: str, reader: str) -> No
     assert np.abs(np.subtract(train(other, EXACT, 31, 60), expected[30:])).max() <= 1e-9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("writer", "reader"), [("torch", "jax"), ("jax", "torch")])
 def test_no_bump_in_float32_with_dropout(tmp_path, writer: str, reader: str) -> None:
     """The change is no larger than what float32 rounding grows to by itself."""

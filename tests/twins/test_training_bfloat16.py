@@ -111,6 +111,7 @@ def test_norms_without_a_mean_and_scores_with_a_bias_are_in_float32() -> None:
     assert set().union(*found.formats.values()) == {torch.bfloat16}, found.formats
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", MAKERS)
 def test_losses_stay_near_those_of_float32_and_what_is_kept_is_float32(name: str) -> None:
     low, full = MAKERS[name](NOISY, LOW), MAKERS[name](NOISY, FULL)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from convert.checkpoints.layouts import BARE_ORBAX, COUNT, ORBAX, OWN_PARTS, TORCH, Layout
+from convert.checkpoints.layouts import BARE_ORBAX, COUNT, ORBAX, TORCH, Layout, has_own_parts
 from convert.checkpoints.loops.places import find_place, is_optimizers, is_random
 from convert.core.rules import ASIDE
 from convert.core.tensors import Renamed, Tensors
@@ -232,7 +232,7 @@ def _other_optimizer(
 
 def _layout(weights: Collection[str], place: str, adam: Adam) -> Layout:
     """Our twins' names, of either; else those of another library, as in a torch file."""
-    if not any(name.startswith(OWN_PARTS) for name in weights):
+    if not has_own_parts(weights):
         return TORCH
     layout = ORBAX if place or adam.counts else BARE_ORBAX
     layout = layout._replace(weights=place, twin="flax" if is_flax(weights) else "torch")

@@ -63,6 +63,7 @@ class TestAsPeft:
                     parameter.normal_(0, 0.3, generator=draw)
         return lora
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("kind", KINDS)
     def test_the_same_weights_as_its_own_merge(self, peft, base, tmp_path, kind):
         lora = self.adapted(peft, base, self.KINDS[kind])

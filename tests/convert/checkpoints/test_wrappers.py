@@ -50,6 +50,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_our_own_model_inside(name, tmp_path, capsys):
     model = torch_transformer.Transformer(CONFIG, seed=3)
@@ -72,6 +73,7 @@ def wrapped(word: str):
     }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "word", ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "base_model.model.",
              " ._fsdp_wrapped_module", "module. ._checkpoint_wrapped_module"],

@@ -39,6 +39,7 @@ def through(folder, place, to, twin="torch"):
     return place / "back"
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_same_files_byte_by_byte(hub_folders, tmp_path, name) -> None:
     folder = hub_folders(name)

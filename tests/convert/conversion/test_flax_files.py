@@ -203,6 +203,7 @@ class TestStates:
         both = [read_checkpoint(tmp_path / f).weights for f in ("torch", "by-folder")]
         assert_same_arrays(*both)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("container", ["msgpack", "orbax"])
     def test_adafactor(self, container, case, tmp_path, capsys):
         """What T5 and BART were trained with in Flax."""

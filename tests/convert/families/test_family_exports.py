@@ -106,6 +106,7 @@ def test_every_tensor_is_compared_when_it_is_read(name, tmp_path):
         content.tensors.read_all()
 
 
+@pytest.mark.sampled(60)
 @pytest.mark.parametrize("field", VALUES)
 @pytest.mark.parametrize(
     "name",
@@ -205,6 +206,7 @@ def imported(request, tmp_path):
     return name, tmp_path / "ours"
 
 
+@pytest.mark.sampled(13)
 @pytest.mark.parametrize("gone", GONE)
 def test_a_way_back_from_which_something_is_gone(imported, gone, tmp_path):
     name, ours = imported

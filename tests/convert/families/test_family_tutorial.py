@@ -50,6 +50,7 @@ class TestLogits:
         assert logits.dtype == np.float64
         assert_measured("tutorial", "in", float(np.abs(logits - expected).max()))
 
+    @pytest.mark.sampled(3)
     def test_flax(self, tmp_path, sizes, form):
         jax = pytest.importorskip("jax")
         pytest.importorskip("flax_transformer")

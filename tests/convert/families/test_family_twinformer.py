@@ -49,6 +49,7 @@ def flax_logits(folder, source: np.ndarray, target: np.ndarray) -> np.ndarray:
 LOGITS = {"torch": torch_logits, "flax": flax_logits}
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("one", "other"), [("torch", "flax"), ("flax", "torch")])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_same_logits_in_the_other_twin(config, one, other, tmp_path):

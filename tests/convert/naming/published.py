@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 PAD, WORDS, MOST = 1, (23, 19), 40
-D, F, H, LAYERS = 12, 20, 3, {"encoder": 2, "decoder": 3}
+D, F, H, LAYERS = 12, 20, 3, {"encoder": 1, "decoder": 2}
 
 
 class StdNorm(nn.Module):
@@ -197,7 +197,7 @@ class Bentrevett(Published):
 
 
 class Jadore(Published):
-    """d_k is 5; tables are shared and the projection is scaled, unless a subclass says otherwise."""
+    """d_k is 5; tables are shared and the projection is scaled, unless a subclass has it so."""
 
     tables = "encoder.src_word_emb", "decoder.trg_word_emb"
     buffers = "encoder.position_enc.pos_table", "decoder.position_enc.pos_table"

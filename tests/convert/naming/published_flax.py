@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-D, F, H, WORDS, LAYERS, MOST = 12, 20, 3, (23, 19), (2, 3), 40
+D, F, H, WORDS, LAYERS, MOST = 12, 20, 3, (23, 19), (1, 2), 40
 Masks = tuple[jax.Array, jax.Array]
 
 
@@ -53,7 +53,7 @@ class PreNormLayer(nn.Module):
 class MlpBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(D)(nn.relu(nn.Dense(F)(x)))
+        return nn.Dense(D, name="Dense_1")(nn.relu(nn.Dense(F, name="Dense_0")(x)))
 
 
 class WmtHalf(nn.Module):
@@ -103,15 +103,17 @@ class Wmt(nn.Module):
 
 
 class D2LAttention(nn.Module):
+    bias: bool = False
+
     @nn.compact
     def __call__(self, x, keys, seen):
         names = ("W_q", x), ("W_k", keys), ("W_v", keys)
         q, k, v = (
-            nn.Dense(D, use_bias=False, name=name)(y).reshape(*y.shape[:2], H, -1)
+            nn.Dense(D, use_bias=self.bias, name=name)(y).reshape(*y.shape[:2], H, -1)
             for name, y in names
         )
         mixed = nn.dot_product_attention(q, k, v, mask=seen)
-        return nn.Dense(D, use_bias=False, name="W_o")(mixed.reshape(x.shape))
+        return nn.Dense(D, use_bias=self.bias, name="W_o")(mixed.reshape(x.shape))
 
 
 class FusedAttention(nn.Module):
@@ -142,13 +144,15 @@ class FeedForward(nn.Module):
 
 class PostNormLayer(nn.Module):
     attentions: tuple[str, ...]
+    bias: bool
 
     @nn.compact
     def __call__(self, x, seen, *memory):
         given = [(x, seen), memory]
         for number, name in enumerate(self.attentions):
             keys, mask = (x, seen) if number == 0 else given[1]
-            x = AddNorm(name=f"addnorm{number + 1}")(x, D2LAttention(name=name)(x, keys, mask))
+            attention = D2LAttention(self.bias, name=name)
+            x = AddNorm(name=f"addnorm{number + 1}")(x, attention(x, keys, mask))
         last = f"addnorm{len(self.attentions) + 1}"
         return AddNorm(name=last)(x, FeedForward(("dense1", "dense2"), name="ffn")(x))
 
@@ -178,22 +182,22 @@ class PostNormHalf(nn.Module):
         x = x + interleaved(ids.shape[1])
         names = (("attention",), ("attention1", "attention2"))[self.at]
         for i in range(LAYERS[self.at]):
-            fused = self.fused and not self.at
-            layer = FusedLayer(name=f"layers_{i}") if fused else PostNormLayer(
-                names, name=f"blks_{i}"
-            )  # fmt: skip
+            if self.fused and not self.at:
+                layer = FusedLayer(name=f"layers_{i}")
+            else:
+                layer = PostNormLayer(names, self.fused, name=f"blks_{i}")
             x = layer(x, seen, *memory)
         return nn.Dense(WORDS[1], name="dense")(x) if self.at else x
 
 
 class D2L(nn.Module):
-    """``fused``: with the encoder of the uvadlc tutorial."""
+    """``fused``: with the encoder of the uvadlc tutorial, whose attention has biases."""
 
     fused: bool = False
     pad: int = 1
 
     def setup(self):
-        self.encoder, self.decoder = PostNormHalf(0, self.fused), PostNormHalf(1, False)
+        self.encoder, self.decoder = (PostNormHalf(at, self.fused) for at in (0, 1))
 
     def __call__(self, source, target):
         seen, ahead = masks(source, target, self.pad)

@@ -47,6 +47,7 @@ def report_of_twins(config):
 
 
 class TestSameFunction:
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
     def test_twins_show_every_sub_step_and_gradient(self, config):
         report = report_of_twins(config)
@@ -81,6 +82,7 @@ class TestRowsThatNoTokenLooksUp:
 
     CONFIG = replace(TINY, source_vocab_size=9000, target_vocab_size=9000)
 
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("half", ["encoder", "decoder"])
     def test_two_exchanged_rows(self, half):
         weights = random_weights(self.CONFIG)
@@ -124,7 +126,9 @@ class TestReport:
         [
             ({}, Settings(("float32", "one-pass-bfloat16"), longest=5)),
             ({"norm_epsilon": 1e-3}, Settings((), gradients=False, longest=5)),
-            ({"activation": "gelu"}, Settings((), longest=5)),
+            pytest.param(
+                *({"activation": "gelu"}, Settings((), longest=5)), marks=pytest.mark.thorough
+            ),
         ],
         ids=["the same", "epsilon", "activation"],
     )

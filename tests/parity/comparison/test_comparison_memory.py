@@ -96,8 +96,8 @@ class TestAvailable:
 
 CASES = [(name, "float64") for name in CONFIGS] + [("post", "float32"), ("pre", "bfloat16")]
 SIDES = {"torch": torch_side, "jax": flax_side}
-# In JAX it compiles all anew; PyTorch has this case, and JAX the others.
-THOROUGH = {("pre", "bfloat16", "jax")}
+# In JAX these compile all anew; PyTorch has these cases, and JAX the others.
+THOROUGH = {("pre", "bfloat16", "jax"), ("post", "float32", "jax"), ("tied", "float64", "jax")}
 
 
 @pytest.mark.parametrize(

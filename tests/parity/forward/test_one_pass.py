@@ -103,6 +103,7 @@ def test_attention_is_numpys() -> None:
     assert np.abs(ours - exact).max() > 1e-4
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("tied", ["none", "all"])
 def test_every_product_of_the_model_is_rewritten(tied: str) -> None:
     config = config_of({"tied_embeddings": tied, "num_decoder_layers": 3})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from messages import says, saying
+from messages import saying, says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")

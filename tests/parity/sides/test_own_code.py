@@ -1,11 +1,11 @@
-"""module:FILE.py:FUNCTION: what code of the user's may return, and one line for whatever it does."""
+"""Code of the user's own: what it may return, and one line for whatever it does wrong."""
 
 import json
 import textwrap
 
 import numpy as np
 import pytest
-from messages import says, saying
+from messages import saying, says
 from parity_cases import TINY, failed, random_weights, write
 
 torch = pytest.importorskip("torch")

@@ -164,6 +164,7 @@ def test_texts_are_kept_for_cutting_anew_alone(tmp_path: Path, flags) -> None:
     assert ids == [*encoded.train] and encoded.examples == 500 > len(ids) > 400
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_a_second_process_needs_hardly_any_memory(tmp_path: Path) -> None:

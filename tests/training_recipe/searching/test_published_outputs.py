@@ -77,6 +77,7 @@ def check(case, settings, outputs):
 
 
 class TestFolders:
+    @pytest.mark.sampled(12)
     @pytest.mark.parametrize("beam", [1, 4, 5])
     @pytest.mark.parametrize("name", FOLDERS)
     def test_torch(self, case_of, name, beam):
@@ -101,12 +102,14 @@ class TestFolders:
 
 
 class TestDrawnSettings:
+    @pytest.mark.sampled(18)
     @pytest.mark.parametrize("number", range(36))
     def test_torch(self, case_of, number):
         case = case_of(FOLDERS[number % len(FOLDERS)])
         settings = random_settings(number, case.base, case.config.target_vocab_size, case.likely)
         check(case, settings, torch_outputs)
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("number", OF_EVERYTHING)
     def test_flax(self, case_of, number):
         case = case_of(FOLDERS[number % len(FOLDERS)])

@@ -74,6 +74,7 @@ OTHERS = [*itertools.product(("t5-v1.1", "mt5"), (1,)), *itertools.product(KINDS
 ALIKE = (pytest.param(*case, marks=pytest.mark.thorough) for case in OTHERS)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "beam"),
     [("t5", 1), ("deep", 1), ("umt5", 1), *((kind, 4) for kind in KINDS), *ALIKE],

@@ -88,6 +88,7 @@ def folder_of(hub_folders, tmp_path):
     return folder
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", TARGETS)
 def test_back_again_generate_says_what_the_final_test_said(name, place, folder_of) -> None:
     from convert.__main__ import main as convert
@@ -104,6 +105,7 @@ def test_back_again_generate_says_what_the_final_test_said(name, place, folder_o
     assert scores.keys() == {"BLEU", "chrF"}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("both_frameworks", "float64")
 def test_on_in_the_other_framework(place, hub_folders) -> None:
     """The languages, the search and the lookup without a gradient are the run's."""

@@ -35,8 +35,10 @@ LANGUAGES = {
     "m2m100": {"src_lang": "en", "tgt_lang": "de"},
     "nllb": {"src_lang": "eng_Latn", "tgt_lang": "deu_Latn"},
 }
-# In JAX; the twins agree, and PyTorch takes the steps of each family.
-SAME_MODEL = ("marian-separate", "mbart", "mbart50", "m2m100", "nllb")
+# Trained as another family is.
+SAME_TRAINING = ("marian-separate", "mbart", "mbart50", "nllb")
+# In JAX; the twins agree, and PyTorch takes the steps of each family with --thorough.
+SAME_MODEL = ("marian-separate", "bart", "mbart", "mbart50", "m2m100", "nllb")
 CODES = {name: (said["src_lang"], said["tgt_lang"]) for name, said in LANGUAGES.items()}
 ALIKE = (pytest.param(name, marks=pytest.mark.thorough) for name in OF_T5[1:])
 NAMES = (*FAMILIES, OF_T5[0], *ALIKE)
@@ -199,7 +201,9 @@ def steps(
         pytest.param(name, backend, marks=pytest.mark.thorough if again else ())
         for name in (*FAMILIES, *OF_T5)
         for backend in ("torch", "jax")
-        for again in [name in OF_T5[1:] or (backend == "jax" and name in SAME_MODEL)]
+        for again in [
+            name in (*OF_T5[1:], *SAME_TRAINING) or (backend == "jax" and name in SAME_MODEL)
+        ]
     ],
 )
 def test_three_steps(library, name: str, backend: str) -> None:

@@ -129,6 +129,7 @@ class TestWholeRuns:
 
 
 class TestStopping:
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("step", [3, 5, 7])
     @pytest.mark.parametrize("index", [0, 1])
     def test_a_signal_to_one_stops_all_saved(self, place, whole, monkeypatch, step, index):

@@ -29,7 +29,7 @@ CASES = {
     "m2m100": ("en,de", ""),
     "nllb": ("eng_Latn,deu_Latn", ""),
 }
-IN_JAX = ("marian", "mbart", "nllb")  # each takes seconds to compile
+IN_JAX = ("marian", "nllb")  # each takes seconds to compile
 SHORT = 24  # most tokens of an output: peaked random weights would go on for hundreds
 
 

@@ -27,6 +27,7 @@ SCRIPT = str(ROOT / "tests/translate_mesh_cases.py")
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 # In JAX, where each compiles, fewer calls.
 ON_TWO = ["greedy", "beam", "sample", "one text", "too long", "drawn", "exact"]
+ALIKE = ("greedy", "one text")  # for --thorough alone, in JAX
 RUNS = [("torch", 2, list(CALLS)), ("jax", 2, ON_TWO), ("jax", 3, ["beam", "exact"])]
 THOROUGH = ("jax", 3)
 GOOD = ["greedy", "beam", "generate", "sample", "one text", "no text", "skipped", "to a file"]
@@ -59,12 +60,15 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder, thorough) -> dict:
     """(backend, devices, number of the process) -> what came of each call there."""
+    left_out = () if thorough else ALIKE
     cases.main(folder, "torch", 1, [])
-    cases.main(folder, "jax", 1, ON_TWO)
+    cases.main(folder, "jax", 1, [name for name in ON_TWO if name not in left_out])
     for backend, devices, names in RUNS:
         if (backend, devices) == THOROUGH and not thorough:
             continue
         start = LAUNCH if (backend, devices) == ("torch", 2) else [sys.executable]
+        if backend == "jax":
+            names = [name for name in names if name not in left_out]
         command = [*start, SCRIPT, str(folder), backend, str(devices), *names]
         done = run(folder, command, devices if backend == "jax" else 1)
         assert done.returncode == 0, done.stderr
@@ -76,8 +80,9 @@ def found(folder, thorough) -> dict:
 
 
 def case(backend: str, devices: int, *name: str):
-    """A case of a run, which is for --thorough alone as the run is."""
-    marks = pytest.mark.thorough if (backend, devices) == THOROUGH else ()
+    """A case of a run, which is for --thorough alone as the run or its call is."""
+    alone = (backend, devices) == THOROUGH or (backend == "jax" and name[:1] in zip(ALIKE))
+    marks = pytest.mark.thorough if alone else ()
     return pytest.param(backend, devices, *name, marks=marks)
 
 
@@ -174,6 +179,7 @@ def test_processes_with_other_vocabularies(runs, monkeypatch):
         says(str(said), "the tokens of the texts of process 1 of 2 differ")
 
 
+@pytest.mark.thorough
 def test_standard_input_by_torchrun(found, folder):
     command = [*LAUNCH, str(ROOT / "translate.py"), "run-torch", "--mesh", "data=2", "--beam", "1"]
     done = run(folder, command, given=(folder / "texts").read_text())

@@ -30,7 +30,7 @@ from transformer_spec import TransformerConfig  # noqa: E402
 
 CONFIG = TransformerConfig(
     source_vocab_size=11, target_vocab_size=7, hidden_dim=6, inner_dim=5, num_heads=2,
-    num_encoder_layers=1, num_decoder_layers=2, max_length=5, encoder_positions="learned",
+    num_encoder_layers=1, num_decoder_layers=1, max_length=5, encoder_positions="learned",
 )  # fmt: skip
 STEPS = 3
 RATE = optax.linear_schedule(1e-3, 0.0, 10)
@@ -75,11 +75,17 @@ def first_weights():
 def trained(optimizer):
     """(weights, optimizer's state) after some steps of a loop."""
     params = first_weights()
-    state = optimizer.init(params)
+    state = jax.jit(optimizer.init)(params)
     for step in range(STEPS):
-        updates, state = optimizer.update(gradients(params, step), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = updated(optimizer, gradients(params, step), state, params)
     return params, state
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def updated(optimizer, gradients, state, params):
+    """A step as one program, where every operation of it would be one."""
+    updates, state = optimizer.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def adam_of(state):
@@ -115,6 +121,7 @@ def save(path, tree):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 class TestEveryOptimizer:
+    @pytest.mark.sampled(2)
     def test_in_orbax(self, optimizer, tmp_path):
         params, state = trained(OPTIMIZERS[optimizer])
         source = save(tmp_path / "orbax", {"params": params, "opt_state": state})
@@ -133,7 +140,7 @@ class TestTrainState:
         optimizer = OPTIMIZERS["clipped, scheduled and masked"]
         state = TrainState.create(apply_fn=None, params=first_weights(), tx=optimizer)
         for step in range(STEPS):
-            state = state.apply_gradients(grads=gradients(state.params, step))
+            state = jax.jit(TrainState.apply_gradients)(state, grads=gradients(state.params, step))
         return state
 
     def test_in_orbax(self, state, tmp_path):
@@ -253,13 +260,15 @@ OTHERS = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     ("kind", "container"), [*((kind, "msgpack") for kind in OTHERS), ("adafactor", "orbax")]
 )
 def test_what_is_not_adam_is_left_out_with_one_note(kind, container, tmp_path, capsys):
     optimizer, reason = OTHERS[kind]
-    state = TrainState.create(apply_fn=None, params=first_weights(), tx=optimizer)
-    state = state.apply_gradients(grads=gradients(state.params, 0))
+    create = jax.jit(lambda params: TrainState.create(apply_fn=None, params=params, tx=optimizer))
+    state = create(first_weights())
+    state = jax.jit(TrainState.apply_gradients)(state, grads=gradients(state.params, 0))
     source = tmp_path / "checkpoint_1"
     if container == "orbax":
         save(source, state)

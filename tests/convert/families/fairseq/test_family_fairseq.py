@@ -89,6 +89,7 @@ ANY_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
 class TestLogits:
+    @pytest.mark.sampled(4)
     @ANY_CASE
     def test_padding_on_the_right(self, case):
         model = case.model()

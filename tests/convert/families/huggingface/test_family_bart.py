@@ -59,6 +59,7 @@ def usual(request, tmp_path_factory):
     return CLASSES[request.param][0], model, saved(model, folder)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", CLASSES)

@@ -85,6 +85,7 @@ def usual(request, tmp_path_factory):
     return family, flax_case(request.param, tmp_path_factory.mktemp(request.param))[1]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", CLASSES)
@@ -123,6 +124,7 @@ def test_a_model_of_ours_comes_back(kind, ties):
     assert all(np.array_equal(canonical[name], weights[name]) for name in weights)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("ties", ["all", "none"])
 @pytest.mark.parametrize("kind", CLASSES)

@@ -74,6 +74,7 @@ def build(kind: str, **changes):
     return random_model(model_class, config_class(**values))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", CLASSES)

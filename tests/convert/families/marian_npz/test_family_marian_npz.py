@@ -84,12 +84,14 @@ def batch_of(case: Case, config):
 
 
 class TestLogits:
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("case", TWO_SIZES.values(), ids=TWO_SIZES)
     def test_two_vocabularies_of_different_sizes(self, case):
         model = marian_mt(case, marian_positions(TOP["max_length"], case.width), 1e-6)
         assert_twins_agree(case, model, {})
         assert_round_trip(FAMILY, source(case))
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
     def test_as_the_conversion_to_hugging_face(self, case):
         positions = hugging_face_positions(TOP["max_length"], case.width)
@@ -108,6 +110,7 @@ class TestLogits:
         model = marian_mt(case, marian_positions(TOP["max_length"], case.width), 1e-6)
         assert_twins_agree(case, model, {})
 
+    @pytest.mark.sampled(2)
     @pytest.mark.parametrize("case", PRE_NORM.values(), ids=PRE_NORM)
     def test_further_norms(self, case):
         judge = mbart if case.pre else bart

@@ -65,6 +65,7 @@ CASES = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", CASES)
 def test_same_logits_and_back(case, tmp_path):
@@ -97,6 +98,7 @@ OUTPUTS = [
 ]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("kind", "ties", "factor", "changes"), OUTPUTS)
 def test_a_model_of_ours_for_the_library(kind, ties, factor, changes, tmp_path):

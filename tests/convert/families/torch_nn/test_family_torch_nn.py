@@ -28,6 +28,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_same_logits_and_bytes_there_and_back(case):
     module, source = given(case)

@@ -47,6 +47,7 @@ class TestBombs:
         twice = b"q\x000cpathlib\nPurePosixPath\n(h\x00h\x00tR"
         self.check(tmp_path, b"\x80\x02" + path + twice * 40 + b".", "repeats its parts")
 
+    @pytest.mark.sampled(3)
     @pytest.mark.parametrize(
         "copy",
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from convert.naming.rendering import Place, render
@@ -50,25 +50,6 @@ class Proposal:
         """The table itself."""
         return table_of(self.content, label)
 
-    def arranged(self, group: Group, ours: Sequence[str]) -> Proposal:
-        """The same with the names of a group being others of ours; comments stay."""
-        names, left = dict(self.content["names"]), list(ours)
-        for key in group.theirs:
-            count = len(targets_of(names[key]))
-            names[key] = _with_targets(names[key], left[:count])
-            left = left[count:]
-        groups = tuple(
-            replace(one, ours=tuple(ours)) if one.theirs == group.theirs else one
-            for one in self.groups
-        )
-        return replace(self, content={**self.content, "names": names}, groups=groups)
-
-    def settled(self, settings: Mapping[str, Any]) -> Proposal:
-        """The same with other settings; None takes one out."""
-        config = {**self.content.get("config", {}), **settings}
-        kept = {name: value for name, value in config.items() if value is not None}
-        return replace(self, content={**self.content, "config": kept})
-
     @property
     def guesses(self) -> int:
         """How many lines say of themselves that they are guesses."""
@@ -84,8 +65,3 @@ def targets_of(value: Any) -> list[str]:
     """What a name is of ours, from its value in ``names``."""
     to = value["to"] if isinstance(value, Mapping) else value
     return [to] if isinstance(to, str) else list(to)
-
-
-def _with_targets(value: Any, ours: Sequence[str]) -> Any:
-    to = ours[0] if len(ours) == 1 else list(ours)
-    return {**value, "to": to} if isinstance(value, Mapping) else to

@@ -181,9 +181,7 @@ def parts_of(shapes: Mapping[str, Shape]) -> list[Part]:
     return sorted((_part(pair, patterns, places) for pair in pairs), key=lambda part: part.order)
 
 
-def _groups(
-    names: list[str], patterns: Mapping[str, tuple[Shape, Stack | None]]
-) -> list[list[str]]:
+def _groups(names: list[str], patterns: Patterns) -> list[list[str]]:
     """The tensors of a module by what belongs together: a weight and its bias."""
     if len(names) == 2 and _belong(*(patterns[name][0] for name in names)):
         return [names]
@@ -210,7 +208,7 @@ def _pairs(group: list[str]) -> Iterable[tuple[str | None, str | None]]:
 
 def _part(
     names: tuple[str | None, str | None],
-    patterns: Mapping[str, tuple[Shape, Stack | None]],
+    patterns: Patterns,
     places: Mapping[str, int],
 ) -> Part:
     weight, bias = names

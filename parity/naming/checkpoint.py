@@ -11,7 +11,7 @@ from convert.checkpoints.folders import locate, open_content
 from convert.checkpoints.wrappers import unwrap
 from convert.core.pipeline import is_float
 from parity.naming.search import Found, search
-from parity.naming.subject import Subject, subject_of
+from parity.naming.subject import Subject, TreeSubject, subject_of
 from parity.sides.given import MODULE
 from parity.sides.own_code import made_by
 
@@ -29,6 +29,8 @@ def search_checkpoint(
     weights = read_weights(path, key)
     made = made_by(given, given.removeprefix(MODULE))
     subject = subject_of(given, made.model, made.params)
+    if isinstance(subject, TreeSubject):
+        subject.without_prefix(weights)
     return search(_of_module(weights, subject), subject, str(path), heads, pad_id, say)
 
 

@@ -60,14 +60,18 @@ class Probes:
         lengths = [n for p in layered or self.patterns.values() for n in {*p.squeezed}]
         return max(sorted(set(lengths)), key=lengths.count)
 
-    def ids(self, shape: Shape, turned: bool = False) -> Ids:
-        """Ids that share no token between source and target; ``turned`` has another source."""
+    def ids(self, shape: Shape, turned: bool = False, without: int | None = None) -> Ids:
+        """Ids that share no token between source and target; ``turned`` has another source.
+
+        In place of the token ``without`` there is another one of its side.
+        """
         draw = np.random.default_rng((self.seed, *shape))
         half = len(self.tokens) // 2
         target, source = np.array(self.tokens[:half]), np.array(self.tokens[half:])
         found = _columns(draw, len(source), shape[0])
         found = (found + 1) % len(source) if turned else found
-        return Ids(source[found], target[_columns(draw, half, shape[1])])
+        sides = [(source, found), (target, _columns(draw, half, shape[1]))]
+        return Ids(*(_without(tokens[at], tokens, without) for tokens, at in sides))
 
     def _array(self, pattern: Pattern, salt: int = 0) -> np.ndarray:
         """Numbers around 1 for vectors, as for norms; matrices keep the size of what they get."""
@@ -112,8 +116,9 @@ class Probes:
         rows: tuple[str, Rows] | None = None,
         turned: bool = False,
         minus: Names = NOTHING,
+        without: int | None = None,
     ) -> np.ndarray:
-        ids = self.ids(shape, turned)
+        ids = self.ids(shape, turned, without)
         return self.subject.logits(self.weights(zero, other, rows, minus), ids)
 
     def matters(self, names: Iterable[str], shape: Shape = LONG, zero: Names = NOTHING) -> bool:
@@ -121,10 +126,16 @@ class Probes:
         changed = self.logits(shape, zero, frozenset(names))
         return apart(self.logits(shape, zero), changed)
 
-    def row_matters(self, name: str, rows: Rows, shape: Shape, zero: Names = NOTHING) -> bool:
-        """Whether rows of a table change logits of other tokens than theirs."""
-        one, other = self.logits(shape, zero), self.logits(shape, zero, rows=(name, rows))
-        kept = np.setdiff1d(np.arange(one.shape[-1]), rows.numbers)
+    def row_matters(self, name: str, row: Rows, shape: Shape, there: bool = True) -> bool:
+        """Whether a row of a table changes logits of other tokens than its own.
+
+        Unless it is ``there``, its token is in no text.
+        """
+        (number,) = row.numbers
+        without = None if there else number
+        one = self.logits(shape, without=without)
+        other = self.logits(shape, rows=(name, row), without=without)
+        kept = np.setdiff1d(np.arange(one.shape[-1]), row.numbers)
         return apart(one[..., kept], other[..., kept])
 
     def own_column(self, name: str, rows: Rows, shape: Shape) -> bool:
@@ -159,6 +170,11 @@ def _columns(draw: np.random.Generator, count: int, length: int) -> np.ndarray:
     """Numbers below ``count`` (B, length); those of a column differ where there are enough."""
     columns = [np.resize(draw.permutation(count), BATCH) for _ in range(length)]
     return np.stack(columns, 1)
+
+
+def _without(ids: np.ndarray, tokens: np.ndarray, token: int | None) -> np.ndarray:
+    other = next((t for t in tokens if t != token), token)
+    return np.where(ids == token, other, ids) if token is not None else ids
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> bool:

@@ -22,6 +22,7 @@ from parity.naming.probes import (
 from transformer_spec import Faults
 
 SOURCE, TARGET, OUTPUT = "encoder.embedding", "decoder.embedding", "decoder.finalFc"
+ROWS = 8  # of a table of positions that are tried
 
 
 @dataclass
@@ -122,26 +123,30 @@ class RoleFinder:
         unused = tuple(t for t in probes.tokens if t not in used[0] + used[1])
         found = list[str]()
         for role, tokens in ((SOURCE, used[0]), (TARGET, used[1])):
-            if probes.row_matters(text, Rows(axis, tuple(tokens)), LONG):
+            row = Rows(axis, tuple(tokens[-1:]))
+            if probes.row_matters(text, row, LONG) and not probes.row_matters(
+                text, row, LONG, there=False
+            ):
                 found.append(role)
         spare = unused or tuple(used[0])
         if pattern.squeezed[axis] > spare[0] and probes.own_column(
             text, Rows(axis, spare[:1]), LONG
         ):
             found.append(OUTPUT)
-        halves = self._positions(pattern, axis, {*used[0], *used[1]})
-        return halves if halves and OUTPUT not in found else found
+        halves = self._positions(pattern, axis)
+        return halves or found
 
-    def _positions(self, pattern: Pattern, axis: int, tokens: set[int]) -> list[str]:
+    def _positions(self, pattern: Pattern, axis: int) -> list[str]:
         """The halves whose positions look rows up: a longer text takes more of them."""
-        first = [n for n in range(min(8, pattern.squeezed[axis]))]
-        alive = {}
-        for shape in (LONG_SOURCE, LONG_TARGET):
-            ids = {int(n) for part in self.probes.ids(shape) for n in part.flat}
-            usable = [n for n in first if n not in ids]
-            alive[shape] = [
-                n for n in usable if self.probes.row_matters(pattern.text, Rows(axis, (n,)), shape)
+        first = range(min(ROWS, pattern.squeezed[axis]))
+        alive = {
+            shape: [
+                n
+                for n in first
+                if self.probes.row_matters(pattern.text, Rows(axis, (n,)), shape, there=False)
             ]
+            for shape in (LONG_SOURCE, LONG_TARGET)
+        }
         halves = [
             half
             for half, shape, length in (

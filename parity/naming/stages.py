@@ -336,6 +336,8 @@ class Stages:
 
     def _output_layouts(self, unit: Unit) -> list[str | None]:
         shape, width = unit.weight.squeezed, self.roles.width
+        if unit.bias is not None and unit.bias.squeezed != (width,):
+            return []
         if len(shape) == 3:
             return [OUTPUT_LAYOUTS[axis] for axis in range(3) if shape[axis] == width]
         layouts = (None, "(in, out)") if shape[0] == width else ("(in, out)",)
@@ -490,6 +492,8 @@ def _is_fused(values: Sequence[Unit], width: int) -> bool:
 def _fused_layouts(unit: Unit, count: int, width: int) -> list[str | None]:
     """How one tensor may hold ``count`` matrices of attention."""
     shape = unit.weight.squeezed
+    if len(shape) == 3 and unit.bias is not None and len(unit.bias.squeezed) != 2:
+        return []
     if len(shape) == 3:
         return [QUERY_LAYOUTS[axis] for axis in range(3) if shape[axis] == width]
     if count == 1:

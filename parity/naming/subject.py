@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -104,6 +104,15 @@ class TreeSubject(Subject):
         self.shapes = {name: array.shape for name, array in self.held.items()}
         self.trained = frozenset(self.shapes)
         self.call = jax.jit(self._call(call), compiler_options=COMPILED_FAST)
+
+    def without_prefix(self, wanted: Collection[str]) -> None:
+        """Names without what all begin with, where files have them so: a field of the tree."""
+        short = {name: name.partition(".")[2] for name in self.shapes}
+        if {*short.values()} == {*wanted}:
+            self.names = [None if name is None else short[name] for name in self.names]
+            self.held = {short[name]: array for name, array in self.held.items()}
+            self.shapes = {short[name]: shape for name, shape in self.shapes.items()}
+            self.trained = frozenset(self.shapes)
 
     def _call(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def run(held: Mapping[str, Any], source: Any, target: Any) -> Any:

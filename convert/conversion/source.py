@@ -23,7 +23,7 @@ from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
 from convert.families.base import Family, Source, kept_aside
-from convert.families.registry import FAMILIES, OURS, TABLES, recognize
+from convert.families.registry import FAMILIES, OURS, recognize
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import GIN
 from convert.naming.shipped import named_family

@@ -4,6 +4,7 @@ of what is no encoder-decoder is a traceback."""
 import random
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -107,8 +108,8 @@ def exchanged(found: Proposal, group: Group, ours: Sequence[str]) -> NamingTable
 
 def one_of_each(table: NamingTable) -> list[NamingTable]:
     """The forms of a table whose tensors differ."""
-    forms = {tuple(headers_of(form)): form for form in reversed(table.forms)}
-    return list(forms.values())
+    alone = [replace(form, variants=()) for form in reversed(table.forms)]
+    return list({tuple(headers_of(form)): form for form in alone}.values())
 
 
 SHIPPED = [(f.name, form) for f in shipped_families() for form in one_of_each(f.table)]

@@ -294,7 +294,7 @@ class TestFunctions:
 
     def test_what_is_no_model(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, "def make():\n    return 3\n")
-        assert "should return (model, config)" in failed(capsys, made, folder)
+        assert "it should return a model, (model, config) or" in failed(capsys, made, folder)
         assert "has no function 'none'" in failed(capsys, made.replace("make", "none"), folder)
 
 

@@ -173,8 +173,10 @@ def _columns(draw: np.random.Generator, count: int, length: int) -> np.ndarray:
 
 
 def _without(ids: np.ndarray, tokens: np.ndarray, token: int | None) -> np.ndarray:
+    if token is None:
+        return ids
     other = next((t for t in tokens if t != token), token)
-    return np.where(ids == token, other, ids) if token is not None else ids
+    return np.where(ids == token, other, ids)
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> bool:

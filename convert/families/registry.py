@@ -90,7 +90,8 @@ def recognize(source: Source) -> Family:
     some = ", ".join(list(source.tensors)[:3]) or "none"
     raise UserError(
         f"{source.tensors.label} has names of no known family ({some}, ...); "
-        f"known: {known}; say which with --from{_nearest(source)}{_no_settings(source)}"
+        f"known: {known}; say which with --from{_nearest(source)}{_no_settings(source)}; for a "
+        f"module of your own, python -m convert names proposes a table of its names"
     )
 
 

@@ -85,7 +85,7 @@ class NamedFamily(Family):
     ) -> Rule:
         """One tensor, or several that are tied, of theirs; one or several of ours."""
         first = placed[0]
-        operation = operation_of(first.entry.layout, targets[0], len(targets), config)
+        operation = operation_of(first.entry.layout, first.targets[0], len(targets), config)
         if len(placed) == 1:
             return Rule((first.theirs,), targets, operation)
         tied: Operation = Duplicate(len(placed)).reversed

@@ -13,6 +13,7 @@ from convert.commands.source import size
 from parity.certificates.certificate import check_folder
 from parity.commands.printing import check_picture, progress, seconds_of_code
 from parity.comparison.settings import PRECISIONS, Settings
+from parity.forward.ids import ANYWHERE, PADDING
 from parity.frameworks import both_frameworks
 from parity.sides.given import MODULE, exists, local_path, typed_path
 from training_recipe.options.parser import Parser
@@ -84,6 +85,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         devices=(options.a_device or options.device, options.b_device or options.device),
         max_ram=options.max_ram,
         verify=options.verify,
+        padding=options.padding,
     )
 
 
@@ -161,6 +163,9 @@ def add_inputs(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")
     add("--seed", type=int, default=0, metavar="N", help="of the generated token ids [0]")
+    add("--padding", choices=PADDING, default=ANYWHERE,
+        help="where generated texts have it: anywhere, or behind their tokens alone, as batches "
+        "of a tokenizer have it [anywhere]")  # fmt: skip
     add_module_timeout(group)
     add("--no-verify", dest="verify", action="store_false",
         help="compare even where weights are not what was saved or converted; after A or B in the "

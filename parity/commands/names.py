@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.commands.compare import add_module_timeout
 from parity.commands.printing import progress, seconds_of_code
+from parity.forward.ids import ANYWHERE
 from parity.frameworks import both_frameworks, exact_numbers
 from parity.sides.given import MODULE
 from training_recipe.options.parser import Parser
@@ -100,9 +101,11 @@ def as_text(found: Found, options: argparse.Namespace) -> str:
     if options.output is None:
         return printable_lines(found.proposal.text.rstrip())
     names = f"--names {options.output}"
+    padding = found.report.settings.padding
+    only = "" if padding == ANYWHERE else f", with padding {padding} tokens alone"
     return printable(
         f"{options.output}: found by comparison, {found.evaluations:,} evaluations in "
-        f"{found.seconds:.0f} s; {found.report.verdict}\n"
+        f"{found.seconds:.0f} s; {found.report.verdict}{only}\n"
         f"next: python -m convert {options.checkpoint} CONVERTED --to flax {names}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -15,9 +15,14 @@ from parity.mutations.running import run
 from parity.mutations.subjects import Subject
 from parity.mutations.table import MUTATIONS
 from parity.sides.side import Side, Trace
+from transformer_spec import TransformerConfig
 
 # Weights of another number format differ by no more than this share of their largest number.
 ROUNDED = 2.0**-7
+IN_FRONT = (
+    "padding in front of tokens of the target, which one decoder sees and the other does not; with "
+    "padding behind them alone both are the same function (--padding behind compares so)"
+)
 
 
 def explain(
@@ -44,6 +49,29 @@ def explain(
                 causes.append(Cause(name, in_words(name, what, planted), left))
     best = sorted(causes, key=lambda cause: cause.difference_left)
     return list({cause.in_words: cause for cause in reversed(best)}.values())[::-1]
+
+
+def padding_in_front(
+    truths: Sequence[tuple[Trace, Trace]],
+    batches: Sequence[Ids],
+    config: TransformerConfig,
+    step: str,
+) -> Cause | None:
+    """That the two are the same until padding stands in front of tokens of the target.
+
+    A decoder with a look-ahead mask alone is so: it sees such padding as tokens.
+    """
+    if over_source(step) or not any(ids.behind_padding(config).any() for ids in batches):
+        return None
+    left = 0.0
+    for (one, other), ids in zip(truths, batches, strict=True):
+        mask = ids.real(config)[1] & ~ids.behind_padding(config)
+        for part in {step, LOGITS}:
+            apart = largest_difference(one[part], other[part], mask)
+            if not apart <= allowed(STEP_BOUND, largest(one[part][mask])):
+                return None
+            left = max(left, apart)
+    return Cause("padding in front", IN_FRONT, left)
 
 
 def in_words(name: str, what: str, planted: bool) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.comparison.causes import explain, other_weights, tensors_apart
+from parity.comparison.causes import explain, other_weights, padding_in_front, tensors_apart
 from parity.comparison.finite import check_traces, check_weights
 from parity.comparison.memory import Plan, limit_of, needs, plan
 from parity.comparison.report import Cause, Departure, Report, Row, SideSummary
@@ -114,7 +114,9 @@ def with_causes(
     if say is None:
         return replace(report, first=first)
     causes, tensors = (), tensors_apart(*sides)
-    if not other_weights(*sides):
+    if in_front := padding_in_front(truths, batches, sides[0].config, step):
+        causes = (in_front,)
+    elif not other_weights(*sides):
         causes = tuple(explain(sides, truths[first.batch], batches[first.batch], step, say))
     return replace(report, first=first, causes=causes, weights=None if causes else tensors)
 
@@ -153,4 +155,4 @@ def ids_for(a: Side, b: Side, settings: Settings) -> list[Ids]:
         return read_ids(Path(settings.ids), shorter)
     if settings.text is not None:
         return read_texts(Path(settings.text), (a.given, b.given), shorter)
-    return generated(shorter, settings.longest, settings.seed)
+    return generated(shorter, settings.longest, settings.seed, settings.padding)

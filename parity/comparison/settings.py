@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from parity.forward.ids import ANYWHERE, PADDING
 from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
 
@@ -24,9 +25,9 @@ class Settings:
 
     All batches are compared in float64, the first one in ``precisions`` as well. ``ids`` and
     ``text`` are files of token ids or texts to compare on; without them ids are generated, up to
-    ``longest`` tokens. ``frameworks`` and ``devices`` are those of A and B, ``max_ram`` is bytes.
-    With ``verify`` weights that are not what was written into a run or converted folder are a
-    UserError.
+    ``longest`` tokens, with ``padding`` anywhere, or behind their tokens alone. ``frameworks`` and
+    ``devices`` are those of A and B, ``max_ram`` is bytes. With ``verify`` weights that are not
+    what was written into a run or converted folder are a UserError.
     """
 
     precisions: tuple[str, ...] = ("float32", "bfloat16")
@@ -40,6 +41,7 @@ class Settings:
     max_ram: int | None = None
     text: str | None = None
     verify: bool = True
+    padding: str = ANYWHERE
 
     def find_faults(self, faults: Faults) -> None:
         """Values that nothing can be compared with."""
@@ -51,6 +53,9 @@ class Settings:
         for name in ("gradients", "explain", "verify"):
             value = getattr(self, name)
             faults.require(isinstance(value, bool), f"{name} is {value!r}; give True or False")
+        words = " or ".join(map(repr, PADDING))
+        known = self.padding in PADDING
+        faults.require(known, f"padding is {self.padding!r}; give {words}")
         self._find_names(faults)
 
     def _find_names(self, faults: Faults) -> None:

@@ -12,6 +12,7 @@ from transformer_spec import Faults, TransformerConfig, UserError
 
 SHORT = 20
 ROWS = 32
+PADDING = ANYWHERE, BEHIND = "anywhere", "behind"  # where generated rows have padding
 Pair = tuple[list[int], list[int]]
 
 
@@ -28,6 +29,10 @@ class Ids(NamedTuple):
             target[:, 0] = True
         return self.source != config.pad_id, target
 
+    def behind_padding(self, config: TransformerConfig) -> np.ndarray:
+        """Where a target row has had padding already."""
+        return np.logical_or.accumulate(~self.real(config)[1], axis=1)
+
     def for_loss(self, config: TransformerConfig) -> tuple[np.ndarray, np.ndarray, int]:
         """Target as given to the decoder, what it should give, and how many of these count.
 
@@ -39,11 +44,17 @@ class Ids(NamedTuple):
         return given, wanted, int((wanted != config.pad_id).sum())
 
 
-def generated(config: TransformerConfig, longest: int | None = None, seed: int = 0) -> list[Ids]:
+def generated(
+    config: TransformerConfig,
+    longest: int | None = None,
+    seed: int = 0,
+    padding: str = ANYWHERE,
+) -> list[Ids]:
     """Two batches: six short rows, and one row of the longest length (or ``longest``, if shorter).
 
     The rows: not padded; padded on the right; on the left; one token; one source token under a full
-    target; both ends of both vocabularies. Source and target never have the same length.
+    target; both ends of both vocabularies. Source and target never have the same length. With
+    padding ``behind`` the third has it on the right as well.
     """
     draw = np.random.default_rng(seed)
     length = config.max_length if longest is None else min(longest, config.max_length)
@@ -53,7 +64,10 @@ def generated(config: TransformerConfig, longest: int | None = None, seed: int =
     target = _tokens(draw, (6, T), config.target_vocab_size, config.pad_id)
     third = max(1, S // 3), max(1, T // 3)
     source[1, -third[0] :] = target[1, -third[1] :] = config.pad_id
-    source[2, : third[0]] = target[2, 1 : 1 + third[1]] = config.pad_id
+    if padding == BEHIND:
+        source[2, third[0] :] = target[2, max(1, third[1]) :] = config.pad_id
+    else:
+        source[2, : third[0]] = target[2, 1 : 1 + third[1]] = config.pad_id
     source[3, 1:] = target[3, 1:] = config.pad_id
     source[4, 1:] = config.pad_id
     for row, size in ((source[5], config.source_vocab_size), (target[5], config.target_vocab_size)):

@@ -12,7 +12,7 @@ from convert.naming.proposal import Proposal
 from parity.comparison.comparison import compare_sides
 from parity.comparison.report import Report
 from parity.comparison.settings import Settings
-from parity.forward.ids import Ids, generated
+from parity.forward.ids import ANYWHERE, PADDING, Ids, generated
 from parity.forward.measures import mask_of
 from parity.forward.substeps import LOGITS
 from parity.naming.candidates import Candidate, TwinSide
@@ -25,6 +25,8 @@ from parity.sides.side import Side, Trace
 from parity.sides.twins import TorchTwin
 from transformer_spec import Faults, UserError
 
+# The candidate, where tensors are, its twin, and where padding may stand.
+Searched = tuple[Candidate, Roles, TwinSide, str]
 LONGEST = 12
 SEEDS = (0, 1)
 PADS = (0, 1, 2, 3)
@@ -35,6 +37,8 @@ TIES = (
     ("target_output", ("decoder.embedding", "decoder.finalFc")),
     ("source_target", ("encoder.embedding", "decoder.embedding")),
 )
+# Ties that one of them includes.
+WITHIN = {"all": ("target_output", "source_target"), "target_output": (), "source_target": ()}
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ def search(
     """
     began = time.monotonic()
     check_tensors(tensors, subject, label)
-    candidate, roles, twin = _searched(subject, heads, pad_id, say)
+    candidate, roles, twin, padding = _searched(subject, heads, pad_id, say)
     say("judging")
-    report = judged(candidate, tensors, subject, twin)
+    report = judged(candidate, tensors, subject, twin, padding)
     if not report.same:
         raise Departure(
             f"{label}: the same function with random weights, and not with those of the "
@@ -82,7 +86,9 @@ def search(
         )
     tied = _tied(candidate, roles, tensors)
     seconds, evaluations = time.monotonic() - began, subject.evaluations + twin.evaluations
-    proposal = proposal_of(tied, roles, twin, tensors, (subject.given, seconds, evaluations))
+    proposal = proposal_of(
+        tied, roles, twin, tensors, (subject.given, seconds, evaluations, padding)
+    )
     return Found(proposal, seconds, evaluations, report)
 
 
@@ -103,7 +109,7 @@ def check_tensors(tensors: Mapping[str, np.ndarray], subject: Subject, label: st
 
 def _searched(
     subject: Subject, heads: int | None, pad_id: int | None, say: Callable[[str], object]
-) -> tuple[Candidate, Roles, TwinSide]:
+) -> Searched:
     """The candidate that agrees at every stage; random numbers that hide something are redrawn."""
     before: Roles | None = None
     failed: UserError | None = None
@@ -127,10 +133,11 @@ def _twin(roles: Roles) -> TwinSide:
     return TwinSide(dict.fromkeys(roles.unused, UNHEARD))
 
 
-def _settled(stages: Stages, pad_id: int | None) -> tuple[Candidate, Roles, TwinSide]:
+def _settled(stages: Stages, pad_id: int | None) -> Searched:
     stages.run()
     _check_order(stages)
-    return _padding(stages, pad_id), stages.roles, stages.twin
+    candidate, padding = _padding(stages, pad_id)
+    return candidate, stages.roles, stages.twin, padding
 
 
 def _check_order(stages: Stages) -> None:
@@ -152,8 +159,11 @@ def _check_order(stages: Stages) -> None:
     stages.candidates = found
 
 
-def _padding(stages: Stages, pad_id: int | None) -> Candidate:
-    """The candidate whose padding token is masked as theirs is, in both halves."""
+def _padding(stages: Stages, pad_id: int | None) -> tuple[Candidate, str]:
+    """The candidate whose padding token is masked as theirs is, and where padding may stand.
+
+    A decoder with a look-ahead mask alone sees padding that stands in front of tokens.
+    """
     weights = stages.probes.layered_weights()
     tried = [
         candidate.settled(pad_id=pad, **_ids_beside(pad), positions_skip_padding=skip)
@@ -161,11 +171,12 @@ def _padding(stages: Stages, pad_id: int | None) -> Candidate:
         for skip in (False, True)
         for pad in (PADS if pad_id is None else (pad_id,))
     ]
-    sizes = [_padded_distance(stages, candidate, weights) for candidate in tried]
-    nearest = int(np.argmin(sizes))
-    if sizes[nearest] > EXACT:
-        raise stages.departure("what padding changes", len(tried), sizes[nearest])
-    return tried[nearest]
+    sizes = list[float]()
+    for padding in PADDING:
+        sizes = [_padded_distance(stages, candidate, weights, padding) for candidate in tried]
+        if min(sizes) <= EXACT:
+            return tried[int(np.argmin(sizes))], padding
+    raise stages.departure("what padding changes", len(tried), min(sizes))
 
 
 def _ids_beside(pad: int) -> dict[str, int]:
@@ -174,11 +185,11 @@ def _ids_beside(pad: int) -> dict[str, int]:
 
 
 def _padded_distance(
-    stages: Stages, candidate: Candidate, weights: Mapping[str, np.ndarray]
+    stages: Stages, candidate: Candidate, weights: Mapping[str, np.ndarray], padding: str
 ) -> float:
     try:
         config, worst = stages.twin.config(candidate, weights), 0.0
-        for ids in generated(config, min(LONGEST, config.max_length)):
+        for ids in generated(config, min(LONGEST, config.max_length), padding=padding):
             theirs = stages.probes.subject.logits(weights, ids)
             ours = stages.twin.logits(candidate, weights, "layers", ids)
             mask = mask_of(LOGITS, ids, config)
@@ -189,7 +200,11 @@ def _padded_distance(
 
 
 def judged(
-    candidate: Candidate, tensors: Mapping[str, np.ndarray], subject: Subject, twin: TwinSide
+    candidate: Candidate,
+    tensors: Mapping[str, np.ndarray],
+    subject: Subject,
+    twin: TwinSide,
+    padding: str = ANYWHERE,
 ) -> Report:
     """The usual comparison, with the checkpoint's own weights."""
     wide = {name: array.astype(np.float64) for name, array in tensors.items()}
@@ -197,17 +212,18 @@ def judged(
     theirs = SubjectSide(subject.given, "the module", "torch", config)
     theirs.function = lambda ids: subject.logits(wide, ids)
     ours = TorchTwin("the table", "the twin", "torch", config, twin.canonical(candidate, wide))
-    settings = Settings((), gradients=False, explain=False, longest=LONGEST)
+    settings = Settings((), gradients=False, explain=False, longest=LONGEST, padding=padding)
     return compare_sides(theirs, ours, settings)
 
 
 def _tied(candidate: Candidate, roles: Roles, tensors: Mapping[str, np.ndarray]) -> Candidate:
     """Tables that have the same numbers in the checkpoint are tied."""
-    if candidate.values["tied_embeddings"] != "none":
-        return candidate
+    shared = candidate.values["tied_embeddings"]
     for tie, names in TIES:
         tables = [text for text in map(roles.table, names) if text is not None]
         arrays = [tensors[text] for text in tables]
-        if len({*tables}) == len(names) and all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
+        if len(tables) < len(names) or len({*tables}) == 1 or shared not in ("none", *WITHIN[tie]):
+            continue
+        if all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
             return candidate.settled(tied_embeddings=tie)
     return candidate

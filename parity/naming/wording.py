@@ -11,6 +11,7 @@ import numpy as np
 
 from convert.naming.proposal import Proposal, targets_of
 from convert.naming.table import HALVES, kind_of, table_of
+from parity.forward.ids import ANYWHERE, BEHIND
 from parity.naming.candidates import Candidate, TwinSide
 from parity.naming.roles import Roles
 from transformer_spec import TransformerConfig, UserError, sinusoid_table
@@ -27,7 +28,7 @@ ALWAYS = (
 )  # fmt: skip
 # What ids beside the padding are is no part of the function.
 IDS = ("eos_id",)
-Told = tuple[str, float, int]
+Told = tuple[str, float, int, str]
 
 
 def proposal_of(
@@ -37,7 +38,7 @@ def proposal_of(
     tensors: Mapping[str, np.ndarray],
     told: Told,
 ) -> Proposal:
-    """The table; ``told`` are the module, the seconds and the number of evaluations."""
+    """The table; ``told`` are the module, seconds, evaluations and where padding may stand."""
     content = candidate.content(twin.unused)
     config = twin.config(candidate, tensors)
     content, declared = _with_sinusoids(content, roles, config, tensors)
@@ -64,12 +65,18 @@ def _was_open(ours: str) -> bool:
 
 
 def _heading(told: Told, declared: bool) -> list[str]:
-    module, seconds, evaluations = told
+    module, seconds, evaluations, padding = told
+    flag = "" if padding == ANYWHERE else f" --padding {padding}"
     lines = [
         f"The function that {module} computes, in float64: {FOUND},",
         f"{evaluations:,} evaluations in {seconds:.0f} s. The proof of a conversion is",
-        f'python -m parity "{module}" CONVERTED',
+        f'python -m parity "{module}" CONVERTED{flag}',
     ]
+    if padding == BEHIND:
+        lines += [
+            "The module's decoder sees padding in front of tokens, which a model of this kind does",
+            "not: they are the same function where padding stands behind the target's tokens.",
+        ]
     if declared:
         lines += [
             "The module computes with the rounded sinusoids of its file: convert with",

@@ -176,3 +176,17 @@ def test_norms_that_one_number_cannot_hold():
     canonical["encoder.final_norm.weight"][1] += 1
     with pytest.raises(UserError, match="features have numbers of their own"):
         export_source(family, config, canonical, source)
+
+
+def test_of_shared_tables_the_output_alone_is_there():
+    """As safetensors keeps one of several names: the same weights as with all of them."""
+    whole = published.made(published.Jadore).float().state_dict()
+    tables = "encoder.src_word_emb.weight", "decoder.trg_word_emb.weight"
+    assert {*tables} <= {*whole}
+    family = FAMILIES["jadore801120"]
+    one, other = (
+        import_source(family, source_of(state, flags=TOLD))
+        for state in (whole, without(whole, *tables))
+    )
+    assert one[0] == other[0]
+    assert all((one[1][name] == other[1][name]).all() for name in one[1])

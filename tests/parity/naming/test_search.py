@@ -236,3 +236,24 @@ def test_patterns_of_names():
     assert found[4].names == ("top.b.1.linears.0.weight", "top.b.2.linears.0.weight")
     assert texts[8:] == ["emb.0.lut", "emb.1.pe", "block2_w", "block2_b"]
     assert [unit.weight.text for unit in units_of(found)][:2] == texts[:2]
+
+
+CAUSAL = """def walk(self, at, ids, seen, *memory):
+        ahead = published.torch.ones(ids.shape[1], ids.shape[1], dtype=bool).tril()
+        return super().walk(at, ids, ahead if at else seen, *memory)"""
+
+
+def test_a_decoder_that_sees_padding_in_front_of_tokens(tmp_path, capsys):
+    """A look-ahead mask alone: found and proved with padding behind tokens, which is said."""
+    checkpoint, module = files(tmp_path, "AladdinpersonAtFirst", CAUSAL)
+    place = tmp_path / "table.toml"
+    known = ["--num-heads", "3", "--pad-id", str(published.PAD), "--output", str(place)]
+    assert main(["names", checkpoint, "--module", module, *known]) == 0
+    says(capsys.readouterr().out, "same function, with padding behind tokens alone")
+    says(place.read_text(), "CONVERTED --padding behind")
+    ours = str(tmp_path / "ours")
+    assert convert_main([checkpoint, ours, "--to", "flax", "--names", str(place)]) == 0
+    sides = [f"module:{module}", ours, "--no-gradients", "--precision", "--length", "9"]
+    assert main(sides) == 1
+    says(capsys.readouterr().out, "explains all of it: padding in front of tokens", "--padding")
+    assert main([*sides, "--padding", "behind"]) == 0

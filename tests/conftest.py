@@ -36,6 +36,7 @@ MOST_RESIDENT = 2 << 30
 # New objects between two looks for garbage, of which tracing and importing make many.
 YOUNG, YOUNG_LOOKS, OLD_LOOKS = 20_000, 20, 50
 PLANNED: dict = {}
+MEASURING = ("test_family_", "test_shipped_tables")  # the files that --families-table is of
 # The files that take longest first: whoever tests beside the last one has nothing to do. And those
 # of a folder compile the same programs.
 ORDER = ("twins", "twinformer", "parity", "packaging", "convert")
@@ -288,7 +289,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     leave_out(config, items)
     items.sort(key=turn)
     if config.getoption("--families-table"):
-        wanted = [item for item in items if item.path.name.startswith("test_family_")]
+        wanted = [item for item in items if item.path.name.startswith(MEASURING)]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
         items[:] = wanted
 

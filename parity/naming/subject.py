@@ -17,7 +17,7 @@ from torch import nn
 
 from parity.forward.ids import Ids
 from parity.forward.number_formats import as_float64
-from parity.sides.functions import CALLING, path_of
+from parity.sides.functions import CALLING, check_width, path_of
 from parity.sides.own_code import guarded
 from transformer_spec import UserError
 
@@ -53,6 +53,7 @@ class Subject(ABC):
                 f"{self.given} returned {shown} for target {list(ids.target.shape)}; logits are "
                 "(batch, target length, vocabulary)"
             )
+        check_width(found, self.given)
         return as_float64(found)
 
     @abstractmethod

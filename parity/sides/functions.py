@@ -21,6 +21,7 @@ from parity.sides.side import Side, Trace
 from transformer_spec import TransformerConfig, UserError
 
 CALLING = "calling the model"
+NARROW = ("float32", "float16", "bfloat16")
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Function(OwnCode):
         with jax.default_device(jax.devices(self.device)[0]):
             logits = self.called(ids)
             check_logits(logits, ids, self)
+            check_width(logits, self.given)
             if not self.tried:
                 same_twice(self.given, as_float64(logits), as_float64(self.called(ids)))
                 self.tried = True
@@ -65,6 +67,17 @@ def check_logits(logits: Any, ids: Ids, side: Side) -> None:
         raise UserError(
             f"{side.given} returned {found} for source {list(ids.source.shape)} and target "
             f"{list(ids.target.shape)}; logits should be {wanted}"
+        )
+
+
+def check_width(logits: Any, given: str) -> None:
+    """Logits that should be float64 are; what float32 rounds would hide what is compared."""
+    found = str(logits.dtype).removeprefix("torch.")
+    if found in NARROW:
+        raise UserError(
+            f"{given} computes in {found} where float64 is asked for, and rounding would hide what "
+            "is compared; let its code name no number format of its own and, in JAX, return "
+            "(function, weights), whose weights are widened"
         )
 
 
@@ -139,6 +152,8 @@ class PlainModule(OwnCode):
             before = None if self.tried else fingerprint(module)
             logits = self.called(module, ids)
             check_logits(logits, ids, self)
+            if precision == "float64":
+                check_width(logits, self.given)
             if before is not None:
                 self.try_again(module, before, logits, ids)
         return {LOGITS: as_float64(logits)}

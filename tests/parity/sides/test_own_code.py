@@ -78,6 +78,10 @@ CALLS = {
     "no array": ("lambda s, t: {'logits': t}", ("returned dict",)),
     "an error": ("lambda s, t: s @ t", ("calling the model raised",)),
     "an exit": ("lambda s, t: exit(1)", ("calling the model ended the program",)),
+    "float32": (
+        "lambda s, t: __import__('numpy').zeros((6, 6, 19), 'f4')",
+        ("computes in float32", "(function, weights)"),
+    ),
 }
 
 

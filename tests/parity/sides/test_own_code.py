@@ -107,6 +107,14 @@ def test_a_module_in_training_mode_is_evaluated(tmp_path):
     assert found.shape == (6, 6, 19) and np.isfinite(found).all()
 
 
+def test_a_module_with_numbers_of_its_own_is_left_out_of_narrow_formats(tmp_path):
+    own = TABLES.replace("self.out,", "self.own = torch.ones(12)\n        self.out,")
+    own = own.replace("self.rate(x)", "self.rate(x + self.own)")
+    side = open_side(given(tmp_path, own + "make = Model"), config=TINY)
+    assert logits(side).any()
+    assert side.trace(generated(TINY)[0], "bfloat16") == {}
+
+
 JAX = """
 import jax, jax.numpy as jnp
 from flax import nnx

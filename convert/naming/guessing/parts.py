@@ -193,8 +193,11 @@ def _groups(names: list[str], patterns: Patterns) -> list[list[str]]:
 
 def _belong(one: Shape, other: Shape) -> bool:
     """Whether two shapes can be a weight's and its bias's."""
-    longer, shorter = sorted((one, other), key=len, reverse=True)
-    return longer == shorter if len(longer) < 2 else set(shorter) <= set(longer) != set()
+    axes = (tuple(length for length in shape if length != 1) for shape in (one, other))
+    longer, shorter = sorted(axes, key=len, reverse=True)
+    if len(longer) < 2:
+        return longer == shorter
+    return len(shorter) < len(longer) and set(shorter) <= set(longer)
 
 
 def _pairs(group: list[str]) -> Iterable[tuple[str | None, str | None]]:

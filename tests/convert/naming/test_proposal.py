@@ -306,3 +306,11 @@ def test_the_command_knows_what_needs_no_table(tmp_path, capsys) -> None:
     said = fail(capsys, "names", file, "--output", tmp_path / "x.toml")
     says(said, "twinformer", "needs no table")
     assert not (tmp_path / "x.toml").exists()
+
+
+def test_two_tables_of_no_module_are_no_weight_and_its_bias():
+    form = next(family.table for family in shipped_families() if family.name == "hyunwoongko")
+    places = {f"pos_{half}": header((40, SIZES["hidden_dim"])) for half in ("enc", "dec")}
+    names = proposed(headers_of(form) | places).content["names"]
+    assert names["pos_enc"] == "encoder.pos_embedding.weight"
+    assert names["pos_dec"] == "decoder.pos_embedding.weight"

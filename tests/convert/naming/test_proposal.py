@@ -311,6 +311,7 @@ def test_the_command_knows_what_needs_no_table(tmp_path, capsys) -> None:
 def test_two_tables_of_no_module_are_no_weight_and_its_bias():
     form = next(family.table for family in shipped_families() if family.name == "hyunwoongko")
     places = {f"pos_{half}": header((40, SIZES["hidden_dim"])) for half in ("enc", "dec")}
-    names = proposed(headers_of(form) | places).content["names"]
-    assert names["pos_enc"] == "encoder.pos_embedding.weight"
-    assert names["pos_dec"] == "decoder.pos_embedding.weight"
+    found = proposed(headers_of(form) | places)
+    assert not found.holes
+    halves = {name: buffer.halves for name, buffer in found.table().buffers.items()}
+    assert halves == {"pos_enc": ("encoder",), "pos_dec": ("decoder",)}

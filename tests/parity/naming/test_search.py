@@ -236,3 +236,27 @@ def test_patterns_of_names():
     assert found[4].names == ("top.b.1.linears.0.weight", "top.b.2.linears.0.weight")
     assert texts[8:] == ["emb.0.lut", "emb.1.pe", "block2_w", "block2_b"]
     assert [unit.weight.text for unit in units_of(found)][:2] == texts[:2]
+
+
+class Windowed(published.Annotated):
+    """As the Annotated Transformer, but that long texts have other logits."""
+
+    def forward(self, source, target):
+        return super().forward(source, target) * (1 + (source.shape[1] > 14))
+
+
+class Noisy(published.Annotated):
+    """As the Annotated Transformer, with noise."""
+
+    def forward(self, source, target):
+        return super().forward(source, target) + torch.randn(1) * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(Windowed, "the same function up to 12 tokens, and not with more"), (Noisy, "called again")],
+)
+def test_what_shows_late_or_at_random(kind, told):
+    given = subject_of("late", published.made(kind))
+    with pytest.raises(UserError, match=told):
+        search(held(given), given, "late.pt")

@@ -21,7 +21,7 @@ from convert.core.operations import Constant, Duplicate, Given, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse
 from convert.core.tensors import Announced, Header, Renamed, Tensors
 from convert.families.base import Family, Source
-from transformer_spec import TransformerConfig, UserError, trained_names
+from transformer_spec import Faults, TransformerConfig, UserError, trained_names
 from transformer_spec.json_text import read_json_file
 
 ORIGIN = "origin.json"
@@ -48,7 +48,19 @@ def _of_trained(rules: list[Rule], config: TransformerConfig, prefix: str) -> li
     """The rules of moments: what is tied has them once, under the name that comes first."""
     trained = set(trained_names(config))
     chosen = [rule for rule in rules if rule.targets and trained.issuperset(rule.targets)]
+    _check_moments(chosen)
     return [_once(rule).prefixed(prefix, prefix) for rule in chosen]
+
+
+def _check_moments(rules: list[Rule]) -> None:
+    """What is one weight there and several here has no moments of each."""
+    faults = Faults()
+    for rule in rules:
+        if not rule.operation.moments:
+            told = f"{rule.sources[0]} is {rule.operation.label}, of which each is trained here"
+            faults.add(told, "are one for all there, and each is trained here")
+    advice = "--no-optimizer leaves the optimizer out: it starts fresh"
+    faults.raise_if_any("the optimizer's moments are of other weights", advice=advice)
 
 
 def _once(rule: Rule) -> Rule:

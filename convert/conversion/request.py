@@ -12,10 +12,9 @@ from typing import Any
 from convert.checkpoints.folders import is_foreign
 from convert.conversion.target import CONTAINERS, NAMES, TARGETS
 from convert.exports.ctranslate2_model import QUANTIZATIONS
-from convert.families.registry import FAMILIES, OURS
+from convert.families.registry import FAMILIES, OURS, family_of_table
 from convert.families.t5x.settings import GIN, kept_of
 from convert.formats.gin import GIN_SUFFIX, read_gin
-from convert.naming.shipped import named_family
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import text_fault
 from transformer_spec.json_text import read_json_file
@@ -179,7 +178,7 @@ def _require(faults: Faults, name: str, value: object, kind: type, what: str) ->
 def _find_table(faults: Faults, given: str) -> None:
     """A fault for a table of names that is none."""
     try:
-        named_family(given)
+        family_of_table(given)
     except UserError as error:
         faults.add(str(error))
 

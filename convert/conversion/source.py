@@ -23,10 +23,9 @@ from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
 from convert.families.base import Family, Source, kept_aside
-from convert.families.registry import FAMILIES, OURS, recognize
+from convert.families.registry import FAMILIES, OURS, family_of_table, recognize
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import GIN
-from convert.naming.shipped import named_family
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DROPPED = "left out by --drop"
@@ -98,7 +97,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     content, attached = without_adapter(content, located.weights, merges)
     wrapping = wrapping_of(content, request)
     if request.names is not None:
-        family = named_family(request.names)
+        family = family_of_table(request.names)
     else:
         family = choose_family(request.family, source_of(content, request, wrapping))
     if family is None:

@@ -10,8 +10,7 @@ from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model
 from convert.exports.ctranslate2_rules import ctranslate2_rules
 from convert.families.base import Family
-from convert.families.registry import FAMILIES
-from convert.naming.shipped import named_family
+from convert.families.registry import FAMILIES, family_of_table
 from transformer_spec import TransformerConfig
 
 TWINS: dict[str, dict[str, Layout]] = {
@@ -34,7 +33,7 @@ SETTINGS = "config.json"
 def foreign(name: str) -> Family | None:
     """The family of a target, also one that a table makes; None where the target is ours."""
     if name.startswith(NAMES):
-        return named_family(name.removeprefix(NAMES))
+        return family_of_table(name.removeprefix(NAMES))
     return FOREIGN.get(name)
 
 

@@ -23,13 +23,15 @@ class RuleError(UserError):
 class Operation(ABC):
     """Arrays in, arrays out, with the same said of shapes alone; ``label`` is for the ledger.
 
-    ``compares`` says that some arrays are accepted and others refused by their numbers.
+    ``compares`` says that some arrays are accepted and others refused by their numbers. ``moments``
+    says that an optimizer's moments go the same way: each number is trained there as it is here.
     """
 
     label: str = "copied"
     reversed_label: str = ""  # where it differs
     compares: bool = False
     reversed_compares: bool = False
+    moments: bool = True
 
     @abstractmethod
     def forward(self, *arrays: np.ndarray) -> Arrays: ...
@@ -290,6 +292,7 @@ class Chain(Operation):
 
     def __init__(self, *operations: Operation) -> None:
         self.operations = operations
+        self.moments = all(operation.moments for operation in operations)
         self.label = ", ".join(operation.label for operation in operations)
         self.reversed_label = ", ".join(step.reversed.label for step in reversed(operations))
 

@@ -25,7 +25,7 @@ from convert.families.t5.names import MT5, T5, UMT5
 from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
-from convert.naming.shipped import shipped_families
+from convert.naming.shipped import named_family, shipped_families
 from transformer_spec import UserError
 
 OURS = "twinformer"
@@ -64,6 +64,14 @@ LIBRARIES = frozenset(family.library for family in HUGGING_FACE)
 HALF = 0.5
 TABLES: dict[str, Family] = {family.name: family for family in shipped_families()}
 FAMILIES: dict[str, Family] = {family.name: family for family in ALL} | TABLES
+
+
+def family_of_table(given: str) -> Family:
+    """The family of a table: a shipped one by its name, or of a file with another name."""
+    family = named_family(given)
+    if family.name == OURS or family.name in FAMILIES.keys() - TABLES.keys():
+        raise UserError(f"{given} has the name {family.name}, which is another family's; rename it")
+    return family
 
 
 def recognize(source: Source) -> Family:

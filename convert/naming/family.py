@@ -216,7 +216,19 @@ class _Reader:
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")
         config = self._config({**self.given, **fields})
+        self._check_places(config)
         return Reading(config, notes, settings_of(self.table, config))
+
+    def _check_places(self, config: TransformerConfig) -> None:
+        """Tensors that are none of the config's weights would be left out."""
+        weights, faults = all_weight_shapes(config), Faults()
+        for placed in self.match.placed.values():
+            for ours in placed.targets:
+                told = f"{placed.theirs} is {ours}, which a model of this config has not"
+                if ours not in weights:
+                    faults.add(told, "are no weights of this config")
+        label = self.source.tensors.label
+        faults.raise_if_any(f"{label} has more than its config says", advice=self._advice())
 
     def _taken(self) -> list[str]:
         """What is taken of the forms that nothing tells apart: that of the first."""
@@ -249,8 +261,10 @@ class _Reader:
             found.setdefault("head_dim", whole // heads)
         elif whole and (width := found.get("head_dim")):  # one block for all heads
             found["num_heads"] = whole // width
-        elif not heads:
+        elif heads is None:
             self.faults.add("num_heads is not told; no shape shows it")
+        elif not heads:
+            self.faults.add(f"num_heads is {heads}; give a number from 1 on")
         found |= self._length(sizes)
         tied = self.match.tied
         if tied in ("all", "source_target") and "target_vocab_size" in found:

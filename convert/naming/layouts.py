@@ -245,6 +245,7 @@ class OneForAll(Operation):
 
     label, reversed_label = "one number for all features", "all features as one number"
     reversed_compares = True
+    moments = False
 
     def __init__(self, width: int, shape: Shape = (1,)) -> None:
         self.width, self.shape = width, shape
@@ -280,6 +281,7 @@ class SharedBlock(Operation):
 
     label, reversed_label = "one block for all heads", "all heads as one block"
     reversed_compares = True
+    moments = False
 
     def __init__(self, heads: int) -> None:
         self.heads = heads

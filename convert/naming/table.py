@@ -135,7 +135,7 @@ class NamingTable:
 def read_table(path: Path) -> NamingTable:
     """The table of a file; what cannot be read or is wrong is one UserError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise UserError(f"{path} is no readable table of names: {reason}") from None
@@ -254,6 +254,8 @@ class _Reader:
 
     def _leaf(self, where: str, given: Any) -> Leaf:
         values = self._record(where, given, LEAF_KEYS)
+        for key in [key for key in values if not isinstance(values[key], str)]:
+            self.faults.add(f"{where}.{key} is {values.pop(key)!r}; give a text")
         layout = self._layout(where, values["layout"]) if "layout" in values else None
         return Leaf(values.get("weight", "weight"), values.get("bias", "bias"), layout)
 
@@ -278,16 +280,18 @@ class _Reader:
         self.faults.require(bool(given), "names is empty; it says theirs = ours")
         for theirs, value in given.items():
             if isinstance(value, Mapping):
-                values = self._record(f"names.{theirs}", value, ENTRY_KEYS)
+                values = self._record(_at("names", theirs), value, ENTRY_KEYS)
             else:
                 values = {"to": value}
             targets = values.get("to")
             targets = [targets] if isinstance(targets, str) else targets
             if not isinstance(targets, list) or not targets or not _are_texts(targets):
-                self.faults.add(f"names.{theirs} is {value!r}; give a name of ours, or a list")
+                self.faults.add(
+                    f"{_at('names', theirs)} is {value!r}; give a name of ours, or a list"
+                )
                 continue
             layouts = {
-                key: self._layout(f"names.{theirs}.{key}", values[key])
+                key: self._layout(f"{_at('names', theirs)}.{key}", values[key])
                 for key in ("layout", "bias_layout")
                 if key in values
             }
@@ -323,12 +327,14 @@ class _Reader:
         for name in ours:
             if name not in known:
                 near = closest(name, known)
-                self.faults.add(f"names.{theirs}: {printable_name(name)} is no name of ours{near}")
+                self.faults.add(
+                    f"{_at('names', theirs)}: {printable_name(name)} is no name of ours{near}"
+                )
             elif ("{i}" in name) != layered:
                 where = "theirs has" if layered else "ours has"
-                self.faults.add(f"names.{theirs}: {where} a layer {{i}} and {name} has not")
+                self.faults.add(f"{_at('names', theirs)}: {where} a layer {{i}} and {name} has not")
         if len({name in tensors() for name in ours}) > 1:
-            self.faults.add(f"names.{theirs}: {', '.join(ours)} are modules and tensors")
+            self.faults.add(f"{_at('names', theirs)}: {', '.join(ours)} are modules and tensors")
         return len(self.faults.messages) == before
 
     def _entry(
@@ -338,7 +344,7 @@ class _Reader:
         for name in ours:
             fault = layout_fault(layout, name, len(ours))
             if fault:
-                self.faults.add(f"names.{theirs}: {fault}")
+                self.faults.add(f"{_at('names', theirs)}: {fault}")
                 return
         yield Entry(theirs, ours, layout, optional)
 
@@ -346,15 +352,15 @@ class _Reader:
         found = dict[str, Buffer]()
         for name, value in self._section("buffers").items():
             record = {"layout": value} if isinstance(value, str) else value
-            values = self._record(f"buffers.{name}", record, BUFFER_KEYS)
-            layout = self._layout(f"buffers.{name}", values.get("layout", "(rows, width)"))
+            values = self._record(_at("buffers", name), record, BUFFER_KEYS)
+            layout = self._layout(_at("buffers", name), values.get("layout", "(rows, width)"))
             halves = values.get("of", list(HALVES))
             if layout is not None and sorted(layout.words) != ["rows", "width"]:
                 told = f"{layout.text} is no table of positions, (rows, width)"
-                self.faults.add(f"buffers.{name}: {told}")
+                self.faults.add(f"{_at('buffers', name)}: {told}")
             elif not (_are_texts(halves) and halves and set(halves) <= set(HALVES)):
                 told = f"of is {halves!r}; give a list of {' and '.join(HALVES)}"
-                self.faults.add(f"buffers.{name}: {told}")
+                self.faults.add(f"{_at('buffers', name)}: {told}")
             elif layout is not None:
                 found[name] = Buffer(layout, tuple(halves))
         return found
@@ -362,12 +368,16 @@ class _Reader:
     def _unused(self) -> Iterator[Unused]:
         for name, value in self._section("unused").items():
             record = {"reason": value} if isinstance(value, str) else value
-            values = self._record(f"unused.{name}", record, UNUSED_KEYS)
+            values = self._record(_at("unused", name), record, UNUSED_KEYS)
             reason, shape = values.get("reason"), values.get("shape")
+            if shape and _are_texts(shape) and not all(map(_is_size, shape)):
+                told = "lengths are numbers and sizes of the config such as 'hidden_dim'"
+                self.faults.add(f"{_at('unused', name)}: shape is {shape!r}; {told}")
+                continue
             if not isinstance(reason, str) or not (shape is None or _are_texts(shape)):
                 self.faults.add(
-                    f"unused.{name} is {value!r}; say why it changes nothing, or reason and shape, "
-                    "a list such as ['max_length', 'hidden_dim']"
+                    f"{_at('unused', name)} is {value!r}; say why it changes nothing, or "
+                    "reason and shape, a list such as ['max_length', 'hidden_dim']"
                 )
                 continue
             yield Unused(name, reason, tuple(shape) if shape is not None else None)
@@ -380,7 +390,9 @@ class _Reader:
             self.faults.add(f"{name} has two places in the table")
         ours = [name for entry in table.entries for name in entry.ours]
         for name in sorted({name for name in ours if ours.count(name) > 1}):
-            from_them = [e.theirs for e in table.entries if name in e.ours]
+            from_them = [
+                printable_name(e.theirs) for e in table.entries for o in e.ours if o == name
+            ]
             self.faults.add(f"{name} is given by {' and by '.join(from_them)}")
 
 
@@ -404,8 +416,18 @@ def numberless(name: str) -> str:
     return re.sub(r"\d+", "0", name)
 
 
+def _at(section: str, name: str) -> str:
+    """Where in a table a name stands."""
+    return f"{section}.{printable_name(name)}"
+
+
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def _is_size(text: str) -> bool:
+    declared = DECLARATIONS.get(text)
+    return text.isdecimal() or (declared is not None and declared.type is int)
 
 
 def _of_bias(layout: Layout, ours: str) -> Layout | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convert.naming.proposal import Proposal
+from convert.naming.table import HALVES
 from parity.comparison.comparison import compare_sides
 from parity.comparison.report import Report
 from parity.comparison.settings import Settings
@@ -21,13 +22,16 @@ from parity.naming.roles import RoleFinder, Roles
 from parity.naming.stages import EXACT, Departure, Stages
 from parity.naming.subject import Subject
 from parity.naming.wording import proposal_of
+from parity.sides.own_code import same_twice
 from parity.sides.side import Side, Trace
 from parity.sides.twins import TorchTwin
 from transformer_spec import Faults, UserError
 
 # The candidate, where tensors are, its twin, and where padding may stand.
 Searched = tuple[Candidate, Roles, TwinSide, str]
-LONGEST = 12
+LONGEST, JUDGED = 12, 200
+# Logits of sinusoids that a module computes in float32 are off by less, relative to the largest.
+FLOAT32_SINUSOIDS = 1e-4
 SEEDS = (0, 1)
 PADS = (0, 1, 2, 3)
 UNHEARD = "changes nothing that the module computes"
@@ -76,6 +80,7 @@ def search(
     """
     began = time.monotonic()
     check_tensors(tensors, subject, label)
+    _check_twice(subject)
     candidate, roles, twin, padding = _searched(subject, heads, pad_id, say)
     say("judging")
     report = judged(candidate, tensors, subject, twin, padding)
@@ -84,6 +89,8 @@ def search(
             f"{label}: the same function with random weights, and not with those of the "
             f"checkpoint: {report.verdict}"
         )
+    say("judging long texts")
+    _check_long(candidate, tensors, subject, twin, padding)
     tied = _tied(candidate, roles, tensors)
     seconds, evaluations = time.monotonic() - began, subject.evaluations + twin.evaluations
     proposal = proposal_of(
@@ -199,12 +206,37 @@ def _padded_distance(
         return float("inf")
 
 
+def _check_twice(subject: Subject) -> None:
+    """The same weights and ids must give the same logits."""
+    ids = Ids(np.ones((1, 4), np.int64), np.ones((1, 3), np.int64))
+    same_twice(subject.given, *(subject.logits(subject.held, ids) for _ in range(2)))
+
+
+def _check_long(
+    candidate: Candidate,
+    tensors: Mapping[str, np.ndarray],
+    subject: Subject,
+    twin: TwinSide,
+    padding: str,
+) -> None:
+    """Texts longer than those of the search, where a window or a bend of positions shows."""
+    report = judged(candidate, tensors, subject, twin, padding, JUDGED)
+    computed = "sinusoidal" in {candidate.values[f"{half}_positions"] for half in HALVES}
+    near = all(row.float64 <= FLOAT32_SINUSOIDS * row.scale for row in report.rows)
+    if not report.same and not (computed and near):
+        raise Departure(
+            f"{subject.given}: the same function up to {LONGEST} tokens, and not with more: "
+            f"{report.verdict}"
+        )
+
+
 def judged(
     candidate: Candidate,
     tensors: Mapping[str, np.ndarray],
     subject: Subject,
     twin: TwinSide,
     padding: str = ANYWHERE,
+    longest: int = LONGEST,
 ) -> Report:
     """The usual comparison, with the checkpoint's own weights."""
     wide = {name: array.astype(np.float64) for name, array in tensors.items()}
@@ -212,7 +244,7 @@ def judged(
     theirs = SubjectSide(subject.given, "the module", "torch", config)
     theirs.function = lambda ids: subject.logits(wide, ids)
     ours = TorchTwin("the table", "the twin", "torch", config, twin.canonical(candidate, wide))
-    settings = Settings((), gradients=False, explain=False, longest=LONGEST, padding=padding)
+    settings = Settings((), gradients=False, explain=False, longest=longest, padding=padding)
     return compare_sides(theirs, ours, settings)
 
 

@@ -178,6 +178,7 @@ def test_norms_that_one_number_cannot_hold():
         export_source(family, config, canonical, source)
 
 
+<<<<<<< HEAD
 def test_of_shared_tables_the_output_alone_is_there():
     """As safetensors keeps one of several names: the same weights as with all of them."""
     whole = published.made(published.Jadore).float().state_dict()
@@ -190,3 +191,39 @@ def test_of_shared_tables_the_output_alone_is_there():
     )
     assert one[0] == other[0]
     assert all((one[1][name] == other[1][name]).all() for name in one[1])
+=======
+def test_weights_that_the_config_has_not():
+    state = published.made(published.Annotated).float().state_dict()
+    told = faults_of("annotated-transformer", state, norm="rms")
+    assert "has more than its config says: " in told
+    assert "norm.b_2 is encoder.enc_layers.0.layerNorm1.bias, which a model of this config" in told
+
+
+def test_no_heads_at_all(hyunwoongko):
+    assert "num_heads is 0; give a number" in faults_of("hyunwoongko", hyunwoongko, num_heads=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (published.HkprojAtFirst, "norm.alpha is one number for all features"),
+        (published.AladdinpersonAtFirst, "queries.weight is one block for all heads"),
+    ],
+)
+def test_moments_of_what_is_one_there_and_several_here(kind, what, tmp_path):
+    module = published.made(kind).float()
+    optimizer = torch.optim.Adam(module.parameters())
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = {"model": module.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(saved, tmp_path / "trained.pt")
+    request = ConversionRequest(
+        tmp_path / "trained.pt", tmp_path / "ours", to="torch", fields=TOLD | kind.flags
+    )
+    with pytest.raises(UserError, match="moments are of other weights") as caught:
+        convert(request)
+    assert what in str(caught.value) and "--no-optimizer" in str(caught.value)
+    assert not (tmp_path / "ours").exists()
+    assert convert(replace(request, optimizer=False)).optimizer is None
+>>>>>>> h23-break

@@ -5,7 +5,8 @@ import tomllib
 
 import pytest
 
-from convert.naming.shipped import shipped_families
+from convert.families.registry import family_of_table
+from convert.naming.shipped import shipped_families, table_text
 from convert.naming.table import parse_table, table_of
 from transformer_spec import UserError
 
@@ -155,3 +156,20 @@ def test_shipped_tables_differ_in_their_names():
 
 def test_a_table_of_plain_data_is_that_of_its_text():
     assert table_of(tomllib.loads(SMALL), "small.toml") == parse_table(SMALL, "small.toml")
+
+
+@pytest.mark.parametrize("name", ["t5", "twinformer"])
+def test_a_table_with_the_name_of_another_family(name, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(table_text("hkproj").replace('"hkproj"', f'"{name}"', 1), encoding="utf-8-sig")
+    with pytest.raises(UserError, match=f"has the name {name}, which is another family's"):
+        family_of_table(str(path))
+
+
+def test_texts_that_are_none(tmp_path):
+    text = table_text("hkproj") + '\n[unused]\n"a\\nb" = { reason = "dead", shape = ["wide"] }\n'
+    text = text.replace("[names]", "[leaves.linear]\nweight = 3\n[names]", 1)
+    with pytest.raises(UserError) as caught:
+        parse_table(text, "mine.toml")
+    assert "leaves.linear.weight is 3; give a text" in str(caught.value)
+    assert "unused.a\\nb: shape is ['wide']; lengths are numbers" in str(caught.value)

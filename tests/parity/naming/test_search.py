@@ -257,3 +257,27 @@ def test_a_decoder_that_sees_padding_in_front_of_tokens(tmp_path, capsys):
     assert main(sides) == 1
     says(capsys.readouterr().out, "explains all of it: padding in front of tokens", "--padding")
     assert main([*sides, "--padding", "behind"]) == 0
+
+
+class Windowed(published.Annotated):
+    """As the Annotated Transformer, but that long texts have other logits."""
+
+    def forward(self, source, target):
+        return super().forward(source, target) * (1 + (source.shape[1] > 14))
+
+
+class Noisy(published.Annotated):
+    """As the Annotated Transformer, with noise."""
+
+    def forward(self, source, target):
+        return super().forward(source, target) + torch.randn(1) * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(Windowed, "the same function up to 12 tokens, and not with more"), (Noisy, "called again")],
+)
+def test_what_shows_late_or_at_random(kind, told):
+    given = subject_of("late", published.made(kind))
+    with pytest.raises(UserError, match=told):
+        search(held(given), given, "late.pt")

@@ -178,7 +178,6 @@ def test_norms_that_one_number_cannot_hold():
         export_source(family, config, canonical, source)
 
 
-<<<<<<< HEAD
 def test_of_shared_tables_the_output_alone_is_there():
     """As safetensors keeps one of several names: the same weights as with all of them."""
     whole = published.made(published.Jadore).float().state_dict()
@@ -191,7 +190,8 @@ def test_of_shared_tables_the_output_alone_is_there():
     )
     assert one[0] == other[0]
     assert all((one[1][name] == other[1][name]).all() for name in one[1])
-=======
+
+
 def test_weights_that_the_config_has_not():
     state = published.made(published.Annotated).float().state_dict()
     told = faults_of("annotated-transformer", state, norm="rms")
@@ -226,4 +226,3 @@ def test_moments_of_what_is_one_there_and_several_here(kind, what, tmp_path):
     assert what in str(caught.value) and "--no-optimizer" in str(caught.value)
     assert not (tmp_path / "ours").exists()
     assert convert(replace(request, optimizer=False)).optimizer is None
->>>>>>> h23-break

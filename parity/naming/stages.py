@@ -169,24 +169,7 @@ class Stages:
             for place in ("embedding_norm", "final_norm"):
                 if (unit := getattr(half, place)) is not None:
                     places |= self._norm(unit, f"{name}.{place}")
-        settings = {
-            "norm_position": roles.norm_position,
-            "activation": "relu",
-            "embedding_scale": "sqrt(D)",
-            "norm_epsilon": 1e-5,
-            "pad_id": PAD,
-            "encoder_positions": "none",
-            "decoder_positions": "none",
-            "sinusoid_layout": "interleaved",
-            "sinusoid_frequency": "2i/d",
-            "position_offset": roles.offset,
-            "num_heads": self.open_heads[0],
-            "max_length": None,
-            "norm": self._norm_kinds()[0],
-            "output_scale": 1.0,
-            "attention_scale": "1/sqrt(A)",
-            "tied_embeddings": self._ties(),
-        }
+        settings = self._first_settings()
         stored = {tuple(h for h, t in roles.positions.items() if t == text): text
                   for text in roles.positions.values()}  # fmt: skip
         for halves, text in stored.items():
@@ -206,6 +189,27 @@ class Stages:
                 begun = next(self._with_values(begun, name, k, attention))
                 begun = next(self._with_scores(begun, name, k, attention))
         self.candidates = [begun]
+
+    def _first_settings(self) -> dict[str, Any]:
+        """What probes told, and any choice of what is open."""
+        return {
+            "norm_position": self.roles.norm_position,
+            "activation": "relu",
+            "embedding_scale": "sqrt(D)",
+            "norm_epsilon": 1e-5,
+            "pad_id": PAD,
+            "encoder_positions": "none",
+            "decoder_positions": "none",
+            "sinusoid_layout": "interleaved",
+            "sinusoid_frequency": "2i/d",
+            "position_offset": self.roles.offset,
+            "num_heads": self.open_heads[0],
+            "max_length": None,
+            "norm": self._norm_kinds()[0],
+            "output_scale": 1.0,
+            "attention_scale": "1/sqrt(A)",
+            "tied_embeddings": self._ties(),
+        }
 
     def _of_decoder(self, candidate: Candidate) -> Iterator[Candidate]:
         for kind, scale, output in itertools.product(self._norm_kinds(), SCALES, OUTPUT_SCALES):

@@ -27,7 +27,7 @@ SOURCE = np.array([[4, 5, 6, 7, 3], [8, 9, 3, 1, 1]])
 TARGET = np.array([[0, 4, 5, 6], [0, 7, 1, 1]])
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("index", range(0, len(CONFIGS), 9))
 def test_the_twins_agree(index):
     twins = Twins(CONFIGS[index], "float64")

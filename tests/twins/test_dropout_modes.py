@@ -102,6 +102,7 @@ def test_what_is_no_source_is_an_error() -> None:
             flax_logits(flax_model(), wrong)
 
 
+@pytest.mark.thorough
 def test_sources_are_arguments_of_one_program() -> None:
     """Other keys are other masks of the same program, whatever carries them."""
     model, traced = flax_model(), []

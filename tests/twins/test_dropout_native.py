@@ -88,6 +88,7 @@ def test_the_mask_is_the_one_that_is_applied(side: str, rng: str) -> None:
         assert np.array_equal(mask, np.asarray(source(x, 0.3)) > 0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", MAKERS)
 def test_resuming_is_bit_for_bit(tmp_path, name: str) -> None:
     backend = MAKERS[name](CONFIG, NATIVE)

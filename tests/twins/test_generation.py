@@ -46,7 +46,7 @@ SETTINGS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("everything", "samples") else pytest.mark.thorough)
+        pytest.param(name, marks=() if name == "everything" else pytest.mark.thorough)
         for name in SETTINGS
     ],
 )

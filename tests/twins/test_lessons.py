@@ -69,7 +69,7 @@ def test_backward_works_under_anomaly_detection() -> None:
 
 def test_every_parameter_of_both_halves_is_trained(thorough) -> None:
     """Nothing is detached: the encoder gets gradients through the decoder, on both sides."""
-    for config in pairwise_configs()[:: 9 if thorough else 34]:
+    for config in pairwise_configs()[:: 9 if thorough else 36]:
         twins = Twins(config, "float64")
         twins.source[4, :4] = 5
         differences, gradients = loss_and_gradients(twins)

@@ -47,6 +47,7 @@ def cleared_pages(mode: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_memory_is_used_again() -> None:
     """Pages are of 4 KiB or, where the kernel likes huge ones, of 2 MiB."""

@@ -72,6 +72,7 @@ FIELDS: dict[str, Any] = {
     "embedding_scale": 1.0,
     "attention_scale": 1.0,
     "attention_bias": False,
+    "attention_output_bias": False,
     "ffn_bias": False,
     "output_bias": "none",
 }

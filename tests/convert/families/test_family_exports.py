@@ -28,6 +28,7 @@ from convert.__main__ import main
 from convert.checkpoints.folders import open_content
 from convert.conversion.target import FOREIGN
 from convert.core.tensors import Held
+from convert.families.registry import TABLES
 from convert.formats.msgpack import write_msgpack
 from convert.formats.safetensors import open_safetensors, write_safetensors
 from parity.twins.cases import FIELDS
@@ -86,7 +87,8 @@ def difference(name: str, ours: Path, theirs: Path) -> float:
 
 
 def test_every_family_that_is_written_has_a_judge():
-    assert JUDGES.keys() == FOREIGN.keys()
+    """Those of tables have theirs in tests/convert/naming."""
+    assert JUDGES.keys() == FOREIGN.keys() - TABLES.keys()
 
 
 @pytest.mark.parametrize("name", JUDGES)

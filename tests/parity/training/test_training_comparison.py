@@ -126,6 +126,7 @@ def test_divergence_on_both_sides_is_the_user_s(monkeypatch) -> None:
         list(training.train_both(CONFIG, SETTINGS, batches, 5))
 
 
+@pytest.mark.thorough
 def test_a_recipe_as_text_and_as_json(place, capsys) -> None:
     assert main(["small.toml", "--steps", "5", "--dtype", "float32"]) == 0
     text = capsys.readouterr().out

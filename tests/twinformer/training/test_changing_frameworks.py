@@ -61,6 +61,7 @@ def assert_close(folder, expected, bound: float) -> None:
     assert learning_rates(folder) == learning_rates(expected)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("backends", PAIRS, ids="-".join)
 @pytest.mark.usefixtures("float64", "quick")
 def test_exactly_the_same_curve(place, backends) -> None:

@@ -59,7 +59,7 @@ class TestCache:
             difference = torch.cat(parts, 1) - model.decode(target, memory, source)
         assert difference.abs().max() <= 1e-11
 
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(1)
     @pytest.mark.parametrize("changes", CHANGES, ids=str)
     def test_flax(self, changes):
         config = dataclasses.replace(PLAIN, num_decoder_layers=2, **changes)
@@ -125,7 +125,7 @@ EACH = [
 ]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("config", "name"), EACH)
 def test_twins_find_the_same(config, name):
     for seed in range(3):

@@ -67,6 +67,7 @@ def test_backward_works_under_anomaly_detection() -> None:
             loss.backward()
 
 
+@pytest.mark.thorough
 def test_every_parameter_of_both_halves_is_trained(thorough) -> None:
     """Nothing is detached: the encoder gets gradients through the decoder, on both sides."""
     for config in pairwise_configs()[:: 9 if thorough else 36]:

@@ -102,6 +102,7 @@ SIDES = {"torch": torch_side, "jax": flax_side}
 THOROUGH = {("pre", "bfloat16", "jax"), ("post", "float32", "jax"), ("tied", "float64", "jax")}
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("name", "precision", "backend"),
     [

@@ -76,7 +76,7 @@ def test_there_and_back_again(place) -> None:
     assert_close(folder, whole(place, "torch", EXACT, "exact"), 1e-9)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.thorough
 @pytest.mark.parametrize("backends", PAIRS, ids="-".join)
 @pytest.mark.usefixtures("quick")
 def test_no_bump_in_float32_with_dropout(place, backends) -> None:

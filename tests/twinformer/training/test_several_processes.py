@@ -195,6 +195,7 @@ def assert_goes_on(folder: Path, name: str, backend: str, monkeypatch) -> None:
     assert run(backend, ["--resume", f"runs/{name}", "--steps", str(step + 2)]) == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 def test_one_that_is_killed_ends_all(folder, monkeypatch, backend):
     """By the command that users type."""

@@ -147,7 +147,7 @@ class Split(Operation):
 
     def inverse(self, *arrays: np.ndarray) -> Arrays:
         self.inverse_shapes(*(array.shape for array in arrays))
-        return (np.concatenate(_same_dtype(arrays)),)
+        return (np.concatenate(same_dtype(arrays)),)
 
     def forward_shapes(self, *shapes: Shape) -> Shapes:
         (shape,) = shapes
@@ -178,7 +178,7 @@ class Unstack(Operation):
 
     def inverse(self, *arrays: np.ndarray) -> Arrays:
         self.inverse_shapes(*(array.shape for array in arrays))
-        return (np.stack(_same_dtype(arrays), self.axis),)
+        return (np.stack(same_dtype(arrays), self.axis),)
 
     def forward_shapes(self, *shapes: Shape) -> Shapes:
         (shape,) = shapes
@@ -247,7 +247,7 @@ class Duplicate(Operation):
         return arrays * self.copies
 
     def inverse(self, *arrays: np.ndarray) -> Arrays:
-        first, *others = _same_dtype(arrays)
+        first, *others = same_dtype(arrays)
         if not all(_same_bytes(first, other) for other in others):
             raise RuleError("arrays that should be one (tied) differ")
         return (first,)
@@ -293,6 +293,8 @@ class Chain(Operation):
     def __init__(self, *operations: Operation) -> None:
         self.operations = operations
         self.moments = all(operation.moments for operation in operations)
+        self.compares = any(operation.compares for operation in operations)
+        self.reversed_compares = any(operation.reversed_compares for operation in operations)
         self.label = ", ".join(operation.label for operation in operations)
         self.reversed_label = ", ".join(step.reversed.label for step in reversed(operations))
 
@@ -422,7 +424,8 @@ class RowsFrom(OneWay):
         return ((max(shape[0] - self.first, 0), *shape[1:]),)
 
 
-def _same_dtype(arrays: Arrays) -> Arrays:
+def same_dtype(arrays: Arrays) -> Arrays:
+    """Arrays that become one, of one number format; others are a RuleError."""
     kinds = {array.dtype for array in arrays}
     if len(kinds) != 1:
         raise RuleError(f"arrays that become one have different types: {sorted(map(str, kinds))}")

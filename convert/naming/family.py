@@ -84,13 +84,21 @@ class NamedFamily(Family):
         self, config: TransformerConfig, targets: tuple[str, ...], placed: list[Placed]
     ) -> Rule:
         """One tensor, or several that are tied, of theirs; one or several of ours."""
-        first = placed[0]
-        operation = operation_of(first.entry.layout, first.targets[0], len(targets), config)
-        if len(placed) == 1:
-            return Rule((first.theirs,), targets, operation)
+        names = tuple(p.theirs for p in placed)
+        operation, *others = (
+            operation_of(p.entry.layout, p.targets[0], len(targets), config) for p in placed
+        )
+        if not others:
+            return Rule(names, targets, operation)
+        if any(other.label != operation.label for other in others):
+            lie = " and ".join(f"{p.theirs} as {p.entry.layout.text}" for p in placed)
+            raise UserError(
+                f"{lie}: they are one table by tied_embeddings {config.tied_embeddings!r} and lie "
+                "differently; --drop one of them, or give --tied-embeddings none"
+            )
         tied: Operation = Duplicate(len(placed)).reversed
         operation = tied if isinstance(operation, Copy) else Chain(tied, operation)
-        return Rule(tuple(p.theirs for p in placed), targets, operation, "tied")
+        return Rule(names, targets, operation, "tied")
 
     def _table_of(self, config: TransformerConfig, source: Source | None = None) -> NamingTable:
         """The form that a config, and tensors, are of, with positions that are weights in it."""

@@ -22,11 +22,13 @@ from convert.core.operations import (
     COPY,
     TRANSPOSE,
     Arrays,
+    Chain,
     Duplicate,
     Operation,
     RuleError,
     Shape,
     Shapes,
+    same_dtype,
 )
 from convert.core.tensors import as_bytes
 from transformer_spec import TransformerConfig, UserError
@@ -138,7 +140,7 @@ def operation_of(layout: Layout, ours: str, count: int, config: TransformerConfi
     wanted = our_axes(ours, words)
     if PARTS not in words and count > 1:
         alone = operation_of(layout, ours, 1, config)
-        return Duplicate(count) if alone is COPY else Repeated(alone, count)
+        return Duplicate(count) if alone is COPY else Chain(alone, Duplicate(count))
     if layout.axes == wanted:
         return COPY
     if layout.axes == wanted[::-1] and all(len(axis) == 1 for axis in wanted):
@@ -194,7 +196,7 @@ class Rearranged(Operation):
     def inverse(self, *arrays: np.ndarray) -> Arrays:
         lengths = self._our_lengths(*(array.shape for array in arrays))
         words = [w for axis in self.theirs.axes for w in axis]
-        stacked = np.stack(_of_one_type(arrays)) if self.parts else arrays[0]
+        stacked = np.stack(same_dtype(arrays)) if self.parts else arrays[0]
         apart = stacked.reshape([lengths[words[at]] for at in self.order])
         back = apart.transpose(np.argsort(self.order))
         return (back.reshape(self.inverse_shapes(*(array.shape for array in arrays))[0]),)
@@ -215,29 +217,6 @@ class Rearranged(Operation):
         ours = Layout(shown(self.ours), self.ours)
         known = {word: n for word, n in self.known.items() if word in ours.words}
         return word_lengths(ours, shapes[0], known) | {PARTS: self.parts}
-
-
-class Repeated(Operation):
-    """One array laid out anew and used in several places; the reverse needs equal bytes."""
-
-    reversed_compares = True
-
-    def __init__(self, alone: Operation, count: int) -> None:
-        self.alone, self.copies = alone, Duplicate(count)
-        self.label = f"{alone.label}, {self.copies.label}"
-        self.reversed_label = f"{self.copies.reversed.label}, {alone.reversed.label}"
-
-    def forward(self, *arrays: np.ndarray) -> Arrays:
-        return self.copies.forward(*self.alone.forward(*arrays))
-
-    def inverse(self, *arrays: np.ndarray) -> Arrays:
-        return self.alone.inverse(*self.copies.inverse(*arrays))
-
-    def forward_shapes(self, *shapes: Shape) -> Shapes:
-        return self.copies.forward_shapes(*self.alone.forward_shapes(*shapes))
-
-    def inverse_shapes(self, *shapes: Shape) -> Shapes:
-        return self.alone.inverse_shapes(*self.copies.inverse_shapes(*shapes))
 
 
 class OneForAll(Operation):
@@ -315,10 +294,3 @@ class SharedBlock(Operation):
         if any(length % self.heads for length in shape):
             raise RuleError(f"shape {list(shape)} has no {self.heads} blocks")
         return (tuple(length // self.heads for length in shape),)
-
-
-def _of_one_type(arrays: Arrays) -> Arrays:
-    kinds = {array.dtype for array in arrays}
-    if len(kinds) != 1:
-        raise RuleError(f"arrays that become one have different types: {sorted(map(str, kinds))}")
-    return arrays

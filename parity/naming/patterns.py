@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-Shape = tuple[int, ...]
-NUMBER = re.compile(r"\d+")
+from convert.naming.guessing.parts import NUMBER, Shape, numbered, squeezed
+
 # A stack of layers has at least so many matrices in each.
 MATRICES = 4
 
@@ -36,7 +35,7 @@ class Pattern:
     @property
     def squeezed(self) -> Shape:
         """The shape without axes of length 1."""
-        return tuple(length for length in self.shape if length != 1)
+        return squeezed(self.shape)
 
 
 def patterns_of(shapes: Mapping[str, Shape]) -> list[Pattern]:
@@ -62,11 +61,8 @@ def _pattern(name: str, prefix: str | None, stacks: Mapping[str, int]) -> str:
     first = stacks[prefix]
     end = NUMBER.match(name, len(prefix))
     assert end is not None
-    return (
-        f"{prefix}{{i+{first}}}{name[end.end() :]}"
-        if first
-        else (f"{prefix}{{i}}{name[end.end() :]}")
-    )
+    layer = f"{{i+{first}}}" if first else "{i}"
+    return f"{prefix}{layer}{name[end.end() :]}"
 
 
 def _numbers(name: str) -> tuple[int, ...]:
@@ -75,12 +71,7 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 def _stacks(shapes: Mapping[str, Shape]) -> dict[str, int]:
     """What stands before the number of a layer, and the first number there."""
-    found = defaultdict[str, dict[int, dict[str, Shape]]](lambda: defaultdict(dict))
-    for name, shape in shapes.items():
-        for number in NUMBER.finditer(name):
-            suffix = name[number.end() :]
-            found[name[: number.start()]][int(number[0])][suffix] = shape
-    return {p: min(layers) for p, layers in found.items() if _are_layers(layers)}
+    return {p: min(layers) for p, layers in numbered(shapes).items() if _are_layers(layers)}
 
 
 def _are_layers(layers: Mapping[int, Mapping[str, Shape]]) -> bool:

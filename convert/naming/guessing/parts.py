@@ -87,16 +87,27 @@ class Part:
     @cached_property
     def axes(self) -> Shape:
         """The lengths that are not 1."""
-        return tuple(length for length in self.shape if length != 1)
+        return squeezed(self.shape)
+
+
+def squeezed(shape: Shape) -> Shape:
+    """A shape without axes of length 1."""
+    return tuple(length for length in shape if length != 1)
+
+
+def numbered(shapes: Mapping[str, Shape]) -> dict[str, dict[int, dict[str, Shape]]]:
+    """Names cut at each of their numbers: what stands before it, the number, what stands behind."""
+    found = dict[str, dict[int, dict[str, Shape]]]()
+    for name, shape in shapes.items():
+        for match in NUMBER.finditer(name):
+            there = found.setdefault(name[: match.start()], {})
+            there.setdefault(int(match[0]), {})[name[match.end() :]] = shape
+    return found
 
 
 def stacks_of(shapes: Mapping[str, Shape]) -> dict[str, Stack]:
     """The stack of every tensor that lies in a numbered layer."""
-    found = dict[str, dict[int, dict[str, Shape]]]()
-    for name, shape in shapes.items():
-        for match in NUMBER.finditer(name):
-            numbered = found.setdefault(name[: match.start()], {})
-            numbered.setdefault(int(match[0]), {})[name[match.end() :]] = shape
+    found = numbered(shapes)
     usable = {before: stack for before, n in found.items() if (stack := _stack(before, n))}
     counts = _usual_counts(usable.values())
     result = dict[str, Stack]()
@@ -193,8 +204,7 @@ def _groups(names: list[str], patterns: Patterns) -> list[list[str]]:
 
 def _belong(one: Shape, other: Shape) -> bool:
     """Whether two shapes can be a weight's and its bias's."""
-    axes = (tuple(length for length in shape if length != 1) for shape in (one, other))
-    longer, shorter = sorted(axes, key=len, reverse=True)
+    longer, shorter = sorted(map(squeezed, (one, other)), key=len, reverse=True)
     if len(longer) < 2:
         return longer == shorter
     return len(shorter) < len(longer) and set(shorter) <= set(longer)

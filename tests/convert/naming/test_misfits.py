@@ -11,9 +11,11 @@ import published  # noqa: E402
 from family_checks import export_source, import_source, source_of  # noqa: E402
 
 from convert import ConversionRequest, convert  # noqa: E402
+from convert.families.base import announced  # noqa: E402
 from convert.families.registry import FAMILIES, recognize  # noqa: E402
 from convert.naming.family import NamedFamily  # noqa: E402
 from convert.naming.table import parse_table  # noqa: E402
+from parity.twins.cases import config_of  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 
 TOLD = {"num_heads": published.H, "pad_id": published.PAD}
@@ -226,3 +228,25 @@ def test_moments_of_what_is_one_there_and_several_here(kind, what, tmp_path):
     assert what in str(caught.value) and "--no-optimizer" in str(caught.value)
     assert not (tmp_path / "ours").exists()
     assert convert(replace(request, optimizer=False)).optimizer is None
+
+
+TIED = """
+name = "mine"
+[names]
+"embed.weight" = "decoder.embedding.weight"
+"head.weight" = {{ to = "decoder.finalFc.weight", layout = "{layout}" }}
+"""
+
+
+def test_tied_tables_that_lie_differently():
+    """A square matrix and its transpose can have the same bytes."""
+    shapes = {"embed.weight": (19, 12), "head.weight": (12, 19)}
+    config = config_of({"tied_embeddings": "target_output"})
+    same, other = (
+        NamedFamily(parse_table(TIED.format(layout=layout), "mine.toml"))
+        for layout in ("(out, in)", "(in, out)")
+    )
+    with pytest.raises(UserError, match="head.weight as .in, out.: they are one table"):
+        other.rules(config, announced(shapes))
+    tied = next(r for r in same.rules(config, announced(shapes)) if len(r.sources) == 2)
+    assert tied.operation.compares

@@ -13,7 +13,7 @@ pytest.importorskip("jax")
 
 from convert.__main__ import main as convert  # noqa: E402
 from convert.naming.layouts import parse_layout  # noqa: E402
-from convert.naming.table import SECTIONS  # noqa: E402
+from convert.naming.parsing import SECTIONS  # noqa: E402
 from parity.__main__ import main as prove  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

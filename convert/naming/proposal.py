@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from convert.naming.parsing import table_of
 from convert.naming.rendering import Place, render
-from convert.naming.table import NamingTable, table_of
+from convert.naming.table import NamingTable
 
 GUESS = "guess: "  # what a comment behind such a line begins with
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from convert.naming.family import NamedFamily
-from convert.naming.table import parse_table, read_table
+from convert.naming.parsing import parse_table, read_table
 from transformer_spec import UserError
 
 PACKAGE, FOLDER, ENDING = "convert.naming", "tables", ".toml"

@@ -15,8 +15,9 @@ from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE
 from convert.core.tensors import Held
 from convert.families.base import Source
-from convert.naming.family import NamedFamily, is_expression, value_of
-from convert.naming.table import table_of
+from convert.naming.family import NamedFamily
+from convert.naming.parsing import table_of
+from convert.naming.settings import is_expression, value_of
 from parity.forward.ids import Ids
 from torch_transformer.layers import StdNorm
 from transformer_spec import TransformerConfig

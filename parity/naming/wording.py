@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from convert.naming.parsing import kind_of, table_of
 from convert.naming.proposal import Proposal, targets_of
-from convert.naming.table import HALVES, kind_of, table_of
+from convert.naming.table import HALVES
 from parity.forward.ids import ANYWHERE, BEHIND
 from parity.naming.candidates import Candidate, TwinSide
 from parity.naming.roles import Roles

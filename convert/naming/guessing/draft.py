@@ -15,9 +15,10 @@ from convert.naming.guessing.shapes import IN_OUT, OUT_IN
 from convert.naming.guessing.tables import SOURCE, TARGET, is_stored, is_untold
 from convert.naming.guessing.words import DECODER, has, is_bias, stem_of
 from convert.naming.layouts import BLOCK, ONE, parse_layout
+from convert.naming.parsing import KINDS, kind_of
 from convert.naming.proposal import GUESS, Group, Proposal
 from convert.naming.rendering import Place
-from convert.naming.table import HALVES, KINDS, kind_of
+from convert.naming.table import HALVES
 
 SHOWN = 3
 ORDER = (

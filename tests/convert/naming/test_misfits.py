@@ -14,7 +14,7 @@ from convert import ConversionRequest, convert  # noqa: E402
 from convert.families.base import announced  # noqa: E402
 from convert.families.registry import FAMILIES, recognize  # noqa: E402
 from convert.naming.family import NamedFamily  # noqa: E402
-from convert.naming.table import parse_table  # noqa: E402
+from convert.naming.parsing import parse_table  # noqa: E402
 from parity.twins.cases import config_of  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 

@@ -21,9 +21,10 @@ from convert.naming.guessing.assignment import assign
 from convert.naming.guessing.whole import propose
 from convert.naming.guessing.words import half_of, words_of
 from convert.naming.matching import Match
+from convert.naming.parsing import parse_table, table_of
 from convert.naming.proposal import Group, Proposal
 from convert.naming.shipped import named_family, shipped_families
-from convert.naming.table import HALVES, NamingTable, parse_table, table_of
+from convert.naming.table import HALVES, NamingTable
 from transformer_spec import TransformerConfig, UserError, initial_weights
 
 STYLES = {p.stem: p.read_text("utf-8") for p in (Path(__file__).parent / "styles").glob("*.toml")}

@@ -30,7 +30,7 @@ from convert.core.rules import ASIDE  # noqa: E402
 from convert.families.registry import FAMILIES, recognize  # noqa: E402
 from convert.formats.orbax import open_orbax  # noqa: E402
 from convert.naming.family import NamedFamily  # noqa: E402
-from convert.naming.table import parse_table  # noqa: E402
+from convert.naming.parsing import parse_table  # noqa: E402
 from transformer_spec import initial_weights, weight_shapes  # noqa: E402
 
 pytestmark = [

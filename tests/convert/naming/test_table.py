@@ -6,8 +6,8 @@ import tomllib
 import pytest
 
 from convert.families.registry import family_of_table
+from convert.naming.parsing import parse_table, table_of
 from convert.naming.shipped import shipped_families, table_text
-from convert.naming.table import parse_table, table_of
 from transformer_spec import UserError
 
 SMALL = """

@@ -21,7 +21,7 @@ from shuffling import Shuffled  # noqa: E402
 from subjects import FLAX, TORCH, subject  # noqa: E402
 
 from convert.__main__ import main as convert_main  # noqa: E402
-from convert.naming.table import parse_table  # noqa: E402
+from convert.naming.parsing import parse_table  # noqa: E402
 from parity.__main__ import main  # noqa: E402
 from parity.naming.patterns import patterns_of, units_of  # noqa: E402
 from parity.naming.probes import Probes  # noqa: E402

@@ -21,10 +21,11 @@ from flax_transformer.layers import (
     never_empty,
     padding_mask,
 )
-from flax_transformer.model import Transformer
+from flax_transformer.model import Source, Transformer
 from flax_transformer.precision import full_precision
 from flax_transformer.relative import Bias
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
+from transformer_spec import source_positions
 
 PROJECTIONS = ("fcQ", "fcK")
 
@@ -35,26 +36,25 @@ def attention_weights(
 ) -> AttentionWeights:
     """The attention weights of every layer and head in one forward pass, (L, B, H, Q, K) each.
 
-    ``source`` (B, S) and ``target`` (B, T) are ids; the target begins with the decoder's start
-    token, and its row t is what the decoder looks at to write the token after t. A row sums to 1
-    and gives padding and later tokens 0; rows of padding mean nothing. Sequences longer than
-    ``max_length`` are a UserError. Vaswani et al. 2017, section 3.2. Each pair of shapes is
-    compiled once.
+    ``source`` (B, S) or features (B, W, M), and ``target`` (B, T) are as the model takes them; the
+    target begins with the decoder's start token, and its row t is what the decoder looks at to
+    write the token after t. A row sums to 1 and gives padding and later tokens 0; rows of padding
+    mean nothing. Sequences longer than the model takes are a UserError. Vaswani et al. 2017,
+    section 3.2. Each pair of shapes is compiled once.
     """
-    tokens = [jnp.asarray(ids, jnp.int32) for ids in (source, target)]
-    found = compiled(*nnx.split(model), *tokens)
+    given = model.as_source(source), jnp.asarray(target, jnp.int32)
+    found = compiled(*nnx.split(model), *given)
     return AttentionWeights(**{kind: np.asarray(array) for kind, array in found.items()})
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def compiled(
-    graph, weights, source: Int[Array, "B S"], target: Int[Array, "B T"]
-) -> dict[str, Array]:
+def compiled(graph, weights, source: Source, target: Int[Array, "B T"]) -> dict[str, Array]:
     """The weights of every kind by the model of a graph and its weights, as one program."""
-    model, S, T = nnx.merge(graph, weights), source.shape[1], target.shape[1]
+    model, T = nnx.merge(graph, weights), target.shape[1]
+    S = source_positions(source.shape, model.config)
     heard = listen(model)
     model.decoder_states(target, model.encoder_states(source), source)
-    source_mask = padding_mask(model.real_tokens(source))
+    source_mask = padding_mask(model.real_source(source))
     real = model.real_target_tokens(target)
     target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
     masks = {"cross": (source_mask, T), "encoder": (source_mask, S), "decoder": (target_mask, T)}

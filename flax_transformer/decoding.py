@@ -122,7 +122,7 @@ def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
     limits = row_limits(source, config, search)
     hoped = hoped_lengths(limits, search)
     return Task(
-        jnp.asarray(source, jnp.int32),
+        model.as_source(source),
         jnp.asarray(limits),
         jnp.asarray(barred(config, search)),
         float(search.length_penalty),

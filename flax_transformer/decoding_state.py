@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from flax_transformer.cpu.attention import transposed
 from flax_transformer.layers import KeyValueCache, never_empty, padding_mask
-from flax_transformer.model import Transformer
+from flax_transformer.model import Source, Transformer
 from flax_transformer.precision import full_precision
 from training_recipe.searching.search import check_room
 from transformer_spec import check_length
@@ -47,7 +47,7 @@ class DecodingState(NamedTuple):
 def start(
     model: Transformer,
     memory: Float[Array, "M S D"],
-    source: Int[Array, "M S"],
+    source: Source,
     length: int,
     outputs: int = 1,
     groups: int = 1,
@@ -62,7 +62,7 @@ def start(
     keys, values = (jnp.zeros(shape, memory.dtype) for shape in empty)
     keys_values = [(keys, values) for _ in model.decoder.dec_layers]
     seen = jnp.zeros((B, N, length, N), bool)
-    memory_mask = padding_mask(model.real_tokens(source))
+    memory_mask = padding_mask(model.real_source(source))
     kept = [(transposed(keys), values) for keys, values in model.memory(memory)]
     return DecodingState(kept, memory_mask, keys_values, seen, 0)
 

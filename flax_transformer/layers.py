@@ -116,7 +116,7 @@ class MultiHeadAttention(nnx.Module):
         D, heads = config.hidden_dim, config.heads_dim
         self.config = config
         self.fcQ = Linear(D, heads, config.attention_bias)
-        self.fcK = Linear(D, heads, config.attention_bias)
+        self.fcK = Linear(D, heads, config.key_bias)
         self.fcV = Linear(D, heads, config.attention_bias)
         self.fcOut = Linear(heads, D, config.attention_output_bias)
         own_table = config.relative_per_layer and positions == RELATIVE

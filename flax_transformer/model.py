@@ -1,7 +1,8 @@
 """The Transformer in Flax NNX, line for line the twin of torch_transformer/model.py.
 
 Letters: B batch, S source length, T target length, Q query length, K key length, D hidden_dim,
-H num_heads, A head_dim, V vocabulary. Real tokens are those that are not padding.
+H num_heads, A head_dim, V vocabulary, W frames of a source of features, M feature_dim.
+Real tokens are those that are not padding.
 Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 """
 
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from flax_transformer.cpu.products import project
 from flax_transformer.dropout import Dropout, Given, drop, source_of
 from flax_transformer.layers import (
+    ACTIVATIONS,
     DecoderLayer,
     EncoderLayer,
     KeyValueCache,
@@ -30,7 +32,7 @@ from flax_transformer.layers import (
     relative_table,
 )
 from flax_transformer.precision import full_precision
-from flax_transformer.primitives import Embed, Frozen, FrozenTable, empty, whole
+from flax_transformer.primitives import Convolution, Embed, Frozen, FrozenTable, empty, whole
 from flax_transformer.recomputation import call
 from flax_transformer.relative import Bias, distances, relative_bias
 from flax_transformer.weights import NO_NUMBERS, initialise, set_dtype
@@ -40,14 +42,20 @@ from transformer_spec import (
     STORED,
     TransformerConfig,
     UserError,
+    check_features,
     check_ids,
     check_length,
     check_memory,
     check_rows,
     no_array,
+    no_features,
     position_rows,
     sinusoid_table,
+    source_positions,
 )
+
+# Token ids, or frames of features.
+Source = Int[Array, "B S"] | Float[Array, "B W M"]
 
 
 def sinusoids(config: TransformerConfig, dtype: jnp.dtype) -> Array:
@@ -68,7 +76,9 @@ class Half(nnx.Module):
         self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = Embed(vocab_size, D) if own_table else None
         table = Embed if positions in LEARNED else FrozenTable
-        self.pos_embedding = table(position_rows(config), D) if positions in STORED else None
+        self.pos_embedding = (
+            table(position_rows(config, self.name), D) if positions in STORED else None
+        )
         shared = positions == RELATIVE and not config.relative_per_layer
         self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
@@ -91,6 +101,12 @@ class Half(nnx.Module):
             padding = (tokens == self.config.pad_id)[..., None]
             x = jnp.where(padding, jax.lax.stop_gradient(x), x)
         x = x * self.config.embedding_scale
+        return self.place(x, position_ids, dropout)
+
+    def place(
+        self, x: Float[Array, "B Q D"], position_ids: Int[Array, "#B Q"], dropout: Dropout | None
+    ) -> Float[Array, "B Q D"]:
+        """Positions and the norm of embeddings, on embeddings or what stands in their place."""
         after_norm = self.positions == "learned_after_norm"
         if self.positions == "sinusoidal":
             x = x + sinusoids(self.config, x.dtype)[position_ids]
@@ -125,10 +141,12 @@ class Half(nnx.Module):
 
 class Encoder(Half):
     name = "encoder"
-    embedding: Embed
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config, config.source_vocab_size, config.encoder_positions, True)
+        D, M = config.hidden_dim, config.feature_dim
+        super().__init__(config, config.source_vocab_size, config.encoder_positions, not M)
+        self.conv1 = Convolution(M, D, 1) if M else None
+        self.conv2 = Convolution(D, D, 2) if M else None
         layers = [EncoderLayer(config) for _ in range(config.num_encoder_layers)]
         self.enc_layers = nnx.List(layers)
 
@@ -142,6 +160,21 @@ class Encoder(Half):
         for layer in self.enc_layers:
             x = call(layer, self.recomputes, dropout, x, mask, bias=bias)
         return self.finish(x, dropout)
+
+    def embed_features(
+        self,
+        features: Float[Array, "B W M"],
+        position_ids: Int[Array, "#B S"],
+        dropout: Dropout | None,
+    ) -> Float[Array, "B S D"]:
+        """Two convolutions with the exact GELU, plus positions (Radford et al. 2022, section 2.2).
+
+        Features are taken in the model's number format.
+        """
+        assert self.conv1 is not None and self.conv2 is not None
+        gelu = ACTIVATIONS["gelu"]
+        x = gelu(self.conv1(features.astype(self.conv1.kernel.dtype)))
+        return self.place(gelu(self.conv2(x)), position_ids, dropout)
 
 
 class OutputProjection(nnx.Module):
@@ -238,7 +271,7 @@ class Transformer(nnx.Module):
     @full_precision
     def __call__(
         self,
-        source: Int[Array, "B S"],
+        source: Source,
         target: Int[Array, "B T"],
         dropout: Given = None,
     ) -> Float[Array, "B T V"]:
@@ -248,6 +281,9 @@ class Transformer(nnx.Module):
         target begins with the decoder's start token. No token sees padding, and a target token
         sees none after it: the masks are made here. What stands at padding means nothing, and is
         finite. The softmax of logits over V is the model's distribution.
+
+        With a ``feature_dim`` the source is features (B, W, M), of which every frame is seen, and
+        has (W + 1) // 2 positions.
 
         ``dropout``: None drops out nothing, and is a UserError in training mode. A
         ``jax.random.key``, an ``nnx.Rngs`` or a ``Dropout(key)`` drops out in either mode; the
@@ -260,10 +296,10 @@ class Transformer(nnx.Module):
         return self.decode(target, self.encode(source, dropout), source, dropout)
 
     @full_precision
-    def encode(self, source: Int[Array, "B S"], dropout: Given = None) -> Float[Array, "B S D"]:
+    def encode(self, source: Source, dropout: Given = None) -> Float[Array, "B S D"]:
         """The encoder's output for each source token; arguments as those of the model itself."""
         self.check_numbers(source)
-        check_tokens(source, self.config.source_vocab_size, "source")
+        self.check_source(source)
         return self.encoder_states(source, self.dropout_source(dropout))
 
     @full_precision
@@ -271,7 +307,7 @@ class Transformer(nnx.Module):
         self,
         target: Int[Array, "B T"],
         memory: Float[Array, "B S D"],
-        source: Int[Array, "B S"],
+        source: Source,
         dropout: Given = None,
     ) -> Float[Array, "B T V"]:
         """The logits of the token after each target token, given what ``encode`` gave.
@@ -279,7 +315,7 @@ class Transformer(nnx.Module):
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
         check_rows(target=len(target), memory=len(memory), source=len(source))
-        check_memory(memory.shape, source.shape)
+        check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
         return self.project(
@@ -288,8 +324,18 @@ class Transformer(nnx.Module):
 
     def check_numbers(self, tokens: Array) -> None:
         """A UserError where the model is a skeleton and the tokens are not."""
-        if isinstance(self.encoder.embedding.embedding.get_value(), jax.ShapeDtypeStruct):
+        table = self.decoder.embedding or self.encoder.embedding
+        if isinstance(table.embedding.get_value(), jax.ShapeDtypeStruct):
             raise UserError(NO_NUMBERS)
+
+    def check_source(self, source: Array) -> None:
+        """A UserError for a source that is not what the model reads: ids, or features."""
+        M = self.config.feature_dim
+        if not M:
+            return check_tokens(source, self.config.source_vocab_size, "source")
+        if not isinstance(source, Array | np.ndarray):
+            raise no_features(source, "jax.Array", M)
+        check_features(source.shape, str(source.dtype), M)
 
     def dropout_source(self, dropout: Given) -> Dropout | None:
         """The given source of masks; in training mode there must be one."""
@@ -303,12 +349,16 @@ class Transformer(nnx.Module):
 
     @full_precision
     def encoder_states(
-        self, source: Int[Array, "B S"], dropout: Dropout | None = None
+        self, source: Source, dropout: Dropout | None = None
     ) -> Float[Array, "B S D"]:
         """``encode`` in either mode: no dropout but the given, and ids are not looked at."""
-        check_length(source.shape[1], self.config)
-        real = self.real_tokens(source)
-        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
+        check_length(source_positions(source.shape, self.config), self.config, "encoder")
+        real = self.real_source(source)
+        ids = self.position_ids(real)
+        if self.config.feature_dim:
+            x = self.encoder.embed_features(source, ids, dropout)
+        else:
+            x = self.encoder.embed(source, self.source_table, ids, dropout)
         return self.encoder(x, padding_mask(real), dropout)
 
     @full_precision
@@ -316,7 +366,7 @@ class Transformer(nnx.Module):
         self,
         target: Int[Array, "B T"],
         memory: Float[Array, "B S D"],
-        source: Int[Array, "B S"],
+        source: Source,
         dropout: Dropout | None = None,
         padding_gradient: bool = True,
     ) -> Float[Array, "B T D"]:
@@ -330,7 +380,7 @@ class Transformer(nnx.Module):
         ids, table = self.position_ids(real), self.target_table
         x = self.decoder.embed(target, table, ids, dropout, padding_gradient)
         mask = never_empty(padding_mask(real) & look_ahead_mask(T, T))
-        memory_mask = padding_mask(self.real_tokens(source))
+        memory_mask = padding_mask(self.real_source(source))
         return self.decoder(x, mask, memory, memory_mask, None, dropout)
 
     @full_precision
@@ -350,6 +400,7 @@ class Transformer(nnx.Module):
 
     @property
     def source_table(self) -> Float[Array, "V D"]:
+        assert self.encoder.embedding is not None
         return whole(self.encoder.embedding.embedding)
 
     @property
@@ -364,6 +415,17 @@ class Transformer(nnx.Module):
 
     def real_tokens(self, tokens: Int[Array, "B K"]) -> Bool[Array, "B K"]:
         return tokens != self.config.pad_id
+
+    def as_source(self, source: np.ndarray) -> Source:
+        """A source of NumPy as the model takes it."""
+        features = bool(self.config.feature_dim)
+        return jnp.asarray(source, self.target_table.dtype if features else jnp.int32)
+
+    def real_source(self, source: Source) -> Bool[Array, "B S"]:
+        """As ``real_tokens``; no frame of features is padding."""
+        if not self.config.feature_dim:
+            return self.real_tokens(source)
+        return jnp.ones((len(source), source_positions(source.shape, self.config)), bool)
 
     def real_target_tokens(
         self, target: Int[Array, "B T"], columns: int | Int[Array, ""] = 0

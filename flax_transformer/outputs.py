@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from flax_transformer.decoding_state import DecodingState, stages, start
-from flax_transformer.model import Transformer
+from flax_transformer.model import Source, Transformer
 
 
 class Task(NamedTuple):
@@ -22,7 +22,7 @@ class Task(NamedTuple):
     forced. ``reach`` is the length of which early_stopping "never" thinks.
     """
 
-    source: Int[Array, "B S"]
+    source: Source
     limits: Int[Array, "B"]
     never: Bool[Array, "V"]
     penalty: float | Float[Array, ""]

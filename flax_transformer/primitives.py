@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from flax_transformer.cpu.gradients import layer_norm, rms_norm, std_norm
 from flax_transformer.cpu.products import linear
+from transformer_spec.inventory import CONVOLUTION_WIDTH
 
 SPLIT = "fsdp"  # the axis of a mesh that weights are cut over
 CUT = "cut_along"  # a variable is marked with the axis of its own along which it is cut
@@ -55,6 +56,26 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         return linear(x, whole(self.kernel), None if self.bias is None else self.bias[...])
+
+
+class Convolution(nnx.Module):
+    """A correlation over three frames, with one of zeros at each end, at every ``stride``.
+
+    One product over the frames that a place sees, side by side: XLA's own convolution is slow.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
+        self.kernel = nnx.Param(empty(CONVOLUTION_WIDTH, in_dim, out_dim))
+        self.bias, self.stride = nnx.Param(empty(out_dim)), stride
+
+    def __call__(self, x: Float[Array, "B W I"]) -> Float[Array, "B S O"]:
+        places = range(0, x.shape[1], self.stride)
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
+        last = len(places) * self.stride
+        seen = [padded[:, k : k + last : self.stride] for k in range(CONVOLUTION_WIDTH)]
+        kernel = whole(self.kernel)
+        flat = kernel.reshape(-1, kernel.shape[-1])  # (3, I, O) -> (3 x I, O)
+        return linear(jnp.concatenate(seen, -1), flat, self.bias[...])
 
 
 class LayerNorm(nnx.Module):

@@ -33,7 +33,7 @@ def distances(
     config: TransformerConfig, half: str, first: int | Int[Array, ""], Q: int, K: int, cells: int
 ) -> Distances:
     """How far K columns are from Q queries, which begin at column ``first``."""
-    start = config.max_length - first - Q
+    start = config.longest(half) - first - Q
     buckets = jnp.asarray(relative_buckets(config, half), jnp.int32)
     return Distances(jax.lax.dynamic_slice(buckets, (start,), (Q + K - 1,)), Q, cells)
 

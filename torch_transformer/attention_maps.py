@@ -22,6 +22,7 @@ from torch_transformer.layers import (
 from torch_transformer.model import Transformer
 from torch_transformer.relative import Bias
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
+from transformer_spec import source_positions
 
 PROJECTIONS = ("fcQ", "fcK")
 
@@ -32,18 +33,19 @@ def attention_weights(
 ) -> AttentionWeights:
     """The attention weights of every layer and head in one forward pass, (L, B, H, Q, K) each.
 
-    ``source`` (B, S) and ``target`` (B, T) are ids; the target begins with the decoder's start
-    token, and its row t is what the decoder looks at to write the token after t. A row sums to 1
-    and gives padding and later tokens 0; rows of padding mean nothing. Sequences longer than
-    ``max_length`` are a UserError. Vaswani et al. 2017, section 3.2.
+    ``source`` (B, S) or features (B, W, M), and ``target`` (B, T) are as the model takes them; the
+    target begins with the decoder's start token, and its row t is what the decoder looks at to
+    write the token after t. A row sums to 1 and gives padding and later tokens 0; rows of padding
+    mean nothing. Sequences longer than the model takes are a UserError. Vaswani et al. 2017,
+    section 3.2.
     """
-    device = model.source_table.device
-    tokens = [torch.from_numpy(np.asarray(ids, np.int64)).to(device) for ids in (source, target)]
-    S, T = (ids.shape[1] for ids in tokens)
+    device, given = model.target_table.device, model.as_source(source)
+    tokens = torch.from_numpy(np.asarray(target, np.int64)).to(device)
+    S, T = source_positions(tuple(given.shape), model.config), tokens.shape[1]
     with listening(model) as heard:
-        model.decoder_states(tokens[1], model.encoder_states(tokens[0]), tokens[0])
-    source_mask = padding_mask(model.real_tokens(tokens[0]))
-    real = model.real_target_tokens(tokens[1])
+        model.decoder_states(tokens, model.encoder_states(given), given)
+    source_mask = padding_mask(model.real_source(given))
+    real = model.real_target_tokens(tokens)
     target_mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, device))
     masks = {"cross": (source_mask, T), "encoder": (source_mask, S), "decoder": (target_mask, T)}
     found = {kind: stacked(model, heard, kind, *given) for kind, given in masks.items()}

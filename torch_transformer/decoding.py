@@ -63,8 +63,8 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     the empty output. Settings that no search can follow are a UserError.
     """
     check_search(search, model.config)
-    if model.source_table.device.type == "cpu":
-        size = model.source_table.element_size()
+    if model.target_table.device.type == "cpu":
+        size = model.target_table.element_size()
         check_search_memory(len(source), source.shape[1], model.config, search, size)
     task = make_task(model, source, search)
     if search.rule == GENERATE and search.beam > 1:
@@ -83,13 +83,13 @@ def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
     """What the search is given, on the model's device."""
 
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(model.source_table.device)
+        return torch.from_numpy(array).to(model.target_table.device)
 
     config = model.config
     limits = row_limits(source, config, search).astype(np.int64)
     hoped = hoped_lengths(limits, search)
     return Task(
-        tensor(np.asarray(source, np.int64)),
+        model.as_source(source),
         tensor(limits),
         tensor(barred(config, search)),
         float(search.length_penalty),

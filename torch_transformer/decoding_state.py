@@ -22,7 +22,7 @@ from torch_transformer.layers import (
     never_empty,
     padding_mask,
 )
-from torch_transformer.model import Transformer
+from torch_transformer.model import Source, Transformer
 from training_recipe.searching.search import check_room
 from transformer_spec import check_length
 
@@ -44,7 +44,7 @@ class DecodingState(NamedTuple):
 def start(
     model: Transformer,
     memory: Float[Tensor, "M S D"],
-    source: Int[Tensor, "M S"],
+    source: Source,
     length: int,
     outputs: int = 1,
     groups: int = 1,
@@ -58,7 +58,7 @@ def start(
     layers, empty = model.decoder.dec_layers, (B, H, length * N, A)
     keys_values = [(memory.new_zeros(empty), memory.new_zeros(empty)) for _ in layers]
     seen = torch.zeros(B, N, length, N, dtype=torch.bool, device=source.device)
-    memory_mask = padding_mask(model.real_tokens(source))
+    memory_mask = padding_mask(model.real_source(source))
     return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
 
 

@@ -17,6 +17,7 @@ from torch_transformer.dropout import Dropout, drop
 from torch_transformer.precision import wide
 from torch_transformer.relative import Bias, Distances, relative_bias
 from transformer_spec import RELATIVE, TransformerConfig
+from transformer_spec.inventory import CONVOLUTION_WIDTH
 
 KeysValues = tuple[Float[Tensor, "B H K A"], Float[Tensor, "B H K A"]]
 MemoryKeysValues = tuple[Float[Tensor, "N H S A"], Float[Tensor, "N H S A"]]
@@ -37,6 +38,19 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
+
+
+class Convolution(nn.Module):
+    """A correlation over three frames, with one of zeros at each end, at every ``stride``."""
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim, CONVOLUTION_WIDTH))
+        self.bias, self.stride = nn.Parameter(torch.empty(out_dim)), stride
+
+    def forward(self, x: Float[Tensor, "B W I"]) -> Float[Tensor, "B S O"]:
+        found = F.conv1d(x.transpose(1, 2), self.weight, self.bias, self.stride, padding=1)
+        return found.transpose(1, 2)
 
 
 class StdNorm(nn.Module):
@@ -179,7 +193,7 @@ class MultiHeadAttention(nn.Module):
         D, heads = config.hidden_dim, config.heads_dim
         self.config = config
         self.fcQ = Linear(D, heads, config.attention_bias)
-        self.fcK = Linear(D, heads, config.attention_bias)
+        self.fcK = Linear(D, heads, config.key_bias)
         self.fcV = Linear(D, heads, config.attention_bias)
         self.fcOut = Linear(heads, D, config.attention_output_bias)
         own_table = config.relative_per_layer and positions == RELATIVE

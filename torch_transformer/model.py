@@ -1,7 +1,8 @@
 """The Transformer in PyTorch, line for line the twin of flax_transformer/model.py.
 
 Letters: B batch, S source length, T target length, Q query length, K key length, D hidden_dim,
-H num_heads, A head_dim, V vocabulary. Real tokens are those that are not padding.
+H num_heads, A head_dim, V vocabulary, W frames of a source of features, M feature_dim.
+Real tokens are those that are not padding.
 Sections are those of Vaswani et al. 2017, "Attention Is All You Need".
 """
 
@@ -17,6 +18,8 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from torch_transformer.dropout import Dropout, NativeDropout, drop
 from torch_transformer.layers import (
+    ACTIVATIONS,
+    Convolution,
     DecoderLayer,
     EncoderLayer,
     KeyValueCache,
@@ -36,14 +39,20 @@ from transformer_spec import (
     STORED,
     TransformerConfig,
     UserError,
+    check_features,
     check_ids,
     check_length,
     check_memory,
     check_rows,
     no_array,
+    no_features,
     position_rows,
     sinusoid_table,
+    source_positions,
 )
+
+# Token ids, or frames of features.
+Source = Int[Tensor, "B S"] | Float[Tensor, "B W M"]
 
 
 @functools.lru_cache(maxsize=8)
@@ -81,7 +90,9 @@ class Half(nn.Module):
         self.config, self.positions, self.recomputes = config, positions, False
         self.embedding = embedding(vocab_size, D) if own_table else None
         table = embedding if positions in LEARNED else FrozenTable
-        self.pos_embedding = table(position_rows(config), D) if positions in STORED else None
+        self.pos_embedding = (
+            table(position_rows(config, self.name), D) if positions in STORED else None
+        )
         shared = positions == RELATIVE and not config.relative_per_layer
         self.relative_bias = relative_table(config) if shared else None
         self.embedding_norm = layer_norm(config) if config.embedding_norm else None
@@ -101,6 +112,12 @@ class Half(nn.Module):
         """
         frozen = None if padding_gradient else self.config.pad_id
         x = F.embedding(tokens, table, frozen) * self.config.embedding_scale
+        return self.place(x, position_ids, dropout)
+
+    def place(
+        self, x: Float[Tensor, "B Q D"], position_ids: Int[Tensor, "#B Q"], dropout: Dropout | None
+    ) -> Float[Tensor, "B Q D"]:
+        """Positions and the norm of embeddings, on embeddings or what stands in their place."""
         after_norm = self.positions == "learned_after_norm"
         if self.positions == "sinusoidal":
             x = x + sinusoids(self.config, x.dtype, x.device)[position_ids]
@@ -133,10 +150,12 @@ class Half(nn.Module):
 
 class Encoder(Half):
     name = "encoder"
-    embedding: nn.Embedding
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config, config.source_vocab_size, config.encoder_positions, True)
+        D, M = config.hidden_dim, config.feature_dim
+        super().__init__(config, config.source_vocab_size, config.encoder_positions, not M)
+        self.conv1 = Convolution(M, D, 1) if M else None
+        self.conv2 = Convolution(D, D, 2) if M else None
         layers = [EncoderLayer(config) for _ in range(config.num_encoder_layers)]
         self.enc_layers = nn.ModuleList(layers)
 
@@ -150,6 +169,21 @@ class Encoder(Half):
         for layer in self.enc_layers:
             x = call(layer, self.recomputes, dropout, x, mask, bias=bias)
         return self.finish(x, dropout)
+
+    def embed_features(
+        self,
+        features: Float[Tensor, "B W M"],
+        position_ids: Int[Tensor, "#B S"],
+        dropout: Dropout | None,
+    ) -> Float[Tensor, "B S D"]:
+        """Two convolutions with the exact GELU, plus positions (Radford et al. 2022, section 2.2).
+
+        Features are taken in the model's number format.
+        """
+        assert self.conv1 is not None and self.conv2 is not None
+        gelu = ACTIVATIONS["gelu"]
+        x = gelu(self.conv1(features.to(self.conv1.weight.dtype)))
+        return self.place(gelu(self.conv2(x)), position_ids, dropout)
 
 
 class OutputProjection(nn.Module):
@@ -253,7 +287,7 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        source: Int[Tensor, "B S"],
+        source: Source,
         target: Int[Tensor, "B T"],
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T V"]:
@@ -264,6 +298,9 @@ class Transformer(nn.Module):
         sees none after it: the masks are made here. What stands at padding means nothing, and is
         finite. The softmax of logits over V is the model's distribution.
 
+        With a ``feature_dim`` the source is features (B, W, M), of which every frame is seen, and
+        has (W + 1) // 2 positions.
+
         ``dropout``: None drops out nothing or, in training mode, what PyTorch's own generator
         says. A ``Dropout(key)`` drops out in either mode; its masks are the Flax twin's too.
 
@@ -273,19 +310,17 @@ class Transformer(nn.Module):
         dropout = self.dropout_source(dropout)
         return self.decode(target, self.encode(source, dropout), source, dropout)
 
-    def encode(
-        self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
-    ) -> Float[Tensor, "B S D"]:
+    def encode(self, source: Source, dropout: Dropout | None = None) -> Float[Tensor, "B S D"]:
         """The encoder's output for each source token; arguments as those of the model itself."""
         self.check_numbers(source)
-        check_tokens(source, self.config.source_vocab_size, "source")
+        self.check_source(source)
         return self.encoder_states(source, self.dropout_source(dropout))
 
     def decode(
         self,
         target: Int[Tensor, "B T"],
         memory: Float[Tensor, "B S D"],
-        source: Int[Tensor, "B S"],
+        source: Source,
         dropout: Dropout | None = None,
     ) -> Float[Tensor, "B T V"]:
         """The logits of the token after each target token, given what ``encode`` gave.
@@ -293,7 +328,7 @@ class Transformer(nn.Module):
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
         check_rows(target=len(target), memory=len(memory), source=len(source))
-        check_memory(memory.shape, source.shape)
+        check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
         return self.project(
@@ -302,8 +337,18 @@ class Transformer(nn.Module):
 
     def check_numbers(self, tokens: Tensor) -> None:
         """A UserError where the model is a skeleton and the tokens are not."""
-        if self.encoder.embedding.weight.is_meta and not tokens.is_meta:
+        table = self.decoder.embedding or self.encoder.embedding
+        if table.weight.is_meta and not tokens.is_meta:
             raise UserError(NO_NUMBERS)
+
+    def check_source(self, source: Tensor) -> None:
+        """A UserError for a source that is not what the model reads: ids, or features."""
+        M = self.config.feature_dim
+        if not M:
+            return check_tokens(source, self.config.source_vocab_size, "source")
+        if not isinstance(source, Tensor):
+            raise no_features(source, "torch.Tensor", M)
+        check_features(tuple(source.shape), str(source.dtype), M)
 
     def dropout_source(self, dropout: Dropout | None) -> Dropout | None:
         """The given source of masks or, in training mode, PyTorch's own generator."""
@@ -313,19 +358,23 @@ class Transformer(nn.Module):
         return NativeDropout() if dropout is None and self.training else dropout
 
     def encoder_states(
-        self, source: Int[Tensor, "B S"], dropout: Dropout | None = None
+        self, source: Source, dropout: Dropout | None = None
     ) -> Float[Tensor, "B S D"]:
         """``encode`` in either mode: no dropout but the given, and ids are not looked at."""
-        check_length(source.shape[1], self.config)
-        real = self.real_tokens(source)
-        x = self.encoder.embed(source, self.source_table, self.position_ids(real), dropout)
+        check_length(source_positions(source.shape, self.config), self.config, "encoder")
+        real = self.real_source(source)
+        ids = self.position_ids(real)
+        if self.config.feature_dim:
+            x = self.encoder.embed_features(source, ids, dropout)
+        else:
+            x = self.encoder.embed(source, self.source_table, ids, dropout)
         return self.encoder(x, padding_mask(real), dropout)
 
     def decoder_states(
         self,
         target: Int[Tensor, "B T"],
         memory: Float[Tensor, "B S D"],
-        source: Int[Tensor, "B S"],
+        source: Source,
         dropout: Dropout | None = None,
         padding_gradient: bool = True,
     ) -> Float[Tensor, "B T D"]:
@@ -339,7 +388,7 @@ class Transformer(nn.Module):
         ids, table = self.position_ids(real), self.target_table
         x = self.decoder.embed(target, table, ids, dropout, padding_gradient)
         mask = never_empty(padding_mask(real) & look_ahead_mask(T, T, target.device))
-        memory_mask = padding_mask(self.real_tokens(source))
+        memory_mask = padding_mask(self.real_source(source))
         return self.decoder(x, mask, memory, memory_mask, None, dropout)
 
     def memory(self, memory: Float[Tensor, "N S D"]) -> list[MemoryKeysValues]:
@@ -357,6 +406,7 @@ class Transformer(nn.Module):
 
     @property
     def source_table(self) -> Float[Tensor, "V D"]:
+        assert self.encoder.embedding is not None
         return self.encoder.embedding.weight
 
     @property
@@ -371,6 +421,18 @@ class Transformer(nn.Module):
 
     def real_tokens(self, tokens: Int[Tensor, "B K"]) -> Bool[Tensor, "B K"]:
         return tokens != self.config.pad_id
+
+    def as_source(self, source: np.ndarray) -> Source:
+        """A source of NumPy as the model takes it, on its device."""
+        table, features = self.target_table, bool(self.config.feature_dim)
+        return torch.as_tensor(source).to(table.device, table.dtype if features else torch.int64)
+
+    def real_source(self, source: Source) -> Bool[Tensor, "B S"]:
+        """As ``real_tokens``; no frame of features is padding."""
+        if not self.config.feature_dim:
+            return self.real_tokens(source)
+        positions = source_positions(tuple(source.shape), self.config)
+        return torch.ones(len(source), positions, dtype=torch.bool, device=source.device)
 
     def real_target_tokens(
         self, target: Int[Tensor, "B T"], columns: int = 0

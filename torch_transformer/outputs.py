@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from torch_transformer.decoding_state import DecodingState, start
-from torch_transformer.model import Transformer
+from torch_transformer.model import Source, Transformer
 
 
 class Task(NamedTuple):
@@ -21,7 +21,7 @@ class Task(NamedTuple):
     forced. ``reach`` is the length of which early_stopping "never" thinks.
     """
 
-    source: Int[Tensor, "B S"]
+    source: Source
     limits: Int[Tensor, "B"]
     never: Bool[Tensor, "V"]
     penalty: float
@@ -57,10 +57,10 @@ def begin(
     memory, length = model.encoder_states(task.source), max(1, int(task.limits.max()))
     state = start(model, memory, task.source, length, outputs, groups)
     start_id = config.decoder_start_id if task.start_id is None else task.start_id
-    last = task.source.new_full((B * N, 1), start_id)
-    tokens = task.source.new_full((B, N, length), config.pad_id)
+    last = task.limits.new_full((B * N, 1), start_id)
+    tokens = task.limits.new_full((B, N, length), config.pad_id)
     sums = memory.new_zeros(B, N, dtype=torch.promote_types(memory.dtype, torch.float32))
-    return state, last, Outputs(tokens, sums, task.source.new_zeros(B, N))
+    return state, last, Outputs(tokens, sums, task.limits.new_zeros(B, N))
 
 
 def begin_chains(model: Transformer, task: Task, N: int) -> Chains:

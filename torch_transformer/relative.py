@@ -39,7 +39,7 @@ def distances(
     device: torch.device,
 ) -> Distances:
     """How far K columns are from Q queries, which begin at column ``first``."""
-    start = config.max_length - first - Q
+    start = config.longest(half) - first - Q
     buckets = torch.as_tensor(relative_buckets(config, half), device=device)
     return Distances(buckets[start : start + Q + K - 1], Q, cells)
 

@@ -148,7 +148,8 @@ def _prepare(
     vary = None
     if data.texts is not None:
         rate, seed = settings.bpe_dropout, settings.seed
-        vary = Recut(data.texts, data.train, both, config.max_length, rate, seed)
+        longest = config.max_source_length, config.max_length
+        vary = Recut(data.texts, data.train, both, longest, rate, seed)
     plan = _plan(data.train, settings, config, both, vary)
     return Prepared(
         data.corpus,
@@ -180,7 +181,8 @@ def _encoded(
     """The corpus in ids, and a note where they cannot be shared."""
 
     def make() -> Encoded:
-        return encode(read(), both, config.max_length, settings.bpe_dropout > 0)
+        longest = config.max_source_length, config.max_length
+        return encode(read(), both, longest, settings.bpe_dropout > 0)
 
     if shared is None:
         return make(), []

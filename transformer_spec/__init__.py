@@ -9,7 +9,14 @@ from transformer_spec.config import (
     TransformerConfig,
 )
 from transformer_spec.errors import ConfigError, Faults, UserError
-from transformer_spec.ids import check_ids, check_memory, check_rows, no_array
+from transformer_spec.ids import (
+    check_features,
+    check_ids,
+    check_memory,
+    check_rows,
+    no_array,
+    no_features,
+)
 from transformer_spec.inventory import (
     initial_weight,
     initial_weights,
@@ -23,6 +30,7 @@ from transformer_spec.positions import (
     position_rows,
     relative_buckets,
     sinusoid_table,
+    source_positions,
 )
 from transformer_spec.strict import check_arrays, check_names
 
@@ -38,11 +46,13 @@ __all__ = [
     "UserError",
     "canonical_name",
     "check_arrays",
+    "check_features",
     "check_names",
     "check_ids",
     "check_memory",
     "check_rows",
     "no_array",
+    "no_features",
     "check_length",
     "flax_name",
     "initial_weight",
@@ -51,6 +61,7 @@ __all__ = [
     "position_rows",
     "relative_buckets",
     "sinusoid_table",
+    "source_positions",
     "tied_weights",
     "to_flax",
     "to_torch",

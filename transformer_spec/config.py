@@ -40,7 +40,9 @@ class TransformerConfig:
     config is made. All faults are raised together as one ``ConfigError``.
     """
 
-    source_vocab_size: int = setting("number of source tokens V_source", least=1)
+    source_vocab_size: int = setting(
+        "number of source tokens V_source; 0 where the source is features", least=0
+    )
     target_vocab_size: int = setting("number of target tokens V_target", least=1)
     hidden_dim: int = setting("width D of every token's vector", least=1)
     inner_dim: int = setting("width F inside the feed-forward network", least=1)
@@ -127,6 +129,18 @@ class TransformerConfig:
     dropout_after_norm: bool = setting(
         "with norm_position post: dropout on what the norm gives, not on sub-layer outputs", False
     )
+    key_bias: bool = setting("bias in fcK; default: as attention_bias", None)
+    feature_dim: int = setting(
+        "numbers M in a frame of the source, which two convolutions take in the place of an "
+        "embedding, the second at every other frame; 0: the source is tokens",
+        0,
+        least=0,
+    )
+    max_source_length: int = setting(
+        "longest source in tokens, or in positions behind the convolutions; default: max_length",
+        None,
+        least=1,
+    )
 
     def __post_init__(self) -> None:
         faults = Faults()
@@ -145,6 +159,8 @@ class TransformerConfig:
             "head_dim": divided,
             "decoder_start_id": self.bos_id,
             "attention_output_bias": self.attention_bias,
+            "key_bias": self.attention_bias,
+            "max_source_length": self.max_length,
         }
         for name, value in derived.items():
             if getattr(self, name) is None:
@@ -155,6 +171,10 @@ class TransformerConfig:
         """Width H x A of all heads side by side."""
         return self.num_heads * self.head_dim
 
+    def longest(self, half: str) -> int:
+        """The most positions that the ``encoder`` or the ``decoder`` has."""
+        return self.max_source_length if half == "encoder" else self.max_length
+
     @property
     def drops_out(self) -> bool:
         """Whether any rate of dropout is above 0."""
@@ -164,7 +184,8 @@ class TransformerConfig:
         """Every field, plain JSON types; of ``LATER`` ones those that differ from their default."""
         plain = {name: DECLARATIONS[name].default for name in LATER}
         plain["head_dim"] = self.hidden_dim / self.num_heads
-        plain["attention_output_bias"] = self.attention_bias
+        plain["attention_output_bias"] = plain["key_bias"] = self.attention_bias
+        plain["max_source_length"] = self.max_length
         values = dataclasses.asdict(self)
         return {k: v for k, v in values.items() if k not in plain or v != plain[k]}
 
@@ -235,6 +256,9 @@ LATER = (
     "final_dropout",
     "attention_output_bias",
     "dropout_after_norm",
+    "key_bias",
+    "feature_dim",
+    "max_source_length",
 )
 
 
@@ -242,18 +266,35 @@ def _check_combinations(config: TransformerConfig, faults: Faults) -> None:
     """Values that are fine alone and wrong together."""
     _check_sinusoids(config, faults)
     _check_relative(config, faults)
+    _check_source(config, faults)
     _check_ids(config, faults)
     if config.norm == "std":
         faults.require(config.hidden_dim > 1, "norm 'std' needs hidden_dim >= 2, not 1")
     if config.norm_position == "pre":
         told = "dropout_after_norm is for norm_position 'post'; with 'pre' no norm ends a sub-layer"
         faults.require(not config.dropout_after_norm, told)
-    if config.tied_embeddings in ("all", "source_target"):
+    if config.tied_embeddings in ("all", "source_target") and not config.feature_dim:
         faults.require(
             config.source_vocab_size == config.target_vocab_size,
             f"tied_embeddings is {config.tied_embeddings!r} but source_vocab_size "
             f"{config.source_vocab_size} differs from target_vocab_size {config.target_vocab_size}",
         )
+
+
+def _check_source(config: TransformerConfig, faults: Faults) -> None:
+    """A source is tokens, which have a table, or features, which have none."""
+    size, ties = config.source_vocab_size, config.tied_embeddings
+    if not config.feature_dim:
+        faults.require(
+            size > 0, "source_vocab_size is 0; it must be at least 1 without feature_dim"
+        )
+        return
+    told = f"with feature_dim {config.feature_dim} the source has no tokens"
+    faults.require(size == 0, f"source_vocab_size is {size}; {told}: it must be 0")
+    faults.require(
+        ties in ("none", "target_output"),
+        f"tied_embeddings is {ties!r}; {told}: it must be 'none' or 'target_output'",
+    )
 
 
 def _check_heads(config: TransformerConfig, faults: Faults) -> None:
@@ -289,6 +330,8 @@ def _check_sinusoids(config: TransformerConfig, faults: Faults) -> None:
 
 def _check_ids(config: TransformerConfig, faults: Faults) -> None:
     sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
+    if not config.source_vocab_size:
+        del sizes["source"]
     sides = {
         "pad_id": ("source", "target"),
         "unk_id": ("source", "target"),
@@ -297,7 +340,7 @@ def _check_ids(config: TransformerConfig, faults: Faults) -> None:
         "decoder_start_id": ("target",),
     }
     for name, names_of_sides in sides.items():
-        for side in names_of_sides:
+        for side in sizes.keys() & names_of_sides:
             token, size = getattr(config, name), sizes[side]
             faults.require(
                 token < size, f"{name} {token} is outside the {side} vocabulary of {size} tokens"

@@ -26,11 +26,28 @@ def no_array(ids: object, side: str, wanted: str) -> UserError:
     return UserError(f"{side} token ids are a {type(ids).__name__}; give a {wanted} of integers")
 
 
-def check_memory(memory: tuple[int, ...], source: tuple[int, ...]) -> None:
-    """Raise a UserError where a memory (B, S, D) is not that of the source tokens (B, S)."""
-    if memory[1] != source[1]:
+def check_features(features: tuple[int, ...], number_format: str, M: int) -> None:
+    """Raise a UserError where the shape and format of features are not (B, W, M) of some floats."""
+    if len(features) == 3 and 0 not in features and features[2] == M and "float" in number_format:
+        return
+    advice = f"give floats [rows, frames, {M}]"
+    raise UserError(f"source features are {number_format} {list(features)}; {advice}")
+
+
+def no_features(features: object, wanted: str, M: int) -> UserError:
+    """The error for source features that are no array of a twin's."""
+    given = type(features).__name__
+    return UserError(
+        f"source features are a {given}; give a {wanted} of floats [rows, frames, {M}]"
+    )
+
+
+def check_memory(memory: tuple[int, ...], positions: int, source: tuple[int, ...]) -> None:
+    """Raise a UserError where a memory (B, S, D) is not that of a source with S positions."""
+    if memory[1] != positions:
+        kind = "frames" if len(source) == 3 else "tokens"
         raise UserError(
-            f"memory has {memory[1]} positions and source {source[1]} tokens; give the memory that "
+            f"memory has {memory[1]} positions and source {source[1]} {kind}; give the memory that "
             "encode(source) gave"
         )
 

@@ -14,6 +14,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 OUTPUT = "decoder.finalFc.weight"
 PASSING = (".fcV.weight", ".fcOut.weight", *(f".ffn.fc{i}.weight" for i in (1, 2, 3)))
+CONVOLUTION_WIDTH = 3
 NO_PADDING_ROW = ("pos_embedding.weight", "relative_bias.weight")
 
 
@@ -65,10 +66,13 @@ def all_weight_shapes(config: TransformerConfig) -> Shapes:
 
 
 def _embeddings(config: TransformerConfig, half: str, vocab_size: int, positions: str) -> Shapes:
-    D = config.hidden_dim
-    shapes: Shapes = {f"{half}.embedding.weight": (vocab_size, D)}
+    D, M = config.hidden_dim, config.feature_dim
+    if half == "encoder" and M:
+        shapes = _convolution("encoder.conv1", D, M) | _convolution("encoder.conv2", D, D)
+    else:
+        shapes: Shapes = {f"{half}.embedding.weight": (vocab_size, D)}
     if positions in STORED:
-        shapes[f"{half}.pos_embedding.weight"] = (position_rows(config), D)
+        shapes[f"{half}.pos_embedding.weight"] = (position_rows(config, half), D)
     if positions == RELATIVE and not config.relative_per_layer:
         shapes |= _relative(config, half)
     if config.embedding_norm:
@@ -109,7 +113,8 @@ def _attention(config: TransformerConfig, name: str) -> Shapes:
     shapes: Shapes = {}
     D, heads = config.hidden_dim, config.heads_dim
     for part in ("fcQ", "fcK", "fcV"):
-        shapes |= _linear(f"{name}.{part}", heads, D, config.attention_bias)
+        bias = config.key_bias if part == "fcK" else config.attention_bias
+        shapes |= _linear(f"{name}.{part}", heads, D, bias)
     return shapes | _linear(f"{name}.fcOut", D, heads, config.attention_output_bias)
 
 
@@ -129,6 +134,10 @@ def _linear(name: str, out_dim: int, in_dim: int, bias: bool) -> Shapes:
     return shapes | {f"{name}.bias": (out_dim,)} if bias else shapes
 
 
+def _convolution(name: str, out_dim: int, in_dim: int) -> Shapes:
+    return {f"{name}.weight": (out_dim, in_dim, CONVOLUTION_WIDTH), f"{name}.bias": (out_dim,)}
+
+
 def _norm(config: TransformerConfig, name: str) -> Shapes:
     shapes: Shapes = {f"{name}.weight": (config.hidden_dim,)}
     return shapes if config.norm == "rms" else shapes | {f"{name}.bias": (config.hidden_dim,)}
@@ -139,12 +148,12 @@ def initial_weights(
 ) -> dict[str, np.ndarray]:
     """The first value of every stored weight: both twins start from these numbers.
 
-    Linear weights are Xavier-uniform (Glorot and Bengio 2010, equation 16), biases zero, norms 1
-    and 0, embeddings and relative positions N(0, 1/D) with the padding row zero, positions that
-    are never trained the sinusoids of the config. Where positions
-    are relative, fcQ carries what the attention scale lacks to 1/sqrt(A), as in T5 (Raffel et al.
-    2020), whose scores are not scaled. A weight's numbers depend on the seed and its name only, so
-    that another layer more or less leaves the others as they were.
+    Linear and convolution weights are Xavier-uniform (Glorot and Bengio 2010, equation 16), biases
+    zero, norms 1 and 0, embeddings and relative positions N(0, 1/D) with the padding row zero,
+    positions that are never trained the sinusoids of the config. Where positions are relative, fcQ
+    carries what the attention scale lacks to 1/sqrt(A), as in T5 (Raffel et al. 2020), whose scores
+    are not scaled. A weight's numbers depend on the seed and its name only, so that another layer
+    more or less leaves the others as they were.
 
     ``gain`` multiplies the weights by which values pass through a sub-layer: those of fcV, fcOut
     and the feed-forward, as in DeepNet (Wang et al. 2022, figure 2), whose residual scale is 1.
@@ -174,10 +183,10 @@ def _initial_value(
 ) -> np.ndarray:
     kind = leaf_kind(name)
     if kind == "kernel":
-        limit = math.sqrt(6 / (shape[0] + shape[1]))
+        limit = math.sqrt(6 / ((shape[0] + shape[1]) * math.prod(shape[2:])))
         return generator.uniform(-limit, limit, shape) * _query_scale(config, name)
     if name.endswith("pos_embedding.weight") and _is_frozen(config, name):
-        return sinusoid_table(config, np.float64)
+        return sinusoid_table(config, np.float64)[: shape[0]]
     if kind == "embedding":
         table = generator.normal(0, config.hidden_dim**-0.5, shape)
         if not name.endswith(NO_PADDING_ROW):

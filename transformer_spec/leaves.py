@@ -24,8 +24,13 @@ class Leaf(NamedTuple):
 LEAVES = (
     Leaf(r"(pos_)?embedding|relative_bias", "weight", "embedding", False),
     Leaf(r"layerNorm\d+|final_norm|embedding_norm", "weight", "scale", False),
-    Leaf(r"fc[A-Za-z0-9]+|finalFc", "weight", "kernel", True),
-    Leaf(r"layerNorm\d+|final_norm|embedding_norm|fc[A-Za-z0-9]+|finalFc", "bias", "bias", False),
+    Leaf(r"fc[A-Za-z0-9]+|finalFc|conv\d+", "weight", "kernel", True),
+    Leaf(
+        r"layerNorm\d+|final_norm|embedding_norm|fc[A-Za-z0-9]+|finalFc|conv\d+",
+        "bias",
+        "bias",
+        False,
+    ),
 )
 
 
@@ -57,7 +62,9 @@ def canonical_name(name: str) -> str:
 
 
 def to_flax(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """A canonical weight as the Flax twin holds it; a transposed array is a view."""
+    """A canonical weight as the Flax twin holds it; a transposed array, its axes in reversed order,
+    is a view.
+    """
     path, row = _find(name, "torch")
     return f"{path}.{row.flax}", array.T if row.transposed else array
 

@@ -127,7 +127,7 @@ class NamedFamily(Family):
         return announced(shapes)
 
     def _buffer_shape(self, name: str, config: TransformerConfig) -> tuple[int, ...]:
-        words = {"rows": position_rows(config), "width": config.hidden_dim, "1": 1}
+        words = {"rows": _rows(config), "width": config.hidden_dim, "1": 1}
         axes = self.table.buffers[name].layout.axes
         return tuple(int(np.prod([words[word] for word in axis])) for axis in axes)
 
@@ -135,7 +135,7 @@ class NamedFamily(Family):
         """A table of sinusoids that the module keeps in its files."""
         if name not in self.table.buffers:
             return None
-        table = stored_sinusoids(config, position_rows(config))
+        table = stored_sinusoids(config, _rows(config))
         return table.reshape(self._buffer_shape(name, config))
 
     def write_settings(
@@ -204,3 +204,8 @@ def _frozen(name: str) -> str:
         f"--encoder-positions frozen --decoder-positions frozen take {name} as it is, a table that "
         "is never trained"
     )
+
+
+def _rows(config: TransformerConfig) -> int:
+    """Rows of a table of sinusoids that serves both halves."""
+    return max(position_rows(config, half) for half in ("encoder", "decoder"))

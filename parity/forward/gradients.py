@@ -30,7 +30,8 @@ def torch_gradients(
 ) -> tuple[float, Gradients]:
     """Of source (B, S), decoder input and wanted output (B, T), ``tokens`` of which count."""
     place = next(model.parameters()).device
-    parts = [torch.from_numpy(np.asarray(x, np.int64)).to(place) for x in arrays]
+    ids = [torch.from_numpy(np.asarray(x, np.int64)).to(place) for x in arrays[1:]]
+    parts = model.as_source(arrays[0]), *ids
     model.zero_grad()
     loss = torch_objective(model, *parts, smoothing=smoothing, dropout=dropout) / tokens
     loss.backward()
@@ -48,7 +49,7 @@ def flax_gradients(
     compiled: bool = False,
 ) -> tuple[float, Gradients]:
     """The same in Flax, on JAX's default device; compiling pays off for large models alone."""
-    parts = [jnp.asarray(x, jnp.int32) for x in arrays]
+    parts = model.as_source(arrays[0]), *(jnp.asarray(x, jnp.int32) for x in arrays[1:])
     bones = skeleton(model)
 
     def mean_loss(held: Mapping[str, jax.Array]) -> jax.Array:

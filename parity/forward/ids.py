@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec.positions import convolved
 
 SHORT = 20
 ROWS = 32
@@ -17,7 +18,10 @@ Pair = tuple[list[int], list[int]]
 
 
 class Ids(NamedTuple):
-    """Source (B, S) and target (B, T), int64; the target begins with what starts the decoder."""
+    """Source (B, S) and target (B, T), int64; the target begins with what starts the decoder.
+
+    Where a model reads features, the source is (B, W, M) float32.
+    """
 
     source: np.ndarray
     target: np.ndarray
@@ -27,6 +31,8 @@ class Ids(NamedTuple):
         target = self.target != config.pad_id
         if config.decoder_start_id == config.pad_id:
             target[:, 0] = True
+        if config.feature_dim:
+            return np.ones((len(self.source), convolved(self.source.shape[1])), bool), target
         return self.source != config.pad_id, target
 
     def behind_padding(self, config: TransformerConfig) -> np.ndarray:
@@ -55,32 +61,53 @@ def generated(
     The rows: not padded; padded on the right; on the left; one token; one source token under a full
     target; both ends of both vocabularies. Source and target never have the same length. With
     padding ``behind`` the third has it on the right as well.
+
+    A model that reads features is given normal numbers, as many frames as it has positions for.
     """
     draw = np.random.default_rng(seed)
-    length = config.max_length if longest is None else min(longest, config.max_length)
-    S = min(SHORT, length)
-    T = max(1, S - 3)
-    source = _tokens(draw, (6, S), config.source_vocab_size, config.pad_id)
+    most = [config.max_source_length, config.max_length]
+    source_length, length = most if longest is None else [min(longest, one) for one in most]
+    S, T = min(SHORT, source_length), max(1, min(SHORT, length) - 3)
+    source = _sources(draw, (6, S), config)
     target = _tokens(draw, (6, T), config.target_vocab_size, config.pad_id)
-    third = max(1, S // 3), max(1, T // 3)
-    source[1, -third[0] :] = target[1, -third[1] :] = config.pad_id
-    if padding == BEHIND:
-        source[2, third[0] :] = target[2, max(1, third[1]) :] = config.pad_id
-    else:
-        source[2, : third[0]] = target[2, 1 : 1 + third[1]] = config.pad_id
-    source[3, 1:] = target[3, 1:] = config.pad_id
-    source[4, 1:] = config.pad_id
-    for row, size in ((source[5], config.source_vocab_size), (target[5], config.target_vocab_size)):
+    sizes = {"target": config.target_vocab_size, "source": config.source_vocab_size}
+    for side in ("target",) if config.feature_dim else ("target", "source"):
+        rows = target if side == "target" else source
+        _pad(rows, config.pad_id, padding, first=int(side == "target"))
+        row, size = rows[5], sizes[side]
         ends = [i for i in (0, 1, size - 2, size - 1) if 0 <= i < size and i != config.pad_id]
         row[-len(ends[: len(row)]) :] = ends[: len(row)]
     long = Ids(
-        _tokens(draw, (1, length), config.source_vocab_size, config.pad_id),
+        _sources(draw, (1, source_length), config),
         _tokens(draw, (1, max(1, length - 1)), config.target_vocab_size, config.pad_id),
     )
     batches = [Ids(source, target), long]
     for batch in batches:
         batch.target[:, 0] = config.decoder_start_id
     return batches
+
+
+def _pad(rows: np.ndarray, pad_id: int, padding: str, first: int) -> None:
+    """Padding for generated rows, of which tokens before ``first`` stay."""
+    third = max(1, rows.shape[1] // 3)
+    rows[1, -third:] = pad_id
+    if padding == BEHIND:
+        rows[2, third:] = pad_id
+    else:
+        rows[2, first : first + third] = pad_id
+    rows[3, 1:] = pad_id
+    if not first:
+        rows[4, 1:] = pad_id
+
+
+def _sources(
+    draw: np.random.Generator, shape: tuple[int, int], config: TransformerConfig
+) -> np.ndarray:
+    """Random tokens of so many positions, or features."""
+    if not config.feature_dim:
+        return _tokens(draw, shape, config.source_vocab_size, config.pad_id)
+    rows, positions = shape
+    return draw.normal(size=(rows, 2 * positions, config.feature_dim)).astype(np.float32)
 
 
 def _tokens(
@@ -130,8 +157,9 @@ def _checked(ids: list[int], side: str, config: TransformerConfig) -> list[int]:
     size = getattr(config, f"{side}_vocab_size")
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
         raise ValueError(f"{side} is no list of ids")
-    if len(ids) > config.max_length:
-        raise ValueError(f"{side} has {len(ids)} tokens; the model takes {config.max_length}")
+    longest = config.max_source_length if side == "source" else config.max_length
+    if len(ids) > longest:
+        raise ValueError(f"{side} has {len(ids)} tokens; the model takes {longest}")
     wrong = [i for i in ids if not 0 <= i < size]
     if wrong:
         raise ValueError(f"{side} has {wrong[0]}; its vocabulary has {size} tokens")

@@ -41,7 +41,8 @@ def multiplied_table(
 
 def _parts(config: TransformerConfig) -> tuple[Tensor, Tensor, float]:
     """Positions (rows, 1), the numerators of the exponents, and their denominator."""
-    positions = torch.arange(position_rows(config), dtype=torch.float32)[:, None]
+    rows = max(position_rows(config, half) for half in ("encoder", "decoder"))
+    positions = torch.arange(rows, dtype=torch.float32)[:, None]
     pairs, D = torch.arange((config.hidden_dim + 1) // 2, dtype=torch.float32), config.hidden_dim
     if config.sinusoid_frequency == "2i/d":
         return positions, 2 * pairs, D

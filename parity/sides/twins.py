@@ -110,7 +110,8 @@ class FlaxTwin(Side):
         return found
 
     def tokens(self, ids: Ids) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(ids.source, jnp.int32), jnp.asarray(ids.target, jnp.int32)
+        kind = None if self.config.feature_dim else jnp.int32
+        return jnp.asarray(ids.source, kind), jnp.asarray(ids.target, jnp.int32)
 
     def gradients(self, ids: Ids) -> tuple[float, Weights]:
         given, wanted, count = ids.for_loss(self.config)

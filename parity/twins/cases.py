@@ -52,6 +52,9 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "final_dropout": (0.0, 0.2),
     "attention_output_bias": (None, True, False),
     "dropout_after_norm": (False, True),
+    "key_bias": (None, True, False),
+    "feature_dim": (0, 7),
+    "max_source_length": (None, 13),
 }
 
 SIZES = {
@@ -68,12 +71,16 @@ def config_of(values: dict[str, Any]) -> TransformerConfig:
     sizes = dict(SIZES)
     if values.get("tied_embeddings") in ("all", "source_target"):
         sizes["source_vocab_size"] = sizes["target_vocab_size"]
+    if values.get("feature_dim"):
+        sizes["source_vocab_size"] = 0
     plain = {"num_heads": 3, "num_encoder_layers": 2, "num_decoder_layers": 2}
     return TransformerConfig(**{**sizes, **plain, **values})
 
 
 def can_be(row: dict[str, Any]) -> bool:
-    """Whether such values can be together: with pre no norm ends a sub-layer."""
+    """Whether such values can be: with pre no norm ends a sub-layer, features have no table."""
+    if row.get("feature_dim") and row.get("tied_embeddings") in ("all", "source_target"):
+        return False
     return not (row.get("dropout_after_norm") and row.get("norm_position") == "pre")
 
 
@@ -111,12 +118,15 @@ def _covering_row(missing: set[frozenset]) -> dict[str, Any]:
 def inputs(config: TransformerConfig, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Token ids (B, S) and (B, T) with S != T: rows padded right, left, in full and not at all.
 
+    Where the source is features (B, W, M), they are normal numbers in as many frames as fit.
+
     Row 0 has the longest length, row 1 right padding, row 2 left padding, row 3 one token, row 4
     a source of padding only; both ends of the vocabulary occur.
     """
     generator = np.random.default_rng(seed)
-    S, T = config.max_length, config.max_length - 4
-    source = generator.integers(4, config.source_vocab_size, (5, S))
+    S, T = config.max_source_length, config.max_length - 4
+    M = config.feature_dim
+    source = generator.integers(4, max(5, config.source_vocab_size), (5, S))
     target = generator.integers(4, config.target_vocab_size, (5, T))
     source[0, 0], source[0, 1] = config.source_vocab_size - 1, config.unk_id
     target[0, 0], target[0, 1] = config.decoder_start_id, config.target_vocab_size - 1
@@ -124,4 +134,5 @@ def inputs(config: TransformerConfig, seed: int = 0) -> tuple[np.ndarray, np.nda
     source[2, :6] = target[2, :3] = config.pad_id
     source[3, 1:] = target[3, 1:] = config.pad_id
     source[4, :] = config.pad_id
-    return source.astype(np.int32), target.astype(np.int32)
+    features = generator.normal(size=(5, 2 * S, M)) if M else source.astype(np.int32)
+    return features, target.astype(np.int32)

@@ -78,9 +78,9 @@ class Twins:
 def bottom_up(twins: Twins) -> Numbers:
     """Largest difference of each part: attention, feed-forward, layers, halves, logits."""
     config = twins.config
-    S = twins.source.shape[1]
+    real = twins.torch.real_source(twins.to_torch(twins.source)).cpu().numpy()
+    S, mask = real.shape[1], real[:, None, None, :]
     x, memory = twins.random(5, S, config.hidden_dim), twins.random(5, S, config.hidden_dim)
-    mask = (twins.source != config.pad_id)[:, None, None, :]
     ahead = np.tril(np.ones((S, S), bool))[None, None] & mask
     # The layers are given masks in which every query sees a key (never_empty).
     mask, ahead = (m | ~m.any(-1, keepdims=True) for m in (mask, ahead))

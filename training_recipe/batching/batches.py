@@ -74,21 +74,24 @@ def longer(
 
 def drop_long(
     pairs: Iterable[IdPair],
-    max_length: int,
+    max_length: int | tuple[int, int],
     what: str = "training pairs",
     frames: Frames = USUAL,
 ) -> tuple[Pairs, np.ndarray, list[str]]:
-    """The pairs that fit into ``max_length`` tokens a side, in their frames.
+    """The pairs that fit into ``max_length`` tokens a side, or each into its own, in their frames.
 
     The second value says of every pair whether it does, (N,) of bool; the last is a note on the
     rest. Raises UserError where none fits.
     """
     held = Pairs.of(pairs)
-    fits = ~longer(held, max_length, max_length, frames)
+    source, target = max_length if isinstance(max_length, tuple) else (max_length, max_length)
+    fits = ~longer(held, source, target, frames)
     kept, dropped = int(fits.sum()), int((~fits).sum())
     if not dropped:
         return held, fits, []
-    note = f"{dropped:,} of {len(held):,} {what} are longer than max_length {max_length}"
+    lengths = f"max_length {target}"
+    lengths += f" or max_source_length {source}" if source != target else ""
+    note = f"{dropped:,} of {len(held):,} {what} are longer than {lengths}"
     if not kept:
         raise UserError(f"{note}: none is left; raise max_length or use a coarser vocabulary")
     return held.chosen(fits), fits, [f"{note} and are left out"]

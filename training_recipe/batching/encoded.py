@@ -33,7 +33,9 @@ class Encoded:
     notes: list[str]
 
 
-def encode(corpus: Corpus, both: Vocabularies, max_length: int, with_texts: bool) -> Encoded:
+def encode(
+    corpus: Corpus, both: Vocabularies, max_length: int | tuple[int, int], with_texts: bool
+) -> Encoded:
     """The ids of a corpus; a UserError where all pairs of a part are too long."""
     frames = frames_of(both)
     train, kept, notes = drop_long(

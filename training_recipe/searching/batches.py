@@ -38,7 +38,7 @@ def decode_all(
     found = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     advance(sum(not ids for ids in sources))
     lengths = [len(ids) + frame.size if ids else 0 for ids in sources]
-    for members, (rows, length) in batches(lengths, rows_of, config.max_length):
+    for members, (rows, length) in batches(lengths, rows_of, config.max_source_length):
         part = [sources[number] for number in members]
         batch = encode_sources(part, rows=rows, length=length, pad_id=config.pad_id, frame=frame)
         for number, outputs in zip(members, decode(batch, search), strict=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,12 @@ def in_language(search: Search, target: Vocabulary) -> Search:
 
 
 def longest_output(source_tokens: int, config: TransformerConfig, search: Search) -> int:
-    """Most tokens of an output, eos counted, for a source of some tokens, eos counted."""
+    """Most tokens of an output, eos counted, for a source of some tokens, eos counted.
+
+    A source of features has no tokens by which an output could be judged.
+    """
+    if config.feature_dim:
+        return min(config.max_length, search.max_length or config.max_length)
     wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
     return min(config.max_length, wanted)
 
@@ -137,6 +143,8 @@ def check_search_memory(
 
 def row_limits(source: np.ndarray, config: TransformerConfig, search: Search) -> np.ndarray:
     """``longest_output`` of each row (B,) by its own tokens; 0 for a row of padding alone."""
+    if config.feature_dim:
+        return np.full(len(source), longest_output(source.shape[1], config, search), np.int32)
     tokens = (source != config.pad_id).sum(1)
     limits = [longest_output(int(count), config, search) if count else 0 for count in tokens]
     return np.array(limits, np.int32)
@@ -183,15 +191,22 @@ def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search
     """Numbers in [0, 1), (B, nbest, length) float32: one for each token of each sample.
 
     They are drawn from the seed and the row's tokens, so that neither the other rows nor the
-    padding change a sample.
+    padding change a sample; or from the bytes of its features.
     """
     length = longest_output(source.shape[1], config, search)
     numbers = np.zeros((len(source), length, search.nbest), np.float32)
-    for row, tokens in zip(numbers, source, strict=True):
-        # One is added because a seed sequence ignores zeros at its end.
-        real = tokens[tokens != config.pad_id].astype(int) + 1
-        row[:] = np.random.default_rng([search.seed, *real]).random(row.shape, np.float32)
+    for row, given in zip(numbers, source, strict=True):
+        seeds = [search.seed, *_seeds(given, config)]
+        row[:] = np.random.default_rng(seeds).random(row.shape, np.float32)
     return numbers.swapaxes(1, 2).copy()
+
+
+def _seeds(row: np.ndarray, config: TransformerConfig) -> list[int]:
+    """Whole numbers that say which source a row is."""
+    if config.feature_dim:
+        return [zlib.crc32(np.ascontiguousarray(row, np.float32).tobytes())]
+    # One is added because a seed sequence ignores zeros at its end.
+    return [int(token) + 1 for token in row[row != config.pad_id]]
 
 
 def check_room(columns: object, new: int, length: int) -> None:

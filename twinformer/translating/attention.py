@@ -54,7 +54,7 @@ def attention_map(
 
 def _padded(ids: Sequence[int], config: TransformerConfig) -> np.ndarray:
     """Ids as (1, length) int32."""
-    padded = np.full((1, width_of(len(ids), config.max_length)), config.pad_id, np.int32)
+    padded = np.full((1, width_of(len(ids), config.max_source_length)), config.pad_id, np.int32)
     padded[0, : len(ids)] = ids
     return padded
 

@@ -98,7 +98,9 @@ def translated(
     config, search = translator.config, request.search
     ids = {text: translator.source.encode(text) for text, _ in pairs}
     frame = translator.source.frame
-    texts = [text for text, tokens in ids.items() if len(tokens) + frame.size <= config.max_length]
+    texts = [
+        text for text, tokens in ids.items() if len(tokens) + frame.size <= config.max_source_length
+    ]
     weights = load_weights_of(path, verify=request.verify)[1]
     arrays = (weights[name].tobytes() for name in sorted(weights))
     kept = Kept(place, key_of(record, arrays, repr(search), texts))

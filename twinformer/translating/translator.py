@@ -169,7 +169,7 @@ class Translator:
         self, texts: Sequence[str], truncate: bool = False, skip_long: bool = False
     ) -> Sources:
         """The token ids of texts, and notes on what the vocabulary does not know."""
-        return encode_texts(texts, self.source, self.config.max_length, truncate, skip_long)
+        return encode_texts(texts, self.source, self.config.max_source_length, truncate, skip_long)
 
     def decode(
         self,

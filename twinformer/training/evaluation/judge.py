@@ -108,10 +108,10 @@ class Judge:
     def _outputs(self, examples: list[Example], search: Search) -> tuple[list[str], int]:
         """The best output for each example, and how many sources were too long to be read.
 
-        A source longer than the model's max_length has the empty text as its output.
+        A source longer than the model takes has the empty text as its output.
         """
-        prepared, longest = self.prepared, self.prepared.config.max_length
-        most = min(longest, prepared.longest_target)
+        prepared, longest = self.prepared, self.prepared.config.max_source_length
+        most = min(prepared.config.max_length, prepared.longest_target)
         search = replace(search, max_length=most, min_length=min(search.min_length, most))
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
         frame = prepared.source_vocabulary.frame

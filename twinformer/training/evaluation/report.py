@@ -34,7 +34,7 @@ def final_lines(
         lines += table([(name, f"{value:.2f}") for name, value in found.scores.values.items()])
         lines += [f"  {signature}" for signature in found.scores.signatures.values()]
     if found.too_long:
-        longest = prepared.config.max_length
+        longest = prepared.config.max_source_length
         lines.append(f"  {found.too_long:,} sources exceed max_length {longest}: counted as wrong")
     words = prepared.corpus.task == "pronunciation"
     shown = WORDS_SHOWN if words and samples else samples

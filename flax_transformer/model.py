@@ -325,6 +325,7 @@ class Transformer(nnx.Module):
     def check_numbers(self, tokens: Array) -> None:
         """A UserError where the model is a skeleton and the tokens are not."""
         table = self.decoder.embedding or self.encoder.embedding
+        assert table is not None
         if isinstance(table.embedding.get_value(), jax.ShapeDtypeStruct):
             raise UserError(NO_NUMBERS)
 

@@ -338,6 +338,7 @@ class Transformer(nn.Module):
     def check_numbers(self, tokens: Tensor) -> None:
         """A UserError where the model is a skeleton and the tokens are not."""
         table = self.decoder.embedding or self.encoder.embedding
+        assert table is not None
         if table.weight.is_meta and not tokens.is_meta:
             raise UserError(NO_NUMBERS)
 

@@ -17,16 +17,16 @@ TIMESTAMPS, SECONDS_EACH = 1501, 0.02
 LATEST_FIRST = 50  # the latest first timestamp, in steps
 BLANK = " "
 LANGUAGES = tuple(
-    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur "
-    "hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si "
-    "km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln "
-    "ha ba jw su yue".split()
+    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no "
+    "th ur hr bg lt la mi ml cy sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw "
+    "gl mr pa si km sn yo so af oc ka be tg sd gu am yi lo uz fo ht ps tk nn mt sa lb my bo tl "
+    "mg as tt haw ln ha ba jw su yue".split()
 )
 TASKS = ("translate", "transcribe")
 # Texts that stand for something that is not said; of each the token, and that with a space before.
 SYMBOLS = tuple(
-    '" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 << >> <<< >>> -- --- -( -[ (\' (" (( )) '
-    "((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
+    '" # ( ) * + / : ; < = > @ [ \\ ] ^ _ ` { | } ~ 「 」 『 』 << >> <<< >>> -- --- -( -[ '
+    "(' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split()
 )
 NOTES = tuple("♩♪♫♬♭♮♯")
 DASHES = (" -", " '")

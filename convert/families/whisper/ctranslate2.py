@@ -16,8 +16,8 @@ from convert.checkpoints.ctranslate2 import ALIASES, REVISION, SCALARS, SPECIFIC
 from convert.core.rules import Rule, reverse
 from convert.exports.ctranslate2_rules import HALVES, ctranslate2_rules
 from convert.families.base import Family, Reading, Settings, Source
+from convert.families.whisper.openai import config_of
 from convert.formats.ctranslate2 import SPEECH
-from training_recipe.speech.tokens import SpeechTokens
 from transformer_spec import Faults, TransformerConfig, UserError
 
 OF_SEARCH = ("suppress_ids", "suppress_ids_begin", "lang_ids", "alignment_heads")
@@ -38,7 +38,6 @@ SILENT = (
     "decoder/scale_alibi",
     "decoder/alibi_use_positive_positions",
 )
-RATES = ("dropout", "attention_dropout", "activation_dropout")
 # Our field -> the array whose axis it is: its name, its number of axes, the axis.
 SIZES = {
     "target_vocab_size": (TABLE, 2, 0),
@@ -47,21 +46,6 @@ SIZES = {
     "inner_dim": ("encoder/layer_0/ffn/linear_0/weight", 2, 0),
     "max_source_length": ("encoder/position_encodings/encodings", 2, 0),
     "max_length": ("decoder/position_encodings/encodings", 2, 0),
-}
-# What every Whisper is (Radford et al. 2022, section 2.2).
-FIELDS: dict[str, Any] = {
-    "source_vocab_size": 0,
-    "norm_position": "pre",
-    "final_norm": True,
-    "norm_epsilon": 1e-5,
-    "activation": "gelu",
-    "encoder_positions": "frozen",
-    "decoder_positions": "learned",
-    "sinusoid_layout": "concatenated",
-    "sinusoid_frequency": "i/(d/2-1)",
-    "embedding_scale": 1.0,
-    "key_bias": False,
-    "output_bias": "none",
 }
 
 
@@ -80,15 +64,15 @@ class WhisperCTranslate2(Family):
         settings.only(SPECIFICATION, SPEECH)
         settings.only(REVISION, 3)
         settings.ignore(OF_SEARCH)
-        aliases = settings.get(ALIASES, {})
-        values = FIELDS | _sizes(source, settings.faults)
+        values = _sizes(source, settings.faults)
         values["num_heads"] = _heads(settings.get(SCALARS, {}), settings.faults)
-        values["tied_embeddings"] = "target_output" if _is_tied(aliases) else "none"
-        values |= dict.fromkeys(RATES, 0.0)
-        values |= {rate: source.flags[rate] for rate in RATES if rate in source.flags}
-        values |= _ids(values.get("target_vocab_size"), settings.faults)
+        tied = _is_tied(settings.get(ALIASES, {}))
+        values["tied_embeddings"] = "target_output" if tied else "none"
+        complete = not settings.faults.messages
+        config = config_of(values, "vocabulary", source, settings.faults) if complete else None
         settings.finish(f"{source.tensors.label}, a model of CTranslate2,")
-        return Reading(TransformerConfig(**values), settings.notes)
+        assert config is not None
+        return Reading(config, settings.notes)
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         return reverse(ctranslate2_rules(config))
@@ -133,16 +117,3 @@ def _heads(scalars: Mapping[str, Any], faults: Faults) -> Any:
 def _is_tied(aliases: Mapping[str, str]) -> bool:
     """Whether logits and embeddings have one table: one name stands for the other."""
     return aliases.get(TABLE, TABLE) == aliases.get(PROJECTION, PROJECTION)
-
-
-def _ids(rows: Any, faults: Faults) -> dict[str, int]:
-    """Those of the vocabulary of so many tokens."""
-    try:
-        tokens = SpeechTokens.of(rows) if rows is not None else None
-    except UserError as error:
-        faults.take(error)
-        return {}
-    if tokens is None:
-        return {}
-    end = dict.fromkeys(("unk_id", "bos_id", "eos_id"), tokens.end)
-    return end | {"pad_id": tokens.start_of_lm, "decoder_start_id": tokens.start}

@@ -30,9 +30,7 @@ class Heard(Protocol):
         """(B, P, V): the logits after each token of a prompt."""
         ...
 
-    def decode(
-        self, search: Search, rows: Sequence[int] | None = None
-    ) -> list[list[Hypothesis]]:
+    def decode(self, search: Search, rows: Sequence[int] | None = None) -> list[list[Hypothesis]]:
         """The n best outputs of some rows, best first."""
         ...
 
@@ -222,9 +220,7 @@ def search_of(
     )
 
 
-def outcome(
-    best: Hypothesis, tokenizer: Tokenizer, silence: float, temperature: float
-) -> Outcome:
+def outcome(best: Hypothesis, tokenizer: Tokenizer, silence: float, temperature: float) -> Outcome:
     """An output as it is judged; the mean counts the end, also where none was written."""
     mean = best.log_probability / (len(best.ids) + 1)
     ratio = compression_ratio(tokenizer.decode(best.ids).strip())

@@ -11,7 +11,7 @@ from speech_folders import speech_config, write_speech_folder
 
 import twinformer
 from training_recipe.speech.fallback import Thresholds
-from training_recipe.speech.settings import TranscriptionSettings
+from training_recipe.speech.transcription_settings import TranscriptionSettings
 from transformer_spec import TransformerConfig, UserError
 from twinformer.transcribing.transcriber import Transcriber, check_hears
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.folders import settings_in
-from convert.conversion.beside import ORIGINAL, PREPROCESSOR, VOCABULARY, folder_of
+from convert.conversion.beside import ORIGINAL, VOCABULARY, folder_of
 from convert.conversion.source import Import
 from convert.exports.ctranslate2_speech import THEIRS
 from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan

@@ -130,8 +130,9 @@ def _repaired_lines(data: bytes) -> bytes | None:
 def tokenizer_json(tokenizer: SpeechTokenizer) -> str:
     """A tokenizer.json of the pieces and merges, in which timestamps have their names."""
     end = tokenizer.tokens.end
-    added = enumerate(tokenizer.spelled()[end:], end)
-    text = {piece: index for piece, index in tokenizer.pieces.items() if index < end}
+    names = tokenizer.spelled()
+    added = enumerate(names[end:], end)
+    text = {piece: index for index, piece in enumerate(names[:end])}  # whose numbers have no gaps
     plain = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     content = {
         "version": "1.0",
@@ -183,8 +184,10 @@ def _read(folder: Path) -> tuple[str, dict[str, int], list[Merge]]:
 
 def _of_model(content: Any) -> tuple[dict[str, int], list[Merge]]:
     """Pieces, those that were added among them, and merges of a tokenizer.json."""
-    model = content["model"]
-    kind, before = model.get("type"), content.get("pre_tokenizer") or {}
+    model, before = content["model"], content.get("pre_tokenizer") or {}
+    if not isinstance(model, dict) or not isinstance(before, dict):
+        raise ValueError("it has no model")
+    kind = model.get("type")
     if kind not in ("BPE", None) or before.get("type") != "ByteLevel":
         raise ValueError(f"its model is {kind!r} of {before.get('type')!r}, not BPE of ByteLevel")
     merges = [_pair(merge) for merge in model["merges"]]

@@ -15,7 +15,7 @@ from convert.families.base import Family, Reading, Settings, Source, announced
 from convert.families.huggingface.library_class import require_one_of
 from convert.families.usual_parts import check_common_parts
 from convert.families.whisper.ids import known_tokens, padding
-from convert.families.whisper.names import FIELDS, FIRST_VALUES, feature_dim
+from convert.families.whisper.names import FIELDS, FIRST_VALUES, check_width, feature_dim
 from convert.formats.content import Placed
 from training_recipe.speech.tokens import SpeechTokens
 from transformer_spec import DROPOUTS, ConfigError, Faults, TransformerConfig, weight_shapes
@@ -193,6 +193,7 @@ def check_expressible(config: TransformerConfig) -> None:
     fields |= {"attention_scale": config.head_dim**-0.5}
     require_one_of(config, {k: (v,) for k, v in fields.items()}, name, faults)
     check_common_parts(config, name, faults)
+    check_width(config, name, faults)
     faults.require(M > 0, f"feature_dim is 0; {name} takes features of sound, not tokens")
     faults.require(
         F == INNER * D, f"inner_dim is {F}; {name} has {INNER} x hidden_dim, {INNER * D}"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.folders import settings_in
-from convert.conversion.beside import ORIGINAL, VOCABULARY, folder_of
+from convert.conversion.beside import ORIGINAL, PREPROCESSOR, VOCABULARY, folder_of
 from convert.conversion.source import Import
 from convert.exports.ctranslate2_speech import THEIRS
 from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan
 from convert.files.kinds import GENERATION
 from training_recipe.files.json_files import json_text
+from training_recipe.speech.settings import preprocessor_settings
 from training_recipe.speech.tokenizer import (
     REPAIRED,
     TOKENIZER,
@@ -54,6 +55,9 @@ def with_exported(source: Import, plan: FilesPlan) -> FilesPlan:
     """The plan with what faster-whisper reads and the source lacks."""
     made, made_from = dict(plan.made), dict(plan.made_from)
     there = {entry.to for entry in plan.entries if entry.what == CARRIED} | made.keys()
+    if PREPROCESSOR not in there:
+        made[PREPROCESSOR] = partial(_write_json, preprocessor_settings(source.config.feature_dim))
+        made_from[PREPROCESSOR] = "the numbers in a frame"
     try:
         tokenizer = speech_tokenizer(source) if TOKENIZER not in there else None
     except UserError:

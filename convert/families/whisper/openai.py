@@ -15,10 +15,11 @@ from convert.families.base import Family, Reading, Settings, Source, announced
 from convert.families.huggingface.library_class import require_one_of
 from convert.families.usual_parts import check_common_parts
 from convert.families.whisper.ids import known_tokens, padding
-from convert.families.whisper.names import FIELDS, FIRST_VALUES
+from convert.families.whisper.names import FIELDS, FIRST_VALUES, check_width, feature_dim
 from convert.formats.content import Placed
 from training_recipe.speech.tokens import SpeechTokens
 from transformer_spec import DROPOUTS, ConfigError, Faults, TransformerConfig, weight_shapes
+from transformer_spec.strict import is_whole
 
 DIMS, WEIGHTS = "dims", "model_state_dict"
 # Sizes of the file -> ours.
@@ -97,10 +98,9 @@ class WhisperOpenAI(Family):
             first, second = settings.get(one), settings.get(other)
             alike = f"{one} is {first!r} and {other} {second!r}; both halves must be alike"
             settings.faults.require(first == second, alike)
-        sizes = [n for n in values.values() if not isinstance(n, int) or isinstance(n, bool)]
-        settings.faults.require(not sizes, f"{DIMS} are to be whole numbers, and {sizes} are not")
-        inner = {} if sizes else {"inner_dim": INNER * values["hidden_dim"]}
+        _check_sizes(settings, source)
         complete = not settings.faults.messages
+        inner = {"inner_dim": INNER * values["hidden_dim"]} if complete else {}
         found = config_of(values | inner, "n_vocab", source, settings.faults) if complete else None
         settings.finish(f"{self.name} {DIMS}")
         assert found is not None
@@ -142,6 +142,19 @@ class WhisperOpenAI(Family):
         if known_tokens(config.target_vocab_size) is None:
             notes.append(NO_IDS.format(config.target_vocab_size))
         return config, notes
+
+
+def _check_sizes(settings: Settings, source: Source) -> None:
+    """Whole numbers, and that of a frame what the first convolution takes."""
+    for name in SIZES:
+        value = settings.get(name)
+        whole = value is None or is_whole(value, 1)
+        settings.faults.require(whole, f"{name} is {value!r}; it must be a whole number above 0")
+    given, found = settings.get("n_mels"), feature_dim(source)
+    settings.faults.require(
+        found in (None, given) or not is_whole(given, 1),
+        f"n_mels is {given!r}, and encoder.conv1 takes {found} numbers a frame",
+    )
 
 
 def config_of(
@@ -196,6 +209,7 @@ def check_computed(config: TransformerConfig, name: str, faults: Faults) -> None
     fields |= {"attention_scale": config.head_dim**-0.5}
     require_one_of(config, {k: (v,) for k, v in fields.items()}, name, faults)
     check_common_parts(config, name, faults)
+    check_width(config, name, faults)
     M = config.feature_dim
     faults.require(M > 0, f"feature_dim is 0; {name} takes features of sound, not tokens")
 

@@ -236,7 +236,8 @@ def _own_record(found: Found, way: Way) -> Entry:
     if name == CONFIG:
         words = "our" if way.kind == OURS else f"{way.target}'s"
         return Entry(found, REWRITTEN, name, f"in {words} words")
-    if name in (SETTINGS, SEARCH) and way.kind in (OURS, EXPORTED):
+    exported = way.kind == EXPORTED and not way.speech
+    if name in (SETTINGS, SEARCH) and (way.kind == OURS or exported):
         return Entry(found, CARRIED, name)
     if name == ORIGIN and way.kind == OURS:
         return Entry(found, CARRIED, name)

@@ -13,8 +13,14 @@ from convert.exports.ctranslate2_model import check_installed, quantize, said_of
 from convert.exports.ctranslate2_rules import HALVES
 from convert.families.whisper.openai import check_computed
 from training_recipe.speech.alignment import alignment_heads, foreign_heads
+from training_recipe.speech.settings import BLANK_ID
 from training_recipe.speech.tokenizer import SpeechTokenizer, spelled
-from training_recipe.speech.tokens import SpeechTokens, suppressed, suppressed_first
+from training_recipe.speech.tokens import (
+    SpeechTokens,
+    suppressed,
+    suppressed_first,
+    suppressed_special,
+)
 from transformer_spec import Faults, TransformerConfig, UserError
 
 NUMBERED = "its text tokens are numbers: {why}"
@@ -136,7 +142,8 @@ def _usual(tokens: SpeechTokens, tokenizer: SpeechTokenizer | None) -> dict[str,
     """What follows from the vocabulary; without a tokenizer, of tokens of text nothing does."""
     found: dict[str, Any] = {"lang_ids": [tokens.language(code) for code in tokens.languages]}
     if tokenizer is None:
-        return found | {"suppress_ids": [], "suppress_ids_begin": [tokens.end]}
+        never = list(suppressed_special(tokens))
+        return found | {"suppress_ids": never, "suppress_ids_begin": [BLANK_ID, tokens.end]}
     encode = tokenizer.encode
     return found | {
         "suppress_ids": list(suppressed(tokens, encode)),

@@ -6,6 +6,7 @@ feed-forward from that of the model. Its files are float16; they are loaded as f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -206,8 +207,10 @@ def check_computed(config: TransformerConfig, name: str, faults: Faults) -> None
     fields = {k: v for k, v in COMPUTED.items() if k not in left}
     tokens = known_tokens(config.target_vocab_size)
     fields |= _ids(tokens) if tokens else {}
-    fields |= {"attention_scale": config.head_dim**-0.5}
-    require_one_of(config, {k: (v,) for k, v in fields.items()}, name, faults)
+    allowed = {field: (value,) for field, value in fields.items()}
+    A = config.head_dim
+    allowed["attention_scale"] = (1 / math.sqrt(A), A**-0.5)  # one of which is rounded twice
+    require_one_of(config, allowed, name, faults)
     check_common_parts(config, name, faults)
     check_width(config, name, faults)
     M = config.feature_dim

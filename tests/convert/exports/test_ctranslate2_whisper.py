@@ -70,6 +70,7 @@ class TestAgainstItsOwnConverter:
         ask("convert_whisper", str(library), str(theirs), quantization)
         found = exported(ours, tmp_path / "found", "--quantization", quantization)
         assert same_variables(found, theirs) > 100
+        assert main([str(found), str(tmp_path / "back"), "--to", "torch"]) == 0  # as it is
         spelled = [json.loads((p / "vocabulary.json").read_text()) for p in (found, theirs)]
         assert spelled[0] == spelled[1] and len(spelled[0]) == SEVERAL
 
@@ -180,6 +181,7 @@ class TestRefusals:
         ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 90)
         config = WhisperConfig(**sizes, **ids, decoder_start_token_id=91)
         WhisperForConditionalGeneration(config).save_pretrained(tmp_path / "hf")
+        capsys.readouterr()
         says(fail(capsys, tmp_path / "hf", tmp_path / "out", *TO), "97 tokens", "51865")
 
 

@@ -57,7 +57,7 @@ def variables_of(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return data[at - size : at - 1].decode()
 
     assert number("I") == 6
-    name(), number("I")
+    assert name() and number("I")
     arrays, aliases = {}, {}
     for _ in range(number("I")):
         key = name()

@@ -10,7 +10,7 @@ from typing import Any
 
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import check_installed, quantize, said_of, set_variable
-from convert.exports.ctranslate2_rules import HALVES
+from convert.families.ctranslate2_names import HALVES
 from convert.families.whisper.openai import check_computed
 from training_recipe.speech.alignment import alignment_heads, foreign_heads
 from training_recipe.speech.settings import BLANK_ID

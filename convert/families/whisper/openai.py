@@ -207,7 +207,7 @@ def check_computed(config: TransformerConfig, name: str, faults: Faults) -> None
     fields = {k: v for k, v in COMPUTED.items() if k not in left}
     tokens = known_tokens(config.target_vocab_size)
     fields |= _ids(tokens) if tokens else {}
-    allowed = {field: (value,) for field, value in fields.items()}
+    allowed: dict[str, tuple[Any, ...]] = {field: (value,) for field, value in fields.items()}
     A = config.head_dim
     allowed["attention_scale"] = (1 / math.sqrt(A), A**-0.5)  # one of which is rounded twice
     require_one_of(config, allowed, name, faults)

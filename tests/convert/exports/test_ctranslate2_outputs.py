@@ -22,7 +22,7 @@ from ctranslate2_cases import (  # noqa: E402
     write_folder,
 )
 
-from convert.exports.ctranslate2_rules import check_expressible  # noqa: E402
+from convert.families.ctranslate2_names import check_expressible  # noqa: E402
 from parity.twins.cases import pairwise_configs  # noqa: E402
 from torch_transformer import Transformer  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402

@@ -1,7 +1,7 @@
 """Whisper as OpenAI's own program stores it: a ``.pt`` of ten sizes and of weights.
 
 Everything else follows from them: the ids from the size of the vocabulary, the width of the
-feed-forward from that of the model. Its files are float16; they are loaded as float32.
+feed-forward from that of the model. Its own files are float16, as ``--dtype float16`` writes them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,6 @@ NO_TOKENIZER = (
 )
 RATES = "OpenAI's program drops nothing out: {} are 0 there"
 NO_IDS = "n_vocab {} is none of Whisper's: what ids mean is not in the file that is written"
-FORMATS = "OpenAI's own files are float16, as --dtype float16 writes them"
 
 
 class WhisperOpenAI(Family):
@@ -133,7 +132,7 @@ class WhisperOpenAI(Family):
 
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """Without dropout, which changes training alone; ids that are not in the file."""
-        notes, rates = [FORMATS], [name for name in DROPOUTS if getattr(config, name)]
+        notes, rates = list[str](), [name for name in DROPOUTS if getattr(config, name)]
         if rates:
             notes.append(RATES.format(", ".join(rates)))
             config = replace(config, **dict.fromkeys(rates, 0.0))

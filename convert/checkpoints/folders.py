@@ -63,6 +63,7 @@ FOREIGN_MARKS = {
     "transformers_version",
     "torch.nn.Transformer",
     "naming_table",
+    "n_audio_ctx",  # OpenAI's Whisper
 }
 HUB_FILES = (
     "pytorch_model.bin",

@@ -18,7 +18,14 @@ from convert.families.whisper.ids import known_tokens, padding
 from convert.families.whisper.names import FIELDS, FIRST_VALUES, check_width, feature_dim
 from convert.formats.content import Placed
 from training_recipe.speech.tokens import SpeechTokens
-from transformer_spec import DROPOUTS, ConfigError, Faults, TransformerConfig, weight_shapes
+from transformer_spec import (
+    DROPOUTS,
+    ConfigError,
+    Faults,
+    TransformerConfig,
+    UserError,
+    weight_shapes,
+)
 from transformer_spec.strict import is_whole
 
 DIMS, WEIGHTS = "dims", "model_state_dict"
@@ -91,6 +98,12 @@ class WhisperOpenAI(Family):
         return SIZES.keys() <= (source.settings or {}).keys() and SOURCE_TABLE in source.tensors
 
     def read_config(self, source: Source) -> Reading:
+        if not SIZES.keys() & (source.settings or {}).keys():
+            raise UserError(
+                f"a file of OpenAI's Whisper holds {DIMS}, its ten sizes, beside {WEIGHTS}, and "
+                f"none such are with {source.tensors.label}: heads are not in the shapes; give "
+                f"--config FILE, a JSON object of {', '.join(SIZES)}"
+            )
         settings = Settings(source.settings or {}, source.ignored)
         values = {ours: settings.need(theirs) for theirs, ours in SIZES.items()}
         for one, other in PAIRS:

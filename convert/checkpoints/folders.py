@@ -64,7 +64,8 @@ FOREIGN_MARKS = {
     "transformers_version",
     "torch.nn.Transformer",
     "naming_table",
-    "suppress_ids",
+    "suppress_ids",  # CTranslate2's Whisper
+    "n_audio_ctx",  # OpenAI's Whisper
 }
 HUB_FILES = (
     "pytorch_model.bin",

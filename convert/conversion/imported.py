@@ -6,6 +6,7 @@ What cannot be read never stops the weights: a note says what is wrong.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from convert.conversion.beside import SEARCH, folder_of
 from convert.conversion.source import Import
@@ -17,7 +18,6 @@ from convert.tokenizers import read_vocabularies
 from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search
 from training_recipe.speech.settings import generation_settings
-from training_recipe.speech.tokens import SpeechTokens
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
 
@@ -51,16 +51,17 @@ def imported_search(source: Import, folder: Path | None) -> tuple[Search | None,
     place = path if path is not None and path.is_file() else None
     label = str(folder / CONFIG) if folder is not None else "the settings"
     try:
-        if place is None and (tokens := tokens_of_speech(source.config)) is not None:
-            settings = generation_settings(tokens, None, None)  # as is written of such a model
-        return published(place, settings or {}, source.config, label)
+        return published(
+            place, usual_generation(source.config) or settings or {}, source.config, label
+        )
     except UserError as error:
         return None, [f"warning: the search of {label} is not kept: {error}"]
 
 
-def tokens_of_speech(config: TransformerConfig) -> SpeechTokens | None:
-    """The tokens of a model of speech with a published vocabulary; else None."""
-    return known_tokens(config.target_vocab_size) if config.feature_dim else None
+def usual_generation(config: TransformerConfig) -> dict[str, Any]:
+    """How a model of speech with a published vocabulary writes where no file says it; else {}."""
+    tokens = known_tokens(config.target_vocab_size) if config.feature_dim else None
+    return {} if tokens is None else generation_settings(tokens, None, None)
 
 
 def search_beside(found: Import) -> tuple[Search | None, list[str]]:

@@ -27,7 +27,11 @@ from convert.conversion.beside import (
     entries_of,
     without,
 )
-from convert.conversion.imported import imported_search, imported_vocabularies
+from convert.conversion.imported import (
+    imported_search,
+    imported_vocabularies,
+    usual_generation,
+)
 from convert.conversion.origin import ORIGIN
 from convert.conversion.source import Import
 from convert.conversion.speech_export import MENDED, mended, with_exported
@@ -231,16 +235,18 @@ def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
         plan = replace(plan, notes=[*plan.notes, told])
     if home is None or origin is None or not (home / SEARCH).is_file():
         return plan
-    original = making.place_of(GENERATION)
+    original, usual = making.place_of(GENERATION), usual_generation(making.config)
     try:
         now = load_search(home / SEARCH, making.config)
-        before, _ = published(original, origin.settings or {}, making.config, str(original))
+        before, _ = published(
+            original, usual or origin.settings or {}, making.config, str(original)
+        )
     except UserError as error:
         told = f"warning: {GENERATION} is written as it was: {error}"
         return replace(plan, notes=[*plan.notes, told])
     if now == before:
         return plan
-    text = rewritten(now, making.config, settings_in(original) if original else {})
+    text = rewritten(now, making.config, settings_in(original) if original else usual)
     reason = f"{SEARCH} was changed since it was imported"
     return replace(
         plan,

@@ -1,7 +1,7 @@
 """Whisper as OpenAI's own program stores it: a ``.pt`` of ten sizes and of weights.
 
 Everything else follows from them: the ids from the size of the vocabulary, the width of the
-feed-forward from that of the model. Its files are float16; they are loaded as float32.
+feed-forward from that of the model. Its own files are float16, as ``--dtype float16`` writes them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from convert.families.whisper.ids import known_tokens, padding
 from convert.families.whisper.names import FIELDS, FIRST_VALUES, check_width, feature_dim
 from convert.formats.content import Placed
 from training_recipe.speech.tokens import SpeechTokens
-from transformer_spec import DROPOUTS, ConfigError, Faults, TransformerConfig, weight_shapes
+from transformer_spec import (
+    DROPOUTS,
+    ConfigError,
+    Faults,
+    TransformerConfig,
+    UserError,
+    weight_shapes,
+)
 from transformer_spec.strict import is_whole
 
 DIMS, WEIGHTS = "dims", "model_state_dict"
@@ -79,7 +86,6 @@ NO_TOKENIZER = (
 )
 RATES = "OpenAI's program drops nothing out: {} are 0 there"
 NO_IDS = "n_vocab {} is none of Whisper's: what ids mean is not in the file that is written"
-FORMATS = "OpenAI's own files are float16, as --dtype float16 writes them"
 
 
 class WhisperOpenAI(Family):
@@ -93,6 +99,12 @@ class WhisperOpenAI(Family):
         return SIZES.keys() <= (source.settings or {}).keys() and SOURCE_TABLE in source.tensors
 
     def read_config(self, source: Source) -> Reading:
+        if not SIZES.keys() & (source.settings or {}).keys():
+            raise UserError(
+                f"a file of OpenAI's Whisper holds {DIMS}, its ten sizes, beside {WEIGHTS}, and "
+                f"none such are with {source.tensors.label}: heads are not in the shapes; give "
+                f"--config FILE, a JSON object of {', '.join(SIZES)}"
+            )
         settings = Settings(source.settings or {}, source.ignored)
         values = {ours: settings.need(theirs) for theirs, ours in SIZES.items()}
         for one, other in PAIRS:
@@ -136,7 +148,7 @@ class WhisperOpenAI(Family):
 
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """Without dropout, which changes training alone; ids that are not in the file."""
-        notes, rates = [FORMATS], [name for name in DROPOUTS if getattr(config, name)]
+        notes, rates = list[str](), [name for name in DROPOUTS if getattr(config, name)]
         if rates:
             notes.append(RATES.format(", ".join(rates)))
             config = replace(config, **dict.fromkeys(rates, 0.0))

@@ -123,6 +123,19 @@ def test_ids_of_another_vocabulary_have_to_be_given(file, tmp_path, capsys):
     assert "--decoder-start-id gives it" in message
 
 
+def test_sizes_of_weights_alone_are_given(model, file, tmp_path, capsys):
+    content = torch.load(file, weights_only=True)
+    torch.save(content["model_state_dict"], tmp_path / "alone.pt")
+    (tmp_path / "dims.json").write_text(json.dumps(content["dims"]))
+    words = [tmp_path / "alone.pt", tmp_path / "ours", "--to", "torch", "--from", "whisper-openai"]
+    message = fail(capsys, *words, *FLAGS)
+    assert "heads are not in the shapes; give --config FILE" in message
+    convert(*words, *FLAGS, "--config", tmp_path / "dims.json")
+    convert(tmp_path / "ours", tmp_path / "back", "--to", "whisper-openai")
+    back = torch.load(tmp_path / "back" / "model.pt", weights_only=True)
+    assert back["dims"] == content["dims"]
+
+
 def test_sizes_that_contradict_each_other_are_named(model):
     wrong = source_of(model, n_audio_state=24, n_text_head=4, n_mels="80", n_new=1)
     message = fault_of(FAMILY.read_config, wrong)

@@ -65,8 +65,16 @@ class OneDevice:
         return to_array(part).copy()
 
     def gradients(self, stored: Tensors, parts: Tensors) -> list[Tensor]:
-        """The gradients of all parts that have one; ``parts`` are those of ``stored`` weights."""
-        return [part.grad for part in parts.values() if part.grad is not None]
+        """The gradients of all parts; ``parts`` are those of ``stored`` weights.
+
+        A weight that the loss does not depend on has a gradient of zeros, as in JAX: it has moments
+        and decays like the others.
+        """
+        gradients = []
+        for part in parts.values():
+            part.grad = torch.zeros_like(part) if part.grad is None else part.grad
+            gradients.append(part.grad)
+        return gradients
 
     def share(self, batch: Batch) -> tuple[Batch, int]:
         """This process's rows of a batch, and the first of them."""

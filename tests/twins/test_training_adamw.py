@@ -1,5 +1,6 @@
 """One optimizer step by hand: clipping by the global norm, bias corrections, what decays."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from small_training import CONFIG, MAKERS, batch, changed
 
 from flax_transformer.adamw import adam_state, adamw, correction
+from transformer_spec import trained_names
 
 RATE = 1e-3
 SETTINGS = {
@@ -81,3 +83,21 @@ def test_bias_corrections_are_right_to_the_last_bits_of_float32(decay: float) ->
     count = np.arange(1, 5000)
     found = np.asarray(correction(decay, jnp.asarray(count, jnp.int32), jnp.float32), np.float64)
     assert np.abs(found / (1 - decay**count) - 1).max() <= 4e-7
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_weight_that_the_loss_does_not_depend_on() -> None:
+    """Without decoder layers the encoder has no gradient: it decays, and has moments of zero."""
+    config = dataclasses.replace(CONFIG, num_decoder_layers=0)
+    settings = changed(clip_norm=1.0, weight_decay=0.1)
+    states = []
+    for make in MAKERS.values():
+        backend = make(config, settings)
+        for step in (1, 2):
+            backend.train_step([batch(0, 3)], step, RATE)
+        states.append(backend.state())
+        backend.restore(states[-1])
+    ours, theirs = states
+    assert [*ours.first_moments] == [*theirs.first_moments] == trained_names(config)
+    for name, weight in ours.weights.items():
+        np.testing.assert_allclose(weight, theirs.weights[name], rtol=0, atol=1e-14)

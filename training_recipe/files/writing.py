@@ -20,6 +20,7 @@ from transformer_spec.errors import UserError, system_fault
 
 LONGEST_NAME = 255
 LOOKS, QUIET, PAUSE = 40, 5, 0.05  # the last in seconds
+HIDDEN = ".partial-"
 LONGEST_STEM = 200  # bytes, of which a hidden name has more
 
 
@@ -29,7 +30,7 @@ def partial_path(path: Path) -> Path:
     It says which process writes it.
     """
     mark = f"{os.getpid()}-{secrets.token_hex(4)}"
-    return path.parent / f".{_stem(path)}.partial-{mark}"
+    return path.parent / f".{_stem(path)}{HIDDEN}{mark}"
 
 
 def _stem(path: Path) -> str:
@@ -52,7 +53,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
         sync(path.parent)
     except OSError as error:
-        raise _not_written(str(path), error) from error
+        raise _not_written(_known(path), error) from error
     finally:
         _remove_for_good(aside)
         UNFINISHED.pop(str(aside), None)
@@ -164,10 +165,15 @@ def all_or_nothing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         UNFINISHED.pop(str(aside), None)
 
 
+def _known(path: Path) -> str:
+    """A path as people know it: inside of a hidden folder, the name that is in there."""
+    return path.name if HIDDEN in str(path.parent) else str(path)
+
+
 def _not_written(what: str, error: OSError) -> UserError:
     """``error`` without the hidden names that nobody knows."""
     names = [name for name in (error.filename, error.filename2) if name is not None]
-    own = any(isinstance(name, str) and ".partial-" in name for name in names)
+    own = any(isinstance(name, str) and HIDDEN in name for name in names)
     told = OSError(error.errno, error.strerror) if own and error.strerror else error
     return UserError(f"cannot write {what}: {system_fault(told)}; nothing was left there")
 

@@ -90,12 +90,16 @@ def disk_full_is_clear(run: RunFolder, what: str) -> Iterator[None]:
     except Exception as error:
         if not is_disk_full(error):
             raise
-        steps = run.steps()
-        kept = f"{run.checkpoint(steps[-1]).name} is whole" if steps else "no checkpoint exists yet"
-        raise DiskFullError(
-            f"{what}: the disk is full ({error}); {kept}; make room, then go on with "
-            f"{words('train')} --resume {run.path}"
-        ) from None
+        raise DiskFullError(f"{what}: the disk is full ({error}); {_going_on(run)}") from None
+
+
+def _going_on(run: RunFolder) -> str:
+    """What there is of a run when the disk is full, and what to do."""
+    if not run.path.is_dir():
+        return "nothing of the run is there; make room, then start it again"
+    steps = run.steps()
+    kept = f"{run.checkpoint(steps[-1]).name} is whole" if steps else "no checkpoint exists yet"
+    return f"{kept}; make room, then go on with {words('train')} --resume {run.path}"
 
 
 def is_disk_full(error: BaseException) -> bool:

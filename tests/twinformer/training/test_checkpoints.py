@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from messages import says
 from training_cases import SMALL, assert_same_run, run, signal_after
 
 from convert.checkpoints import read_checkpoint, write_torch_checkpoint
+from training_recipe.runs.folder import RunFolder
+from twinformer.training.checkpoints import DiskFullError, disk_full_is_clear
 
 
 class TestFullDisk:
@@ -123,3 +126,13 @@ def assert_same_run_but_set_aside(folder, expected):
     for part in (folder / "checkpoints").glob("set_aside_*"):
         part.rename(folder.parent / part.name)
     assert_same_run(folder, expected)
+
+
+def test_a_full_disk_before_there_is_a_run(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DiskFullError) as told,
+        disk_full_is_clear(RunFolder(tmp_path / "a"), "cannot make the run folder"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "nothing of the run is there; make room, then start it again" in str(told.value)
+    assert "--resume" not in str(told.value)

@@ -143,10 +143,19 @@ class CTranslate2File(Tensors):
         found = self.contents.scale(name)
         assert found is not None
         scale = read_array(self.path, found.start, found.header)
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise UserError(f"{self.path} is damaged: scales of {name!r} are not above 0")
+        return self._divided(name, array, scale)
+
+    def _divided(self, name: str, array: np.ndarray, scale: np.ndarray) -> np.ndarray:
         numbers = array.astype(np.float32)
-        numbers /= scale.reshape(-1, *(1,) * (array.ndim - 1)) if scale.size > 1 else scale
+        rows = scale.reshape(-1, *(1,) * (array.ndim - 1))  # one row, where one scale is for all
+        try:
+            if not (np.isfinite(scale).all() and (scale > 0).all()):
+                raise FloatingPointError
+            with np.errstate(over="raise"):
+                numbers /= rows
+        except FloatingPointError:
+            told = "is not above 0, or too small"
+            raise UserError(f"{self.path} is damaged: a scale of {name!r} {told}") from None
         return numbers
 
 

@@ -20,8 +20,8 @@ class TranscriptionSettings:
     recordings of at most a window too, as they always are for longer ones. ``beam`` 1 is greedy.
     Outputs that ``thresholds`` refuse are written again at the next of the ``temperatures``, the
     best of ``best_of`` samples where it is above 0. ``previous_text`` makes what was written the
-    context of the next window; ``prompt`` is that of the first. ``chunks`` cuts every 30 s and so has many windows at once:
-    words at the cuts suffer.
+    context of the next window; ``prompt`` is that of the first. ``chunks`` cuts every 30 s and so
+    has many windows at once: words at the cuts suffer.
     """
 
     language: str | None = None

@@ -8,11 +8,13 @@ from typing import Any
 
 from training_recipe.backend import Backend
 from training_recipe.batching.batches import Batch, BatchPlan
+from training_recipe.batching.encoded import recordings_of
 from training_recipe.corpora.corpus import Example
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import Prepared
 from training_recipe.searching.batches import decode_all, within
 from training_recipe.searching.search import Search
+from transformer_spec import source_positions
 from twinformer.training.evaluation.collapse import token_spread
 from twinformer.training.evaluation.scores import Scores, score
 
@@ -83,7 +85,11 @@ class Judge:
         return replace(judged, token_spread=self._token_spread(self.prepared.valid_plan.batch(1)))
 
     def _token_spread(self, batch: Batch) -> float:
-        real = batch.source != self.prepared.config.pad_id
+        config = self.prepared.config
+        real = batch.source != config.pad_id
+        if config.feature_dim:
+            heard = (batch.target_out != config.pad_id).any(1, keepdims=True)
+            real = heard.repeat(source_positions(batch.source.shape, config), 1)
         return token_spread(self.backend.encode(batch.source), real)
 
     def test(self) -> Judgement:
@@ -125,6 +131,7 @@ class Judge:
             prepared.config,
             lambda count: self.check(),
             frame,
+            recordings_of((prepared.source_vocabulary, prepared.target_vocabulary)),
         )
         outputs = [""] * len(examples)
         for number, hypotheses in zip(fitting, found, strict=True):

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +33,7 @@ ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.I)
 START = "start it by torchrun --standalone --nproc-per-node 2, and what follows python now"
+INTERVAL, LONG = 0.2, 10.0  # seconds between looks for the others, and until it is said
 PATIENCE = timedelta(days=7)  # others may read and encode for long; of one that ends gloo tells
 STUCK = timedelta(minutes=30)  # without a word on the devices, where all compute the same
 
@@ -186,14 +190,28 @@ LOOK = (
 
 def open_store(place: Place, timeout: timedelta) -> Store:
     """The table at the address that all write into; the first process serves it, or torchrun."""
-    served = os.environ.get(AGENT_STORE) == "True"
+    serves = place.rank == 0 and os.environ.get(AGENT_STORE) != "True"
+    if not serves:
+        wait_for_address(place, timeout)
     return TCPStore(
         place.host,
         place.port,
         place.count,
-        is_master=place.rank == 0 and not served,
+        is_master=serves,
         timeout=timeout,
         wait_for_workers=False,
+    )
+
+
+def wait_for_address(place: Place, timeout: timedelta) -> None:
+    """Return when somebody listens at the address; in between a signal is heard."""
+    for waited in waiting(timeout):
+        with contextlib.suppress(OSError), socket.create_connection((place.host, place.port), 1):
+            return
+        say_after(waited, f"nobody listens at {place.address} yet", timeout)
+    raise UserError(
+        f"process {place.rank} of {place.count} could not join the others at {place.address}: "
+        f"nobody listened there within {timeout.total_seconds():.0f} seconds; {LOOK}"
     )
 
 
@@ -202,19 +220,35 @@ def _here(rank: int) -> str:
 
 
 def wait_for_all(store: Store, place: Place, timeout: timedelta) -> None:
-    """Return when every process is there; a UserError counts those that came in time."""
-    try:
-        store.wait([_here(rank) for rank in range(place.count)], timeout)
-    except dist.DistStoreError:
+    """Return when every process is there; a UserError counts those that came in time.
+
+    In between a signal is heard.
+    """
+    for waited in waiting(timeout):
         missing = [rank for rank in range(place.count) if not store.check([_here(rank)])]
         if not missing:
             return
-        came = place.count - len(missing)
-        raise UserError(
-            f"{came} of {place.count} processes came to {place.address} within "
-            f"{timeout.total_seconds():.0f} seconds; missing: "
-            f"{', '.join(map(str, missing))}; {LOOK}"
-        ) from None
+        came = f"{place.count - len(missing)} of {place.count} processes came to {place.address}"
+        who = f"missing: {', '.join(map(str, missing))}"
+        say_after(waited, f"{came} so far; {who}", timeout)
+    raise UserError(f"{came} within {timeout.total_seconds():.0f} seconds; {who}; {LOOK}")
+
+
+def waiting(timeout: timedelta) -> Iterator[float]:
+    """The seconds waited so far, at short intervals and at least once, until the time is over."""
+    begun, seconds = time.monotonic(), timeout.total_seconds()
+    while True:
+        waited = time.monotonic() - begun
+        yield waited
+        if waited >= seconds:
+            return
+        time.sleep(min(INTERVAL, max(seconds - waited, 0)))
+
+
+def say_after(waited: float, what: str, timeout: timedelta) -> None:
+    """One line to standard error, once it is long that one waits."""
+    if LONG <= waited < LONG + INTERVAL:
+        print(f"{what}; waiting up to {timeout.total_seconds():.0f} seconds", file=sys.stderr)
 
 
 def is_lost(error: RuntimeError) -> bool:

@@ -1,6 +1,7 @@
 """Joining the processes of torchrun, and what is said where that is not possible."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,13 @@ import torch.distributed as dist
 from torch_mesh_cases import environment, free_port
 
 from torch_transformer import processes
-from torch_transformer.processes import find_place, join
+from torch_transformer.processes import (
+    Place,
+    find_place,
+    join,
+    wait_for_address,
+    wait_for_all,
+)
 from training_recipe.distributed.joining import TORCHRUN, Joining
 from training_recipe.distributed.mesh import Mesh
 from transformer_spec import UserError
@@ -75,13 +82,13 @@ def test_one_clear_error_where_it_cannot_join(mode, environment, said) -> None:
 
 
 def test_a_mesh_of_several_devices_needs_several_processes(started) -> None:
-    with pytest.raises(UserError, match="(?s)2 devices, and there are 1.*torchrun"):
+    with pytest.raises(UserError, match="(?s)2 devices, and there is 1.*torchrun"):
         join(Joining("auto", "cpu", Mesh(data=2)))
 
 
 def test_a_mesh_of_another_number_of_devices(started) -> None:
     started(**STARTED)
-    with pytest.raises(UserError, match="data=3,fsdp=1 is of 3 devices, and there are 4"):
+    with pytest.raises(UserError, match="--mesh data=3 is of 3 devices, and there are 4"):
         join(Joining("auto", "cpu", Mesh(data=3)))
 
 
@@ -147,3 +154,32 @@ def test_under_torchrun(tmp_path) -> None:
     done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[0, 1] data=2,fsdp=1"] * 2
+
+
+def test_a_signal_ends_the_waiting_for_others() -> None:
+    """The first of two processes waits for one that never comes, says so, and hears Ctrl-C."""
+    place = Place(0, 2, 0, "127.0.0.1", free_port())
+    store = dist.HashStore()
+    store.set("here/0", "1")
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            wait_for_all(store, place, timedelta(seconds=60))
+        assert time.monotonic() - begun < 10
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_nobody_listens(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(processes, "LONG", 0.0)
+    place = Place(1, 2, 0, "127.0.0.1", free_port())
+    with pytest.raises(UserError, match="process 1 of 2 could not join .* nobody listened there"):
+        wait_for_address(place, timedelta(seconds=0.3))
+    said = capsys.readouterr().err
+    assert said.startswith(f"nobody listens at {place.address} yet; waiting up to 0 seconds")

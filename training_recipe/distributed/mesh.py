@@ -33,6 +33,13 @@ class Mesh:
     def __str__(self) -> str:
         return f"data={self.data},fsdp={self.fsdp}"
 
+    @property
+    def flag(self) -> str:
+        """As it is asked for."""
+        if self.fsdp == 1:
+            return f"data={self.data}"
+        return f"fsdp={self.fsdp}" if self.data == 1 else f"data={self.data},fsdp={self.fsdp}"
+
     def on(self, devices: int) -> Mesh:
         """The mesh with -1 filled in; one that is not of so many devices is a UserError."""
         given = [size for size in (self.data, self.fsdp) if size != REST]
@@ -40,10 +47,14 @@ class Mesh:
         data, fsdp = (rest if size == REST else size for size in (self.data, self.fsdp))
         if data * fsdp != devices:
             raise UserError(
-                f"--mesh {self} is of {data * fsdp} devices, and there are {devices}; the sizes "
-                f"must multiply to {devices}, and -1 stands for the rest"
+                f"--mesh {self.flag} is of {data * fsdp} devices, and there {_are(devices)}; the "
+                f"sizes must multiply to {devices}, and -1 stands for the rest"
             )
         return Mesh(data, fsdp)
+
+
+def _are(count: int) -> str:
+    return "is 1" if count == 1 else f"are {count}"
 
 
 def read_mesh(text: str) -> Mesh:
@@ -51,8 +62,10 @@ def read_mesh(text: str) -> Mesh:
     sizes: dict[str, int] = {}
     for part in text.split(","):
         found = PART.fullmatch(part)
-        if found is None or found[1] not in AXES or found[1] in sizes:
-            raise UserError(f"--mesh {text!r} is no mesh; {FORM}")
+        if found is None or found[1] not in AXES:
+            raise UserError(f"--mesh {text!r} is no mesh, by {part.strip()!r}; {FORM}")
+        if found[1] in sizes:
+            raise UserError(f"--mesh {text!r} names {found[1]} twice; {FORM}")
         sizes[found[1]] = int(found[2])
     if any(size < 1 and size != REST for size in sizes.values()):
         raise UserError(f"--mesh {text!r} has a size below 1; {FORM}")

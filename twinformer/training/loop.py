@@ -288,5 +288,7 @@ class Training:
     def _say_how_to_go_on(self, stop: Interrupted) -> Trained:
         step, steps = self.progress.step, self.settings.steps
         self.display.line(f"{stop} after step {step} of {steps}; go on with:")
-        self.display.line(f"  {words('train')} --resume {self.run.path}")
+        mesh = self.started.world.mesh
+        asked = f" --mesh {mesh.flag}" if mesh.devices > 1 else ""
+        self.display.line(f"  {words('train')} --resume {self.run.path}{asked}")
         return Trained(self.run.path, step, {}, stop.status)

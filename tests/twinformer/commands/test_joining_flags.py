@@ -50,7 +50,7 @@ def test_from_python():
 
 
 FAULTS = {
-    ("--mesh", "data=2,data=3"): ("--mesh 'data=2,data=3' is no mesh", "data=2,fsdp=8"),
+    ("--mesh", "data=2,data=3"): ("--mesh 'data=2,data=3' names data twice", "data=2,fsdp=8"),
     ("--mesh", "data=-1,fsdp=-1"): ("leaves both sizes open",),
     ("--process-id", "0"): ("--process-id needs --coordinator-address HOST:PORT",),
     ("--num-processes", "2"): ("--num-processes needs --coordinator-address",),

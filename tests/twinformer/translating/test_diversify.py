@@ -214,7 +214,7 @@ def test_several_devices(runs, tmp_path, capsys, monkeypatch):
     both = runs / "there", runs / "back", "--out", tmp_path / "more"
     for mesh, parts in (
         ("fsdp=2", ("splits the weights", "give data=N")),
-        ("data=5", ("is of 5 devices, and there are 1",)),
+        ("data=5", ("is of 5 devices, and there is 1",)),
         ("2", ("is no mesh",)),
     ):
         status, _, err = said_by(capsys, *both, "--backend", "jax", "--mesh", mesh)

@@ -192,8 +192,8 @@ class TestRefused:
         ("arguments", "parts"),
         [
             (["--mesh", "fsdp=2"], ("splits the weights", "give data=N")),
-            (["--mesh", "data=2,data=2"], ("is no mesh",)),
-            (["--mesh", "data=7"], ("is of 7 devices, and there are 1",)),
+            (["--mesh", "data=2,data=2"], ("names data twice",)),
+            (["--mesh", "data=7"], ("is of 7 devices, and there is 1",)),
             (["--process-id", "0"], ("needs --coordinator-address",)),
             (["--distributed", "mpi"], ("'mpi' is not one of auto, jax, torchrun, off",)),
             (["--join-timeout", "soon"], ("--join-timeout: 'soon' is not a whole number",)),
@@ -211,7 +211,7 @@ class TestRefused:
         with pytest.raises(UserError, match="splits the weights"):
             Translator(runs["torch"], mesh="data=1,fsdp=2")
         with pytest.raises(
-            UserError, match="is of 3 devices, and there are 1.*XLA_FLAGS=--xla_force"
+            UserError, match="is of 3 devices, and there is 1.*XLA_FLAGS=--xla_force"
         ):
             Translator(runs["jax"], mesh="data=3")
         with pytest.raises(UserError, match="mesh is 2; give a text"):

@@ -16,7 +16,7 @@ from training_recipe.batching.encoded import (
     encode,
     fingerprint,
     frames_of,
-    recordings_of,
+    sound_files_of,
 )
 from training_recipe.batching.ids import Pairs
 from training_recipe.batching.recutting import Recut
@@ -218,7 +218,7 @@ def _plan(
         decoder_start_id=config.decoder_start_id if start is None else start,
         frames=frames_of(both),
         vary=vary,
-        sounds=recordings_of(both),
+        sounds=sound_files_of(both),
     )
 
 
@@ -234,7 +234,7 @@ def describe(data: Encoded, both: Vocabularies, plan: BatchPlan) -> list[str]:
     corpus = data.corpus
     sizes = f"{data.examples:,} train, {len(corpus.valid):,} valid, {len(corpus.test):,} test"
     kinds = [f"{vocabulary.size:,} {vocabulary.kind}" for vocabulary in both]
-    if recordings_of(both) is not None:
+    if sound_files_of(both) is not None:
         kinds[0] = both[0].kind
     shapes = "  ".join("x".join(map(str, shape)) for shape in plan.shapes)
     return [

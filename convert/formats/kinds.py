@@ -7,22 +7,26 @@ import zipfile
 from pathlib import Path
 
 from convert.formats.arrays import file_size
+from convert.formats.ctranslate2 import specification_in
 from convert.formats.other_files import UNPACK, first_bytes
 from convert.formats.torch_file.old_form import is_legacy
 from convert.formats.torch_file.reader import PICKLES
 from transformer_spec import UserError
 
+CONTAINERS = ("safetensors", "pt", "npz", "msgpack", "ctranslate2")
 MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)  # how msgpack begins a map that is not empty
 
 
 def container_of(path: Path) -> str | None:
-    """``safetensors``, ``pt``, ``npz`` or ``msgpack`` by the file's content; None where it is none.
+    """Which container a file is by its content (``CONTAINERS``); None where it is none.
 
     What is known to be something else, or is empty, is a UserError that says what to do.
     """
     start = first_bytes(path)
     if start.startswith(b"PK\x03\x04"):
         return _zip_of(path)
+    if specification_in(start) is not None:
+        return "ctranslate2"
     if start.startswith(PICKLES) or (len(start) >= 32 and is_legacy(start)):
         return "pt"
     length = int.from_bytes(start[:8], "little")

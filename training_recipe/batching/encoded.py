@@ -11,7 +11,7 @@ from itertools import compress
 from training_recipe.batching.batches import Frames, drop_long, encode_pairs, text_pairs
 from training_recipe.batching.ids import Pairs, Texts
 from training_recipe.corpora.corpus import Corpus
-from training_recipe.speech.recordings import Recordings
+from training_recipe.speech.sound_files import SoundFiles
 from training_recipe.text.vocabulary import Vocabulary
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -38,7 +38,7 @@ def encode(
     corpus: Corpus, both: Vocabularies, max_length: int | tuple[int, int], with_texts: bool
 ) -> Encoded:
     """The ids of a corpus; a UserError where all pairs of a part are too long."""
-    frames, sounds = frames_of(both), recordings_of(both)
+    frames, sounds = frames_of(both), sound_files_of(both)
     if sounds is not None:
         sounds.read(example.source for part in (corpus.train, corpus.valid) for example in part)
     train, kept, notes = drop_long(
@@ -73,9 +73,9 @@ def frames_of(both: Vocabularies) -> Frames:
     return both[0].frame, both[1].frame
 
 
-def recordings_of(both: Vocabularies) -> Recordings | None:
+def sound_files_of(both: Vocabularies) -> SoundFiles | None:
     """The sources of a model that hears."""
-    return both[0] if isinstance(both[0], Recordings) else None
+    return both[0] if isinstance(both[0], SoundFiles) else None
 
 
 def fingerprint(pairs: Iterable[object]) -> str:

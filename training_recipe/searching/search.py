@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training_recipe.searching.checks import check_ids, check_kinds, check_ranges, check_together
-from transformer_spec import TransformerConfig
+from training_recipe.searching.checks import (
+    check_ids,
+    check_kinds,
+    check_model,
+    check_ranges,
+    check_together,
+)
+from training_recipe.searching.timestamps import Timestamps
+from transformer_spec import TransformerConfig, UserError, check_features, no_features
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
 
@@ -33,6 +41,10 @@ class Search:
     the forced one), ``end_ids`` those that end an output where that is not eos alone;
     ``exponential_decay_length_penalty`` is (tokens, factor). n-grams, penalties and ``banned`` see
     the decoder's first token, as there.
+
+    A ``prompt`` holds the decoder's first tokens, in place of its start token, with both rules; no
+    output and no length has them, and both together are at most the model's ``max_length``.
+    ``timestamps`` are the rules of tokens that stand for times, applied after everything else.
     """
 
     beam: int = 1
@@ -60,6 +72,8 @@ class Search:
     encoder_repetition_penalty: float = 1.0
     exponential_decay_length_penalty: tuple[int, float] | None = None
     top_p: float = 1.0
+    prompt: tuple[int, ...] = ()
+    timestamps: Timestamps | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,7 @@ class Hypothesis:
 def check_search(search: Search, config: TransformerConfig | None = None) -> None:
     """Raise one UserError that names every setting that no search can follow.
 
-    With a config also every token id that its model does not have.
+    With a config also every token id that its model does not have, and what it cannot do.
     """
     faults = Faults()
     check_kinds(search, faults)
@@ -89,6 +103,8 @@ def check_search(search: Search, config: TransformerConfig | None = None) -> Non
     check_ranges(search, faults)
     check_together(search, faults)
     check_ids(search, None if config is None else config.target_vocab_size, faults)
+    if config is not None:
+        check_model(search, config, faults)
     faults.raise_if_any("cannot search")
 
 
@@ -107,10 +123,37 @@ def longest_output(source_tokens: int, config: TransformerConfig, search: Search
 
     A source of features has no tokens by which an output could be judged.
     """
+    most = config.max_length - len(search.prompt)
     if config.feature_dim:
-        return min(config.max_length, search.max_length or config.max_length)
+        return min(most, search.max_length or most)
     wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
-    return min(config.max_length, wanted)
+    return min(most, wanted)
+
+
+def output_room(source_tokens: int, config: TransformerConfig, search: Search) -> int:
+    """Columns for ``longest_output``, of which there are few different numbers.
+
+    They are the same whatever the prompt; for sources of features a power of two, or all.
+    """
+    longest = longest_output(source_tokens, config, replace(search, prompt=()))
+    return min(config.max_length, power_of_two(longest)) if config.feature_dim else longest
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least ``number``."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def prompt_room(prompt: tuple[int, ...], config: TransformerConfig) -> int:
+    """Columns for all tokens of a prompt but the last, of which there are few different numbers."""
+    before = len(prompt) - 1
+    return min(power_of_two(before), config.max_length - 1) if before else 0
+
+
+def prompt_of(search: Search, config: TransformerConfig) -> tuple[int, ...]:
+    """The decoder's first tokens, at least one."""
+    start_id = config.decoder_start_id if search.start_id is None else search.start_id
+    return search.prompt or (start_id,)
 
 
 def search_bytes(
@@ -127,6 +170,25 @@ def search_bytes(
     cache = 2 * R * L * D * config.num_decoder_layers * itemsize
     cells = R * L * seen_by * (2 + config.num_heads * itemsize)
     return cache + cells + 2 * R * V * itemsize + 2 * R * min(2 * N, V) * itemsize
+
+
+def check_heard(features: object, config: TransformerConfig) -> None:
+    """Raise a UserError for what is no features (B, W, M) in NumPy, or for a model of tokens."""
+    if not config.feature_dim:
+        raise UserError("the model reads tokens and hears nothing; give its sources to decode")
+    if not isinstance(features, np.ndarray):
+        raise no_features(features, "numpy.ndarray", config.feature_dim)
+    check_features(features.shape, str(features.dtype), config.feature_dim)
+
+
+def check_rows_heard(rows: Sequence[int] | None, count: int) -> list[int]:
+    """The rows that are meant, of so many; a UserError where some are not there."""
+    found = list(range(count)) if rows is None else [int(row) for row in rows]
+    faults = Faults()
+    for row in (row for row in found if not 0 <= row < count):
+        faults.add(f"row {row} was not heard; there are {count}, from 0 on")
+    faults.raise_if_any("cannot search")
+    return found
 
 
 def check_search_memory(
@@ -183,7 +245,7 @@ def hoped_lengths(limits: np.ndarray, search: Search) -> np.ndarray | None:
 def shaping(search: Search) -> Search:
     """The settings that shape a compiled program; the others are numbers given to it."""
     numbers = {"length_penalty": 1.0, "temperature": 1.0, "seed": 0, "nbest": 1}
-    ids = {"start_id": None, "forced_first_id": None}
+    ids = {"start_id": None, "forced_first_id": None, "prompt": ()}
     return replace(search, **numbers, **ids, max_length=None)
 
 
@@ -193,7 +255,7 @@ def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search
     They are drawn from the seed and the row's tokens, so that neither the other rows nor the
     padding change a sample; or from the bytes of its features.
     """
-    length = longest_output(source.shape[1], config, search)
+    length = output_room(source.shape[1], config, search)
     numbers = np.zeros((len(source), length, search.nbest), np.float32)
     for row, given in zip(numbers, source, strict=True):
         seeds = [search.seed, *_seeds(given, config)]

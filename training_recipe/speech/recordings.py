@@ -1,144 +1,101 @@
-"""Recordings to train and to judge by: their features are computed once and kept in files.
+"""The windows of a recording, each (3000, bins), whatever its length, in constant memory.
 
-A recording is a source, and its number here stands where a text has ids.
+A recording of at most a window is followed by silence before its features are taken, as the
+program of Radford et al. 2022 decodes one, and as the checkpoints were trained. The features of a
+longer one are those of all of it, whose loudest bin is the measure everywhere, and what is missing
+from its last window is filled with zeros: so does that program transcribe.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from training_recipe.corpora.downloads import cache_folder
-from training_recipe.files.writing import replace_file
-from training_recipe.speech.audio import read_audio
-from training_recipe.speech.features import FRAMES, HOP, SAMPLES, WINDOW, log_mel
-from training_recipe.text.frames import Frame
-from training_recipe.text.vocabulary_kinds import FORMAT_VERSION, Side, Vocabulary
-from transformer_spec import Faults, UserError
+from training_recipe.speech.audio import Audio
+from training_recipe.speech.features import (
+    FLOOR,
+    FRAMES,
+    RATE,
+    SAMPLES,
+    frames_of,
+    log_mel,
+    scaled,
+    streamed_powers,
+)
+from transformer_spec.errors import UserError
 
-VERSION = 1  # of features: other ones lie under other names
-SHOWN = 3
 
+class Recording:
+    """The features of a file, of which windows are asked for at growing places.
 
-class Recordings(Vocabulary):
-    """Files of sound by their numbers; ``feature_dim`` M numbers in a frame, W frames each.
-
-    A recording of more than 30 s has more ids than a model has positions, and is left out as texts
-    are that are too long.
+    It is read once to know its length and its loudest bin, and once for the windows of a longer
+    recording; one that is asked for before the last is found by reading again. ``frames`` are those
+    of its samples, 100 a second.
     """
 
-    kind = "recordings"
-    size = 0
-
-    def __init__(self, feature_dim: int, positions: int) -> None:
-        self.feature_dim, self.positions = feature_dim, positions
-        self._numbers: dict[str, int] = {}
-        self._kept: list[Path | None] = []  # None: too long
-        self._digests: list[str] = []
+    def __init__(self, path: str | Path, bins: int, dtype: Any = np.float32) -> None:
+        self.audio, self.bins, self.dtype = Audio(path), bins, dtype
+        self.samples, self.loudest = 0, -np.inf
+        self._begin = list[np.ndarray]()
+        self._measure()
+        if not self.samples:
+            raise UserError(f"{path} holds no sound")
+        self.notes = self.audio.notes
+        self._short = None if self.is_long else self._of_one_window()
+        self._parts: Iterator[np.ndarray] = iter(())
+        self._held, self._first = np.empty((0, bins)), FRAMES * SAMPLES
 
     @property
     def frames(self) -> int:
-        """W, of every recording: what is shorter is followed by silence."""
-        return 2 * self.positions
+        return frames_of(self.samples)
 
     @property
-    def frame(self) -> Frame:
-        return Frame((), ())
+    def seconds(self) -> float:
+        return self.samples / RATE
 
-    def read(self, paths: Iterable[str]) -> None:
-        """Compute the features of files that were not read before, under a bar.
+    @property
+    def is_long(self) -> bool:
+        """Whether it is longer than a window."""
+        return self.samples > SAMPLES
 
-        Those that hold no sound are one UserError.
-        """
-        from tqdm import tqdm
+    def window(self, seek: int) -> tuple[np.ndarray, int]:
+        """Features (3000, bins) from a frame on, and how many of the frames are the recording's."""
+        frames = max(0, min(FRAMES, self.frames - seek))
+        if self._short is not None:
+            silence = scaled(np.full((seek, self.bins), FLOOR), self.loudest, self.dtype)
+            return np.concatenate([self._short[seek:], silence]), frames
+        found = np.zeros((FRAMES, self.bins), self.dtype)
+        found[:frames] = scaled(self._powers(seek, seek + frames), self.loudest, self.dtype)
+        return found, frames
 
-        faults, new = Faults(), [path for path in dict.fromkeys(paths) if path not in self._numbers]
-        for path in tqdm(new, "features", unit="file", disable=None, leave=False):
-            try:
-                self._add(path)
-            except UserError as error:
-                faults.add(str(error))
-        several = len(faults.messages) - SHOWN
-        if several > 0:
-            faults.messages[SHOWN:] = [f"and {several:,} more of {len(new):,} files"]
-        faults.raise_if_any("cannot read the recordings")
+    def _measure(self) -> None:
+        for powers in streamed_powers(self._counted(), self.bins):
+            self.loudest = max(self.loudest, float(powers.max(initial=-np.inf)))
 
-    def _add(self, path: str) -> None:
-        digest = _digest(path)
-        kept = cache_folder("features") / f"{digest}-{self.feature_dim}-{VERSION}.npy"
-        if not kept.exists():
-            samples = read_audio(path)
-            if len(samples) <= SAMPLES:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                short = heard(samples, self.feature_dim)
-                replace_file(kept, lambda aside: _save(aside, short))
-        self._numbers[path] = len(self._kept)
-        self._kept.append(kept if kept.exists() else None)
-        self._digests.append(digest)
+    def _counted(self) -> Iterator[np.ndarray]:
+        """The blocks, of which the first are kept while one window may hold them all."""
+        for block in self.audio.blocks():
+            self.samples += len(block)
+            self._begin = [] if self.is_long else [*self._begin, block]
+            yield block
 
-    def encode(self, text: str) -> list[int]:
-        """The number of a file, which is read where it was not."""
-        self.read([text])
-        number = self._numbers[text]
-        fits = self._kept[number] is not None
-        return [number] if fits else [number] * (self.positions + 1)
+    def _of_one_window(self) -> np.ndarray:
+        samples = np.concatenate(self._begin)
+        self._begin = []
+        features = log_mel(samples, self.bins, np.float64)
+        self.loudest = float(features.max()) * 4 - 4
+        return features.astype(self.dtype)
 
-    def features(self, numbers: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
-        """(rows, W, M) float32 of recordings; rows beyond them are zeros."""
-        found = np.zeros((rows, self.frames, self.feature_dim), np.float32)
-        for row, number in zip(found, numbers, strict=False):
-            kept = self._kept[number]
-            assert kept is not None
-            short = np.load(kept)[: self.frames]
-            row[: len(short)] = short
-            row[len(short) :] = short[-1]  # silence
-        return found
-
-    def pairs(
-        self, pairs: Iterable[tuple[list[int], list[int]]]
-    ) -> Iterator[tuple[str, list[int]]]:
-        """Pairs of ids with what says which sound the source is, whatever its name."""
-        return ((self._digests[source[0]], target) for source, target in pairs)
-
-    def token(self, index: int) -> str:
-        return f"recording {index}"
-
-    def _join(self, ids: list[int]) -> str:
-        return " ".join(map(self.token, ids))
-
-    def save(self, folder: Path, side: Side) -> None:
-        content = {"format_version": FORMAT_VERSION, "kind": self.kind}
-        content |= {"feature_dim": self.feature_dim, "positions": self.positions}
-        (Path(folder) / f"{side}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, content: Mapping[str, Any], folder: Path) -> Self:
-        """What ``save`` wrote; a ValueError where it lacks a number."""
-        sizes = [content.get(name) for name in ("feature_dim", "positions")]
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError("its feature_dim and positions must be whole numbers above 0")
-        return cls(*sizes)
-
-
-def heard(samples: np.ndarray, bins: int) -> np.ndarray:
-    """(frames, M) float32: ``log_mel`` up to the first frame of silence, which all others are."""
-    last = min(FRAMES - 1, (len(samples) + WINDOW // 2) // HOP + 1)
-    return log_mel(samples, bins)[: last + 1]
-
-
-def _digest(path: str) -> str:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
+    def _powers(self, start: int, stop: int) -> np.ndarray:
+        """The log powers of some frames."""
+        if start < self._first:
+            self._parts = streamed_powers(self.audio.blocks(), self.bins)
+            self._held, self._first = np.empty((0, self.bins)), 0
+        while self._first + len(self._held) < stop:
+            drop = min(max(0, start - self._first), len(self._held))
+            self._held = np.concatenate([self._held[drop:], next(self._parts)])
+            self._first += drop
+        return self._held[start - self._first : stop - self._first]

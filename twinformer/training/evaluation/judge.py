@@ -8,7 +8,7 @@ from typing import Any
 
 from training_recipe.backend import Backend
 from training_recipe.batching.batches import Batch, BatchPlan
-from training_recipe.batching.encoded import recordings_of
+from training_recipe.batching.encoded import sound_files_of
 from training_recipe.corpora.corpus import Example
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import Prepared
@@ -131,7 +131,7 @@ class Judge:
             prepared.config,
             lambda count: self.check(),
             frame,
-            recordings_of((prepared.source_vocabulary, prepared.target_vocabulary)),
+            sound_files_of((prepared.source_vocabulary, prepared.target_vocabulary)),
         )
         outputs = [""] * len(examples)
         for number, hypotheses in zip(fitting, found, strict=True):

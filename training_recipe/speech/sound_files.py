@@ -1,0 +1,144 @@
+"""Recordings to train and to judge by: their features are computed once and kept in files.
+
+A recording is a source, and its number here stands where a text has ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from training_recipe.corpora.downloads import cache_folder
+from training_recipe.files.writing import replace_file
+from training_recipe.speech.audio import read_audio
+from training_recipe.speech.features import FRAMES, HOP, SAMPLES, WINDOW, log_mel
+from training_recipe.text.frames import Frame
+from training_recipe.text.vocabulary_kinds import FORMAT_VERSION, Side, Vocabulary
+from transformer_spec import Faults, UserError
+
+VERSION = 1  # of features: other ones lie under other names
+SHOWN = 3
+
+
+class SoundFiles(Vocabulary):
+    """Files of sound by their numbers; ``feature_dim`` M numbers in a frame, W frames each.
+
+    A recording of more than 30 s has more ids than a model has positions, and is left out as texts
+    are that are too long.
+    """
+
+    kind = "sound_files"
+    size = 0
+
+    def __init__(self, feature_dim: int, positions: int) -> None:
+        self.feature_dim, self.positions = feature_dim, positions
+        self._numbers: dict[str, int] = {}
+        self._kept: list[Path | None] = []  # None: too long
+        self._digests: list[str] = []
+
+    @property
+    def frames(self) -> int:
+        """W, of every recording: what is shorter is followed by silence."""
+        return 2 * self.positions
+
+    @property
+    def frame(self) -> Frame:
+        return Frame((), ())
+
+    def read(self, paths: Iterable[str]) -> None:
+        """Compute the features of files that were not read before, under a bar.
+
+        Those that hold no sound are one UserError.
+        """
+        from tqdm import tqdm
+
+        faults, new = Faults(), [path for path in dict.fromkeys(paths) if path not in self._numbers]
+        for path in tqdm(new, "features", unit="file", disable=None, leave=False):
+            try:
+                self._add(path)
+            except UserError as error:
+                faults.add(str(error))
+        several = len(faults.messages) - SHOWN
+        if several > 0:
+            faults.messages[SHOWN:] = [f"and {several:,} more of {len(new):,} files"]
+        faults.raise_if_any("cannot read the recordings")
+
+    def _add(self, path: str) -> None:
+        digest = _digest(path)
+        kept = cache_folder("features") / f"{digest}-{self.feature_dim}-{VERSION}.npy"
+        if not kept.exists():
+            samples = read_audio(path)
+            if len(samples) <= SAMPLES:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                short = heard(samples, self.feature_dim)
+                replace_file(kept, lambda aside: _save(aside, short))
+        self._numbers[path] = len(self._kept)
+        self._kept.append(kept if kept.exists() else None)
+        self._digests.append(digest)
+
+    def encode(self, text: str) -> list[int]:
+        """The number of a file, which is read where it was not."""
+        self.read([text])
+        number = self._numbers[text]
+        fits = self._kept[number] is not None
+        return [number] if fits else [number] * (self.positions + 1)
+
+    def features(self, numbers: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
+        """(rows, W, M) float32 of recordings; rows beyond them are zeros."""
+        found = np.zeros((rows, self.frames, self.feature_dim), np.float32)
+        for row, number in zip(found, numbers, strict=False):
+            kept = self._kept[number]
+            assert kept is not None
+            short = np.load(kept)[: self.frames]
+            row[: len(short)] = short
+            row[len(short) :] = short[-1]  # silence
+        return found
+
+    def pairs(
+        self, pairs: Iterable[tuple[list[int], list[int]]]
+    ) -> Iterator[tuple[str, list[int]]]:
+        """Pairs of ids with what says which sound the source is, whatever its name."""
+        return ((self._digests[source[0]], target) for source, target in pairs)
+
+    def token(self, index: int) -> str:
+        return f"recording {index}"
+
+    def _join(self, ids: list[int]) -> str:
+        return " ".join(map(self.token, ids))
+
+    def save(self, folder: Path, side: Side) -> None:
+        content = {"format_version": FORMAT_VERSION, "kind": self.kind}
+        content |= {"feature_dim": self.feature_dim, "positions": self.positions}
+        (Path(folder) / f"{side}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """What ``save`` wrote; a ValueError where it lacks a number."""
+        sizes = [content.get(name) for name in ("feature_dim", "positions")]
+        if not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError("its feature_dim and positions must be whole numbers above 0")
+        return cls(*sizes)
+
+
+def heard(samples: np.ndarray, bins: int) -> np.ndarray:
+    """(frames, M) float32: ``log_mel`` up to the first frame of silence, which all others are."""
+    last = min(FRAMES - 1, (len(samples) + WINDOW // 2) // HOP + 1)
+    return log_mel(samples, bins)[: last + 1]
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)

@@ -27,6 +27,7 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
 from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search, in_language
+from training_recipe.speech.vocabulary import SpeechVocabulary
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
@@ -176,8 +177,15 @@ def _prepare(
             *describe(data, both, plan),
             _epochs(plan, settings),
         ],
-        search=in_language(search or Search(), both[1]),
+        search=_search(search, both[1], config),
     )
+
+
+def _search(search: Search | None, target: Vocabulary, config: TransformerConfig) -> Search:
+    """The search that came with a model, or the usual one, in the language of its texts."""
+    if isinstance(target, SpeechVocabulary):
+        return target.search(config.decoder_start_id)
+    return in_language(search or Search(), target)
 
 
 def _encoded(

@@ -40,7 +40,7 @@ def encode(
     """The ids of a corpus; a UserError where all pairs of a part are too long."""
     frames, sounds = frames_of(both), sound_files_of(both)
     if sounds is not None:
-        sounds.read(example.source for part in (corpus.train, corpus.valid) for example in part)
+        sounds.hear(example.source for part in (corpus.train, corpus.valid) for example in part)
     train, kept, notes = drop_long(
         encode_pairs(corpus.train, *both), max_length, "training pairs", frames
     )

@@ -6,13 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-<<<<<<< HEAD
 from training_recipe.batching.batches import Sounds, encode_sources
-from training_recipe.searching.search import Hypothesis, Search
-=======
-from training_recipe.batching.batches import encode_sources
 from training_recipe.searching.search import Hypothesis, Search, power_of_two
->>>>>>> h-sound
 from training_recipe.text.frames import Frame
 from transformer_spec import TransformerConfig
 

@@ -6,7 +6,6 @@ A recording is a source, and its number here stands where a text has ids.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 
 from training_recipe.corpora.downloads import cache_folder
 from training_recipe.files.writing import replace_file
-from training_recipe.speech.audio import read_audio
-from training_recipe.speech.features import FRAMES, HOP, SAMPLES, WINDOW, log_mel
+from training_recipe.speech.features import FRAMES, HOP, WINDOW
+from training_recipe.speech.recordings import Recording
 from training_recipe.text.frames import Frame
-from training_recipe.text.vocabulary_kinds import FORMAT_VERSION, Side, Vocabulary
+from training_recipe.text.vocabulary_kinds import Side, Vocabulary, write_description
 from transformer_spec import Faults, UserError
 
 VERSION = 1  # of features: other ones lie under other names
@@ -35,6 +34,7 @@ class SoundFiles(Vocabulary):
 
     kind = "sound_files"
     size = 0
+    begins_with_target = True
 
     def __init__(self, feature_dim: int, positions: int) -> None:
         self.feature_dim, self.positions = feature_dim, positions
@@ -51,7 +51,7 @@ class SoundFiles(Vocabulary):
     def frame(self) -> Frame:
         return Frame((), ())
 
-    def read(self, paths: Iterable[str]) -> None:
+    def hear(self, paths: Iterable[str]) -> None:
         """Compute the features of files that were not read before, under a bar.
 
         Those that hold no sound are one UserError.
@@ -73,10 +73,10 @@ class SoundFiles(Vocabulary):
         digest = _digest(path)
         kept = cache_folder("features") / f"{digest}-{self.feature_dim}-{VERSION}.npy"
         if not kept.exists():
-            samples = read_audio(path)
-            if len(samples) <= SAMPLES:
+            recording = Recording(path, self.feature_dim)
+            if not recording.is_long:
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                short = heard(samples, self.feature_dim)
+                short = before_silence(recording)
                 replace_file(kept, lambda aside: _save(aside, short))
         self._numbers[path] = len(self._kept)
         self._kept.append(kept if kept.exists() else None)
@@ -84,7 +84,7 @@ class SoundFiles(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         """The number of a file, which is read where it was not."""
-        self.read([text])
+        self.hear([text])
         number = self._numbers[text]
         fits = self._kept[number] is not None
         return [number] if fits else [number] * (self.positions + 1)
@@ -113,12 +113,11 @@ class SoundFiles(Vocabulary):
         return " ".join(map(self.token, ids))
 
     def save(self, folder: Path, side: Side) -> None:
-        content = {"format_version": FORMAT_VERSION, "kind": self.kind}
-        content |= {"feature_dim": self.feature_dim, "positions": self.positions}
-        (Path(folder) / f"{side}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+        content = {"feature_dim": self.feature_dim, "positions": self.positions}
+        write_description(folder, side, self.kind, content)
 
     @classmethod
-    def load(cls, content: Mapping[str, Any], folder: Path) -> Self:
+    def read(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """What ``save`` wrote; a ValueError where it lacks a number."""
         sizes = [content.get(name) for name in ("feature_dim", "positions")]
         if not all(isinstance(size, int) and size > 0 for size in sizes):
@@ -126,10 +125,10 @@ class SoundFiles(Vocabulary):
         return cls(*sizes)
 
 
-def heard(samples: np.ndarray, bins: int) -> np.ndarray:
-    """(frames, M) float32: ``log_mel`` up to the first frame of silence, which all others are."""
-    last = min(FRAMES - 1, (len(samples) + WINDOW // 2) // HOP + 1)
-    return log_mel(samples, bins)[: last + 1]
+def before_silence(recording: Recording) -> np.ndarray:
+    """(frames, M) float32 up to the first frame of silence, which all others are."""
+    last = min(FRAMES - 1, (recording.samples + WINDOW // 2) // HOP + 1)
+    return recording.window(0)[0][: last + 1]
 
 
 def _digest(path: str) -> str:

@@ -76,7 +76,9 @@ class Transcriber:
     def __call__(self, files: File, **settings: Any) -> Transcript: ...
 
     @overload
-    def __call__(self, files: list[File] | tuple[File, ...], **settings: Any) -> list[Transcript]: ...
+    def __call__(
+        self, files: list[File] | tuple[File, ...], **settings: Any
+    ) -> list[Transcript]: ...
 
     def __call__(
         self, files: File | list[File] | tuple[File, ...], **settings: Any

@@ -117,7 +117,8 @@ class Judge:
         A source longer than the model takes has the empty text as its output.
         """
         prepared, longest = self.prepared, self.prepared.config.max_source_length
-        most = min(prepared.config.max_length, prepared.longest_target)
+        most = prepared.config.max_length - max(0, len(search.prompt) - 1)
+        most = min(most, prepared.longest_target)
         search = replace(search, max_length=most, min_length=min(search.min_length, most))
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
         frame = prepared.source_vocabulary.frame

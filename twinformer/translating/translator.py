@@ -79,6 +79,9 @@ class Translator:
         check_made_of(checkpoint, batch_size, device, mesh)
         self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
+        if self.config.feature_dim:
+            hears = f"the model of {folder} hears, and reads no text"
+            raise UserError(f"{hears}: python -m twinformer transcribe {folder} FILE")
         given = languages if isinstance(languages, str | None) else ",".join(languages)
         self.source, self.target = spoken(self._opened.text(), given)
         self.search = self.search_with({})

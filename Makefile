@@ -5,6 +5,7 @@
 # make parity   print the table of differences between the twins
 # make bench    training, translation and start-up beside other libraries, about half an hour
 # make convert-bench   conversion beside cp, 12 GB of disk for a checkpoint of 4 GB
+# make speech-weights   two real Whispers for tests that are skipped without, 204 MB over the network
 BACKEND ?= jax
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ JOBS ?= 3
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
-.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench
+.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench speech-weights
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
@@ -65,6 +66,9 @@ bench: $(VENV)/.bench
 
 convert-bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/convert.py
+
+speech-weights: $(VENV)/.dev
+	$(BIN)/python benchmarks/speech_weights.py
 
 # pip would compile on one core; some packages have files that are templates of Python, not Python.
 $(VENV)/.%: pyproject.toml constraints.txt

@@ -55,7 +55,8 @@ def twin_logits(
     flax_transformer.load_weights(theirs, torch_to_flax(weights))
     with torch.no_grad():
         one = ours(torch.from_numpy(source_ids), torch.from_numpy(target_ids)).numpy()
-    other = theirs(jnp.asarray(source_ids, jnp.int32), jnp.asarray(target_ids, jnp.int32))
+    kind = jnp.float64 if config.feature_dim else jnp.int32
+    other = theirs(jnp.asarray(source_ids, kind), jnp.asarray(target_ids, jnp.int32))
     return one, np.asarray(other)
 
 
@@ -89,6 +90,8 @@ def assert_round_trip(family: Family, source: Source) -> None:
 def batch(config: TransformerConfig, seed: int = 0, B: int = 3, S: int = 9, T: int = 6):
     """(source, target) int64 ids, padded on the right, target != source length.
 
+    Where the source is features, they are normal numbers in as many frames as the model takes.
+
     No padding id occurs inside; the target begins with decoder_start_id, which may be the padding
     id itself (Marian): compare positions after the first there as well as the first.
     """
@@ -101,6 +104,9 @@ def batch(config: TransformerConfig, seed: int = 0, B: int = 3, S: int = 9, T: i
             found[row, length - row :] = config.pad_id
         return found
 
-    source = ids(B, S, config.source_vocab_size)
+    if config.feature_dim:
+        source = draw.normal(size=(B, 2 * config.max_source_length, config.feature_dim))
+    else:
+        source = ids(B, S, config.source_vocab_size)
     target = ids(B, T, config.target_vocab_size)
     return source, target

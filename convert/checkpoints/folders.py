@@ -9,7 +9,6 @@ from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
 from convert.checkpoints.copies import begun_with, one_copy
-from convert.checkpoints.ctranslate2 import CTRANSLATE2, MODEL_BIN, ctranslate2_settings
 from convert.checkpoints.hub import Repository, get, hub_name
 from convert.checkpoints.layouts import COUNT, FLAX, TORCH, Layout, has_own_parts
 from convert.checkpoints.loops.places import has_marks
@@ -25,7 +24,7 @@ from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
-from convert.formats.ctranslate2 import open_ctranslate2
+from convert.formats.ctranslate2 import CTRANSLATE2, MODEL_BIN, open_ctranslate2
 from convert.formats.kinds import container_of
 from convert.formats.msgpack import open_msgpack, with_dots
 from convert.formats.npz import open_npz
@@ -65,7 +64,8 @@ FOREIGN_MARKS = {
     "transformers_version",
     "torch.nn.Transformer",
     "naming_table",
-    "suppress_ids",
+    "suppress_ids",  # CTranslate2's Whisper
+    "n_audio_ctx",  # OpenAI's Whisper
 }
 HUB_FILES = (
     "pytorch_model.bin",
@@ -371,7 +371,7 @@ def _open_file(path: Path, key: str | None) -> Content:
         if key is not None:
             raise UserError(f"--key picks a part of a file with names, and {path} is CTranslate2's")
         opened = open_ctranslate2(path)
-        settings = ctranslate2_settings(opened, settings_in(path.parent / CONFIG))
+        settings = opened.settings(settings_in(path.parent / CONFIG))
         return Content(opened, TORCH, None, container, settings, notes=opened.notes)
     if container == "msgpack":
         index = name != path.name

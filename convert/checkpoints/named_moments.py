@@ -37,6 +37,7 @@ BY_ORDER = (
 EMPTY = "the optimizer in {} has no moments yet: there is nothing to carry"
 FROZEN = "{} parameters have no moments, as they were frozen: zeros stand for them"
 BOTH = (FIRST, SECOND)
+POSITIONS = "pos_embedding.weight"
 RUN_SETTINGS = "settings.json"
 # What torch.optim.AdamW has where nothing else is asked for.
 ADAMW: dict[str, Any] = {
@@ -221,6 +222,12 @@ def _parameters(
         if rule.targets
         and rule.targets[0].startswith(ASIDE)
         and len(tensors[rule.sources[0]].shape) > 1
+    }
+    tables |= {
+        rule.sources[0]
+        for rule in rules
+        for name in rule.targets
+        if name.endswith(POSITIONS) and name not in trained
     }
     for rule in rules:
         if rule.targets and trained.issuperset(rule.targets):

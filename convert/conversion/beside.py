@@ -23,6 +23,7 @@ from convert.files.listing import Found, Listing
 from convert.tokenizers import tokenizer_files
 
 VOCABULARY, ORIGINAL, SEARCH, SETTINGS = "vocabulary", "original", "search.json", "settings.json"
+WHISPER = "whisper"
 DESCRIPTIONS = ("source.json", "target.json")
 PREPROCESSOR = "preprocessor_config.json"
 OURS, SAME, OTHER, EXPORTED = "ours", "same", "other", "exported"
@@ -191,7 +192,7 @@ def _outwards(found: Found, name: str, is_tokenizer: bool, way: Way) -> Entry:
     """A library's file by its own ``name`` on the way to that library or to another one."""
     if way.kind == SAME:
         return Entry(found, CARRIED, name)
-    if is_document(name):
+    if is_document(name) or (is_tokenizer and _same_tokenizer(way)):
         return Entry(found, CARRIED, name)
     if way.kind == EXPORTED and way.speech and (is_tokenizer or name == PREPROCESSOR):
         return Entry(found, CARRIED, name)
@@ -200,6 +201,13 @@ def _outwards(found: Found, name: str, is_tokenizer: bool, way: Way) -> Entry:
     if name == CONFIG:
         return Entry(found, REWRITTEN, CONFIG, f"in the words of {way.target}")
     return Entry(found, LEFT_OUT, reason=f"a file of {way.library}'s, and {way.target} is written")
+
+
+def _same_tokenizer(way: Way) -> bool:
+    """Whether another library's folder has a tokenizer of the same kind: those of speech have."""
+    family = FAMILIES.get(way.target)
+    from_speech = (way.library or "").partition("-")[0] == WHISPER
+    return family is not None and family.library == WHISPER and from_speech
 
 
 def _of_ours(found: Found, way: Way) -> Entry:
@@ -228,7 +236,8 @@ def _own_record(found: Found, way: Way) -> Entry:
     if name == CONFIG:
         words = "our" if way.kind == OURS else f"{way.target}'s"
         return Entry(found, REWRITTEN, name, f"in {words} words")
-    if name in (SETTINGS, SEARCH) and way.kind in (OURS, EXPORTED):
+    exported = way.kind == EXPORTED and not way.speech
+    if name in (SETTINGS, SEARCH) and (way.kind == OURS or exported):
         return Entry(found, CARRIED, name)
     if name == ORIGIN and way.kind == OURS:
         return Entry(found, CARRIED, name)

@@ -6,24 +6,30 @@ What cannot be read never stops the weights: a note says what is wrong.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from convert.conversion.beside import SEARCH, folder_of
 from convert.conversion.source import Import
 from convert.families.registry import LIBRARIES
+from convert.families.whisper.ids import known_tokens
 from convert.files.generation import published
 from convert.files.kinds import CONFIG, GENERATION
 from convert.tokenizers import read_vocabularies
 from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search
+from training_recipe.speech.settings import generation_settings
 from training_recipe.text.vocabulary import Vocabulary
-from transformer_spec import UserError
+from transformer_spec import TransformerConfig, UserError
 
 Pair = tuple[Vocabulary, Vocabulary]
+NO_TEXT = "the model takes features of sound, not text"
 NO_TOKENIZER = "no tokenizer lies beside the weights, so the model reads ids"
 
 
 def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | None, str]:
     """The vocabularies of another library's folder, or why there are none."""
+    if source.config.feature_dim:
+        return None, NO_TEXT
     if folder is None or source.family is None:
         return None, NO_TOKENIZER
     settings = source.origin.settings if source.origin else None
@@ -45,9 +51,17 @@ def imported_search(source: Import, folder: Path | None) -> tuple[Search | None,
     place = path if path is not None and path.is_file() else None
     label = str(folder / CONFIG) if folder is not None else "the settings"
     try:
-        return published(place, settings or {}, source.config, label)
+        return published(
+            place, usual_generation(source.config) or settings or {}, source.config, label
+        )
     except UserError as error:
         return None, [f"warning: the search of {label} is not kept: {error}"]
+
+
+def usual_generation(config: TransformerConfig) -> dict[str, Any]:
+    """How a model of speech with a published vocabulary writes where no file says it; else {}."""
+    tokens = known_tokens(config.target_vocab_size) if config.feature_dim else None
+    return {} if tokens is None else generation_settings(tokens, None, None)
 
 
 def search_beside(found: Import) -> tuple[Search | None, list[str]]:

@@ -27,10 +27,15 @@ from convert.conversion.beside import (
     entries_of,
     without,
 )
-from convert.conversion.imported import imported_search, imported_vocabularies
+from convert.conversion.imported import (
+    imported_search,
+    imported_vocabularies,
+    usual_generation,
+)
 from convert.conversion.origin import ORIGIN
 from convert.conversion.source import Import
-from convert.conversion.speech_export import mended, with_exported
+from convert.conversion.speech_export import MENDED, mended, with_exported
+from convert.conversion.speech_files import BY_RULE, LIBRARY, speech_files, warnings
 from convert.conversion.target import Target
 from convert.families.registry import LIBRARIES
 from convert.families.t5x.family import T5X
@@ -49,6 +54,7 @@ from transformer_spec import TransformerConfig, UserError
 USUAL = Search(beam=5)  # what our own models are translated with
 MARIAN = "marian"
 NONE = "the new folder has no tokenizer, so its model reads ids"
+NO_TOKENIZER = "the new folder has no tokenizer, so its model writes ids"
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def plan_files(
     way = Way.of(source, target, beside)
     making = Making(source, target, settings, beside, way)
     plan = FilesPlan(entries_of(beside, way))
-    plan = replace(plan, notes=told_of_faults(plan.entries))
+    plan = replace(plan, notes=[*told_of_faults(plan.entries), *_contradictions(making)])
     if making.config.feature_dim:
         plan = mended(plan)
     if making.config.feature_dim and way.kind == EXPORTED:
@@ -95,8 +101,33 @@ def plan_files(
     if way.kind in (OURS, EXPORTED):
         return _checked(making, plan) if beside.ours else _imported(making, plan)
     if way.kind == SAME:
-        return _restored(making, plan) if beside.ours else _same_config(making, plan)
-    return _published(making, plan)
+        plan = _restored(making, plan) if beside.ours else _same_config(making, plan)
+    else:
+        plan = _published(making, plan)
+    return _with_speech(making, plan)
+
+
+def _contradictions(making: Making) -> list[str]:
+    """What files of a library's folder say otherwise than a model of speech is."""
+    wanted = making.config.feature_dim and not making.beside.ours
+    return warnings(making.config, making.place_of) if wanted else []
+
+
+def _with_speech(making: Making, plan: FilesPlan) -> FilesPlan:
+    """A model of speech gets what its library reads beside it, where that is not carried."""
+    family, origin = making.target.family, making.source.origin
+    if family is None or family.library != LIBRARY:
+        return plan
+    there = (e for e in plan.entries if e.what == CARRIED or e.reason == MENDED)
+    carried = {e.to: e.found.path for e in there}
+    found = speech_files(making.config, carried.get, origin.settings if origin else None)
+    made = {place: write for place, write in found.made.items() if place not in plan.made}
+    return replace(
+        plan,
+        made={**plan.made, **made},
+        made_from={**dict.fromkeys(made, BY_RULE), **plan.made_from},
+        notes=[*plan.notes, *found.notes],
+    )
 
 
 def _checked(making: Making, plan: FilesPlan) -> FilesPlan:
@@ -157,7 +188,7 @@ def _imported(making: Making, plan: FilesPlan) -> FilesPlan:
     """Another library's folder becomes ours: descriptions of its tokenizer, and its search."""
     made, made_from, notes = dict(plan.made), dict(plan.made_from), list(plan.notes)
     pair, why = imported_vocabularies(making.source, making.beside.folder)
-    if pair is None and making.way.tokenizer:
+    if pair is None and making.way.tokenizer and not making.config.feature_dim:
         notes.append(f"warning: the model reads ids, not text: {why}")
     for side, vocabulary in zip(("source", "target"), pair or (), strict=False):
         place = f"{VOCABULARY}/{side}.json"
@@ -196,23 +227,26 @@ def _restored(making: Making, plan: FilesPlan) -> FilesPlan:
     plan, home, origin = _same_config(making, plan), making.home, making.source.origin
     needed = making.way.library in LIBRARIES and home is not None and not _has_no_files(home)
     if needed and not any(_is_of_tokenizer(e) for e in plan.entries):
-        none = f"{NONE}: none lies in {VOCABULARY}/ of {home}"
+        reads = NO_TOKENIZER if making.config.feature_dim else NONE
+        none = f"{reads}: none lies in {VOCABULARY}/ of {home}"
         plan = replace(plan, notes=[*plan.notes, none])
     elif home is not None and (fault := _faults_beside(home, making.config).get(VOCABULARY)):
         told = f"warning: the files in {VOCABULARY}/ are written as they are: {fault}"
         plan = replace(plan, notes=[*plan.notes, told])
     if home is None or origin is None or not (home / SEARCH).is_file():
         return plan
-    original = making.place_of(GENERATION)
+    original, usual = making.place_of(GENERATION), usual_generation(making.config)
     try:
         now = load_search(home / SEARCH, making.config)
-        before, _ = published(original, origin.settings or {}, making.config, str(original))
+        before, _ = published(
+            original, usual or origin.settings or {}, making.config, str(original)
+        )
     except UserError as error:
         told = f"warning: {GENERATION} is written as it was: {error}"
         return replace(plan, notes=[*plan.notes, told])
     if now == before:
         return plan
-    text = rewritten(now, making.config, settings_in(original) if original else {})
+    text = rewritten(now, making.config, settings_in(original) if original else usual)
     reason = f"{SEARCH} was changed since it was imported"
     return replace(
         plan,
@@ -239,7 +273,7 @@ def _write_text(text: str, path: Path) -> None:
 def _published(making: Making, plan: FilesPlan) -> FilesPlan:
     """A model that was not this library's: how it is searched and, for Marian, its tokenizer."""
     family = making.target.family
-    if family is None or family.library not in LIBRARIES:
+    if family is None or family.library not in LIBRARIES or making.config.feature_dim:
         return plan
     search, told = _own_search(making)
     text = rewritten(search, making.config, {})

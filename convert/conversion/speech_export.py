@@ -15,6 +15,7 @@ from convert.exports.ctranslate2_speech import THEIRS
 from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan
 from convert.files.kinds import GENERATION
 from training_recipe.files.json_files import json_text
+from training_recipe.speech.settings import preprocessor_settings
 from training_recipe.speech.tokenizer import (
     REPAIRED,
     TOKENIZER,
@@ -54,6 +55,9 @@ def with_exported(source: Import, plan: FilesPlan) -> FilesPlan:
     """The plan with what faster-whisper reads and the source lacks."""
     made, made_from = dict(plan.made), dict(plan.made_from)
     there = {entry.to for entry in plan.entries if entry.what == CARRIED} | made.keys()
+    if PREPROCESSOR not in there:
+        made[PREPROCESSOR] = partial(_write_json, preprocessor_settings(source.config.feature_dim))
+        made_from[PREPROCESSOR] = "the numbers in a frame"
     try:
         tokenizer = speech_tokenizer(source) if TOKENIZER not in there else None
     except UserError:

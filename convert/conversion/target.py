@@ -8,9 +8,9 @@ from convert.conversion.origin import Export, Origin, export_rules
 from convert.core.rules import ASIDE, rename, reverse
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model
-from convert.exports.ctranslate2_rules import ctranslate2_rules
 from convert.exports.ctranslate2_speech import SpeechModel
 from convert.families.base import Family
+from convert.families.ctranslate2_names import ctranslate2_rules
 from convert.families.registry import FAMILIES, family_of_table
 from transformer_spec import TransformerConfig
 

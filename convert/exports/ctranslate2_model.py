@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from convert.core.tensors import Tensors
-from convert.exports.ctranslate2_rules import check_expressible, is_relative, scalars
 from convert.exports.ctranslate2_tokens import Tokens, tokens_of
 from convert.exports.ctranslate2_usage import usage
+from convert.families.ctranslate2_names import check_expressible, is_relative, scalars
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import Pair
 from transformer_spec import Faults, TransformerConfig, UserError

@@ -10,10 +10,17 @@ from typing import Any
 
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import check_installed, quantize, said_of, set_variable
-from convert.exports.ctranslate2_rules import HALVES
+from convert.families.ctranslate2_names import HALVES
 from convert.families.whisper.openai import check_computed
+from training_recipe.speech.alignment import alignment_heads, foreign_heads
+from training_recipe.speech.settings import BLANK_ID
 from training_recipe.speech.tokenizer import SpeechTokenizer, spelled
-from training_recipe.speech.tokens import SpeechTokens, suppressed, suppressed_first
+from training_recipe.speech.tokens import (
+    SpeechTokens,
+    suppressed,
+    suppressed_first,
+    suppressed_special,
+)
 from transformer_spec import Faults, TransformerConfig, UserError
 
 NUMBERED = "its text tokens are numbers: {why}"
@@ -135,7 +142,8 @@ def _usual(tokens: SpeechTokens, tokenizer: SpeechTokenizer | None) -> dict[str,
     """What follows from the vocabulary; without a tokenizer, of tokens of text nothing does."""
     found: dict[str, Any] = {"lang_ids": [tokens.language(code) for code in tokens.languages]}
     if tokenizer is None:
-        return found | {"suppress_ids": [], "suppress_ids_begin": [tokens.end]}
+        never = list(suppressed_special(tokens))
+        return found | {"suppress_ids": never, "suppress_ids_begin": [BLANK_ID, tokens.end]}
     encode = tokenizer.encode
     return found | {
         "suppress_ids": list(suppressed(tokens, encode)),
@@ -148,9 +156,9 @@ def _alignment(
 ) -> tuple[list[list[int]], list[str]]:
     """The heads (layer, head) of which times of words come, and what is to be said of them."""
     layers, heads = config.num_decoder_layers, config.num_heads
-    known = [list(pair) for pair in given.get("alignment_heads") or ()]
-    if known and all(0 <= layer < layers and 0 <= head < heads for layer, head in known):
-        return known, []
-    why = "there are none of these layers and heads" if known else "none are given"
+    known = given.get("alignment_heads") or alignment_heads(config) or []
+    if known and not foreign_heads(known, config):
+        return [list(pair) for pair in known], []
+    why = "those that are given are of other layers or heads" if known else "none are given"
     found = [list(pair) for pair in product(range(layers // 2, layers), range(heads))]
     return found, [UNKNOWN_HEADS.format(why=why)]

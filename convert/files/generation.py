@@ -51,6 +51,8 @@ def rewritten(search: Search, config: TransformerConfig, original: Mapping[str, 
     What would then mean another search is left out of it.
     """
     settings = generation_settings(search, config)
+    if config.feature_dim:  # whose padding is a token of ours alone
+        settings["pad_token_id"] = original.get("pad_token_id", config.eos_id)
     both = {**original, **settings}
     wanted, _ = read_generation(settings, config, "what is written")
     found, _ = read_generation(both, config, "what is written")

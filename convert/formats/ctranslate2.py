@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +23,8 @@ from convert.core.tensors import Header, Tensors
 from convert.formats.arrays import MAX_DIMENSIONS, check_shape, file_size, read_array
 from transformer_spec import Faults, UserError
 
+CTRANSLATE2 = "ctranslate2"
+MODEL_BIN = "model.bin"
 VERSION = 6
 SPEECH = "WhisperSpec"
 # In the order of CTranslate2's ``DataType``.
@@ -31,6 +33,8 @@ DTYPES = tuple(
 )
 WHOLE = (np.dtype(np.int8), np.dtype(np.int16))
 SCALE = "_scale"
+# Under which settings say what a file is, its single numbers, and its names that are others'.
+SPECIFICATION, REVISION, SCALARS, ALIASES = "specification", "revision", "scalars", "aliases"
 FLOAT32 = np.dtype(np.float32)
 LOST = {
     "int8": "0.4 % (1/254) of its row's largest",
@@ -108,6 +112,14 @@ class CTranslate2File(Tensors):
             headers[name] = Header(shape, FLOAT32)
             fault = _fault_of_scale(self.contents.scale(name), stored.header)
             faults.require(not fault, f"{name!r}: {fault}")
+
+    def settings(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What this file and the config.json beside it say of the model.
+
+        Nothing of config.json takes the other's place.
+        """
+        own = {SPECIFICATION: self.contents.specification, REVISION: self.contents.revision}
+        return {**config, **own, SCALARS: self.scalars, ALIASES: dict(self.aliases)}
 
     @property
     def notes(self) -> list[str]:

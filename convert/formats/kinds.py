@@ -7,13 +7,13 @@ import zipfile
 from pathlib import Path
 
 from convert.formats.arrays import file_size
-from convert.formats.ctranslate2 import specification_in
+from convert.formats.ctranslate2 import CTRANSLATE2, specification_in
 from convert.formats.other_files import UNPACK, first_bytes
 from convert.formats.torch_file.old_form import is_legacy
 from convert.formats.torch_file.reader import PICKLES
 from transformer_spec import UserError
 
-CONTAINERS = ("safetensors", "pt", "npz", "msgpack", "ctranslate2")
+CONTAINERS = ("safetensors", "pt", "npz", "msgpack", CTRANSLATE2)
 MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)  # how msgpack begins a map that is not empty
 
 
@@ -26,7 +26,7 @@ def container_of(path: Path) -> str | None:
     if start.startswith(b"PK\x03\x04"):
         return _zip_of(path)
     if specification_in(start) is not None:
-        return "ctranslate2"
+        return CTRANSLATE2
     if start.startswith(PICKLES) or (len(start) >= 32 and is_legacy(start)):
         return "pt"
     length = int.from_bytes(start[:8], "little")

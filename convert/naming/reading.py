@@ -159,8 +159,11 @@ class ConfigReader:
     def _structure(self) -> dict[str, Any]:
         """What the presence of tensors shows."""
         match = self.match
+        keys = ("fcK",) if match.has(".fcK.bias") else ()
+        attention_bias = match.all_or_none("attention_bias", "fcQ", *keys, "fcV")
         found: dict[str, Any] = {
-            "attention_bias": match.all_or_none("attention_bias", "fcQ", "fcK", "fcV"),
+            "attention_bias": attention_bias,
+            "key_bias": attention_bias and bool(keys),
             "attention_output_bias": match.all_or_none("attention_output_bias", "fcOut"),
             "ffn_bias": match.all_or_none("ffn_bias", "fc1", "fc2", "fc3"),
             "final_norm": match.has(".final_norm.weight"),

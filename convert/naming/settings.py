@@ -93,6 +93,8 @@ def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
         if name not in free | shown and declared.default is not dataclasses.MISSING
     }
     usual["attention_scale"] = config.head_dim**-0.5
+    usual["max_source_length"] = config.max_length
+    usual["key_bias"] = _has_key_bias(table, config)
     fields = usual | {k: v for k, v in table.config.items() if k not in training}
     held, kinds = _held(table), kinds_of(config)
     for half in held:  # what lies in a buffer may be any table
@@ -104,6 +106,12 @@ def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
     if "relative" not in (config.encoder_positions, config.decoder_positions):
         fields = {name: value for name, value in fields.items() if name not in relative}
     return fields | evaluated(fields, config)
+
+
+def _has_key_bias(table: NamingTable, config: TransformerConfig) -> bool:
+    """Whether fcK has a bias where the others of an attention have one."""
+    there = {name.rpartition(".fc")[2] for entry in table.entries for name in entry.ours}
+    return config.attention_bias and ("K.bias" in there or "Q.bias" not in there)
 
 
 def _held(table: NamingTable) -> set[str]:

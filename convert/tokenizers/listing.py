@@ -9,7 +9,7 @@ NAMES = (
     "source.spm", "target.spm", "vocab.json", "target_vocab.json", "source_vocab.json",
     "vocab-src.json", "vocab-tgt.json", "merges.txt", "vocab.txt",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "bpecodes", "bpe.codes", "code",
+    "normalizer.json", "chat_template.jinja", "bpecodes", "bpe.codes", "code",
 )  # fmt: skip
 PATTERNS = (
     r".*\.(model|spm)",

@@ -58,6 +58,29 @@ def convert_marian(model: str, vocabularies: list[str], folder: str) -> None:
     MarianConverter(model, vocabularies).convert(folder)
 
 
+def convert_whisper(source: str, folder: str, quantization: str | None = None) -> None:
+    """What CTranslate2's own converter makes of a folder of transformers."""
+    from ctranslate2.converters import TransformersConverter
+
+    TransformersConverter(source).convert(folder, quantization=quantization)
+
+
+def heard(folders: list[str], features: str, prompt: list[int], length: int) -> list[Any]:
+    """The ids and the score that each folder's model writes greedily of the features in a file."""
+    import numpy as np
+    from ctranslate2 import StorageView
+    from ctranslate2.models import Whisper
+
+    view, found = StorageView.from_array(np.load(features)), []
+    for folder in folders:
+        model = Whisper(folder, compute_type="float32", intra_threads=1)
+        options: dict[str, Any] = {"beam_size": 1, "max_length": length, "return_scores": True}
+        (result,) = model.generate(view, [prompt], **options)
+        language = model.detect_language(view)[0][0] if model.is_multilingual else None
+        found.append([result.sequences_ids, result.scores, language])
+    return found
+
+
 def export(source: str, folder: str, *options: str) -> str:
     """``python -m convert`` to CTranslate2 where there is no PyTorch; what it prints."""
     return _export(source, folder, *options)

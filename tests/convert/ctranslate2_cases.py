@@ -39,7 +39,7 @@ def write_folder(folder: Path, model: torch_transformer.Transformer) -> Path:
 def sentences(config: TransformerConfig) -> list[list[int]]:
     """Ids without eos: the longest that the model reads, a single token, and others."""
     draw = np.random.default_rng(3)
-    lengths = [config.max_length - 1, 1, 6]
+    lengths = [config.max_source_length - 1, 1, 6]
     return [draw.integers(4, config.source_vocab_size, size).tolist() for size in lengths]
 
 

@@ -65,6 +65,12 @@ HARMLESS = {
     "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind",
     "target_lookbehind", "assistant_ensemble_weight", "max_matching_ngram_size",
 }  # fmt: skip
+# What a speech model is asked for, and rules of its own that whatever transcribes applies.
+OF_SPEECH = {
+    "is_multilingual", "lang_to_id", "task_to_id", "language", "task", "return_timestamps",
+    "no_timestamps_token_id", "prev_sot_token_id", "max_initial_timestamp_index",
+    "alignment_heads", "median_filter_width",
+}  # fmt: skip
 # What no search here does, with the values under which generate does not do it either.
 UNKNOWN_HERE: dict[str, tuple[Any, ...]] = {
     "sequence_bias": (), "token_healing": (False,), "guidance_scale": (1,),
@@ -212,6 +218,7 @@ def _notes(given: Mapping[str, Any], config: TransformerConfig, label: str) -> l
     found, sampled = [], given.get("do_sample", False)
     for key, value in given.items():
         known = key in ALL and key not in UNKNOWN_HERE and key not in OF_SAMPLING
+        known |= config.feature_dim > 0 and key in OF_SPEECH
         neutral = {**UNKNOWN_HERE, **OF_SAMPLING}.get(key, ())
         unused = key in OF_SAMPLING and not sampled
         if not (known or unused or value in neutral):

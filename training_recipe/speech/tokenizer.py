@@ -9,9 +9,9 @@ as they once were.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training_recipe.speech.tokens import SECONDS_EACH, TIMESTAMPS, SpeechTokens
 from training_recipe.text.tokenizers_kinds import REPLACEMENT, read_merges
@@ -35,6 +35,7 @@ SPECIAL = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False
     "special": True
 }
 Merge = tuple[str, str]
+Content = TypeVar("Content")
 
 
 class SpeechTokenizer:
@@ -130,8 +131,9 @@ def _repaired_lines(data: bytes) -> bytes | None:
 def tokenizer_json(tokenizer: SpeechTokenizer) -> str:
     """A tokenizer.json of the pieces and merges, in which timestamps have their names."""
     end = tokenizer.tokens.end
-    added = enumerate(tokenizer.spelled()[end:], end)
-    text = {piece: index for piece, index in tokenizer.pieces.items() if index < end}
+    names = tokenizer.spelled()
+    added = enumerate(names[end:], end)
+    text = {piece: index for index, piece in enumerate(names[:end])}  # whose numbers have no gaps
     plain = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     content = {
         "version": "1.0",
@@ -159,32 +161,42 @@ def _built(pieces: dict[str, int], merges: Sequence[Merge]) -> Any:
 
 
 def _read(folder: Path) -> tuple[str, dict[str, int], list[Merge]]:
-    """Whose files, the pieces and the merges of a folder."""
-    place = folder / TOKENIZER
+    """What to call a folder's files, their pieces and their merges."""
+    if (folder / TOKENIZER).is_file():
+        return str(folder / TOKENIZER), *_reading(folder / TOKENIZER, _whole)
+    if not all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
+        raise UserError(f"{folder} has no {TOKENIZER}, and not both {VOCABULARY} and {MERGES}")
+    pieces = _reading(folder / VOCABULARY, _pieces)
+    if (folder / ADDED).is_file():
+        pieces |= _reading(folder / ADDED, _pieces)
+    merges = _reading(folder / MERGES, lambda data: read_merges(data, MERGES))
+    return str(folder / MERGES), pieces, merges
+
+
+def _reading(place: Path, of: Callable[[bytes], Content]) -> Content:
+    """What is made of a file's bytes; a UserError names a file of which it cannot be."""
     try:
-        if place.is_file():
-            content = parse_json(place.read_text(encoding="utf-8"))
-            pieces, merges = _of_model(content)
-            return str(place), pieces, merges
-        place = folder / VOCABULARY
-        if not (place.is_file() and (folder / MERGES).is_file()):
-            raise UserError(f"{folder} has no {TOKENIZER}, and not both {VOCABULARY} and {MERGES}")
-        pieces = _numbered(parse_json(place.read_text(encoding="utf-8")))
-        if (folder / ADDED).is_file():
-            place = folder / ADDED
-            pieces |= _numbered(parse_json(place.read_text(encoding="utf-8")))
-        place = folder / MERGES
-        return str(place), pieces, read_merges(place.read_bytes(), MERGES)
+        return of(place.read_bytes())
     except OSError as error:
         raise UserError(system_fault(error)) from error
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{place} is damaged, or no tokenizer of Whisper's: {error}") from error
 
 
+def _whole(data: bytes) -> tuple[dict[str, int], list[Merge]]:
+    return _of_model(parse_json(data.decode("utf-8")))
+
+
+def _pieces(data: bytes) -> dict[str, int]:
+    return _numbered(parse_json(data.decode("utf-8")))
+
+
 def _of_model(content: Any) -> tuple[dict[str, int], list[Merge]]:
     """Pieces, those that were added among them, and merges of a tokenizer.json."""
-    model = content["model"]
-    kind, before = model.get("type"), content.get("pre_tokenizer") or {}
+    model, before = content["model"], content.get("pre_tokenizer") or {}
+    if not isinstance(model, dict) or not isinstance(before, dict):
+        raise ValueError("it has no model")
+    kind = model.get("type")
     if kind not in ("BPE", None) or before.get("type") != "ByteLevel":
         raise ValueError(f"its model is {kind!r} of {before.get('type')!r}, not BPE of ByteLevel")
     merges = [_pair(merge) for merge in model["merges"]]

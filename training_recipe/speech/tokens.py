@@ -153,7 +153,12 @@ def suppressed(tokens: SpeechTokens, encode: Callable[[str], list[int]]) -> tupl
         for ids in (encode(text), encode(" " + text)):
             if len(ids) == 1 or text in NOTES:
                 found.add(ids[0])
-    found |= {tokens.translate, tokens.transcribe, tokens.start, tokens.start_of_previous}
+    return tuple(sorted(found | set(suppressed_special(tokens))))
+
+
+def suppressed_special(tokens: SpeechTokens) -> tuple[int, ...]:
+    """Those of them that are no text, and only begin outputs."""
+    found = {tokens.translate, tokens.transcribe, tokens.start, tokens.start_of_previous}
     return tuple(sorted(found | {tokens.start_of_lm, tokens.no_speech}))
 
 

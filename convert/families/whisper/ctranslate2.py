@@ -12,12 +12,11 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from convert.checkpoints.ctranslate2 import ALIASES, REVISION, SCALARS, SPECIFICATION
 from convert.core.rules import Rule, reverse
-from convert.exports.ctranslate2_rules import HALVES, ctranslate2_rules
 from convert.families.base import Family, Reading, Settings, Source
+from convert.families.ctranslate2_names import HALVES, ctranslate2_rules
 from convert.families.whisper.openai import config_of
-from convert.formats.ctranslate2 import SPEECH
+from convert.formats.ctranslate2 import ALIASES, REVISION, SCALARS, SPECIFICATION, SPEECH
 from transformer_spec import Faults, TransformerConfig, UserError
 
 OF_SEARCH = ("suppress_ids", "suppress_ids_begin", "lang_ids", "alignment_heads")

@@ -15,7 +15,9 @@ PUBLISHED = (ENGLISH, MULTILINGUAL, LARGEST)
 
 def known_tokens(vocab_size: object) -> SpeechTokens | None:
     """The tokens of one of the three published vocabularies; None of any other size."""
-    return SpeechTokens.of(vocab_size) if vocab_size in PUBLISHED else None  # type: ignore[arg-type]
+    if isinstance(vocab_size, int) and vocab_size in PUBLISHED:
+        return SpeechTokens.of(vocab_size)
+    return None
 
 
 def padding(vocab_size: int, taken: Collection[int]) -> int:

@@ -155,6 +155,9 @@ class Whisper(HuggingFace):
         message = f"feature_dim is 0; {self.name} takes features of sound, not tokens"
         faults.require(config.feature_dim > 0, message)
 
+    def check(self, config: TransformerConfig, faults: Faults) -> None:
+        check_width(config, self.name, faults)
+
     def check_vocabularies(self, config: TransformerConfig, faults: Faults) -> None:
         """There is one."""
 
@@ -181,6 +184,12 @@ def check_class(source: Source) -> None:
                 f"{source.tensors.label} is a {name}, {OTHER_HEADS[name]}; only "
                 "encoder-decoders are read"
             )
+
+
+def check_width(config: TransformerConfig, name: str, faults: Faults) -> None:
+    """The table of encoder positions begins as pairs of a sine and a cosine, in every program."""
+    D = config.hidden_dim
+    faults.require(D % 2 == 0, f"hidden_dim is {D}; {name} has even ones only")
 
 
 def feature_dim(source: Source) -> int | None:

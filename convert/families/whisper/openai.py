@@ -1,11 +1,12 @@
 """Whisper as OpenAI's own program stores it: a ``.pt`` of ten sizes and of weights.
 
 Everything else follows from them: the ids from the size of the vocabulary, the width of the
-feed-forward from that of the model. Its files are float16; they are loaded as float32.
+feed-forward from that of the model. Its own files are float16, as ``--dtype float16`` writes them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,10 +16,18 @@ from convert.families.base import Family, Reading, Settings, Source, announced
 from convert.families.huggingface.library_class import require_one_of
 from convert.families.usual_parts import check_common_parts
 from convert.families.whisper.ids import known_tokens, padding
-from convert.families.whisper.names import FIELDS, FIRST_VALUES
+from convert.families.whisper.names import FIELDS, FIRST_VALUES, check_width, feature_dim
 from convert.formats.content import Placed
 from training_recipe.speech.tokens import SpeechTokens
-from transformer_spec import DROPOUTS, ConfigError, Faults, TransformerConfig, weight_shapes
+from transformer_spec import (
+    DROPOUTS,
+    ConfigError,
+    Faults,
+    TransformerConfig,
+    UserError,
+    weight_shapes,
+)
+from transformer_spec.strict import is_whole
 
 DIMS, WEIGHTS = "dims", "model_state_dict"
 # Sizes of the file -> ours.
@@ -77,7 +86,6 @@ NO_TOKENIZER = (
 )
 RATES = "OpenAI's program drops nothing out: {} are 0 there"
 NO_IDS = "n_vocab {} is none of Whisper's: what ids mean is not in the file that is written"
-FORMATS = "OpenAI's own files are float16, as --dtype float16 writes them"
 
 
 class WhisperOpenAI(Family):
@@ -91,16 +99,21 @@ class WhisperOpenAI(Family):
         return SIZES.keys() <= (source.settings or {}).keys() and SOURCE_TABLE in source.tensors
 
     def read_config(self, source: Source) -> Reading:
+        if not SIZES.keys() & (source.settings or {}).keys():
+            raise UserError(
+                f"a file of OpenAI's Whisper holds {DIMS}, its ten sizes, beside {WEIGHTS}, and "
+                f"none such are with {source.tensors.label}: heads are not in the shapes; give "
+                f"--config FILE, a JSON object of {', '.join(SIZES)}"
+            )
         settings = Settings(source.settings or {}, source.ignored)
         values = {ours: settings.need(theirs) for theirs, ours in SIZES.items()}
         for one, other in PAIRS:
             first, second = settings.get(one), settings.get(other)
             alike = f"{one} is {first!r} and {other} {second!r}; both halves must be alike"
             settings.faults.require(first == second, alike)
-        sizes = [n for n in values.values() if not isinstance(n, int) or isinstance(n, bool)]
-        settings.faults.require(not sizes, f"{DIMS} are to be whole numbers, and {sizes} are not")
-        inner = {} if sizes else {"inner_dim": INNER * values["hidden_dim"]}
+        _check_sizes(settings, source)
         complete = not settings.faults.messages
+        inner = {"inner_dim": INNER * values["hidden_dim"]} if complete else {}
         found = config_of(values | inner, "n_vocab", source, settings.faults) if complete else None
         settings.finish(f"{self.name} {DIMS}")
         assert found is not None
@@ -135,13 +148,26 @@ class WhisperOpenAI(Family):
 
     def adapted(self, config: TransformerConfig) -> tuple[TransformerConfig, list[str]]:
         """Without dropout, which changes training alone; ids that are not in the file."""
-        notes, rates = [FORMATS], [name for name in DROPOUTS if getattr(config, name)]
+        notes, rates = list[str](), [name for name in DROPOUTS if getattr(config, name)]
         if rates:
             notes.append(RATES.format(", ".join(rates)))
             config = replace(config, **dict.fromkeys(rates, 0.0))
         if known_tokens(config.target_vocab_size) is None:
             notes.append(NO_IDS.format(config.target_vocab_size))
         return config, notes
+
+
+def _check_sizes(settings: Settings, source: Source) -> None:
+    """Whole numbers, and that of a frame what the first convolution takes."""
+    for name in SIZES:
+        value = settings.get(name)
+        whole = value is None or is_whole(value, 1)
+        settings.faults.require(whole, f"{name} is {value!r}; it must be a whole number above 0")
+    given, found = settings.get("n_mels"), feature_dim(source)
+    settings.faults.require(
+        found in (None, given) or not is_whole(given, 1),
+        f"n_mels is {given!r}, and encoder.conv1 takes {found} numbers a frame",
+    )
 
 
 def config_of(
@@ -193,9 +219,12 @@ def check_computed(config: TransformerConfig, name: str, faults: Faults) -> None
     fields = {k: v for k, v in COMPUTED.items() if k not in left}
     tokens = known_tokens(config.target_vocab_size)
     fields |= _ids(tokens) if tokens else {}
-    fields |= {"attention_scale": config.head_dim**-0.5}
-    require_one_of(config, {k: (v,) for k, v in fields.items()}, name, faults)
+    allowed: dict[str, tuple[Any, ...]] = {field: (value,) for field, value in fields.items()}
+    A = config.head_dim
+    allowed["attention_scale"] = (1 / math.sqrt(A), A**-0.5)  # one of which is rounded twice
+    require_one_of(config, allowed, name, faults)
     check_common_parts(config, name, faults)
+    check_width(config, name, faults)
     M = config.feature_dim
     faults.require(M > 0, f"feature_dim is 0; {name} takes features of sound, not tokens")
 

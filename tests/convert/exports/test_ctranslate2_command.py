@@ -20,9 +20,9 @@ from opennmt_reference import EMBEDDING, Checkpoint  # noqa: E402
 from convert.__main__ import main  # noqa: E402
 from convert.core.pipeline import Converted  # noqa: E402
 from convert.core.tensors import Held  # noqa: E402
-from convert.exports.ctranslate2_rules import ctranslate2_rules  # noqa: E402
 from convert.exports.ctranslate2_tokens import tokens_of  # noqa: E402
 from convert.exports.ctranslate2_usage import usage  # noqa: E402
+from convert.families.ctranslate2_names import ctranslate2_rules  # noqa: E402
 from convert.formats.safetensors import write_safetensors  # noqa: E402
 from training_recipe.text.model_vocabularies import load_vocabularies  # noqa: E402
 from training_recipe.text.vocabulary import build_vocabulary  # noqa: E402

@@ -22,7 +22,7 @@ from ctranslate2_cases import (  # noqa: E402
     write_folder,
 )
 
-from convert.exports.ctranslate2_rules import check_expressible  # noqa: E402
+from convert.families.ctranslate2_names import check_expressible  # noqa: E402
 from parity.twins.cases import pairwise_configs  # noqa: E402
 from torch_transformer import Transformer  # noqa: E402
 from torch_transformer.decoding import decode  # noqa: E402
@@ -40,8 +40,9 @@ def has_no_place(config: TransformerConfig) -> bool:
     return (config.embedding_norm and late) or gate or config.norm == "std"
 
 
-OTHERS = [config for config in pairwise_configs() if has_no_place(config)]
-CONFIGS = [config for config in pairwise_configs() if config not in OTHERS]
+TEXTS = [config for config in pairwise_configs() if not config.feature_dim]
+OTHERS = [config for config in TEXTS if has_no_place(config)]
+CONFIGS = [config for config in TEXTS if config not in OTHERS]
 BEAM, PATIENCE = 3, 2
 
 
@@ -58,7 +59,7 @@ class Case(NamedTuple):
 def cases(tmp_path_factory) -> list[Case]:
     """All models, exported and asked in one process, in which there is no PyTorch."""
     folder = tmp_path_factory.mktemp("models")
-    models = [random_model(config, seed) for seed, config in enumerate(CONFIGS, 3)]
+    models = [random_model(config, seed) for seed, config in enumerate(CONFIGS, 10)]
     rows = [sentences(config) for config in CONFIGS]
     greedy = [_greedy(model, given) for model, given in zip(models, rows, strict=True)]
     jobs = []

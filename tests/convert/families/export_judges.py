@@ -17,6 +17,7 @@ import numpy as np
 import t5x_cases
 import torch
 import tutorial_reference
+import whisper_cases
 from flax_cases import torch_name
 from huggingface_cases import library_logits, loaded, our_config
 from t5_cases import CLASSES as T5_CLASSES
@@ -32,6 +33,7 @@ from transformers import (
     MBartForConditionalGeneration,
     PegasusForConditionalGeneration,
     PLBartForConditionalGeneration,
+    WhisperForConditionalGeneration,
 )
 
 from convert.checkpoints.folders import open_content
@@ -197,6 +199,22 @@ def t5x(folder: Path, config: TransformerConfig, ids: Ids) -> np.ndarray:
     return t5x_cases.logits(arrays, case, *ids, told.get(f"{biases}.max_distance", 128))
 
 
+def whisper(folder: Path, _: TransformerConfig, given: Ids) -> np.ndarray:
+    """The PyTorch class; of Flax names and of OpenAI's, with what they stand for."""
+    arrays, place = written(folder), folder / "config.json"
+    if place.is_file():
+        settings = json.loads(place.read_text())
+        if any(name.endswith(".kernel") for name in arrays):
+            arrays = dict(whisper_cases.torch_name(name, array) for name, array in arrays.items())
+    else:
+        dims = torch.load(folder / "model.pt", weights_only=True)["dims"]
+        ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+        settings = {"model_type": "whisper", **ids, **whisper_cases.settings_of_dims(dims)}
+        arrays = {whisper_cases.from_openai(name): array for name, array in arrays.items()}
+    model = _loaded(WhisperForConditionalGeneration, arrays, settings, folder)
+    return whisper_cases.library_logits(model, *given)
+
+
 def _judges() -> dict[str, Judge]:
     judges = {}
     for name, model_class in CLASSES.items():
@@ -217,7 +235,12 @@ def _judges() -> dict[str, Judge]:
     kept |= {"activation": "gelu_tanh", "tied_embeddings": "source_target", "head_dim": 4}
     kept |= {"bos_id": 0}
     judges["t5x"] = Judge(TransformerConfig(**sizes, **layers, **T5X_FIELDS, **kept), t5x)
-    return judges
+    sounds = {"feature_dim": 5, "max_source_length": 7, "source_vocab_size": 0}
+    sounds |= {"hidden_dim": 12, "inner_dim": 48}
+    heard = our_config(FAMILIES["whisper"], tied_embeddings="target_output", pad_id=1, **sounds)
+    heard = replace(heard, activation="gelu", dropout=0.0)
+    names = ("whisper", "whisper-flax", "whisper-openai")
+    return judges | {name: Judge(heard, whisper) for name in names}
 
 
 JUDGES = _judges()

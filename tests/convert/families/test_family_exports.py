@@ -52,6 +52,11 @@ VALUES: dict[str, tuple[Any, ...]] = FIELDS | {
     "attention_scale": (None, 1.0, 0.5),
     "norm_epsilon": (1e-5, 1e-6, 1e-3),
 }
+# What follows from a field where it is not said, and is not to stay as it was.
+DERIVED: dict[str, dict[str, Any]] = {
+    "max_length": {"max_source_length": None},
+    "attention_bias": {"attention_output_bias": None, "key_bias": None},
+}
 # What they refuse is refused by the code of marian-flax and of the PyTorch family.
 SAME_CODE = ("pegasus-flax", "blenderbot-flax", "blenderbot-small-flax", "mt5", "umt5", "mt5-flax")
 # As is what T5 refuses, which test_family_t5 asks for without a file; of T5X it is as much.
@@ -62,6 +67,16 @@ def ids_of(config: TransformerConfig) -> tuple[np.ndarray, np.ndarray]:
     """(source, target), whose first token is no padding."""
     source, target = batch(config)
     return source, target
+
+
+def changed(held: TransformerConfig, field: str, value: Any) -> TransformerConfig:
+    """The same model with another value of a field, and what has to go with that."""
+    more = dict(DERIVED.get(field, {}))
+    if field == "feature_dim":
+        ties = held.tied_embeddings in ("none", "source_target")
+        more["source_vocab_size"] = 0 if value else held.target_vocab_size
+        more["tied_embeddings"] = "none" if ties else "target_output"
+    return dataclasses.replace(held, **{field: value}, **more)
 
 
 def our_logits(folder: Path, ids: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -122,7 +137,7 @@ def test_any_other_value_of_a_field(name, field, tmp_path):
     held = JUDGES[name].held
     for number, value in enumerate(VALUES[field]):
         try:
-            config = dataclasses.replace(held, **{field: value})
+            config = changed(held, field, value)
         except UserError:
             continue  # no model of ours
         if config == held:
@@ -133,6 +148,21 @@ def test_any_other_value_of_a_field(name, field, tmp_path):
         assert status == (0 if theirs.exists() else 2)
         if status == 0:
             assert difference(name, ours, theirs) <= LOGIT_BOUND, value
+
+
+# Of whose two halves and inputs Whisper is made; a family of text has one value of each.
+OF_SPEECH = {"feature_dim": 7, "max_source_length": 13, "key_bias": False}
+
+
+@pytest.mark.parametrize("name", [name for name in JUDGES if not name.startswith("whisper")])
+def test_parts_of_a_model_of_speech_are_refused_by_name(name):
+    held = JUDGES[name].held
+    for field, value in OF_SPEECH.items():
+        other = {"key_bias": not held.attention_bias, "max_source_length": held.max_length + 1}
+        config = changed(held, field, other.get(field, value))
+        with pytest.raises(UserError, match=f"{field} is") as raised:
+            FOREIGN[name].write_settings(config, None)
+        assert raised.value.faults
 
 
 @dataclass(frozen=True)

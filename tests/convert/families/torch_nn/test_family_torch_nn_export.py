@@ -47,7 +47,8 @@ EXPORTS = {
     "learned, without biases": (
         replace(OURS, final_norm=True, source_vocab_size=13, tied_embeddings="all",
                 encoder_positions="learned", decoder_positions="learned", embedding_norm=True,
-                attention_bias=False, attention_output_bias=None, ffn_bias=False,
+                attention_bias=False, attention_output_bias=None, key_bias=None,
+                ffn_bias=False,
                 output_bias="none"),
         Case(bias=False, tied="all", positions="learned", embedding_norm=True, output_bias=False)),
 }  # fmt: skip

@@ -20,6 +20,7 @@ from transformer_spec import (
     STORED,
     Faults,
     TransformerConfig,
+    position_rows,
     sinusoid_table,
     tied_weights,
 )
@@ -145,9 +146,9 @@ def _added_positions(config: TransformerConfig, half: str) -> Rule:
             return Rule(source, target)
         return Rule(source, target, RowsFrom(offset), f"no token stands before position {offset}")
     if kind == "sinusoidal":
-        table = sinusoid_table(config)[offset:]
+        table = sinusoid_table(config)[offset : position_rows(config, half)]
         return Rule((), target, Given(table), f"sinusoids from position {offset}")
-    zeros = np.zeros((config.max_length, config.hidden_dim), np.float32)
+    zeros = np.zeros((config.longest(half), config.hidden_dim), np.float32)
     return Rule((), target, Given(zeros), "no positions: zeros are added")
 
 

@@ -46,7 +46,7 @@ class DecodingState(NamedTuple):
 
 def start(
     model: Transformer,
-    memory: Float[Array, "M S D"],
+    memory: Float[Array, "N S D"],
     source: Source,
     length: int,
     outputs: int = 1,

@@ -27,11 +27,24 @@ PROMPTS = {
     "start": (START,),
     "language": (START, LANGUAGE, TASK),
     "without timestamps": (START, LANGUAGE, TASK, WITHOUT),
-    "previous text": (67, 8, 9, 10, 11, 9, 10, START, LANGUAGE, TASK),
+    "previous text": (67, 8, 9, 10, LM, 9, 10, START, LANGUAGE, TASK),
 }
 GREEDY = Search(rule="generate", suppressed=SUPPRESSED, suppressed_first=SUPPRESSED_FIRST)
 BEAM = dataclasses.replace(GREEDY, beam=3, nbest=2)
+SEARCHES = {
+    "greedy": GREEDY,
+    "greedy, timestamps": dataclasses.replace(GREEDY, timestamps=TIMES),
+    "beam": BEAM,
+    "beam, timestamps": dataclasses.replace(BEAM, timestamps=TIMES, early_stopping=True),
+    "beam, settings": dataclasses.replace(
+        BEAM, no_repeat_ngram_size=2, repetition_penalty=1.3, min_length=3, max_length=6,
+        length_penalty=0.4,
+    ),
+}  # fmt: skip
 
+OUTSIDE = {
+    "embed_tokens": "embedding", "embed_positions": "pos_embedding", "layer_norm": "final_norm",
+}  # fmt: skip
 LAYER = {
     "self_attn.": "multiheadattention{}.", "self_attn_layer_norm.": "layerNorm1.",
     "encoder_attn.": "multiheadattention2.", "encoder_attn_layer_norm.": "layerNorm2.",
@@ -58,6 +71,7 @@ def whisper(seed=0):
         for name, weight in model.named_parameters():
             if "layer_norm" not in name:
                 weight.normal_(0, 0.6)
+        model.model.decoder.embed_tokens.weight[END] *= 3
     model.generation_config = GenerationConfig(
         no_timestamps_token_id=WITHOUT, max_initial_timestamp_index=9, max_length=LENGTH, **ids
     )
@@ -68,9 +82,7 @@ def our_name(name):
     """Our name of one of transformers' weights (facts of Whisper's keys)."""
     half, _, rest = name.removeprefix("model.").partition(".")
     if not rest.startswith("layers."):
-        for theirs, ours in {
-            "embed_tokens": "embedding", "embed_positions": "pos_embedding", "layer_norm": "final_norm",
-        }.items():  # fmt: skip
+        for theirs, ours in OUTSIDE.items():
             rest = rest.replace(theirs, ours)
         return f"{half}.{rest}"
     _, number, rest = rest.split(".", 2)

@@ -20,6 +20,9 @@ class Letters:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(chr(97 + index % 26) for index in ids if index < 50256)
 
+    def encode(self, text: str) -> list[int]:
+        return [ord(text[0]) % 26]
+
 
 @dataclass
 class FakeModel:

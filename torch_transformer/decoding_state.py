@@ -43,7 +43,7 @@ class DecodingState(NamedTuple):
 
 def start(
     model: Transformer,
-    memory: Float[Tensor, "M S D"],
+    memory: Float[Tensor, "N S D"],
     source: Source,
     length: int,
     outputs: int = 1,

@@ -59,7 +59,7 @@ class Transcriber:
         self.tokenizer = tokenizer_of(self._opened)
         self.backend, notes = choose(backend, self._opened.home)
         told = [note for note in self._opened.notes if not note.endswith(TRAINING_ONLY)]
-        self.notes = [*told, *self.tokenizer.notes, *notes]
+        self.notes = [*told, *notes]
         self._dtype = "float32"
 
     @functools.cached_property
@@ -189,12 +189,7 @@ def check_hears(opened: OpenModel) -> None:
 
 def tokenizer_of(opened: OpenModel) -> SpeechTokenizer:
     """The tokenizer in the model's folder, or beside its weights; where it is not, a UserError."""
-    home = opened.home
-    folder = home / VOCABULARY if home is not None else folder_of(opened.located)
-    if folder is None or not folder.is_dir():
-        place = folder or f"the folder of {opened.path}"
-        raise UserError(
-            f"the model of {opened.path} has no tokenizer: put tokenizer.json, or vocab.json and "
-            f"merges.txt, of Whisper into {place}"
-        )
+    home, located = opened.home, opened.located
+    beside = folder_of(located) or located.weights.parent
+    folder = beside if home is None else home / VOCABULARY
     return SpeechTokenizer.load(folder, opened.config.target_vocab_size)

@@ -22,7 +22,6 @@ from training_recipe.text.vocabulary_kinds import Side, Vocabulary, write_descri
 from transformer_spec import Faults, UserError
 
 VERSION = 1  # of features: other ones lie under other names
-SHOWN = 3
 
 
 class SoundFiles(Vocabulary):
@@ -63,10 +62,7 @@ class SoundFiles(Vocabulary):
             try:
                 self._add(path)
             except UserError as error:
-                faults.add(str(error))
-        several = len(faults.messages) - SHOWN
-        if several > 0:
-            faults.messages[SHOWN:] = [f"and {several:,} more of {len(new):,} files"]
+                faults.add(str(error), f"of {len(new):,} files hold no sound")
         faults.raise_if_any("cannot read the recordings")
 
     def _add(self, path: str) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from training_recipe.speech.fallback import FORGETTING, Outcome
 from training_recipe.speech.features import FRAMES, FRAMES_A_SECOND
 from training_recipe.speech.recordings import Recording
-from training_recipe.speech.transcription_settings import TranscriptionSettings
 from training_recipe.speech.tokens import SECONDS_EACH, SpeechTokens
+from training_recipe.speech.transcription_settings import TranscriptionSettings
 from training_recipe.speech.transcripts import Segment, Transcript
 from training_recipe.speech.windows import Piece, pieces
 

@@ -17,10 +17,10 @@ from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.opening import BEST, OpenModel, open_model
 from convert.families.base import TRAINING_ONLY
 from training_recipe.searching.search import Hypothesis, Search
-from training_recipe.speech.transcription_settings import TranscriptionSettings
 from training_recipe.speech.tokenizer import SpeechTokenizer
 from training_recipe.speech.tokens import SpeechTokens, suppressed, suppressed_first
 from training_recipe.speech.transcription import Heard, SpeechModel, transcribe
+from training_recipe.speech.transcription_settings import TranscriptionSettings
 from training_recipe.speech.transcripts import Transcript
 from transformer_spec import Faults, TransformerConfig, UserError
 from twinformer.frameworks import choose, twin
@@ -85,7 +85,7 @@ class Transcriber:
     ) -> Transcript | list[Transcript]:
         """The transcript of a file, or of each of several, in order.
 
-        ``settings`` are the fields of ``training_recipe.speech.transcription_settings.TranscriptionSettings``:
+        ``settings`` are the fields of ``TranscriptionSettings``:
         language ("fr"; None is detected), task ("transcribe" or "translate"), timestamps, beam,
         temperatures, thresholds, previous_text, chunks ... Files that cannot be read are named in
         one UserError, after the others; ``each`` gives those that can.

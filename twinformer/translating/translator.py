@@ -19,7 +19,7 @@ from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
 from training_recipe.text.model_vocabularies import spoken
-from transformer_spec import Faults
+from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
 from twinformer.translating.devices import agree_on, agree_on_ids, world_of

@@ -8,8 +8,8 @@ from recording_cases import sound, write_wav
 from speech_fakes import ENGLISH, SEVERAL, FakeModel
 
 from training_recipe.speech.fallback import Thresholds
-from training_recipe.speech.transcription_settings import TranscriptionSettings
 from training_recipe.speech.transcription import transcribe
+from training_recipe.speech.transcription_settings import TranscriptionSettings
 from training_recipe.speech.transcripts import Transcript
 from transformer_spec import UserError
 

@@ -32,7 +32,6 @@ class SoundFiles(Vocabulary):
     """
 
     kind = "sound_files"
-    size = 0
     begins_with_target = True
 
     def __init__(self, feature_dim: int, positions: int) -> None:
@@ -40,6 +39,11 @@ class SoundFiles(Vocabulary):
         self._numbers: dict[str, int] = {}
         self._kept: list[Path | None] = []  # None: too long
         self._digests: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """None of its ids is a row of a table."""
+        return 0
 
     @property
     def frames(self) -> int:
@@ -115,10 +119,10 @@ class SoundFiles(Vocabulary):
     @classmethod
     def read(cls, content: Mapping[str, Any], folder: Path) -> Self:
         """What ``save`` wrote; a ValueError where it lacks a number."""
-        sizes = [content.get(name) for name in ("feature_dim", "positions")]
-        if not all(isinstance(size, int) and size > 0 for size in sizes):
+        M, positions = content.get("feature_dim"), content.get("positions")
+        if not (isinstance(M, int) and isinstance(positions, int) and min(M, positions) > 0):
             raise ValueError("its feature_dim and positions must be whole numbers above 0")
-        return cls(*sizes)
+        return cls(M, positions)
 
 
 def before_silence(recording: Recording) -> np.ndarray:

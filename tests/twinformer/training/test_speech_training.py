@@ -42,7 +42,8 @@ def folder(tmp_path_factory):
     ids = {"pad_token_id": 50256, "bos_token_id": 50256, "eos_token_id": 50256}
     model = build(
         vocab_size=51864, max_source_positions=1500, max_target_positions=40, encoder_layers=1,
-        decoder_layers=1, decoder_start_token_id=50257, encoder_ffn_dim=48, decoder_ffn_dim=48, **ids,
+        decoder_layers=1, encoder_ffn_dim=48, decoder_ffn_dim=48, decoder_start_token_id=50257,
+        **ids,
     )  # fmt: skip
     model.save_pretrained(place)
     return write_json(place, 51864)

@@ -79,7 +79,8 @@ def attention(
     A ``bias`` is added to the scores.
     """
     if dropout is None or config.attention_dropout == 0:
-        return attend(q, k, v, mask, config.attention_scale, bias)
+        by_head = bool(config.feature_dim)
+        return attend(q, k, v, mask, config.attention_scale, bias, by_head)
     weights = probabilities(q, k, mask, config.attention_scale, bias)
     return weighted(drop(weights, config.attention_dropout, dropout), v)
 

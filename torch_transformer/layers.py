@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torch_transformer import products
 from torch_transformer.dropout import Dropout, drop
 from torch_transformer.precision import wide
 from torch_transformer.relative import Bias, Distances, relative_bias
@@ -36,8 +37,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Linear(nn.Linear):
     """x @ weight.T + bias; draws no first numbers, for they are given."""
 
+    quick = False  # whether it may be by another library than that of models of tokens
+
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        return products.linear(x, self.weight, self.bias, self.quick)
 
 
 class Convolution(nn.Module):
@@ -118,7 +124,10 @@ def attention(
 
     A ``bias`` is added to the scores.
     """
-    if (dropout is None or config.attention_dropout == 0) and not slow_if_fused(q, bias):
+    plain = dropout is None or config.attention_dropout == 0
+    if plain and bias is None and config.feature_dim and products.many(q, mask):
+        return products.attention(q, k, v, mask, config.attention_scale)
+    if plain and not slow_if_fused(q, bias):
         added = mask if bias is None else masked(bias, mask)
         return F.scaled_dot_product_attention(q, k, v, added, scale=config.attention_scale)
     weights = probabilities(q, k, mask, config.attention_scale, bias)

@@ -23,6 +23,7 @@ from torch_transformer.layers import (
     DecoderLayer,
     EncoderLayer,
     KeyValueCache,
+    Linear,
     MemoryKeysValues,
     layer_norm,
     look_ahead_mask,
@@ -30,6 +31,7 @@ from torch_transformer.layers import (
     padding_mask,
     relative_table,
 )
+from torch_transformer.products import linear
 from torch_transformer.recomputation import call
 from torch_transformer.relative import Bias, distances, relative_bias
 from torch_transformer.weights import NO_NUMBERS, initialise
@@ -193,6 +195,7 @@ class OutputProjection(nn.Module):
         super().__init__()
         V, D = config.target_vocab_size, config.hidden_dim
         own = config.tied_embeddings in ("none", "source_target")
+        self.quick = bool(config.feature_dim)
         self.weight = nn.Parameter(torch.empty(V, D)) if own else None
         if config.output_bias == "frozen":
             self.register_buffer("bias", torch.empty(V))
@@ -203,7 +206,7 @@ class OutputProjection(nn.Module):
     def forward(
         self, states: Float[Tensor, "B Q D"], weight: Float[Tensor, "V D"]
     ) -> Float[Tensor, "B Q V"]:
-        return F.linear(states, weight, self.bias)
+        return linear(states, weight, self.bias, self.quick)
 
 
 class Decoder(Half):
@@ -263,6 +266,9 @@ class Transformer(nn.Module):
         with torch.device("meta"):
             self.encoder = Encoder(config)
             self.decoder = Decoder(config)
+        for module in self.modules() if config.feature_dim else ():
+            if isinstance(module, Linear):
+                module.quick = True
         self.to(dtype).eval()
         if seed is not None and torch.get_default_device().type != "meta":
             initialise(self, seed)

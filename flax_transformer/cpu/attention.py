@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float
 from flax_transformer.cpu.gradients import softmax
 from flax_transformer.precision import wide
 
+QUERIES = 512  # from so many on, a head at a time is faster
+
 
 def transposed(keys: Float[Array, "B H X Y"]) -> Float[Array, "B H Y X"]:
     """Keys (B, H, K, A) as they are kept, (B, H, A, K), and back."""
@@ -28,15 +30,20 @@ def attend(
     mask: Bool[Array, "#B 1 #Q K"],
     scale: float,
     bias: Float[Array, "1 H Q K"] | None = None,
+    by_head: bool = False,
 ) -> Float[Array, "B H Q A"]:
-    """Scaled dot-product attention; every query sees at least one key, and scores get a bias."""
+    """Scaled dot-product attention; every query sees at least one key, and scores get a bias.
+
+    ``by_head``: a processor may do it a head at a time, where those are of many queries.
+    """
     if q.dtype == jnp.float64:  # JAX's own takes the softmax in float32 whatever it is given
         return _written_out(q, k, v, mask, scale, bias)
 
     def on(form: Callable[..., Array]) -> Callable[..., Array]:
         return lambda q, k, v, mask, bias: form(q, k, v, mask, scale, bias)
 
-    forms = {"cpu": on(_written_out), "default": on(_own)}
+    many = by_head and bias is None and mask.shape[2] == 1 and q.shape[2] >= QUERIES
+    forms = {"cpu": on(_one_by_one if many else _written_out), "default": on(_own)}
     return jax.lax.platform_dependent(q, k, v, mask, bias, **forms)
 
 
@@ -44,6 +51,17 @@ def _written_out(
     q: Array, k: Array, v: Array, mask: Array, scale: float, bias: Array | None = None
 ) -> Array:
     return weighted(probabilities(q, k, mask, scale, bias), v)
+
+
+def _one_by_one(
+    q: Array, k: Array, v: Array, mask: Array, scale: float, bias: Array | None = None
+) -> Array:
+    """The scores of one head stay in a processor's cache, of all heads they do not."""
+    B, H, Q, _ = q.shape
+    mask = jnp.broadcast_to(mask, (B, H, 1, mask.shape[3]))
+    heads = [x.reshape(B * H, 1, 1, *x.shape[2:]) for x in (q, k, v, mask)]
+    found = jax.lax.map(lambda head: _written_out(*head, scale), tuple(heads))
+    return found.reshape(B, H, Q, -1)
 
 
 def _own(

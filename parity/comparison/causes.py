@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.comparison.report import NO_SLIP, Cause
 from parity.forward.ids import Ids
-from parity.forward.measures import STEP_BOUND, allowed, largest, largest_difference
+from parity.forward.measures import STEP_BOUND, allowed, largest, largest_difference, mask_of
 from parity.forward.substeps import LOGITS, over_source
 from parity.mutations.running import run
 from parity.mutations.subjects import Subject
@@ -131,7 +131,7 @@ def difference(subject: Subject, truth: Trace, ids: Ids, first: str) -> float:
         found, right = run(subject, ids, until=step).get(step), truth[step]
         if found is None or found.shape != right.shape:
             return math.inf
-        mask = ids.real(subject.config)[0 if over_source(step) else 1]
+        mask = mask_of(step, ids, subject.config)
         left = largest_difference(found, right, mask)
         if not left <= allowed(STEP_BOUND, largest(right[mask])):
             return math.inf

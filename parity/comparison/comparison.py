@@ -16,15 +16,17 @@ from parity.comparison.rounding import agreement_of, not_computed, rounding, wit
 from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
 from parity.comparison.settings import Settings
 from parity.comparison.tables import table_causes, table_rows
+from parity.forward.features import read_features
 from parity.forward.ids import Ids, generated, read_ids
 from parity.forward.measures import largest_difference, mask_of
 from parity.frameworks import check_devices, exact_numbers
 from parity.sides.opening import check_comparable, different_settings, open_sides
 from parity.sides.side import Side
 from parity.sides.texts import read_texts
-from transformer_spec import Faults
+from transformer_spec import Faults, TransformerConfig
 
 Said = Callable[[str], object]
+LONGEST_SOURCE = "max_source_length"
 
 
 def compare(a: str, b: str, settings: Settings | None = None, say: Said = lambda _: None) -> Report:
@@ -149,10 +151,34 @@ def described(side: Side) -> SideSummary:
 
 
 def ids_for(a: Side, b: Side, settings: Settings) -> list[Ids]:
-    """The user's ids or texts, or generated ids, that both models can take."""
-    shorter = min((a.config, b.config), key=lambda config: config.max_length)
+    """The user's ids, texts or features, or generated ones, that both models can take."""
+    shorter = shorter_config(a.config, b.config)
+    check_inputs(settings, shorter)
+    if settings.features is not None:
+        return read_features(Path(settings.features), shorter, settings.seed)
     if settings.ids is not None:
         return read_ids(Path(settings.ids), shorter)
     if settings.text is not None:
         return read_texts(Path(settings.text), (a.given, b.given), shorter)
-    return generated(shorter, settings.longest, settings.seed, settings.padding)
+    whole = a.whole_sources or b.whole_sources
+    return generated(shorter, settings.longest, settings.seed, settings.padding, whole)
+
+
+def shorter_config(a: TransformerConfig, b: TransformerConfig) -> TransformerConfig:
+    """A's config with the lengths that both models can take."""
+    lengths = {
+        name: min(getattr(a, name), getattr(b, name)) for name in ("max_length", LONGEST_SOURCE)
+    }
+    return replace(a, **lengths)
+
+
+def check_inputs(settings: Settings, config: TransformerConfig) -> None:
+    """Files of tokens for models that read features, or the other way round, are a UserError."""
+    faults = Faults()
+    if config.feature_dim:
+        for name in ("ids", "text"):
+            told = f"--{name}: the models read features, not tokens; give --features FILE.npy"
+            faults.require(getattr(settings, name) is None, told)
+    elif settings.features is not None:
+        faults.add("--features: the models read tokens; give --ids or --text")
+    faults.raise_if_any("cannot compare")

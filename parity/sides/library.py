@@ -33,7 +33,6 @@ from parity.sides.functions import check_logits, from_function
 from parity.sides.side import Side, Trace, Weights
 from transformer_spec import Faults, TransformerConfig, UserError, trained_names, weight_shapes
 
-
 SPEECH = "whisper"
 
 
@@ -102,7 +101,7 @@ class TorchModule(Side):
         return {name: as_float64(x) for name, x in {**steps, LOGITS: logits}.items()}
 
     def rows_first(self, step: str, found: torch.Tensor) -> torch.Tensor:
-        """A sub-step as (B, K, D): some modules have the length first, convolutions have it last."""
+        """A sub-step as (B, K, D): some modules have the length first, convolutions last."""
         if step in CONVOLUTIONS:
             return found.transpose(1, 2)
         turned = self.family is not None and self.family.length_first

@@ -13,7 +13,7 @@ from parity.forward.measures import STEP_BOUND, allowed, largest, largest_differ
 from parity.forward.substeps import LOGITS, over_source
 from parity.mutations.running import run
 from parity.mutations.subjects import Subject
-from parity.mutations.table import MUTATIONS
+from parity.mutations.table import MUTATIONS, UNSEEN
 from parity.sides.side import Side, Trace
 from transformer_spec import TransformerConfig
 
@@ -100,7 +100,7 @@ def candidates(
     weight could.
     """
     anywhere = set(seen) == {LOGITS}
-    for mutation in MUTATIONS:
+    for mutation in (*MUTATIONS, *UNSEEN):
         for what, subject in mutation.variants(wrong):
             if anywhere or may_explain(wrong, subject, first):
                 yield mutation.name, what, subject

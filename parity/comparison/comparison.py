@@ -132,7 +132,10 @@ def departure(step: str, truths: Traces, batches: list[Ids], side: Side) -> Depa
     ]
     k = int(np.argmax(np.nan_to_num(sizes, nan=np.inf)))
     one, other = (truth[step] for truth in truths[k])
-    apart = np.abs(one - other) * masks[k][..., None]
+    if one.shape != other.shape:
+        return Departure(step, k, (), np.nan, np.nan, np.inf)
+    apart = np.zeros_like(one)
+    apart[masks[k]] = np.abs(one - other)[masks[k]]
     at = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)
     place = tuple(int(i) for i in at)
     return Departure(step, k, place, float(one[at]), float(other[at]), sizes[k])

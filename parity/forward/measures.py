@@ -40,16 +40,19 @@ def worst(a: float, b: float) -> float:
 
 
 def mask_of(step: str, ids: Ids, config: TransformerConfig) -> np.ndarray:
-    """The real positions (B, S) or (B, T) of a sub-step's rows, or all frames (B, W)."""
+    """The real positions (B, S) or (B, T) of a sub-step's rows; of frames, all rows (B,)."""
     if step in OVER_FRAMES:
-        return np.ones(ids.source.shape[:2], bool)
+        return np.ones(len(ids.source), bool)
     source, target = ids.real(config)
     return source if over_source(step) else target
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:
-    """Largest absolute difference over the rows in ``mask``; NaN anywhere there gives NaN."""
-    return largest(one[mask] - other[mask])
+    """Largest absolute difference over the rows in ``mask``; NaN anywhere there gives NaN.
+
+    That of other shapes is infinite.
+    """
+    return largest(one[mask] - other[mask]) if one.shape == other.shape else math.inf
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ OPTIMIZERS = (
     "last_optimizer_state",
     "optimizer_states",  # a list, of Lightning
 )
-SETTINGS = ("args", "opt", "cfg.model", "config")
+SETTINGS = ("args", "opt", "cfg.model", "config", "dims")  # the last are OpenAI's
 VOCABULARY = "vocab"
 GENERATOR = "generator"  # the output projection, which OpenNMT-py keeps apart
 AVERAGES = ("ema", "shadow", "average", "swa")

@@ -199,7 +199,7 @@ def _odd(rule: Rule, arrays: list[np.ndarray]) -> str:
 def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
     converted, cast = _converted(plan, source)
     target = Hashed(converted, like=source)
-    write_target(folder, plan.target, target, plan.count, plan.groups, plan.step)
+    write_target(folder, plan.target, target, plan.count, plan.groups, plan.step, plan.settings)
     source.read_rest()
     plan.sizes.check()
     plan.files.write(folder)
@@ -212,8 +212,8 @@ def _write_settings(plan: Plan, folder: Path) -> None:
     """The settings in the target's own words; beside ours, where the weights came from."""
     family = plan.target.family
     name = family.settings_file if family and plan.settings else SETTINGS
-    if plan.target.model is not None or (folder / name).exists():
-        return  # CTranslate2 has written its own, or the file is as it came
+    if plan.target.model is not None or not name or (folder / name).exists():
+        return  # it is CTranslate2's own, in the file of the weights, or as it came
     if family is not None and plan.settings:
         (folder / name).write_text(family.settings_text(plan.settings), encoding="utf-8")
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,10 +40,12 @@ def write_target(
     count: int | None,
     groups: list[Group],
     step: int,
+    settings: Mapping[str, Any] | None,
 ) -> None:
     """Write every tensor of a target into an existing folder.
 
-    ``count`` are the steps of an optimizer that is carried, ``step`` those of the weights. Moments
+    ``count`` are the steps of an optimizer that is carried, ``step`` those of the weights,
+    ``settings`` the target's own, which some keep in the file of the weights. Moments
     go into an ``optimizer.pt`` that torch loads where the groups of its parameters are known, else,
     or with raw weights, into safetensors by name.
     """
@@ -62,7 +65,7 @@ def write_target(
     if target.container == "t5x":
         write_t5x(folder, weights, step)
         return
-    _write_weights(folder, target, weights)
+    _write_weights(folder, target, weights, settings or {})
 
 
 def _write_moments(
@@ -80,11 +83,14 @@ def _write_moments(
     write_torch_pickle(folder / OPTIMIZER_PICKLE, moments, content)
 
 
-def _write_weights(folder: Path, target: Target, weights: Tensors) -> None:
+def _write_weights(
+    folder: Path, target: Target, weights: Tensors, settings: Mapping[str, Any]
+) -> None:
     metadata = FORMATS["flax" if is_flax(weights) else target.layout.twin]
     if target.container == "pt":
         name = target.family.pickle if target.family else MODEL_PICKLE
-        write_torch_pickle(folder / name, weights)
+        tree = target.family.torch_content(settings, weights) if target.family else None
+        write_torch_pickle(folder / name, weights, tree)
     elif target.container == "msgpack" and target.shard_size:
         stem = MODEL_MSGPACK.removesuffix(SUFFIX)
         write_sharded_msgpack(folder, weights, target.shard_size, stem)

@@ -56,11 +56,12 @@ class Family(ABC):
 
     ``restores_names`` says whether imported weights leave under the names they came with; else
     they leave under those of ``written``. ``pickle`` is what its library calls a file of
-    torch.save, ``settings_file`` one of settings. ``wrapped`` families lie inside a module of the
-    user's, whose names ``Source.wrapper`` gives. ``length_first`` says that inside its library's
-    modules tensors are (length, batch, width). Tensors in ``never_read`` are in the family's files
-    and change nothing that its code computes: any numbers will do. ``padding_gradient`` says
-    whether the padding token's row learns from being looked up when its library trains.
+    torch.save, ``settings_file`` one of settings, "" where they lie in that. ``wrapped`` families
+    lie inside a module of the user's, whose names ``Source.wrapper`` gives. ``length_first`` says
+    that inside its library's modules tensors are (length, batch, width). Tensors in ``never_read``
+    are in the family's files and change nothing that its code computes: any numbers will do.
+    ``padding_gradient`` says whether the padding token's row learns from being looked up when its
+    library trains.
     """
 
     name: str
@@ -129,6 +130,15 @@ class Family(ABC):
         Weights are the same under both.
         """
         return config, []
+
+    def torch_content(
+        self, settings: Mapping[str, Any], names: Collection[str]
+    ) -> dict[str, Any] | None:
+        """The tree of its file of torch.save, ``Placed`` where tensors belong.
+
+        None where that is a dict of all tensors, and its settings are a file of their own.
+        """
+        return None
 
     def derived(self, name: str, config: TransformerConfig) -> np.ndarray | None:
         """A tensor of its files that follows from the config; None where there is no such."""

@@ -25,6 +25,9 @@ from convert.families.t5.names import MT5, T5, UMT5
 from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
+from convert.families.whisper.flax import WhisperFlax
+from convert.families.whisper.names import Whisper
+from convert.families.whisper.openai import WhisperOpenAI
 from convert.naming.shipped import named_family, shipped_families
 from transformer_spec import UserError
 
@@ -43,6 +46,7 @@ ALL: tuple[Family, ...] = (
     T5(),
     MT5(),
     UMT5(),
+    Whisper(),
     MarianFlax(),
     BartFlax(),
     MBartFlax(),
@@ -51,11 +55,13 @@ ALL: tuple[Family, ...] = (
     BlenderbotSmallFlax(),
     T5Flax(),
     MT5Flax(),
+    WhisperFlax(),
     MarianNpz(),
     Fairseq(),
     OpenNMT(),
     Eole(),
     T5X(),
+    WhisperOpenAI(),
     Tutorial(),
 )
 HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]

@@ -49,6 +49,7 @@ LIKE: dict[str, Any] = {
     "attention_scale": 0.5,
 }
 
+CONVOLUTIONS = ("encoder.conv1", "encoder.conv2")
 PROJECTIONS = {"q_proj": "fcQ", "k_proj": "fcK", "v_proj": "fcV", "out_proj": "fcOut"}
 
 
@@ -92,7 +93,7 @@ def module_names(config: TransformerConfig) -> dict[str, str]:
         for i in range(count):
             ours_at, theirs_at = f"{half}.{layers}.{i}.", f"{half}.layers.{i}."
             names |= {ours_at + ours: theirs_at + theirs for theirs, ours in layer.items()}
-    return names
+    return names | ({name: name for name in CONVOLUTIONS} if config.feature_dim else {})
 
 
 @dataclass(frozen=True)

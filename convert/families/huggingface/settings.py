@@ -38,6 +38,7 @@ class HuggingFaceSettings(LibraryClass):
     """One model class's settings; what a subclass declares is what its class does."""
 
     fields: ClassVar[Mapping[str, Any]]  # our fields that the class has in one value only
+    sizes: ClassVar[Mapping[str, str]] = PLAIN
     defaults: ClassVar[Mapping[str, Any]] = DEFAULTS
     older: ClassVar[Mapping[str, Any]]  # keys of older versions -> what the class does
     silent: ClassVar[tuple[str, ...]] = ()  # keys of older versions that say nothing at all
@@ -117,7 +118,7 @@ class HuggingFaceSettings(LibraryClass):
     def _fields(self, settings: Settings, derived: dict[str, Any]) -> dict[str, Any]:
         for second, first in SECOND_NAMES.items():
             check_second_name(settings, second, first)
-        values = {ours: settings.need(theirs) for ours, theirs in PLAIN.items()}
+        values = {ours: settings.need(theirs) for ours, theirs in self.sizes.items()}
         values |= {ours: _both_halves(settings, key) for ours, key in BOTH_HALVES.items()}
         values |= self.vocabularies(settings) | self._tokens(settings, derived)
         values |= {name: self.number(settings, name) for name in DROPOUTS}
@@ -185,7 +186,7 @@ class HuggingFaceSettings(LibraryClass):
 
     def expressed(self, config: TransformerConfig) -> dict[str, Any]:
         """Every setting of the class that says what the model is."""
-        found = {theirs: getattr(config, ours) for ours, theirs in PLAIN.items()}
+        found = {theirs: getattr(config, ours) for ours, theirs in self.sizes.items()}
         for ours, key in BOTH_HALVES.items():
             found |= {f"{half}_{key}": getattr(config, ours) for half in ("encoder", "decoder")}
         return found | {
@@ -204,20 +205,28 @@ class HuggingFaceSettings(LibraryClass):
 
     def check_expressible(self, config: TransformerConfig) -> None:
         """Raise one UserError that names every setting that the class does not have."""
-        faults, D = Faults(), config.hidden_dim
-        fixed = dict(self.fields) | {"position_offset": self.position_offset(config.pad_id)}
-        fixed |= {"norm_epsilon": 1e-5, "attention_bias": True, "ffn_bias": True}
-        allowed = {name: (value,) for name, value in fixed.items()}
-        allowed |= {"embedding_scale": (1.0, math.sqrt(D)), "tied_embeddings": self.ties}
-        allowed |= {} if self.output_bias else {"output_bias": ("none",)}
-        require_one_of(config, allowed, self.name, faults)
-        check_usual_parts(config, self.name, faults)
+        faults = Faults()
+        require_one_of(config, self.allowed(config), self.name, faults)
+        self.check_parts(config, faults)
         given, wanted = config.attention_scale, 1 / math.sqrt(config.head_dim)
         same = math.isclose(given, wanted, rel_tol=1e-12)
         faults.require(same, f"attention_scale is {given}; {self.name} has {wanted} only")
         self.check_vocabularies(config, faults)
         self.check(config, faults)
         faults.raise_if_any(f"{self.architecture} cannot hold this model")
+
+    def allowed(self, config: TransformerConfig) -> dict[str, tuple[Any, ...]]:
+        """Our fields that the class has in few values only, and those."""
+        fixed = dict(self.fields) | {"position_offset": self.position_offset(config.pad_id)}
+        fixed |= {"norm_epsilon": 1e-5, "attention_bias": True, "ffn_bias": True}
+        found: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in fixed.items()}
+        scales = (1.0, math.sqrt(config.hidden_dim))
+        found |= {"embedding_scale": scales, "tied_embeddings": self.ties}
+        return found | ({} if self.output_bias else {"output_bias": ("none",)})
+
+    def check_parts(self, config: TransformerConfig, faults: Faults) -> None:
+        """Add a fault for each part of other families' that the class lacks."""
+        check_usual_parts(config, self.name, faults)
 
     def check_vocabularies(self, config: TransformerConfig, faults: Faults) -> None:
         source, target = config.source_vocab_size, config.target_vocab_size

@@ -38,6 +38,7 @@ from convert.families.t5.output import (
     tables_in,
     verdict_on,
 )
+from convert.families.usual_parts import check_text_parts
 from transformer_spec import DROPOUTS, Faults, TransformerConfig, UserError
 
 SIZES = {
@@ -334,6 +335,7 @@ class T5Settings(LibraryClass):
         """Raise one UserError that names every setting that the class does not have."""
         faults = Faults()
         require_one_of(config, {k: (v,) for k, v in self.fields.items()}, self.name, faults)
+        check_text_parts(config, self.name, faults)
         for half in ("encoder", "decoder"):
             layers = f"num_{half}_layers"
             faults.require(getattr(config, layers) > 0, f"{layers} is 0; it must be at least 1")

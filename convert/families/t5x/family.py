@@ -19,6 +19,7 @@ from convert.families.base import Family, Reading, Source, announced, kept_aside
 from convert.families.t5x.config import IDS, POSITIONS, SEMANTICS, reading_of
 from convert.families.t5x.form import BIAS, EMBEDDER, HALVES, LAYER, OUTPUT, SELF, STACKED, Form
 from convert.families.t5x.settings import GIN, WRITTEN, GinSettings, bindings_of, gin_text
+from convert.families.usual_parts import check_text_parts
 from transformer_spec import DROPOUTS, Faults, TransformerConfig, weight_shapes
 
 OURS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
@@ -106,6 +107,7 @@ def check_expressible(config: TransformerConfig, was_there: bool) -> None:
     for name, value in (SEMANTICS | tokens).items():
         given = getattr(config, name)
         faults.require(given == value, f"{name} is {given!r}; T5X has {value!r} only")
+    check_text_parts(config, "T5X", faults)
     known = ", ".join(WRITTEN)
     faults.require(
         config.activation in WRITTEN, f"activation is {config.activation!r}; T5X has {known}"

@@ -1,0 +1,1 @@
+"""Whisper's files of three programs: speech in, text out."""

@@ -25,6 +25,7 @@ from flax_transformer.outputs import (
     begin,
     begin_chains,
     choose,
+    columns,
     draw,
     extend,
     forced_first,
@@ -33,6 +34,7 @@ from flax_transformer.outputs import (
     lengthen,
     select,
     top,
+    written,
 )
 from flax_transformer.precision import full_precision
 from training_recipe.searching.search import (
@@ -44,11 +46,14 @@ from training_recipe.searching.search import (
     check_search_memory,
     hoped_lengths,
     hypotheses,
-    longest_output,
+    output_room,
+    power_of_two,
+    prompt_of,
     random_numbers,
     row_limits,
     shaping,
 )
+from transformer_spec import TransformerConfig
 
 
 class Beams(NamedTuple):
@@ -70,25 +75,29 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     is compiled once.
     """
     check_decoding(model, source, search)
-    outputs = found(model, source, search, program_for(model))
+    task = make_task(model, source, search)
+    outputs = found(model, task, search, output_room(source.shape[1], model.config, search))
     tokens, sums, lengths = (np.asarray(array) for array in outputs)
     return hypotheses(tokens, sums, lengths, model.config, search)
 
 
 def found(
-    model: Transformer, source: np.ndarray, search: Search, program: Callable[..., Outputs]
+    model: Transformer,
+    task: Task,
+    search: Search,
+    length: int,
+    program: Callable[..., Outputs] | None = None,
 ) -> Outputs:
-    """What ``program``, a compiled ``searched``, finds for the rows of ``source`` (B, S)."""
+    """What ``program``, a compiled ``searched``, finds in outputs of ``length`` columns."""
     graph, weights = nnx.split(model)
-    task = make_task(model, source, search)
-    longest = longest_output(source.shape[1], model.config, search)
+    program = program or program_for(model)
     if search.rule == GENERATE:
         find = generation.beam_search if search.beam > 1 else generation.chain_search
         N, settings = max(search.beam, search.nbest), shaping(search)
-        return program(find, graph, weights, task, longest, N, settings)
+        return program(find, graph, weights, task, length, N, settings)
     if search.beam > 1:
-        return program(beam_search, graph, weights, task, longest, search.beam)
-    return program(chain_search, graph, weights, task, longest, search.nbest, search.top_k)
+        return program(beam_search, graph, weights, task, length, search.beam)
+    return program(chain_search, graph, weights, task, length, search.nbest, search.top_k)
 
 
 def check_decoding(model: Transformer, source: np.ndarray, search: Search) -> None:
@@ -116,22 +125,32 @@ compiled_for_processor = jax.jit(
 )
 
 
-def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
-    """What the search is given, on the device."""
-    config = model.config
+def make_task(
+    model: Transformer, source: np.ndarray, search: Search, state: DecodingState | None = None
+) -> Task:
+    """What the search is given, on the device; a ``state`` instead of the source."""
+    config, prompt = model.config, prompt_of(search, model.config)
     limits = row_limits(source, config, search)
     hoped = hoped_lengths(limits, search)
+    room = power_of_two(len(prompt) - 1) if len(prompt) > 1 else 0
     return Task(
-        model.as_source(source),
+        model.as_source(source) if state is None else None,
         jnp.asarray(limits),
         jnp.asarray(barred(config, search)),
         float(search.length_penalty),
         float(search.temperature),
         jnp.asarray(random_numbers(source, config, search)) if search.sample else None,
-        search.start_id,
+        filled(prompt, room if state is None else state.seen.shape[2], config),
+        np.int32(len(prompt) - 1),
         search.forced_first_id,
         None if hoped is None else jnp.asarray(hoped),
+        state,
     )
+
+
+def filled(prompt: tuple[int, ...], before: int, config: TransformerConfig) -> Int[Array, "P"]:
+    """The prompt with padding behind it, so that there is room ``before`` its last token."""
+    return jnp.array([*prompt, *[config.pad_id] * (before + 1 - len(prompt))], jnp.int32)
 
 
 def log_probabilities(
@@ -145,12 +164,13 @@ def log_probabilities(
 def chain_search(model: Transformer, task: Task, length: int, N: int, top_k: int) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
     chains = begin_chains(model, task, length, N)
-    return in_stages(lambda chains: chain_step(model, task, chains, top_k), chains, length).outputs
+    room = columns(task, length, model.config)
+    return in_stages(lambda chains: chain_step(model, task, chains, top_k), chains, room).outputs
 
 
 def chain_step(model: Transformer, task: Task, chains: Chains, top_k: int) -> Chains:
     """Write one more token of every output that is not done."""
-    column = chains.state.columns
+    column = written(task, chains.state)
     logits, state = next_logits(model, chains.last, chains.state)
     log_p = forced_first(log_probabilities(logits, task.never), task.first_id, column)
     if task.numbers is None:
@@ -167,23 +187,24 @@ def beam_search(model: Transformer, task: Task, length: int, N: int) -> Outputs:
     first = jnp.arange(N) == 0
     live = empty._replace(sums=jnp.where(first, empty.sums, nothing))
     beams = Beams(state, last, live, empty._replace(sums=nothing), task.limits == 0)
-    beams = in_stages(lambda beams: beam_step(model, task, beams), beams, length)
+    room = columns(task, length, model.config)
+    beams = in_stages(lambda beams: beam_step(model, task, beams), beams, room)
     ended = (beams.finished.sums > -jnp.inf).any(1)
     return choose(ended, beams.finished, beams.live)
 
 
 def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     """One more token: 2N candidates, those that ended compete with the finished outputs."""
-    B, N, _ = beams.live.tokens.shape
+    (B, N, _), column = beams.live.tokens.shape, written(task, beams.state)
     logits, state = next_logits(model, beams.last, beams.state)
     log_p = log_probabilities(logits, task.never)
-    log_p = forced_first(log_p, task.first_id, beams.state.columns)
+    log_p = forced_first(log_p, task.first_id, column)
     likeliest, tokens = top(log_p, min(2 * N, log_p.shape[1]))  # of each output alone
     totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
     sums, picked = top(totals.reshape(B, -1), 2 * N)
     parents = picked // totals.shape[2]
     tokens = jnp.take_along_axis(tokens.reshape(B, -1), picked, 1)
-    found = extend(select(beams.live, parents), tokens, sums, beams.state.columns)
+    found = extend(select(beams.live, parents), tokens, sums, column)
     ended = tokens == model.config.eos_id
     live_sums, order = top(jnp.where(ended, -jnp.inf, sums), N)
     live = select(found, order)._replace(sums=live_sums)
@@ -192,7 +213,7 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     finished = choose(beams.done, beams.finished, best(beams.finished, found, task.penalty))
     done = beams.done | (live.lengths[:, 0] >= task.limits) | settled(live, finished, task)
     parents = jnp.take_along_axis(parents, order, 1)
-    last = live.tokens[:, :, beams.state.columns].reshape(-1, 1)
+    last = live.tokens[:, :, column].reshape(-1, 1)
     return Beams(reorder(state, parents), last, live, finished, done)
 
 

@@ -67,6 +67,51 @@ def start(
     return DecodingState(kept, memory_mask, keys_values, seen, 0)
 
 
+def listened(model: Transformer, source: Source) -> DecodingState:
+    """The state of one output for each source, without a token and without room for one."""
+    return start(model, model.encoder_states(source), source, 0)
+
+
+def after_prompt(
+    model: Transformer,
+    tokens: Int[Array, "P"],
+    state: DecodingState,
+    whole: bool,
+    count: int | Int[Array, ""],
+) -> DecodingState:
+    """The state of one output for each source behind the tokens that all of them begin with.
+
+    ``count`` of the tokens are read; the others only fill them up, and make room.
+    """
+    state = with_room(state, len(tokens))
+    if not len(tokens):
+        return state
+    tokens = jnp.broadcast_to(tokens, (len(state.seen), len(tokens)))
+    return next_states(model, tokens, state, whole, count)[1]
+
+
+def for_outputs(
+    state: DecodingState, length: int, outputs: int = 1, groups: int = 1
+) -> DecodingState:
+    """The state of one output for each source as one of ``groups`` of N ``outputs``.
+
+    It has room for ``length`` columns. What is there already is seen by all outputs.
+    """
+    C, N = state.seen.shape[2], outputs
+    (M, H, A, _), B = state.keys_values[0][0].shape, len(state.seen) * groups
+    dtype = state.keys_values[0][0].dtype
+    keys_values, seen = [], jnp.zeros((B, N, length, N), bool)
+    for keys, values in state.keys_values:
+        k, v = jnp.zeros((B, H, A, length * N), dtype), jnp.zeros((B, H, length * N, A), dtype)
+        if C:
+            k = k.at[..., : C * N : N].set(keys.repeat(groups, 0))
+            v = v.at[:, :, : C * N : N].set(values.repeat(groups, 0))
+        keys_values.append((k, v))
+    if C:
+        seen = seen.at[:, :, :C, 0].set(state.seen[:, 0, :, 0].repeat(groups, 0)[:, None])
+    return state._replace(keys_values=keys_values, seen=seen)
+
+
 def with_room(state: DecodingState, length: int) -> DecodingState:
     """The state with ``length`` columns, of which the new ones are empty."""
     more = length - state.seen.shape[2]
@@ -85,7 +130,7 @@ def in_stages(step: Callable[[Written], Written], written: Written, length: int)
 
     What is written has its ``state`` and says by ``done`` what is done.
     """
-    for columns in stages(length):
+    for columns in stages(length, written.state.seen.shape[2]):
         written = written._replace(state=with_room(written.state, columns))
         written = jax.lax.while_loop(
             lambda written, end=columns: ~written.done.all() & (written.state.columns < end),
@@ -95,12 +140,12 @@ def in_stages(step: Callable[[Written], Written], written: Written, length: int)
     return written
 
 
-def stages(length: int) -> list[int]:
-    """Ever longer caches, the last of ``length`` columns; each is one more loop to compile."""
+def stages(length: int, least: int = 0) -> list[int]:
+    """Ever longer caches, of ``least`` to ``length`` columns; each is one more loop to compile."""
     sizes = [length]
     while sizes[0] > SHORTEST_STAGE and len(sizes) < MOST_STAGES:
         sizes.insert(0, -(-sizes[0] // 2))
-    return sizes
+    return [columns for columns in sizes if columns >= least]
 
 
 def pad(array: Array, axis: int, more: int) -> Array:
@@ -112,13 +157,29 @@ def pad(array: Array, axis: int, more: int) -> Array:
 def next_logits(
     model: Transformer, tokens: Int[Array, "R Q"], state: DecodingState, whole: bool = False
 ) -> tuple[Float[Array, "R Q V"], DecodingState]:
-    """The logits after each of Q new tokens, and the state behind them; ``state`` is used up.
+    """The logits after each of Q new tokens; the rest as of ``next_states``."""
+    states, state = next_states(model, tokens, state, whole)
+    return model.project(states), state
 
-    Padding is not seen by later tokens, unless what is written is read ``whole``.
+
+@full_precision
+def next_states(
+    model: Transformer,
+    tokens: Int[Array, "R Q"],
+    state: DecodingState,
+    whole: bool = False,
+    count: int | Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "R Q D"], DecodingState]:
+    """What is projected to logits, and the state behind Q new tokens; ``state`` is used up.
+
+    Padding is not seen by later tokens, unless what is written is read ``whole``. With a ``count``
+    so many of the tokens are there, and what is written next takes the place of the others.
     """
     (B, N, L, _), columns, (R, Q) = state.seen.shape, state.columns, tokens.shape
     check_room(columns, Q, L)
     new, end = model.real_target_tokens(tokens, columns) | whole, columns + Q
+    if count is not None:
+        new, end = new & (jnp.arange(Q) < count), columns + count
     past = state.seen.reshape(R, -1).sum(1, keepdims=True)
     position_ids = model.position_ids(new, past, columns)
     seen = see(state.seen, new.reshape(B, N, Q), columns)
@@ -130,7 +191,7 @@ def next_logits(
     x = model.decoder(x, mask, memory, state.memory_mask, caches, None, columns, N)
     x = x.reshape(B, Q, N, -1).swapaxes(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
     keys_values = [(cache.keys, cache.values) for cache in caches]
-    return model.project(x), state._replace(keys_values=keys_values, seen=seen, columns=end)
+    return x, state._replace(keys_values=keys_values, seen=seen, columns=end)
 
 
 def see(

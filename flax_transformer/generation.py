@@ -21,6 +21,7 @@ from flax_transformer.outputs import (
     begin,
     begin_chains,
     choose,
+    columns,
     draw,
     extend,
     joined,
@@ -28,6 +29,7 @@ from flax_transformer.outputs import (
     lengthen,
     select,
     top,
+    written,
 )
 from flax_transformer.processors import Column, processed
 from training_recipe.searching.search import Search, end_ids
@@ -55,13 +57,14 @@ class Beams(NamedTuple):
 
 def chain_search(model: Transformer, task: Task, length: int, N: int, search: Search) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
-    chains = begin_chains(model, task, length, N)
-    return in_stages(lambda chains: chain_step(model, task, chains, search), chains, length).outputs
+    chains = begin_chains(model, task, length, N, whole=True)
+    room = columns(task, length, model.config)
+    return in_stages(lambda chains: chain_step(model, task, chains, search), chains, room).outputs
 
 
 def chain_step(model: Transformer, task: Task, chains: Chains, search: Search) -> Chains:
     """Write one more token of every output that is not done."""
-    column, tokens = chains.state.columns, chains.outputs.tokens
+    column, tokens = written(task, chains.state), chains.outputs.tokens
     logits, state = next_logits(model, chains.last, chains.state, whole=True)
     scores = processed(last_logits(logits), tokens, task, search, model.config, column)
     log_p = jax.nn.log_softmax(scores, 1)
@@ -76,19 +79,20 @@ def chain_step(model: Transformer, task: Task, chains: Chains, search: Search) -
 
 def beam_search(model: Transformer, task: Task, length: int, N: int, search: Search) -> Outputs:
     """The best outputs found with a beam of N, ended or as long as they may be."""
-    state, last, empty = begin(model, task, length, N)
+    state, last, empty = begin(model, task, length, N, whole=True)
     nothing = jnp.full_like(empty.sums, NOTHING)
     first = jnp.arange(N) == 0
     live = empty._replace(sums=jnp.where(first, empty.sums, nothing))
     finished = Finished(empty._replace(sums=nothing), nothing, nothing > 0)
     beams = Beams(state, last, live, finished, task.limits == 0)
-    beams = in_stages(lambda beams: beam_step(model, task, beams, search), beams, length)
+    room = columns(task, length, model.config)
+    beams = in_stages(lambda beams: beam_step(model, task, beams, search), beams, room)
     return held(beams.finished, task)
 
 
 def beam_step(model: Transformer, task: Task, beams: Beams, search: Search) -> Beams:
     """One more token: of K candidates the N best may end, the N best that do not end go on."""
-    (B, N, _), column = beams.live.tokens.shape, beams.state.columns
+    (B, N, _), column = beams.live.tokens.shape, written(task, beams.state)
     ends = end_ids(search, model.config)
     logits, state = next_logits(model, beams.last, beams.state, whole=True)
     scores = next_scores(last_logits(logits), beams.live.tokens, task, search, model, column)

@@ -9,14 +9,14 @@ from jax import Array
 from jax.sharding import Mesh
 
 from flax_transformer.cpu.programs import BARRIERS_STAY
-from flax_transformer.decoding import check_decoding, found, searched
+from flax_transformer.decoding import check_decoding, found, make_task, searched
 from flax_transformer.model import Transformer
 from flax_transformer.outputs import Outputs, Task
 from flax_transformer.placement import ROWS, WHOLE, OnMesh, place_of
 from flax_transformer.precision import full_precision
 from training_recipe.batching.rows import filled_up
 from training_recipe.distributed.processes import Processes, World
-from training_recipe.searching.search import Hypothesis, Search, hypotheses
+from training_recipe.searching.search import Hypothesis, Search, hypotheses, output_room
 
 OF_ROWS = ("source", "limits", "numbers", "reach")
 Found = list[tuple[int, list[Hypothesis]]]
@@ -52,8 +52,10 @@ def decode_rows(place: OnMesh, model: Transformer, source: np.ndarray, search: S
     The model's weights lie whole on every device of the mesh.
     """
     check_decoding(model, source, search)
+    rows = filled_up(source, place.rows, model.config.pad_id)
+    length = output_room(source.shape[1], model.config, search)
     program = functools.partial(_run, place)
-    outputs = found(model, filled_up(source, place.rows, model.config.pad_id), search, program)
+    outputs = found(model, make_task(model, rows, search), search, length, program)
     numbers = _own_numbers(outputs.tokens)
     tokens, sums, lengths = map(_own_rows, outputs)
     rows = hypotheses(tokens, sums, lengths, model.config, search)

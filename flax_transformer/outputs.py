@@ -11,26 +11,37 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.decoding_state import DecodingState, stages, start
+from flax_transformer.decoding_state import (
+    DecodingState,
+    after_prompt,
+    for_outputs,
+    listened,
+    stages,
+)
 from flax_transformer.model import Source, Transformer
+from transformer_spec import TransformerConfig
 
 
 class Task(NamedTuple):
     """What a search is given beside the model; without ``numbers`` nothing is random.
 
-    Without ``start_id`` the decoder begins with the config's, without ``first_id`` no token is
-    forced. ``reach`` is the length of which early_stopping "never" thinks.
+    The decoder begins with the ``prompt``, of which ``before`` tokens stand before the last one;
+    what is behind that only fills it up. Without ``first_id`` no token is forced. ``reach`` is the
+    length of which early_stopping "never" thinks. A ``state`` of one output for each source, behind
+    all tokens of the prompt but the last, stands in the place of the source.
     """
 
-    source: Source
+    source: Source | None
     limits: Int[Array, "B"]
     never: Bool[Array, "V"]
     penalty: float | Float[Array, ""]
     temperature: float | Float[Array, ""]
     numbers: Float[Array, "B N L"] | None
-    start_id: int | Int[Array, ""] | None = None
+    prompt: Int[Array, "P"]
+    before: int | Int[Array, ""] = 0
     first_id: int | Int[Array, ""] | None = None
     reach: Int[Array, "B"] | None = None
+    state: DecodingState | None = None
 
 
 class Outputs(NamedTuple):
@@ -51,23 +62,45 @@ class Chains(NamedTuple):
 
 
 def begin(
-    model: Transformer, task: Task, length: int, outputs: int = 1, groups: int = 1
+    model: Transformer,
+    task: Task,
+    length: int,
+    outputs: int = 1,
+    groups: int = 1,
+    whole: bool = False,
 ) -> tuple[DecodingState, Int[Array, "R 1"], Outputs]:
-    """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
-    B, N, config = len(task.source), outputs * groups, model.config
-    memory = model.encoder_states(task.source)
-    state = start(model, memory, task.source, stages(length)[0], outputs, groups)
-    start_id = config.decoder_start_id if task.start_id is None else task.start_id
-    last = jnp.full((B * N, 1), start_id, jnp.int32)
+    """The state, the last of the prompt and N empty outputs of each row, in ``groups``.
+
+    The prompt may be read ``whole``: padding in it is a token like others.
+    """
+    B, N, config, state = len(task.limits), outputs * groups, model.config, task.state
+    if state is None:
+        state = listened(model, task.source)
+        state = after_prompt(model, task.prompt[:-1], state, whole, task.before)
+    room = columns(task, length, config)
+    state = for_outputs(state, stages(room, state.seen.shape[2])[0], outputs, groups)
+    last = jnp.broadcast_to(task.prompt[task.before], (B * N, 1)).astype(jnp.int32)
     tokens = jnp.full((B, N, length), config.pad_id, jnp.int32)
-    sums = jnp.zeros((B, N), jnp.promote_types(memory.dtype, jnp.float32))
+    sums = jnp.zeros((B, N), jnp.promote_types(model.target_table.dtype, jnp.float32))
     return state, last, Outputs(tokens, sums, jnp.zeros((B, N), jnp.int32))
 
 
-def begin_chains(model: Transformer, task: Task, length: int, N: int) -> Chains:
+def columns(task: Task, length: int, config: TransformerConfig) -> int:
+    """The columns of the cache for the prompt and ``length`` tokens behind it."""
+    return min(len(task.prompt) - 1 + length, config.max_length)
+
+
+def begin_chains(
+    model: Transformer, task: Task, length: int, N: int, whole: bool = False
+) -> Chains:
     """N empty outputs of each row that never see each other."""
     done = (task.limits == 0)[:, None].repeat(N, 1)
-    return Chains(*begin(model, task, length, groups=N), done)
+    return Chains(*begin(model, task, length, groups=N, whole=whole), done)
+
+
+def written(task: Task, state: DecodingState) -> int | Int[Array, ""]:
+    """How many tokens every output has, of those that are not done; the prompt is none of it."""
+    return state.columns - task.before
 
 
 def last_logits(logits: Float[Array, "R 1 V"]) -> Float[Array, "R V"]:
@@ -130,7 +163,7 @@ def lengthen(
     end_ids: tuple[int, ...],
 ) -> Chains:
     """The outputs that are not done with the chosen tokens behind them."""
-    column, done, (tokens, sums, lengths) = chains.state.columns, chains.done, chains.outputs
+    column, done, (tokens, sums, lengths) = written(task, chains.state), chains.done, chains.outputs
     gained = jnp.take_along_axis(log_p, chosen[:, None], 1).reshape(done.shape)
     last = jnp.where(done, model.config.pad_id, chosen.reshape(done.shape)).astype(tokens.dtype)
     tokens = tokens.at[:, :, column].set(last)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from flax_transformer.outputs import Task, forced_first
 from training_recipe.searching.search import Search, end_ids
+from training_recipe.searching.timestamps import Timestamps
 from transformer_spec import TransformerConfig
 
 Column = int | Int[Array, ""]
@@ -26,39 +27,48 @@ def processed(
     column: Column,
 ) -> Float[Array, "R V"]:
     """The scores of the token of a column; ``tokens`` are written up to it."""
-    written = text_so_far(tokens, task, config)
+    written, end = text_so_far(tokens, task, config), len(task.prompt) + column
     if search.encoder_repetition_penalty != 1:
         sources = source_tokens(task, tokens.shape[1], config, scores.shape[1])
         seen = marked(sources, scores.shape[1])
         scores = rescaled(scores, seen, 1 / search.encoder_repetition_penalty)
     if search.repetition_penalty != 1:
-        seen = marked(up_to(written, column, scores.shape[1]), scores.shape[1])
+        seen = marked(up_to(written, end, scores.shape[1]), scores.shape[1])
         scores = rescaled(scores, seen, search.repetition_penalty)
-    for banned in bans(written, task, search, config, column, scores.shape[1]):
+    for banned in bans(written, task, search, config, end, scores.shape[1]):
         scores = jnp.where(banned, -jnp.inf, scores)
+    scores = too_short(scores, search, config, column)
     scores = forced_first(scores, task.first_id, column)
     scores = forced_last(scores, tokens, task, search, column)
     scores = hastened(scores, search, config, column)
     scores = suppressed(scores, task, search, column)
+    if search.timestamps is not None:
+        scores = timed(scores, tokens, search.timestamps, column)
     return jax.nn.log_softmax(scores, 1) if search.renormalize else scores
 
 
 def text_so_far(
     tokens: Int[Array, "B N L"], task: Task, config: TransformerConfig
 ) -> Int[Array, "R T"]:
-    """What is written, behind the decoder's start token; T = L + 1."""
-    start_id = config.decoder_start_id if task.start_id is None else task.start_id
+    """What is written, behind the prompt, which ends where the outputs begin; T = P + L.
+
+    The vocabulary's size stands for what is before the prompt.
+    """
+    P, V = len(task.prompt), config.target_vocab_size
+    prompt = jnp.where(jnp.arange(P) <= task.before, task.prompt, V)
+    prompt = jnp.roll(prompt, P - 1 - task.before)
     tokens = tokens.reshape(-1, tokens.shape[2])
-    return jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=start_id)
+    return jnp.concatenate([jnp.broadcast_to(prompt, (len(tokens), P)), tokens], 1)
 
 
-def up_to(written: Int[Array, "R T"], column: Column, V: int) -> Int[Array, "R T"]:
-    """What is written before a column; V stands for what is not."""
-    return jnp.where(jnp.arange(written.shape[1]) <= column, written, V)
+def up_to(written: Int[Array, "R T"], end: Column, V: int) -> Int[Array, "R T"]:
+    """What is written before an end; V stands for what is not."""
+    return jnp.where(jnp.arange(written.shape[1]) < end, written, V)
 
 
 def source_tokens(task: Task, N: int, config: TransformerConfig, V: int) -> Int[Array, "R S"]:
     """The source of each output; V stands for padding and for what the target does not have."""
+    assert task.source is not None
     tokens = jnp.where(task.source == config.pad_id, V, jnp.minimum(task.source, V))
     return tokens.repeat(N, 0)
 
@@ -82,34 +92,33 @@ def bans(
     task: Task,
     search: Search,
     config: TransformerConfig,
-    column: Column,
+    end: Column,
     V: int,
 ) -> list[Bool[Array, "..."]]:
-    """Masks (R, V) or (V,) of what must not come next, of every setting that bans something."""
+    """Masks (R, V) or (V,) of what must not come next, at ``end``, of settings that ban something.
+    """
     found, size, most = [], search.no_repeat_ngram_size, written.shape[1]
     if search.banned:
         found.append(task.never)
     if 0 < size <= most:
-        text, before = up_to(written, column, V), prefix(written, column, size - 1)
+        text, before = up_to(written, end, V), prefix(written, end, size - 1)
         found.append(followers(text, text < V, before, V))
     size = search.encoder_no_repeat_ngram_size
-    if 0 < size <= min(most, task.source.shape[1]):
+    if task.source is not None and 0 < size <= min(most, task.source.shape[1]):
         text = source_tokens(task, len(written) // len(task.source), config, V)
-        real = (text < V) & (column + 2 >= size)
-        found.append(followers(text, real, prefix(written, column, size - 1), V))
+        real = (text < V) & (end + 1 >= size)
+        found.append(followers(text, real, prefix(written, end, size - 1), V))
     found += [
-        completed(prefix(written, column, size), group, V) & (column + 1 >= size)
+        completed(prefix(written, end, size), group, V) & (end >= size)
         for size, group in by_length(search.banned).items()
         if size <= most
     ]
-    if search.min_length:
-        found.append(marks(end_ids(search, config), V) & (column < search.min_length))
     return found
 
 
-def prefix(written: Int[Array, "R T"], column: Column, size: int) -> Int[Array, "R n"]:
-    """The last tokens before the one of a column."""
-    return jax.lax.dynamic_slice_in_dim(written, column + 1 - size, size, 1)
+def prefix(written: Int[Array, "R T"], end: Column, size: int) -> Int[Array, "R n"]:
+    """The last tokens before an end."""
+    return jax.lax.dynamic_slice_in_dim(written, end - size, size, 1)
 
 
 def followers(
@@ -145,6 +154,16 @@ def completed(
 def marks(ids: tuple[int, ...], V: int) -> Bool[Array, "V"]:
     """True for the ids."""
     return jnp.zeros(V, bool).at[jnp.array(ids)].set(True)
+
+
+def too_short(
+    scores: Float[Array, "R V"], search: Search, config: TransformerConfig, column: Column
+) -> Float[Array, "R V"]:
+    """-inf for the end where an output would be too short."""
+    if not search.min_length:
+        return scores
+    ends = marks(end_ids(search, config), scores.shape[1])
+    return jnp.where(ends & (column < search.min_length), -jnp.inf, scores)
 
 
 def forced_last(
@@ -186,3 +205,28 @@ def suppressed(
         never = marks(search.suppressed_first, scores.shape[1]) & first
         scores = jnp.where(never, -jnp.inf, scores)
     return scores
+
+
+def timed(
+    scores: Float[Array, "R V"], tokens: Int[Array, "B N L"], rules: Timestamps, column: Column
+) -> Float[Array, "R V"]:
+    """-inf for what the rules of timestamps do not let come next.
+
+    If all timestamps that may come are likelier than the likeliest other token, one of them comes.
+    """
+    (R, V), first = scores.shape, rules.first
+    ids, L = jnp.arange(V), tokens.shape[2]
+    written = tokens.reshape(R, L) - first  # of text below 0
+    behind = (written[:, column - 1] >= 0) & (column > 0)
+    again = (written[:, column - 2] >= 0) | (column < 2)
+    opened = behind & ~again
+    newest = jnp.where(jnp.arange(L) < column, written, -1).max(1)
+    least = first + jnp.where(opened, newest, newest + 1)
+    latest = V if rules.latest_first is None else first + rules.latest_first
+    banned = ids == rules.without
+    banned = banned | ((column == 0) & ((ids < first) | (ids > latest)))
+    banned = banned | (opened[:, None] & (ids < rules.end))
+    banned = banned | ((ids >= first) & ((ids < least[:, None]) | (behind & again)[:, None]))
+    scores = jnp.where(banned, -jnp.inf, scores)
+    likelier = jax.nn.logsumexp(scores[:, first:], 1) > scores[:, :first].max(1)
+    return jnp.where(likelier[:, None] & (ids < first), -jnp.inf, scores)

@@ -30,6 +30,7 @@ from torch_transformer.outputs import (
     select,
     top,
     without_nan,
+    written,
 )
 from training_recipe.searching.search import (
     GENERATE,
@@ -40,6 +41,7 @@ from training_recipe.searching.search import (
     check_search_memory,
     hoped_lengths,
     hypotheses,
+    prompt_of,
     random_numbers,
     row_limits,
 )
@@ -62,25 +64,35 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     A row's outputs depend neither on the other rows nor on the padding. A row of padding alone has
     the empty output. Settings that no search can follow are a UserError.
     """
-    check_search(search, model.config)
-    if model.target_table.device.type == "cpu":
-        size = model.target_table.element_size()
-        check_search_memory(len(source), source.shape[1], model.config, search, size)
-    task = make_task(model, source, search)
-    if search.rule == GENERATE and search.beam > 1:
-        outputs = generation.beam_search(model, task, search.beam, search)
-    elif search.rule == GENERATE:
-        outputs = generation.chain_search(model, task, search.nbest, search)
-    elif search.beam > 1:
-        outputs = beam_search(model, task, search.beam)
-    else:
-        outputs = chain_search(model, task, search.nbest, search.top_k)
+    check_decoding(model, source, search)
+    outputs = found(model, make_task(model, source, search), search)
     tokens, sums, lengths = (array.cpu().numpy() for array in outputs)
     return hypotheses(tokens, sums, lengths, model.config, search)
 
 
-def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
-    """What the search is given, on the model's device."""
+def found(model: Transformer, task: Task, search: Search) -> Outputs:
+    """What a search finds."""
+    if search.rule == GENERATE and search.beam > 1:
+        return generation.beam_search(model, task, search.beam, search)
+    if search.rule == GENERATE:
+        return generation.chain_search(model, task, search.nbest, search)
+    if search.beam > 1:
+        return beam_search(model, task, search.beam)
+    return chain_search(model, task, search.nbest, search.top_k)
+
+
+def check_decoding(model: Transformer, source: np.ndarray, search: Search) -> None:
+    """Raise UserError for settings that no search can follow or a processor has no room for."""
+    check_search(search, model.config)
+    if model.target_table.device.type == "cpu":
+        size = model.target_table.element_size()
+        check_search_memory(len(source), source.shape[1], model.config, search, size)
+
+
+def make_task(
+    model: Transformer, source: np.ndarray, search: Search, state: DecodingState | None = None
+) -> Task:
+    """What the search is given, on the model's device; a ``state`` instead of the source."""
 
     def tensor(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(model.target_table.device)
@@ -89,15 +101,16 @@ def make_task(model: Transformer, source: np.ndarray, search: Search) -> Task:
     limits = row_limits(source, config, search).astype(np.int64)
     hoped = hoped_lengths(limits, search)
     return Task(
-        model.as_source(source),
+        model.as_source(source) if state is None else None,
         tensor(limits),
         tensor(barred(config, search)),
         float(search.length_penalty),
         float(search.temperature),
         tensor(random_numbers(source, config, search)) if search.sample else None,
-        search.start_id,
+        tensor(np.array(prompt_of(search, config))),
         search.forced_first_id,
         None if hoped is None else tensor(hoped),
+        state,
     )
 
 
@@ -119,7 +132,7 @@ def chain_search(model: Transformer, task: Task, N: int, top_k: int) -> Outputs:
 
 def chain_step(model: Transformer, task: Task, chains: Chains, top_k: int) -> Chains:
     """Write one more token of every output that is not done."""
-    column = chains.state.columns
+    column = written(task, chains.state)
     logits, state = next_logits(model, chains.last, chains.state)
     log_p = forced_first(log_probabilities(logits, task.never), task.first_id, column)
     if task.numbers is None:
@@ -144,15 +157,15 @@ def beam_search(model: Transformer, task: Task, N: int) -> Outputs:
 
 def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     """One more token: 2N candidates, those that ended compete with the finished outputs."""
-    B, N, _ = beams.live.tokens.shape
+    (B, N, _), column = beams.live.tokens.shape, written(task, beams.state)
     logits, state = next_logits(model, beams.last, beams.state)
     log_p = log_probabilities(logits, task.never)
-    log_p = forced_first(log_p, task.first_id, beams.state.columns)
+    log_p = forced_first(log_p, task.first_id, column)
     likeliest, tokens = top(log_p, min(2 * N, log_p.shape[1]))  # of each output alone
     totals = beams.live.sums[:, :, None] + likeliest.reshape(B, N, -1)
     sums, picked = top(totals.flatten(1), 2 * N)
     parents, tokens = picked // totals.shape[2], tokens.reshape(B, -1).gather(1, picked)
-    found = extend(select(beams.live, parents), tokens, sums, beams.state.columns)
+    found = extend(select(beams.live, parents), tokens, sums, column)
     ended = tokens == model.config.eos_id
     live_sums, order = top(sums.masked_fill(ended, -torch.inf), N)
     live = select(found, order)._replace(sums=live_sums)
@@ -160,7 +173,7 @@ def beam_step(model: Transformer, task: Task, beams: Beams) -> Beams:
     live = choose(beams.done, beams.live, live)
     finished = choose(beams.done, beams.finished, best(beams.finished, found, task.penalty))
     done = beams.done | (live.lengths[:, 0] >= task.limits) | settled(live, finished, task)
-    last = live.tokens[:, :, beams.state.columns].reshape(-1, 1)
+    last = live.tokens[:, :, column].reshape(-1, 1)
     return Beams(reorder(state, parents.gather(1, order)), last, live, finished, done)
 
 

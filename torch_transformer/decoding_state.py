@@ -62,10 +62,54 @@ def start(
     return DecodingState(model.memory(memory), memory_mask, keys_values, seen, 0)
 
 
+def listened(model: Transformer, source: Source) -> DecodingState:
+    """The state of one output for each source, without a token and without room for one."""
+    return start(model, model.encoder_states(source), source, 0)
+
+
+def after_prompt(
+    model: Transformer, tokens: Int[Tensor, "P"], state: DecodingState, whole: bool
+) -> DecodingState:
+    """The state of one output for each source behind the tokens that all of them begin with."""
+    state = for_outputs(state, len(tokens))
+    if not len(tokens):
+        return state
+    return next_states(model, tokens.expand(len(state.seen), -1), state, whole)[1]
+
+
+def for_outputs(
+    state: DecodingState, length: int, outputs: int = 1, groups: int = 1
+) -> DecodingState:
+    """The state of one output for each source as one of ``groups`` of N ``outputs``.
+
+    It has room for ``length`` columns. What is there already is seen by all outputs.
+    """
+    C, N = state.seen.shape[2], outputs
+
+    def spread(cells: Tensor) -> Tensor:
+        M, H, _, A = cells.shape
+        found = cells.new_zeros(M * groups, H, length * N, A)
+        found[:, :, : C * N : N] = cells.repeat_interleave(groups, 0)
+        return found
+
+    keys_values = [(spread(keys), spread(values)) for keys, values in state.keys_values]
+    seen = state.seen.new_zeros(len(state.seen) * groups, N, length, N)
+    seen[:, :, :C, 0] = state.seen[:, 0, :, 0].repeat_interleave(groups, 0)[:, None]
+    return state._replace(keys_values=keys_values, seen=seen)
+
+
 def next_logits(
     model: Transformer, tokens: Int[Tensor, "R Q"], state: DecodingState, whole: bool = False
 ) -> tuple[Float[Tensor, "R Q V"], DecodingState]:
-    """The logits after each of Q new tokens, and the state behind them; ``state`` is used up.
+    """The logits after each of Q new tokens; the rest as of ``next_states``."""
+    states, state = next_states(model, tokens, state, whole)
+    return model.project(states), state
+
+
+def next_states(
+    model: Transformer, tokens: Int[Tensor, "R Q"], state: DecodingState, whole: bool = False
+) -> tuple[Float[Tensor, "R Q D"], DecodingState]:
+    """What is projected to logits, and the state behind Q new tokens; ``state`` is used up.
 
     Padding is not seen by later tokens, unless what is written is read ``whole``: an output in
     which padding is a token like others.
@@ -83,7 +127,7 @@ def next_logits(
     mask = cell_mask(seen[:, :, :end], columns, Q)
     x = model.decoder(x, mask, state.memory, state.memory_mask, caches, None, columns, N)
     x = x.reshape(B, Q, N, -1).transpose(1, 2).reshape(R, Q, -1)  # (B, Q x N, D) -> (R, Q, D)
-    return model.project(x), state._replace(seen=seen, columns=end)
+    return x, state._replace(seen=seen, columns=end)
 
 
 def unplaced(

@@ -28,6 +28,7 @@ from torch_transformer.outputs import (
     select,
     top,
     without_nan,
+    written,
 )
 from torch_transformer.processors import processed
 from training_recipe.searching.search import Search, end_ids
@@ -55,7 +56,7 @@ class Beams(NamedTuple):
 
 def chain_search(model: Transformer, task: Task, N: int, search: Search) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
-    chains = begin_chains(model, task, N)
+    chains = begin_chains(model, task, N, whole=True)
     while not chains.done.all():
         chains = chain_step(model, task, chains, search)
     return chains.outputs
@@ -63,7 +64,7 @@ def chain_search(model: Transformer, task: Task, N: int, search: Search) -> Outp
 
 def chain_step(model: Transformer, task: Task, chains: Chains, search: Search) -> Chains:
     """Write one more token of every output that is not done."""
-    column, tokens = chains.state.columns, chains.outputs.tokens
+    column, tokens = written(task, chains.state), chains.outputs.tokens
     logits, state = next_logits(model, chains.last, chains.state, whole=True)
     scores = processed(last_logits(logits), tokens, task, search, model.config, column)
     log_p = without_nan(scores.log_softmax(1))
@@ -77,7 +78,7 @@ def chain_step(model: Transformer, task: Task, chains: Chains, search: Search) -
 
 def beam_search(model: Transformer, task: Task, N: int, search: Search) -> Outputs:
     """The best outputs found with a beam of N, ended or as long as they may be."""
-    state, last, empty = begin(model, task, N)
+    state, last, empty = begin(model, task, N, whole=True)
     nothing = torch.full_like(empty.sums, NOTHING)
     first = torch.arange(N, device=nothing.device) == 0
     live = empty._replace(sums=torch.where(first, empty.sums, nothing))
@@ -90,7 +91,7 @@ def beam_search(model: Transformer, task: Task, N: int, search: Search) -> Outpu
 
 def beam_step(model: Transformer, task: Task, beams: Beams, search: Search) -> Beams:
     """One more token: of K candidates the N best may end, the N best that do not end go on."""
-    (B, N, _), column = beams.live.tokens.shape, beams.state.columns
+    (B, N, _), column = beams.live.tokens.shape, written(task, beams.state)
     ends = end_ids(search, model.config)
     logits, state = next_logits(model, beams.last, beams.state, whole=True)
     scores = next_scores(last_logits(logits), beams.live.tokens, task, search, model, column)

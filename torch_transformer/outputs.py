@@ -10,26 +10,34 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_transformer.decoding_state import DecodingState, start
+from torch_transformer.decoding_state import (
+    DecodingState,
+    after_prompt,
+    for_outputs,
+    listened,
+)
 from torch_transformer.model import Source, Transformer
+from transformer_spec import check_length
 
 
 class Task(NamedTuple):
     """What a search is given beside the model; without ``numbers`` nothing is random.
 
-    Without ``start_id`` the decoder begins with the config's, without ``first_id`` no token is
-    forced. ``reach`` is the length of which early_stopping "never" thinks.
+    The decoder begins with the ``prompt``. Without ``first_id`` no token is forced. ``reach`` is
+    the length of which early_stopping "never" thinks. A ``state`` of one output for each source,
+    in which nothing is written, stands in the place of the source.
     """
 
-    source: Source
+    source: Source | None
     limits: Int[Tensor, "B"]
     never: Bool[Tensor, "V"]
     penalty: float
     temperature: float
     numbers: Float[Tensor, "B N L"] | None
-    start_id: int | None = None
+    prompt: Int[Tensor, "P"]
     first_id: int | None = None
     reach: Int[Tensor, "B"] | None = None
+    state: DecodingState | None = None
 
 
 class Outputs(NamedTuple):
@@ -50,23 +58,32 @@ class Chains(NamedTuple):
 
 
 def begin(
-    model: Transformer, task: Task, outputs: int = 1, groups: int = 1
+    model: Transformer, task: Task, outputs: int = 1, groups: int = 1, whole: bool = False
 ) -> tuple[DecodingState, Int[Tensor, "R 1"], Outputs]:
-    """The state, the decoder's start token and N empty outputs of each row, in ``groups``."""
-    B, N, config = len(task.source), outputs * groups, model.config
-    memory, length = model.encoder_states(task.source), max(1, int(task.limits.max()))
-    state = start(model, memory, task.source, length, outputs, groups)
-    start_id = config.decoder_start_id if task.start_id is None else task.start_id
-    last = task.limits.new_full((B * N, 1), start_id)
-    tokens = task.limits.new_full((B, N, length), config.pad_id)
-    sums = memory.new_zeros(B, N, dtype=torch.promote_types(memory.dtype, torch.float32))
+    """The state, the last of the prompt and N empty outputs of each row, in ``groups``.
+
+    The prompt may be read ``whole``: padding in it is a token like others.
+    """
+    B, N, length = len(task.limits), outputs * groups, max(1, int(task.limits.max()))
+    check_length(len(task.prompt) - 1 + length, model.config)
+    state = after_prompt(model, task.prompt[:-1], task.state or listened(model, task.source), whole)
+    state = for_outputs(state, state.columns + length, outputs, groups)
+    last = task.prompt[-1:].repeat(B * N, 1)
+    tokens = task.limits.new_full((B, N, length), model.config.pad_id)
+    dtype = torch.promote_types(model.target_table.dtype, torch.float32)
+    sums = torch.zeros(B, N, dtype=dtype, device=tokens.device)
     return state, last, Outputs(tokens, sums, task.limits.new_zeros(B, N))
 
 
-def begin_chains(model: Transformer, task: Task, N: int) -> Chains:
+def begin_chains(model: Transformer, task: Task, N: int, whole: bool = False) -> Chains:
     """N empty outputs of each row that never see each other."""
     done = (task.limits == 0)[:, None].repeat(1, N)
-    return Chains(*begin(model, task, groups=N), done)
+    return Chains(*begin(model, task, groups=N, whole=whole), done)
+
+
+def written(task: Task, state: DecodingState) -> int:
+    """How many tokens every output has, of those that are not done; the prompt is none of it."""
+    return state.columns - (len(task.prompt) - 1)
 
 
 def last_logits(logits: Float[Tensor, "R 1 V"]) -> Float[Tensor, "R V"]:
@@ -132,7 +149,7 @@ def lengthen(
     end_ids: tuple[int, ...],
 ) -> Chains:
     """The outputs that are not done with the chosen tokens behind them."""
-    column, done, (tokens, sums, lengths) = chains.state.columns, chains.done, chains.outputs
+    column, done, (tokens, sums, lengths) = written(task, chains.state), chains.done, chains.outputs
     gained = log_p.gather(1, chosen[:, None]).reshape(done.shape)
     last = chosen.reshape(done.shape).masked_fill(done, model.config.pad_id)
     tokens[:, :, column] = last

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torch_transformer.outputs import Task, forced_first
 from training_recipe.searching.search import Search, end_ids
+from training_recipe.searching.timestamps import Timestamps
 from transformer_spec import TransformerConfig
 
 
@@ -23,33 +24,35 @@ def processed(
     column: int,
 ) -> Float[Tensor, "R V"]:
     """The scores of the token of a column; ``tokens`` are written up to it."""
-    written = text_so_far(tokens, task, config)
+    written, end = text_so_far(tokens, task), len(task.prompt) + column
     if search.encoder_repetition_penalty != 1:
         sources = source_tokens(task, tokens.shape[1], config, scores.shape[1])
         seen = marked(sources, scores.shape[1])
         scores = rescaled(scores, seen, 1 / search.encoder_repetition_penalty)
     if search.repetition_penalty != 1:
-        seen = marked(written[:, : column + 1], scores.shape[1])
+        seen = marked(written[:, :end], scores.shape[1])
         scores = rescaled(scores, seen, search.repetition_penalty)
-    for banned in bans(written, task, search, config, column, scores.shape[1]):
+    for banned in bans(written, task, search, config, end, scores.shape[1]):
         scores = scores.masked_fill(banned, -torch.inf)
+    scores = too_short(scores, search, config, column)
     scores = forced_first(scores, task.first_id, column)
     scores = forced_last(scores, tokens, task, search, column)
     scores = hastened(scores, search, config, column)
     scores = suppressed(scores, task, search, column)
+    if search.timestamps is not None:
+        scores = timed(scores, tokens, search.timestamps, column)
     return scores.log_softmax(1) if search.renormalize else scores
 
 
-def text_so_far(
-    tokens: Int[Tensor, "B N L"], task: Task, config: TransformerConfig
-) -> Int[Tensor, "R T"]:
-    """What is written, behind the decoder's start token; T = L + 1."""
-    start_id = config.decoder_start_id if task.start_id is None else task.start_id
-    return torch.nn.functional.pad(tokens.reshape(-1, tokens.shape[2]), (1, 0), value=start_id)
+def text_so_far(tokens: Int[Tensor, "B N L"], task: Task) -> Int[Tensor, "R T"]:
+    """What is written, behind the prompt of P tokens; T = P + L."""
+    tokens = tokens.reshape(-1, tokens.shape[2])
+    return torch.cat([task.prompt.expand(len(tokens), -1), tokens], 1)
 
 
 def source_tokens(task: Task, N: int, config: TransformerConfig, V: int) -> Int[Tensor, "R S"]:
     """The source of each output; V stands for padding and for what the target does not have."""
+    assert task.source is not None
     tokens = task.source.masked_fill(task.source == config.pad_id, V).clamp(max=V)
     return tokens.repeat_interleave(N, 0)
 
@@ -73,33 +76,32 @@ def bans(
     task: Task,
     search: Search,
     config: TransformerConfig,
-    column: int,
+    end: int,
     V: int,
 ) -> list[Bool[Tensor, "..."]]:
-    """Masks (R, V) or (V,) of what must not come next, of every setting that bans something."""
+    """Masks (R, V) or (V,) of what must not come next, at ``end``, of settings that ban something.
+    """
     found, size = [], search.no_repeat_ngram_size
     if search.banned:
         found.append(task.never)
-    if 0 < size <= column + 1:
-        text, before = written[:, : column + 1], prefix(written, column, size - 1)
+    if 0 < size <= end:
+        text, before = written[:, :end], prefix(written, end, size - 1)
         found.append(followers(text, text < V, before, V))
     size = search.encoder_no_repeat_ngram_size
-    if 0 < size <= min(column + 2, task.source.shape[1]):
+    if task.source is not None and 0 < size <= min(end + 1, task.source.shape[1]):
         text = source_tokens(task, len(written) // len(task.source), config, V)
-        found.append(followers(text, text < V, prefix(written, column, size - 1), V))
+        found.append(followers(text, text < V, prefix(written, end, size - 1), V))
     found += [
-        completed(prefix(written, column, size), group, V)
+        completed(prefix(written, end, size), group, V)
         for size, group in by_length(search.banned).items()
-        if size <= column + 1
+        if size <= end
     ]
-    if column < search.min_length:
-        found.append(marks(end_ids(search, config), V, written.device))
     return found
 
 
-def prefix(written: Int[Tensor, "R T"], column: int, size: int) -> Int[Tensor, "R n"]:
-    """The last tokens before the one of a column."""
-    return written[:, column + 1 - size : column + 1]
+def prefix(written: Int[Tensor, "R T"], end: int, size: int) -> Int[Tensor, "R n"]:
+    """The last tokens before an end."""
+    return written[:, end - size : end]
 
 
 def followers(
@@ -135,6 +137,16 @@ def marks(ids: tuple[int, ...], V: int, device: torch.device) -> Bool[Tensor, "V
     found = torch.zeros(V, dtype=torch.bool, device=device)
     found[list(ids)] = True
     return found
+
+
+def too_short(
+    scores: Float[Tensor, "R V"], search: Search, config: TransformerConfig, column: int
+) -> Float[Tensor, "R V"]:
+    """-inf for the end where an output would be too short."""
+    if column >= search.min_length:
+        return scores
+    ends = marks(end_ids(search, config), scores.shape[1], scores.device)
+    return scores.masked_fill(ends, -torch.inf)
 
 
 def forced_last(
@@ -175,3 +187,32 @@ def suppressed(
     if not ids:
         return scores
     return scores.masked_fill(marks(ids, scores.shape[1], scores.device), -torch.inf)
+
+
+def timed(
+    scores: Float[Tensor, "R V"], tokens: Int[Tensor, "B N L"], rules: Timestamps, column: int
+) -> Float[Tensor, "R V"]:
+    """-inf for what the rules of timestamps do not let come next.
+
+    If all timestamps that may come are likelier than the likeliest other token, one of them comes.
+    """
+    R, first = len(scores), rules.first
+    scores = scores.clone()
+    scores[:, rules.without] = -torch.inf
+    text, stamps = scores[:, :first], scores[:, first:]
+    if column == 0:
+        text.fill_(-torch.inf)
+        if rules.latest_first is not None:
+            stamps[:, rules.latest_first + 1 :] = -torch.inf
+        return scores
+    written = tokens.reshape(R, -1)[:, :column] - first  # of text below 0
+    behind = written[:, -1] >= 0
+    again = written[:, -2] >= 0 if column > 1 else torch.ones_like(behind)
+    opened, newest = behind & ~again, written.amax(1)
+    scores[:, : rules.end].masked_fill_(opened[:, None], -torch.inf)
+    steps = torch.arange(stamps.shape[1], device=scores.device)
+    least = torch.where(opened, newest, newest + 1)
+    stamps.masked_fill_((steps < least[:, None]) | (behind & again)[:, None], -torch.inf)
+    likelier = stamps.logsumexp(1) > text.amax(1)
+    text.masked_fill_(likelier[:, None], -torch.inf)
+    return scores

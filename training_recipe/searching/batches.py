@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from training_recipe.batching.batches import encode_sources
-from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.searching.search import Hypothesis, Search, power_of_two
 from training_recipe.text.frames import Frame
 from transformer_spec import TransformerConfig
 
@@ -66,7 +66,7 @@ def batches(
     a power of two.
     """
     order = [number for number in np.argsort(lengths, kind="stable") if lengths[number] > 0]
-    most = _power_of_two(len(order))
+    most = power_of_two(len(order))
     while order:
         width = width_of(lengths[order[-1]], longest)
         rows = min(rows_of(width), most)
@@ -77,9 +77,5 @@ def batches(
 
 def width_of(length: int, longest: int) -> int:
     """The S of sources of a length: a power of two, or ``longest`` where that is less."""
-    return min(longest, max(SHORTEST_WIDTH, _power_of_two(length)))
+    return min(longest, max(SHORTEST_WIDTH, power_of_two(length)))
 
-
-def _power_of_two(number: int) -> int:
-    """The smallest power of two that is at least ``number``."""
-    return 1 << max(number - 1, 0).bit_length()

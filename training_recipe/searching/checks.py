@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from training_recipe.searching.timestamps import Timestamps
+from transformer_spec import TransformerConfig
 from transformer_spec.declarations import MOST_WHOLE
 from transformer_spec.errors import Faults, closest
 
@@ -20,7 +22,7 @@ MOST_PENALTY = 1e6
 # What the exact rule knows; whatever else is set asks for the rule of generate.
 OF_BOTH = {
     "beam", "length_penalty", "max_length", "nbest", "sample", "temperature", "top_k", "seed",
-    "rule", "start_id", "forced_first_id",
+    "rule", "start_id", "forced_first_id", "prompt",
 }  # fmt: skip
 
 
@@ -66,12 +68,13 @@ KINDS: dict[str, Kind] = {
     "banned": (is_sequences, "a tuple of tuples of token ids, none of them empty"),
     "renormalize": FLAG,
     **dict.fromkeys(("forced_first_id", "forced_last_id", "start_id"), WHOLE),
-    **dict.fromkeys(("suppressed", "suppressed_first", "end_ids"), IDS),
+    **dict.fromkeys(("suppressed", "suppressed_first", "end_ids", "prompt"), IDS),
     "exponential_decay_length_penalty": (is_decay, "a pair: tokens and a factor"),
+    "timestamps": (lambda value: isinstance(value, Timestamps), "Timestamps"),
 }
 OPTIONAL = {
     "max_length", "forced_first_id", "forced_last_id", "start_id",
-    "exponential_decay_length_penalty",
+    "exponential_decay_length_penalty", "timestamps",
 }  # fmt: skip
 
 
@@ -81,6 +84,8 @@ def check_kinds(search: Search, faults: Faults) -> None:
         value = getattr(search, name)
         left_out = value is None and name in OPTIONAL
         faults.require(left_out or fits(value), f"{name} is {value!r}; it must be {noun}")
+    for fault in search.timestamps.faults() if isinstance(search.timestamps, Timestamps) else ():
+        faults.add(fault)
 
 
 def check_ranges(search: Search, faults: Faults) -> None:
@@ -125,10 +130,25 @@ def check_together(search: Search, faults: Faults) -> None:
         token = getattr(search, name)
         message = f"{name} is {token}; suppressed has it too, and nothing could be written"
         faults.require(token not in search.suppressed, message)
+    if search.prompt and search.start_id is not None:
+        faults.add(f"start_id is {search.start_id}; the prompt begins the output: leave one out")
     for field in dataclasses.fields(search) if search.rule == "exact" else ():
         value = getattr(search, field.name)
         known = field.name in OF_BOTH or value == field.default
         faults.require(known, f"{field.name} is {value}; only the rule generate knows it")
+
+
+def check_model(search: Search, config: TransformerConfig, faults: Faults) -> None:
+    """Whether a model of the config can do what is asked."""
+    if len(search.prompt) >= config.max_length:
+        most = f"the model takes {config.max_length} with what is written after them"
+        faults.add(f"prompt has {len(search.prompt)} tokens; {most}")
+    if not config.feature_dim:
+        return
+    for name in ("encoder_no_repeat_ngram_size", "encoder_repetition_penalty"):
+        value, usual = getattr(search, name), getattr(type(search), name)
+        reason = "the model reads features, which have no tokens: leave it out"
+        faults.require(value == usual, f"{name} is {value}; {reason}")
 
 
 def check_ids(search: Search, tokens: int | None, faults: Faults) -> None:
@@ -145,6 +165,8 @@ def ids_of(search: Search) -> Iterator[tuple[str, int]]:
     for name in ("forced_first_id", "forced_last_id", "start_id"):
         if getattr(search, name) is not None:
             yield name, getattr(search, name)
-    for name in ("suppressed", "suppressed_first", "end_ids"):
+    for name in ("suppressed", "suppressed_first", "end_ids", "prompt"):
         yield from ((name, token) for token in getattr(search, name))
     yield from (("banned", token) for sequence in search.banned for token in sequence)
+    if search.timestamps is not None:
+        yield from ((f"timestamps.{name}", token) for name, token in search.timestamps.ids())

@@ -14,6 +14,7 @@ from typing import Any
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.searching.checks import is_number, is_whole
 from training_recipe.searching.search import GENERATE, Search, check_search, never_produced
+from training_recipe.searching.timestamps import Timestamps
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import Faults, closest, printable_name
 
@@ -311,7 +312,7 @@ def save_search(search: Search, path: Path) -> None:
     """Write what is not usual of a search, and what everybody looks for."""
     kept = {"rule", "beam", "length_penalty", "max_length"}
     content = {
-        field.name: getattr(search, field.name)
+        field.name: _plain(getattr(search, field.name))
         for field in dataclasses.fields(search)
         if field.name in kept or getattr(search, field.name) != field.default
     }
@@ -331,6 +332,8 @@ def load_search(path: Path, config: TransformerConfig | None = None) -> Search:
     faults, names = Faults(), [field.name for field in dataclasses.fields(Search)]
     for key in (key for key in content if key not in names):
         faults.add(f"unknown key '{printable_name(key)}'{closest(key, names)}")
+    if isinstance(content.get("timestamps"), dict):
+        content["timestamps"] = _timestamps(content["timestamps"], faults)
     faults.raise_if_any(f"{path} describes no search")
     search = Search(**{key: _tuples(value) for key, value in content.items()})
     try:
@@ -340,6 +343,23 @@ def load_search(path: Path, config: TransformerConfig | None = None) -> Search:
             faults.add(fault, f"of {fault.split(' ', 1)[0]}")
     faults.raise_if_any(f"{path} describes no search")
     return search
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    return dataclasses.asdict(value) if isinstance(value, Timestamps) else value
+
+
+def _timestamps(content: dict[str, Any], faults: Faults) -> Timestamps | None:
+    """The rules of timestamps of a file; None where their names are others."""
+    fields = dataclasses.fields(Timestamps)
+    names = [field.name for field in fields]
+    needed = [field.name for field in fields if field.default is dataclasses.MISSING]
+    for key in (key for key in content if key not in names):
+        faults.add(f"unknown key 'timestamps.{printable_name(key)}'{closest(key, names)}")
+    for key in (key for key in needed if key not in content):
+        faults.add(f"key 'timestamps.{key}' is missing")
+    return None if faults.messages else Timestamps(**content)
 
 
 def _tuples(value: Any) -> Any:

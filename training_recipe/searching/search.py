@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training_recipe.searching.checks import check_ids, check_kinds, check_ranges, check_together
+from training_recipe.searching.checks import (
+    check_ids,
+    check_kinds,
+    check_model,
+    check_ranges,
+    check_together,
+)
+from training_recipe.searching.timestamps import Timestamps
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
@@ -33,6 +40,10 @@ class Search:
     the forced one), ``end_ids`` those that end an output where that is not eos alone;
     ``exponential_decay_length_penalty`` is (tokens, factor). n-grams, penalties and ``banned`` see
     the decoder's first token, as there.
+
+    A ``prompt`` holds the decoder's first tokens, in place of its start token, with both rules; no
+    output and no length has them, and both together are at most the model's ``max_length``.
+    ``timestamps`` are the rules of tokens that stand for times, applied after everything else.
     """
 
     beam: int = 1
@@ -60,6 +71,8 @@ class Search:
     encoder_repetition_penalty: float = 1.0
     exponential_decay_length_penalty: tuple[int, float] | None = None
     top_p: float = 1.0
+    prompt: tuple[int, ...] = ()
+    timestamps: Timestamps | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ class Hypothesis:
 def check_search(search: Search, config: TransformerConfig | None = None) -> None:
     """Raise one UserError that names every setting that no search can follow.
 
-    With a config also every token id that its model does not have.
+    With a config also every token id that its model does not have, and what it cannot do.
     """
     faults = Faults()
     check_kinds(search, faults)
@@ -89,6 +102,8 @@ def check_search(search: Search, config: TransformerConfig | None = None) -> Non
     check_ranges(search, faults)
     check_together(search, faults)
     check_ids(search, None if config is None else config.target_vocab_size, faults)
+    if config is not None:
+        check_model(search, config, faults)
     faults.raise_if_any("cannot search")
 
 
@@ -107,10 +122,31 @@ def longest_output(source_tokens: int, config: TransformerConfig, search: Search
 
     A source of features has no tokens by which an output could be judged.
     """
+    most = config.max_length - len(search.prompt)
     if config.feature_dim:
-        return min(config.max_length, search.max_length or config.max_length)
+        return min(most, search.max_length or most)
     wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
-    return min(config.max_length, wanted)
+    return min(most, wanted)
+
+
+def output_room(source_tokens: int, config: TransformerConfig, search: Search) -> int:
+    """Columns for ``longest_output``, of which there are few different numbers.
+
+    They are the same whatever the prompt; for sources of features a power of two, or all.
+    """
+    longest = longest_output(source_tokens, config, replace(search, prompt=()))
+    return min(config.max_length, power_of_two(longest)) if config.feature_dim else longest
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least ``number``."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def prompt_of(search: Search, config: TransformerConfig) -> tuple[int, ...]:
+    """The decoder's first tokens, at least one."""
+    start_id = config.decoder_start_id if search.start_id is None else search.start_id
+    return search.prompt or (start_id,)
 
 
 def search_bytes(
@@ -183,7 +219,7 @@ def hoped_lengths(limits: np.ndarray, search: Search) -> np.ndarray | None:
 def shaping(search: Search) -> Search:
     """The settings that shape a compiled program; the others are numbers given to it."""
     numbers = {"length_penalty": 1.0, "temperature": 1.0, "seed": 0, "nbest": 1}
-    ids = {"start_id": None, "forced_first_id": None}
+    ids = {"start_id": None, "forced_first_id": None, "prompt": ()}
     return replace(search, **numbers, **ids, max_length=None)
 
 
@@ -193,7 +229,7 @@ def random_numbers(source: np.ndarray, config: TransformerConfig, search: Search
     They are drawn from the seed and the row's tokens, so that neither the other rows nor the
     padding change a sample; or from the bytes of its features.
     """
-    length = longest_output(source.shape[1], config, search)
+    length = output_room(source.shape[1], config, search)
     numbers = np.zeros((len(source), length, search.nbest), np.float32)
     for row, given in zip(numbers, source, strict=True):
         seeds = [search.seed, *_seeds(given, config)]

@@ -84,7 +84,7 @@ class TestSearch:
         worst = np.array([reach, np.nextafter(reach, -np.inf)])
         sums = np.stack([worst + 0.1, worst], 1) * 2**penalty
         finished = twin.Outputs(None, array(sums), lengths)
-        task = twin.Task(None, array([4, 4]), None, penalty, 1.0, None)
+        task = twin.Task(None, array([4, 4]), None, penalty, 1.0, None, None)
         assert twin.settled(live, finished, task).tolist() == [True, False]
 
     def test_early_stops_happen(self, monkeypatch):

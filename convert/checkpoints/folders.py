@@ -9,6 +9,7 @@ from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
 from convert.checkpoints.copies import begun_with, one_copy
+from convert.checkpoints.ctranslate2 import CTRANSLATE2, MODEL_BIN, ctranslate2_settings
 from convert.checkpoints.hub import Repository, get, hub_name
 from convert.checkpoints.layouts import COUNT, FLAX, TORCH, Layout, has_own_parts
 from convert.checkpoints.loops.places import has_marks
@@ -24,6 +25,7 @@ from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
+from convert.formats.ctranslate2 import open_ctranslate2
 from convert.formats.kinds import container_of
 from convert.formats.msgpack import open_msgpack, with_dots
 from convert.formats.npz import open_npz
@@ -63,12 +65,14 @@ FOREIGN_MARKS = {
     "transformers_version",
     "torch.nn.Transformer",
     "naming_table",
+    "suppress_ids",
 }
 HUB_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     MODEL_MSGPACK,
     "flax_model.msgpack.index.json",
+    MODEL_BIN,
 )
 # In the order in which they are looked for.
 MODELS = (MODEL, MODEL_INDEX, MODEL_PICKLE, *HUB_FILES, ORBAX_FOLDER)
@@ -252,6 +256,8 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
     content = replace(content, record=record or content.record)
     if is_t5x(content.tensors):
         return _of_t5x(path, content)
+    if content.container == CTRANSLATE2:
+        return content  # whose settings lie in two files
     return replace(content, settings=foreign_settings(path) or content.settings)
 
 
@@ -361,6 +367,12 @@ def _open_file(path: Path, key: str | None) -> Content:
             nested.tensors, layout, None, container, nested.settings, nested.optimizer,
             notes=nested.notes, unread=nested.undone,
         )  # fmt: skip
+    if container == CTRANSLATE2:
+        if key is not None:
+            raise UserError(f"--key picks a part of a file with names, and {path} is CTranslate2's")
+        opened = open_ctranslate2(path)
+        settings = ctranslate2_settings(opened, settings_in(path.parent / CONFIG))
+        return Content(opened, TORCH, None, container, settings, notes=opened.notes)
     if container == "msgpack":
         index = name != path.name
         opened = open_msgpack(path) if index else open_tree(path)

@@ -25,6 +25,7 @@ from transformer_spec import UserError
 TENSORS = "tensors.json"
 LEDGER = "conversion.json"
 VERSION = 1
+EXACT = "float32"
 ANYWAY = "--no-verify (verify=False in Python) reads it as it is"
 ANOTHER = f"take another checkpoint, or {ANYWAY}"
 AGAIN = (
@@ -107,6 +108,9 @@ def _of_checkpoint(path: Path) -> Record:
 def _of_conversion(path: Path) -> Record | None:
     content = read_json(path)
     targets, count = content.get("targets"), content.get("optimizer_steps")
+    to = content.get("to")
+    if isinstance(to, dict) and to.get("quantization", EXACT) != EXACT:
+        return None  # what it says of tensors was said before they were rounded
     if content.get("format_version") != LEDGER_VERSION or not isinstance(targets, dict):
         return None
     entries = {name: entry for name, entry in targets.items() if isinstance(entry, dict)}

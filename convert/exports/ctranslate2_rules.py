@@ -1,5 +1,6 @@
 """Our weights under the names of CTranslate2's ``TransformerSpec`` (revision 7), and what it lacks.
 
+Speech models have those of its ``WhisperSpec`` (revision 3): two convolutions for a source table.
 Its self-attention holds Q, K and V as one matrix, its cross-attention K and V; norms lie inside
 the sub-layer that they belong to. Position tables begin at the first token's position; a table of
 relative positions lies in every layer.
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from convert.core.operations import COPY, Duplicate, Given, Operation, RowsFrom, Split
+from convert.core.fused_biases import FusedBiases
+from convert.core.operations import COPY, Duplicate, Given, RowsFrom, Split
 from convert.core.rules import Rule, rename
 from transformer_spec import (
     RELATIVE,
@@ -43,6 +45,7 @@ ATTENTIONS = {
 LAYERS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
 TABLE = "self_attention/relative_attention"
 LAST_NORM = {"encoder": "layerNorm2", "decoder": "layerNorm3"}
+CONVOLUTIONS = ("conv1", "conv2")
 GATE = "identity: a gate that relu keeps at 1"
 
 
@@ -64,7 +67,7 @@ def check_expressible(config: TransformerConfig, faults: Faults) -> None:
 
 def ctranslate2_rules(config: TransformerConfig) -> list[Rule]:
     """Canonical names -> every variable of the specification that is an array."""
-    rules = _tables(config)
+    rules = _tables(config) + _convolutions(config)
     if config.output_bias != "none":
         rules.append(rename("decoder.finalFc.bias", "decoder/projection/bias"))
     for half in HALVES:
@@ -99,10 +102,18 @@ def scalars(config: TransformerConfig) -> dict[str, Any]:
     return values
 
 
+def _convolutions(config: TransformerConfig) -> list[Rule]:
+    """Those that take the frames of a speech model's source."""
+    names = [f"{name}.{leaf}" for name in CONVOLUTIONS for leaf in ("weight", "bias")]
+    there = names if config.feature_dim else []
+    return [rename(f"encoder.{name}", f"encoder/{name.replace('.', '/')}") for name in there]
+
+
 def _tables(config: TransformerConfig) -> list[Rule]:
     """A tied table is written once; the specification refers to it from its other places."""
     tied, rules = tied_weights(config), []
-    for name in [name for name in TABLES if name not in tied]:
+    skipped = {"encoder.embedding.weight"} if config.feature_dim else set[str]()
+    for name in [name for name in TABLES if name not in tied and name not in skipped]:
         names = [name, *(alias for alias, kept in tied.items() if kept == name)]
         operation = Duplicate(len(names)) if len(names) > 1 else COPY
         rules.append(Rule((name,), tuple(TABLES[name] for name in names), operation))
@@ -145,17 +156,23 @@ def _layer(config: TransformerConfig, half: str, ours: str, theirs: str) -> list
     for attention, norm, name, fused in ATTENTIONS[half]:
         for number, parts in enumerate(fused):
             sources = [f"{ours}.{attention}.{part}" for part in parts]
-            output = parts == ("fcOut",)
-            bias = config.attention_output_bias if output else config.attention_bias
-            rules += _linear(sources, f"{theirs}/{name}/linear_{number}", bias)
+            biased = [_has_bias(config, part) for part in parts]
+            rules += _linear(sources, f"{theirs}/{name}/linear_{number}", biased)
         rules += _norm(config, f"{ours}.{norm}", f"{theirs}/{name}/layer_norm")
     rules += _norm(config, f"{ours}.{LAST_NORM[half]}", f"{theirs}/ffn/layer_norm")
     return rules + _feed_forward(config, f"{ours}.ffn", f"{theirs}/ffn")
 
 
+def _has_bias(config: TransformerConfig, part: str) -> bool:
+    """Whether a linear layer of an attention has a bias."""
+    if part == "fcOut":
+        return config.attention_output_bias
+    return config.key_bias if part == "fcK" else config.attention_bias
+
+
 def _feed_forward(config: TransformerConfig, ours: str, theirs: str) -> list[Rule]:
     """CTranslate2 has no identity: its gated feed-forward is one where the gate stays at 1."""
-    first, bias = f"{theirs}/linear_0", config.ffn_bias
+    first, bias = f"{theirs}/linear_0", [config.ffn_bias]
     rules = _linear([f"{ours}.fc2"], f"{theirs}/linear_1", bias)
     if config.gated_ffn:
         rules += _linear([f"{ours}.fc3"], f"{first}_noact", bias)
@@ -168,12 +185,16 @@ def _feed_forward(config: TransformerConfig, ours: str, theirs: str) -> list[Rul
     return rules + _linear([f"{ours}.fc1"], f"{theirs}/linear_0_noact", bias)
 
 
-def _linear(ours: list[str], theirs: str, bias: bool) -> list[Rule]:
-    operation: Operation = Split(len(ours)).reversed if len(ours) > 1 else COPY
-    return [
-        Rule(tuple(f"{name}.{leaf}" for name in ours), (f"{theirs}/{leaf}",), operation)
-        for leaf in (("weight", "bias") if bias else ("weight",))
-    ]
+def _linear(ours: list[str], theirs: str, biased: list[bool]) -> list[Rule]:
+    """Linear layers as one, whose bias has zeros for those that have none."""
+    fused = Split(len(ours)).reversed if len(ours) > 1 else COPY
+    weights = tuple(f"{name}.weight" for name in ours)
+    biases = tuple(f"{name}.bias" for name, has in zip(ours, biased, strict=True) if has)
+    rules = [Rule(weights, (f"{theirs}/weight",), fused)]
+    if biases:
+        operation = fused if all(biased) else FusedBiases(biased)
+        rules.append(Rule(biases, (f"{theirs}/bias",), operation))
+    return rules
 
 
 def _norm(config: TransformerConfig, ours: str, theirs: str) -> list[Rule]:

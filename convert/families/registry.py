@@ -25,6 +25,7 @@ from convert.families.t5.names import MT5, T5, UMT5
 from convert.families.t5x.family import T5X
 from convert.families.torch_nn.family import TorchTransformer
 from convert.families.tutorial import Tutorial
+from convert.families.whisper.ctranslate2 import WhisperCTranslate2
 from convert.families.whisper.flax import WhisperFlax
 from convert.families.whisper.names import Whisper
 from convert.families.whisper.openai import WhisperOpenAI
@@ -62,6 +63,7 @@ ALL: tuple[Family, ...] = (
     Eole(),
     T5X(),
     WhisperOpenAI(),
+    WhisperCTranslate2(),
     Tutorial(),
 )
 HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from convert.formats.arrays import file_size
+from convert.formats.ctranslate2 import specification_in
 from convert.formats.other_files import UNPACK, first_bytes
 from convert.formats.torch_file.old_form import is_legacy
 from convert.formats.torch_file.reader import PICKLES
@@ -16,13 +17,15 @@ MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)  # how msgpack begins a map that is not 
 
 
 def container_of(path: Path) -> str | None:
-    """``safetensors``, ``pt``, ``npz`` or ``msgpack`` by the file's content; None where it is none.
+    """``safetensors``, ``pt``, ``npz``, ``msgpack`` or ``ctranslate2`` by the file's content, or None.
 
     What is known to be something else, or is empty, is a UserError that says what to do.
     """
     start = first_bytes(path)
     if start.startswith(b"PK\x03\x04"):
         return _zip_of(path)
+    if specification_in(start) is not None:
+        return "ctranslate2"
     if start.startswith(PICKLES) or (len(start) >= 32 and is_legacy(start)):
         return "pt"
     length = int.from_bytes(start[:8], "little")

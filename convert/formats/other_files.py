@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from convert.formats.arrays import file_size, read_bytes
+from convert.formats.ctranslate2 import SPEECH, specification_in
 from transformer_spec import UserError
 
 START = 512
@@ -48,10 +49,11 @@ def _refuse_others(path: Path, start: bytes) -> None:
     for magic, what in OTHERS.items():
         if start.lstrip()[: len(magic)] == magic:
             raise UserError(f"{path} is {what}")
-    if start[4:5] and start[6 : 6 + start[4]].endswith(b"Spec\0"):
+    specification = specification_in(start)
+    if specification not in (None, SPEECH):
         raise UserError(
-            f"{path} is a model of CTranslate2, whose weights nothing reads back; give the "
-            "checkpoint that it was made from"
+            f"{path} is a model of CTranslate2 ({specification}); of its models those of Whisper "
+            f"({SPEECH}) alone are read back, so give the checkpoint that it was made from"
         )
     if SAVER.fullmatch(path.name):
         raise UserError(f"{path} is a part of {TENSORFLOW}")

@@ -99,7 +99,9 @@ class WhisperOpenAI(Family):
             settings.faults.require(first == second, alike)
         sizes = [n for n in values.values() if not isinstance(n, int) or isinstance(n, bool)]
         settings.faults.require(not sizes, f"{DIMS} are to be whole numbers, and {sizes} are not")
-        found = None if settings.faults.messages else _config(values, source.flags, settings.faults)
+        inner = {} if sizes else {"inner_dim": INNER * values["hidden_dim"]}
+        complete = not settings.faults.messages
+        found = config_of(values | inner, "n_vocab", source, settings.faults) if complete else None
         settings.finish(f"{self.name} {DIMS}")
         assert found is not None
         return Reading(found, [NO_TOKENIZER])
@@ -142,18 +144,21 @@ class WhisperOpenAI(Family):
         return config, notes
 
 
-def _config(
-    values: Mapping[str, Any], flags: Mapping[str, Any], faults: Faults
+def config_of(
+    values: Mapping[str, Any], vocabulary: str, source: Source, faults: Faults
 ) -> TransformerConfig | None:
-    """The config of sizes; the ids of a vocabulary that is not published have to be given."""
-    told = dict(values) | COMPUTED | dict.fromkeys(DROPOUTS, 0.0) | {"source_vocab_size": 0}
-    told |= {"inner_dim": INNER * values["hidden_dim"]}
-    size = values["target_vocab_size"]
+    """The config of sizes; the ids of a vocabulary that is not published have to be given.
+
+    ``vocabulary`` is what to call its size. Where there is a fault there is no config.
+    """
+    told = COMPUTED | dict.fromkeys(DROPOUTS, 0.0) | {"source_vocab_size": 0} | dict(values)
+    size, flags = values["target_vocab_size"], source.flags
     tokens = known_tokens(size)
     ids = _ids(tokens) if tokens else {name: flags[name] for name in IDS if name in flags}
     for name in (name for name in IDS if name not in ids):
         flag = f"--{name.replace('_', '-')}"
-        faults.add(f"{name} is not known: n_vocab {size} is none of Whisper's; {flag} gives it")
+        told_size = f"{vocabulary} {size} is none of Whisper's"
+        faults.add(f"{name} is not known: {told_size}; {flag} gives it")
     if faults.messages:
         return None
     eos = ids["eos_id"]

@@ -157,13 +157,13 @@ def ids_for(a: Side, b: Side, settings: Settings) -> list[Ids]:
     """The user's ids, texts or features, or generated ones, that both models can take."""
     shorter = shorter_config(a.config, b.config)
     check_inputs(settings, shorter)
+    whole = a.whole_sources or b.whole_sources
     if settings.features is not None:
-        return read_features(Path(settings.features), shorter, settings.seed)
+        return read_features(Path(settings.features), shorter, settings.seed, whole)
     if settings.ids is not None:
         return read_ids(Path(settings.ids), shorter)
     if settings.text is not None:
         return read_texts(Path(settings.text), (a.given, b.given), shorter)
-    whole = a.whole_sources or b.whole_sources
     return generated(shorter, settings.longest, settings.seed, settings.padding, whole)
 
 

@@ -15,16 +15,19 @@ FEATURES, TARGET = "features", "target"
 ROWS = 4
 
 
-def read_features(path: Path, config: TransformerConfig, seed: int = 0) -> list[Ids]:
+def read_features(
+    path: Path, config: TransformerConfig, seed: int = 0, whole: bool = False
+) -> list[Ids]:
     """Features (B, W, M) or (W, M) of a .npy file, or of a .npz file with ``features``.
 
     The .npz may hold a ``target`` (B, T) of ids as well, taken as the decoder gets it, its start
-    token included and filled up with ``pad_id``; without one it is generated.
+    start token included and filled up with ``pad_id``; without one it is generated. With ``whole``
+    there must be as many frames as the model has positions for.
     """
     arrays, faults = _arrays(path), Faults()
     features = arrays[FEATURES]
     features = features[None] if features.ndim == 2 else features
-    _check_features(features, config, faults)
+    _check_features(features, config, whole, faults)
     if TARGET in arrays:
         _check_target(arrays[TARGET], len(features), config, faults)
     faults.raise_if_any(f"{path} holds no features for this model")
@@ -53,7 +56,9 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
     return arrays
 
 
-def _check_features(features: np.ndarray, config: TransformerConfig, faults: Faults) -> None:
+def _check_features(
+    features: np.ndarray, config: TransformerConfig, whole: bool, faults: Faults
+) -> None:
     shape, M = list(features.shape), config.feature_dim
     fits = features.ndim == 3 and 0 not in shape and shape[2] == M
     if not (fits and features.dtype.kind == "f"):
@@ -62,8 +67,9 @@ def _check_features(features: np.ndarray, config: TransformerConfig, faults: Fau
         faults.add(f"{FEATURES} are {features.dtype} {shape}; {advice}{turned}")
         return
     positions, longest = source_positions(features.shape, config), config.max_source_length
-    told = f"{FEATURES} have {shape[1]} frames; the model takes {2 * longest}"
-    faults.require(positions <= longest, told)
+    only = ", no fewer and no more" if whole else ""
+    told = f"{FEATURES} have {shape[1]} frames; the model takes {2 * longest}{only}"
+    faults.require(shape[1] == 2 * longest if whole else positions <= longest, told)
     faults.require(bool(np.isfinite(features).all()), f"{FEATURES} hold NaN or infinite numbers")
 
 

@@ -81,6 +81,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         ids=options.ids,
         text=options.text,
         features=options.features,
+        audio=options.audio,
         seed=options.seed,
         frameworks=(options.a_framework, options.b_framework),
         devices=(options.a_device or options.device, options.b_device or options.device),
@@ -162,9 +163,15 @@ def add_inputs(group: argparse._ArgumentGroup) -> None:
         "--ids", metavar="FILE", help='token ids, lines of {"source": [...], "target": [...]}'
     )
     own.add_argument(
+        "--audio",
+        metavar="FILE",
+        help="a recording, of models that hear: its first 30 s; features by the extractor of A's "
+        "or B's folder, or those of --features, are compared with this package's as well",
+    )
+    group.add_argument(
         "--features",
         metavar="FILE",
-        help="of models that read features: .npy of floats [rows, frames, bins], or .npz with "
+        help="of models that hear: .npy of floats [rows, frames, bins], or .npz with "
         "features and target, the ids of each row",
     )
     add = group.add_argument

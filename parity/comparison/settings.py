@@ -24,9 +24,10 @@ class Settings:
     """How to compare; the defaults take a minute for a base-size model on two cores.
 
     All batches are compared in float64, the first one in ``precisions`` as well. ``ids``, ``text``
-    and ``features`` are files of token ids, texts or features to compare on; without them ids and
-    features are generated, up to
-    ``longest`` tokens, with ``padding`` anywhere, or behind their tokens alone. ``frameworks`` and
+    and ``features`` are files of token ids, texts or features to compare on, ``audio`` is a
+    recording, on whose features front ends are compared as well; without them ids and features are
+    generated, up to ``longest`` tokens, with ``padding`` anywhere, or behind their tokens alone.
+    ``frameworks`` and
     ``devices`` are those of A and B, ``max_ram`` is bytes. With ``verify`` weights that are not
     what was written into a run or converted folder are a UserError.
     """
@@ -44,6 +45,7 @@ class Settings:
     verify: bool = True
     padding: str = ANYWHERE
     features: str | None = None
+    audio: str | None = None
 
     def find_faults(self, faults: Faults) -> None:
         """Values that nothing can be compared with."""

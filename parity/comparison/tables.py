@@ -74,7 +74,7 @@ def not_looked_up(a: Side, b: Side, batches: Sequence[Ids]) -> str:
         seen = len(np.unique(np.concatenate([array.ravel() for array in part])))
         words.append(f"{seen:,} of {getattr(a.config, f'{name}_vocab_size'):,} {name} tokens")
     hidden = " and ".join(side.what for side in (a, b) if side.weights is None)
-    own = "--features" if a.config.feature_dim else "--ids or --text"
+    own = "--audio or --features" if a.config.feature_dim else "--ids or --text"
     return (
         f"{' and '.join(words)} are looked up; the rows of the others are not compared, as "
         f"{hidden} shows no weights ({own} compares on yours)"

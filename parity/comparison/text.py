@@ -11,6 +11,7 @@ from parity.forward.substeps import in_words, is_step
 
 GRADIENT = "gradient of "
 EVERY_ROW = "every row of "
+FEATURES = "log-mel features"
 
 
 def as_text(report: Report, full: bool = False) -> str:
@@ -45,7 +46,7 @@ def group_of(part: str) -> str:
         return f"gradients of {layer}" if gradient else f"{layer}, {pieces[3]}"
     if gradient:
         return "gradients of tables, norms and output"
-    own = part == "loss" or part.startswith(EVERY_ROW)
+    own = part == "loss" or part.startswith((EVERY_ROW, FEATURES))
     return part if own else in_words(name.removesuffix(" input"))
 
 

@@ -21,8 +21,8 @@ def read_features(
     """Features (B, W, M) or (W, M) of a .npy file, or of a .npz file with ``features``.
 
     The .npz may hold a ``target`` (B, T) of ids as well, taken as the decoder gets it, its start
-    start token included and filled up with ``pad_id``; without one it is generated. With ``whole``
-    there must be as many frames as the model has positions for.
+    token included and filled up with ``pad_id``; without one it is generated. With ``whole`` there
+    must be as many frames as the model has positions for.
     """
     arrays, faults = _arrays(path), Faults()
     features = arrays[FEATURES]

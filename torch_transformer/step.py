@@ -134,10 +134,12 @@ class TorchBackend:
         return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
     def arrays(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        def give(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(self.device, torch.int64)
+        return self.given(batch.source), self.given(batch.target_in), self.given(batch.target_out)
 
-        return give(batch.source), give(batch.target_in), give(batch.target_out)
+    def given(self, array: np.ndarray) -> Tensor:
+        """Ids, or features as they are, on the device."""
+        ids = array.dtype.kind in "iu"
+        return torch.from_numpy(array).to(self.device, torch.int64 if ids else None)
 
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
@@ -194,8 +196,7 @@ class TorchBackend:
         model = self.model
 
         def compute(rows: np.ndarray) -> np.ndarray:
-            ids = torch.from_numpy(rows).to(self.device, torch.int64)
-            return model.encode(ids).cpu().numpy()
+            return model.encode(self.given(rows)).cpu().numpy()
 
         return np.concatenate(self.placement.each_row(compute, source))
 

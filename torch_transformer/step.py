@@ -134,12 +134,12 @@ class TorchBackend:
         return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
     def arrays(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        return self.given(batch.source), self.given(batch.target_in), self.given(batch.target_out)
+        def give(array: np.ndarray) -> Tensor:
+            floats = getattr(torch, self.settings.weight_dtype)
+            kind = floats if array.dtype.kind == "f" else torch.int64
+            return torch.from_numpy(array).to(self.device, kind)
 
-    def given(self, array: np.ndarray) -> Tensor:
-        """Ids, or features as they are, on the device."""
-        ids = array.dtype.kind in "iu"
-        return torch.from_numpy(array).to(self.device, torch.int64 if ids else None)
+        return give(batch.source), give(batch.target_in), give(batch.target_out)
 
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:
         tokens = sum(part.tokens for part in batches)
@@ -196,7 +196,7 @@ class TorchBackend:
         model = self.model
 
         def compute(rows: np.ndarray) -> np.ndarray:
-            return model.encode(self.given(rows)).cpu().numpy()
+            return model.encode(model.as_source(rows)).cpu().numpy()
 
         return np.concatenate(self.placement.each_row(compute, source))
 

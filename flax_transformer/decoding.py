@@ -47,8 +47,8 @@ from training_recipe.searching.search import (
     hoped_lengths,
     hypotheses,
     output_room,
-    power_of_two,
     prompt_of,
+    prompt_room,
     random_numbers,
     row_limits,
     shaping,
@@ -132,7 +132,7 @@ def make_task(
     config, prompt = model.config, prompt_of(search, model.config)
     limits = row_limits(source, config, search)
     hoped = hoped_lengths(limits, search)
-    room = power_of_two(len(prompt) - 1) if len(prompt) > 1 else 0
+    before = prompt_room(prompt, config) if state is None else state.seen.shape[2]
     return Task(
         model.as_source(source) if state is None else None,
         jnp.asarray(limits),
@@ -140,17 +140,17 @@ def make_task(
         float(search.length_penalty),
         float(search.temperature),
         jnp.asarray(random_numbers(source, config, search)) if search.sample else None,
-        filled(prompt, room if state is None else state.seen.shape[2], config),
-        np.int32(len(prompt) - 1),
+        jnp.array(filled(prompt, before, config)),
+        len(prompt) - 1,
         search.forced_first_id,
         None if hoped is None else jnp.asarray(hoped),
         state,
     )
 
 
-def filled(prompt: tuple[int, ...], before: int, config: TransformerConfig) -> Int[Array, "P"]:
+def filled(prompt: tuple[int, ...], before: int, config: TransformerConfig) -> np.ndarray:
     """The prompt with padding behind it, so that there is room ``before`` its last token."""
-    return jnp.array([*prompt, *[config.pad_id] * (before + 1 - len(prompt))], jnp.int32)
+    return np.array([*prompt, *[config.pad_id] * (before + 1 - len(prompt))], np.int32)
 
 
 def log_probabilities(

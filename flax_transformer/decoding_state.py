@@ -46,7 +46,7 @@ class DecodingState(NamedTuple):
 
 def start(
     model: Transformer,
-    memory: Float[Array, "M S D"],
+    memory: Float[Array, "N S D"],
     source: Source,
     length: int,
     outputs: int = 1,
@@ -97,16 +97,18 @@ def for_outputs(
 
     It has room for ``length`` columns. What is there already is seen by all outputs.
     """
-    C, N = state.seen.shape[2], outputs
-    (M, H, A, _), B = state.keys_values[0][0].shape, len(state.seen) * groups
-    dtype = state.keys_values[0][0].dtype
-    keys_values, seen = [], jnp.zeros((B, N, length, N), bool)
-    for keys, values in state.keys_values:
-        k, v = jnp.zeros((B, H, A, length * N), dtype), jnp.zeros((B, H, length * N, A), dtype)
-        if C:
-            k = k.at[..., : C * N : N].set(keys.repeat(groups, 0))
-            v = v.at[:, :, : C * N : N].set(values.repeat(groups, 0))
-        keys_values.append((k, v))
+    M, _, C, _ = state.seen.shape
+    B, N = M * groups, outputs
+
+    def spread(cells: Array, axis: int) -> Array:
+        shape = [B, *cells.shape[1:]]
+        shape[axis] = length * N
+        place = (slice(None),) * axis + (slice(0, C * N, N),)
+        found = jnp.zeros(shape, cells.dtype)
+        return found.at[place].set(cells.repeat(groups, 0)) if C else found
+
+    keys_values = [(spread(keys, 3), spread(values, 2)) for keys, values in state.keys_values]
+    seen = jnp.zeros((B, N, length, N), bool)
     if C:
         seen = seen.at[:, :, :C, 0].set(state.seen[:, 0, :, 0].repeat(groups, 0)[:, None])
     return state._replace(keys_values=keys_values, seen=seen)

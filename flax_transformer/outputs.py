@@ -75,7 +75,7 @@ def begin(
     """
     B, N, config, state = len(task.limits), outputs * groups, model.config, task.state
     if state is None:
-        state = listened(model, task.source)
+        state = listened(model, source_of(task))
         state = after_prompt(model, task.prompt[:-1], state, whole, task.before)
     room = columns(task, length, config)
     state = for_outputs(state, stages(room, state.seen.shape[2])[0], outputs, groups)
@@ -96,6 +96,12 @@ def begin_chains(
     """N empty outputs of each row that never see each other."""
     done = (task.limits == 0)[:, None].repeat(N, 1)
     return Chains(*begin(model, task, length, groups=N, whole=whole), done)
+
+
+def source_of(task: Task) -> Source:
+    """The source of a task that has one."""
+    assert task.source is not None
+    return task.source
 
 
 def written(task: Task, state: DecodingState) -> int | Int[Array, ""]:

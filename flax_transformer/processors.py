@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from flax_transformer.outputs import Task, forced_first
+from flax_transformer.outputs import Task, forced_first, source_of
 from training_recipe.searching.search import Search, end_ids
 from training_recipe.searching.timestamps import Timestamps
 from transformer_spec import TransformerConfig
@@ -68,8 +68,7 @@ def up_to(written: Int[Array, "R T"], end: Column, V: int) -> Int[Array, "R T"]:
 
 def source_tokens(task: Task, N: int, config: TransformerConfig, V: int) -> Int[Array, "R S"]:
     """The source of each output; V stands for padding and for what the target does not have."""
-    assert task.source is not None
-    tokens = jnp.where(task.source == config.pad_id, V, jnp.minimum(task.source, V))
+    tokens = jnp.where(source_of(task) == config.pad_id, V, jnp.minimum(source_of(task), V))
     return tokens.repeat(N, 0)
 
 
@@ -95,8 +94,7 @@ def bans(
     end: Column,
     V: int,
 ) -> list[Bool[Array, "..."]]:
-    """Masks (R, V) or (V,) of what must not come next, at ``end``, of settings that ban something.
-    """
+    """Masks (R, V) or (V,) of what must not come next, at ``end``, of each setting that bans."""
     found, size, most = [], search.no_repeat_ngram_size, written.shape[1]
     if search.banned:
         found.append(task.never)

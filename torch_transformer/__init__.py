@@ -3,13 +3,16 @@
 from torch_transformer.attention_maps import attention_weights
 from torch_transformer.dropout import Dropout
 from torch_transformer.folder import load, save
+from torch_transformer.hearing import Heard, hear
 from torch_transformer.model import Transformer
 from torch_transformer.weights import initialise, load_weights, weights
 
 __all__ = [
     "Dropout",
+    "Heard",
     "Transformer",
     "attention_weights",
+    "hear",
     "initialise",
     "load",
     "load_weights",

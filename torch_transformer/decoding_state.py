@@ -43,7 +43,7 @@ class DecodingState(NamedTuple):
 
 def start(
     model: Transformer,
-    memory: Float[Tensor, "M S D"],
+    memory: Float[Tensor, "N S D"],
     source: Source,
     length: int,
     outputs: int = 1,
@@ -84,16 +84,16 @@ def for_outputs(
 
     It has room for ``length`` columns. What is there already is seen by all outputs.
     """
-    C, N = state.seen.shape[2], outputs
+    M, _, C, _ = state.seen.shape
+    B, N = M * groups, outputs
 
     def spread(cells: Tensor) -> Tensor:
-        M, H, _, A = cells.shape
-        found = cells.new_zeros(M * groups, H, length * N, A)
+        found = cells.new_zeros(B, cells.shape[1], length * N, cells.shape[3])
         found[:, :, : C * N : N] = cells.repeat_interleave(groups, 0)
         return found
 
     keys_values = [(spread(keys), spread(values)) for keys, values in state.keys_values]
-    seen = state.seen.new_zeros(len(state.seen) * groups, N, length, N)
+    seen = state.seen.new_zeros(B, N, length, N)
     seen[:, :, :C, 0] = state.seen[:, 0, :, 0].repeat_interleave(groups, 0)[:, None]
     return state._replace(keys_values=keys_values, seen=seen)
 

@@ -66,7 +66,9 @@ def begin(
     """
     B, N, length = len(task.limits), outputs * groups, max(1, int(task.limits.max()))
     check_length(len(task.prompt) - 1 + length, model.config)
-    state = after_prompt(model, task.prompt[:-1], task.state or listened(model, task.source), whole)
+    state = after_prompt(
+        model, task.prompt[:-1], task.state or listened(model, source_of(task)), whole
+    )
     state = for_outputs(state, state.columns + length, outputs, groups)
     last = task.prompt[-1:].repeat(B * N, 1)
     tokens = task.limits.new_full((B, N, length), model.config.pad_id)
@@ -79,6 +81,12 @@ def begin_chains(model: Transformer, task: Task, N: int, whole: bool = False) ->
     """N empty outputs of each row that never see each other."""
     done = (task.limits == 0)[:, None].repeat(1, N)
     return Chains(*begin(model, task, groups=N, whole=whole), done)
+
+
+def source_of(task: Task) -> Source:
+    """The source of a task that has one."""
+    assert task.source is not None
+    return task.source
 
 
 def written(task: Task, state: DecodingState) -> int:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from torch_transformer.outputs import Task, forced_first
+from torch_transformer.outputs import Task, forced_first, source_of
 from training_recipe.searching.search import Search, end_ids
 from training_recipe.searching.timestamps import Timestamps
 from transformer_spec import TransformerConfig
@@ -52,8 +52,7 @@ def text_so_far(tokens: Int[Tensor, "B N L"], task: Task) -> Int[Tensor, "R T"]:
 
 def source_tokens(task: Task, N: int, config: TransformerConfig, V: int) -> Int[Tensor, "R S"]:
     """The source of each output; V stands for padding and for what the target does not have."""
-    assert task.source is not None
-    tokens = task.source.masked_fill(task.source == config.pad_id, V).clamp(max=V)
+    tokens = source_of(task).masked_fill(source_of(task) == config.pad_id, V).clamp(max=V)
     return tokens.repeat_interleave(N, 0)
 
 
@@ -79,8 +78,7 @@ def bans(
     end: int,
     V: int,
 ) -> list[Bool[Tensor, "..."]]:
-    """Masks (R, V) or (V,) of what must not come next, at ``end``, of settings that ban something.
-    """
+    """Masks (R, V) or (V,) of what must not come next, at ``end``, of each setting that bans."""
     found, size = [], search.no_repeat_ngram_size
     if search.banned:
         found.append(task.never)

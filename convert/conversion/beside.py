@@ -24,6 +24,7 @@ from convert.tokenizers import tokenizer_files
 
 VOCABULARY, ORIGINAL, SEARCH, SETTINGS = "vocabulary", "original", "search.json", "settings.json"
 DESCRIPTIONS = ("source.json", "target.json")
+PREPROCESSOR = "preprocessor_config.json"
 OURS, SAME, OTHER, EXPORTED = "ours", "same", "other", "exported"
 
 
@@ -82,7 +83,8 @@ class Way:
     """From which library's folder to whose: what is decided of every file at once.
 
     ``kind`` is ours (a twin), same (the library that the files are of), other (another library),
-    or exported (to CTranslate2); ``read`` are names of files whose tensors are read.
+    or exported (to CTranslate2); ``read`` are names of files whose tensors are read; ``speech`` is
+    said of models that take sound.
     """
 
     kind: str
@@ -91,6 +93,7 @@ class Way:
     read: frozenset[str]
     tokenizer: frozenset[str] = frozenset()
     all_read: bool = False
+    speech: bool = False
 
     @classmethod
     def of(cls, source: Import, target: Target, beside: Beside) -> Way:
@@ -103,7 +106,8 @@ class Way:
             kind = SAME if target.family.library == library else OTHER
         names = read_in(source, beside.folder)
         read = frozenset(names - {"."})
-        return cls(kind, library, target.name, read, beside.tokenizer, "." in names)
+        speech = source.config.feature_dim > 0
+        return cls(kind, library, target.name, read, beside.tokenizer, "." in names, speech)
 
 
 def library_of(source: Import) -> str | None:
@@ -189,6 +193,8 @@ def _outwards(found: Found, name: str, is_tokenizer: bool, way: Way) -> Entry:
         return Entry(found, CARRIED, name)
     if is_document(name):
         return Entry(found, CARRIED, name)
+    if way.kind == EXPORTED and way.speech and (is_tokenizer or name == PREPROCESSOR):
+        return Entry(found, CARRIED, name)
     if way.kind == EXPORTED and is_tokenizer and name not in DESCRIPTIONS:
         return Entry(found, CARRIED, f"{VOCABULARY}/{name}")
     if name == CONFIG:
@@ -201,6 +207,8 @@ def _of_ours(found: Found, way: Way) -> Entry:
     place, _, name = found.name.partition("/")
     if found.inside is not None:
         return Entry(found, LEFT_OUT, reason=f"a folder of {found.number_inside}")
+    if name and way.kind == EXPORTED and way.speech and name != CONFIG:
+        return _outwards(found, name, place == VOCABULARY, way)
     if name and way.kind in (OURS, EXPORTED) and place == VOCABULARY:
         return Entry(found, CARRIED, found.name)
     if name and way.kind == OURS:

@@ -30,6 +30,7 @@ from convert.conversion.beside import (
 from convert.conversion.imported import imported_search, imported_vocabularies
 from convert.conversion.origin import ORIGIN
 from convert.conversion.source import Import
+from convert.conversion.speech_export import mended, with_exported
 from convert.conversion.target import Target
 from convert.families.registry import LIBRARIES
 from convert.families.t5x.family import T5X
@@ -87,6 +88,10 @@ def plan_files(
     making = Making(source, target, settings, beside, way)
     plan = FilesPlan(entries_of(beside, way))
     plan = replace(plan, notes=told_of_faults(plan.entries))
+    if making.config.feature_dim:
+        plan = mended(plan)
+    if making.config.feature_dim and way.kind == EXPORTED:
+        return with_exported(source, plan)
     if way.kind in (OURS, EXPORTED):
         return _checked(making, plan) if beside.ours else _imported(making, plan)
     if way.kind == SAME:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from convert.conversion.made_files import plan_files
 from convert.conversion.origin import Export
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import Import, read_import
+from convert.conversion.speech_export import speech_settings, speech_tokenizer
 from convert.conversion.target import CTRANSLATE2, LAYOUTS, Target, foreign, target_rules
 from convert.core.ledger import Ledger
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Header, Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model, prepare
+from convert.exports.ctranslate2_speech import SpeechModel, prepare_speech
 from convert.families.registry import FAMILIES
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import STEP
@@ -167,12 +170,15 @@ def _target_map(request: ConversionRequest, source: Import, target: Target) -> d
     return dict(request.map)
 
 
-def _model(request: ConversionRequest, source: Import) -> CTranslate2Model | None:
+def _model(request: ConversionRequest, source: Import) -> CTranslate2Model | SpeechModel | None:
     """What CTranslate2 has to be told, where the target is that."""
     if request.to != CTRANSLATE2:
         return None
-    search, _ = search_beside(source)
     quantization = request.quantization or "float32"
+    if source.config.feature_dim:
+        tokenizer = partial(speech_tokenizer, source)
+        return prepare_speech(source.config, tokenizer, speech_settings(source), quantization)
+    search, _ = search_beside(source)
     return prepare(source.config, lambda: _text(source), search, quantization)
 
 

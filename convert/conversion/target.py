@@ -9,6 +9,7 @@ from convert.core.rules import ASIDE, rename, reverse
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model
 from convert.exports.ctranslate2_rules import ctranslate2_rules
+from convert.exports.ctranslate2_speech import SpeechModel
 from convert.families.base import Family
 from convert.families.registry import FAMILIES, family_of_table
 from transformer_spec import TransformerConfig
@@ -49,7 +50,7 @@ class Target:
     dtype: str | None = None
     shard_size: int | None = None
     wrapper: Mapping[str, str] = field(default_factory=dict)
-    model: CTranslate2Model | None = None
+    model: CTranslate2Model | SpeechModel | None = None
 
     @property
     def family(self) -> Family | None:

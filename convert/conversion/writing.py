@@ -23,7 +23,6 @@ from convert.checkpoints.torch_states import Group, state_dict
 from convert.conversion.target import Target
 from convert.core.rules import ASIDE
 from convert.core.tensors import Held, Joined, Subset, Tensors
-from convert.exports.ctranslate2_model import write_model
 from convert.families.twinformer import is_flax
 from convert.formats.content import Placed
 from convert.formats.msgpack import SUFFIX, write_msgpack, write_sharded_msgpack
@@ -50,7 +49,7 @@ def write_target(
     or with raw weights, into safetensors by name.
     """
     if target.model is not None:
-        write_model(folder, target.model, tensors)
+        target.model.write(folder, tensors)
         return
     aside = _starting(tensors, (ASIDE,))
     if aside:

@@ -22,13 +22,13 @@ QUANTIZATIONS = (
     "int8_bfloat16",
 )  # fmt: skip
 # What a translator does with such weights depends on the processor that it runs on.
-EXACT = 'Translator(..., compute_type="float32") computes with what is stored on every processor'
+EXACT = '{loaded}(..., compute_type="float32") computes with what is stored on every processor'
 ELSEWHERE = {
     "int16": "CTranslate2 has products of int16 only in Intel's library MKL, which it uses on "
     "Intel's processors; on others it makes these weights int8 when it loads them, with a warning, "
-    f"and translates as an int8 model does. {EXACT}",
+    f"and computes as an int8 model does. {EXACT}",
     "int8": "on processors without VNNI instructions, where CTranslate2 does not use Intel's "
-    "library MKL, sums inside products of int8 are cut off at 16 bits, and translations differ "
+    "library MKL, sums inside products of int8 are cut off at 16 bits, and outputs differ "
     f"more than by rounding. {EXACT}",
 }
 # Our activation -> the member of ctranslate2.specs.Activation; identity is a gate of relu.
@@ -58,12 +58,45 @@ class CTranslate2Model:
     @property
     def notes(self) -> list[str]:
         """What is to be known of the stored numbers before they are used elsewhere."""
-        kind = self.quantization.partition("_")[0]
-        notes = [f"{self.quantization}: {ELSEWHERE[kind]}"] if kind in ELSEWHERE else []
+        notes = said_of(self.quantization, "Translator")
         return notes + ([f"its tokens are numbers: {self.no_text}"] if self.no_text else [])
 
     def usage(self, folder: Path) -> str:
         return usage(self.config, self.tokens, folder, self.search)
+
+    def write(self, folder: Path, tensors: Tensors) -> None:
+        """model.bin, config.json and the vocabularies in an existing folder.
+
+        ``tensors`` are float32 under the names of ``ctranslate2_rules``. CTranslate2's own code
+        quantizes and writes; it holds the whole model in memory.
+        """
+        spec = _specification(self.config)
+        for name, value in scalars(self.config).items():
+            set_variable(spec, name, value)
+        for name in tensors:
+            set_variable(spec, name, tensors.read(name))
+        spec.register_source_vocabulary(self.tokens.source)
+        spec.register_target_vocabulary(self.tokens.target)
+        spec.config.layer_norm_epsilon = self.config.norm_epsilon
+        for name, value in self.tokens.settings(self.config).items():
+            setattr(spec.config, name, value)
+        spec.validate()
+        quantize(spec, self.quantization)
+        spec.save(str(folder))
+
+
+def said_of(quantization: str, loaded: str) -> list[str]:
+    """What is to be known of the numbers in a file; ``loaded`` is the class that loads it."""
+    kind = quantization.partition("_")[0]
+    return [f"{quantization}: {ELSEWHERE[kind]}".format(loaded=loaded)] if kind in ELSEWHERE else []
+
+
+def check_installed() -> None:
+    """UserError where CTranslate2 is not there."""
+    if importlib.util.find_spec(LIBRARY) is None:
+        raise UserError(
+            "writing for CTranslate2 needs its library: pip install 'twinformer[ctranslate2]'"
+        )
 
 
 def prepare(
@@ -76,10 +109,7 @@ def prepare(
 
     ``text`` reads the vocabularies, or says why there are none.
     """
-    if importlib.util.find_spec(LIBRARY) is None:
-        raise UserError(
-            "writing for CTranslate2 needs its library: pip install 'twinformer[ctranslate2]'"
-        )
+    check_installed()
     faults, tokens, no_text = Faults(), Tokens([], []), ""
     check_expressible(config, faults)
     try:
@@ -89,27 +119,6 @@ def prepare(
         faults.take(error)
     faults.raise_if_any("this model cannot be written for CTranslate2")
     return CTranslate2Model(config, tokens, quantization, search, no_text)
-
-
-def write_model(folder: Path, model: CTranslate2Model, tensors: Tensors) -> None:
-    """model.bin, config.json and the vocabularies in an existing folder.
-
-    ``tensors`` are float32 under the names of ``ctranslate2_rules``. CTranslate2's own code
-    quantizes and writes; it holds the whole model in memory.
-    """
-    spec = _specification(model.config)
-    for name, value in scalars(model.config).items():
-        _set(spec, name, value)
-    for name in tensors:
-        _set(spec, name, tensors.read(name))
-    spec.register_source_vocabulary(model.tokens.source)
-    spec.register_target_vocabulary(model.tokens.target)
-    spec.config.layer_norm_epsilon = model.config.norm_epsilon
-    for name, value in model.tokens.settings(model.config).items():
-        setattr(spec.config, name, value)
-    spec.validate()
-    _quantize(spec, model.quantization)
-    spec.save(str(folder))
 
 
 def _specification(config: TransformerConfig) -> Any:
@@ -141,7 +150,7 @@ def _parts(config: TransformerConfig, half: str) -> dict[str, Any]:
     }
 
 
-def _set(spec: Any, name: str, value: Any) -> None:
+def set_variable(spec: Any, name: str, value: Any) -> None:
     """Set one variable by the name that it has in the file."""
     from ctranslate2.specs.model_spec import index_spec
 
@@ -149,7 +158,7 @@ def _set(spec: Any, name: str, value: Any) -> None:
     setattr(index_spec(spec, place), leaf, value)
 
 
-def _quantize(spec: Any, quantization: str) -> None:
+def quantize(spec: Any, quantization: str) -> None:
     """Tie equal variables and store them as asked; CTranslate2 rounds to bfloat16 by PyTorch."""
     try:
         spec.optimize(quantization=quantization)

@@ -13,11 +13,12 @@ from convert.formats.torch_file.old_form import is_legacy
 from convert.formats.torch_file.reader import PICKLES
 from transformer_spec import UserError
 
+CONTAINERS = ("safetensors", "pt", "npz", "msgpack", "ctranslate2")
 MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)  # how msgpack begins a map that is not empty
 
 
 def container_of(path: Path) -> str | None:
-    """``safetensors``, ``pt``, ``npz``, ``msgpack`` or ``ctranslate2`` by the file's content, or None.
+    """Which container a file is by its content (``CONTAINERS``); None where it is none.
 
     What is known to be something else, or is empty, is a UserError that says what to do.
     """

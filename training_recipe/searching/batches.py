@@ -78,4 +78,3 @@ def batches(
 def width_of(length: int, longest: int) -> int:
     """The S of sources of a length: a power of two, or ``longest`` where that is less."""
     return min(longest, max(SHORTEST_WIDTH, power_of_two(length)))
-

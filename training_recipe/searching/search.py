@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from training_recipe.searching.checks import (
     check_together,
 )
 from training_recipe.searching.timestamps import Timestamps
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, UserError, check_features, no_features
 from transformer_spec.errors import Faults
 from transformer_spec.memory import check_memory
 
@@ -143,6 +144,12 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
+def prompt_room(prompt: tuple[int, ...], config: TransformerConfig) -> int:
+    """Columns for all tokens of a prompt but the last, of which there are few different numbers."""
+    before = len(prompt) - 1
+    return min(power_of_two(before), config.max_length - 1) if before else 0
+
+
 def prompt_of(search: Search, config: TransformerConfig) -> tuple[int, ...]:
     """The decoder's first tokens, at least one."""
     start_id = config.decoder_start_id if search.start_id is None else search.start_id
@@ -163,6 +170,25 @@ def search_bytes(
     cache = 2 * R * L * D * config.num_decoder_layers * itemsize
     cells = R * L * seen_by * (2 + config.num_heads * itemsize)
     return cache + cells + 2 * R * V * itemsize + 2 * R * min(2 * N, V) * itemsize
+
+
+def check_heard(features: object, config: TransformerConfig) -> None:
+    """Raise a UserError for what is no features (B, W, M) in NumPy, or for a model of tokens."""
+    if not config.feature_dim:
+        raise UserError("the model reads tokens and hears nothing; give its sources to decode")
+    if not isinstance(features, np.ndarray):
+        raise no_features(features, "numpy.ndarray", config.feature_dim)
+    check_features(features.shape, str(features.dtype), config.feature_dim)
+
+
+def check_rows_heard(rows: Sequence[int] | None, count: int) -> list[int]:
+    """The rows that are meant, of so many; a UserError where some are not there."""
+    found = list(range(count)) if rows is None else [int(row) for row in rows]
+    faults = Faults()
+    for row in (row for row in found if not 0 <= row < count):
+        faults.add(f"row {row} was not heard; there are {count}, from 0 on")
+    faults.raise_if_any("cannot search")
+    return found
 
 
 def check_search_memory(

@@ -1,6 +1,6 @@
-"""Text as the ids of a Whisper's vocabulary, and back: byte-level BPE of GPT-2 (Radford et al. 2022,
-section 2.2).
+"""Text as the ids of a Whisper's vocabulary, and back: byte-level BPE of GPT-2.
 
+Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision", section 2.2.
 Of a tokenizer's files the pieces and the merges are read. What stands for something else than text
 follows from the vocabulary's size (tokens.py): files may lack the timestamps, or spell some names
 as they once were.
@@ -31,13 +31,16 @@ REPAIRED = (
     "never made of a text; it is put back"
 )
 OLD_SPELLINGS = {"<|iw|>": "<|he|>", "<|jv|>": "<|jw|>", "<|nocaptions|>": "<|nospeech|>"}
+SPECIAL = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {
+    "special": True
+}
 Merge = tuple[str, str]
 
 
 class SpeechTokenizer:
     """What cuts texts into ids of a vocabulary and joins them; ``tokens`` are those of no text.
 
-    ``pieces`` maps what tokens are spelled as to ids, ``notes`` say what was repaired.
+    ``pieces`` maps spellings to ids, ``merges`` are all of them, ``notes`` say what was repaired.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class SpeechTokenizer:
         whole = with_first_merge(merges)
         self.tokens = tokens
         self.pieces = dict(pieces)
+        self.merges = whole
         self.notes = [] if len(whole) == len(merges) else [REPAIRED.format(name=label)]
         text = {piece: index for piece, index in pieces.items() if index < tokens.end}
         try:
@@ -76,12 +80,17 @@ class SpeechTokenizer:
 
     def spelled(self) -> list[str]:
         """How every token of the vocabulary is spelled, by its id; timestamps included."""
-        found = {index: piece for piece, index in self.pieces.items()}
-        named = {index: name for name, index in self.tokens.names().items()}
-        first = self.tokens.first_timestamp
-        times = {first + n: f"<|{n * SECONDS_EACH:.2f}|>" for n in range(TIMESTAMPS)}
-        known = named | found | times
-        return [known.get(i, f"<|unused {i}|>") for i in range(self.tokens.vocab_size)]
+        return spelled(self.tokens, self.pieces)
+
+
+def spelled(tokens: SpeechTokens, pieces: Mapping[str, int]) -> list[str]:
+    """How every token is spelled, by its id; one that is no piece of text is where it belongs."""
+    found = {index: piece for piece, index in pieces.items()}
+    named = {index: name for name, index in tokens.names().items()}
+    first = tokens.first_timestamp
+    times = {first + n: f"<|{n * SECONDS_EACH:.2f}|>" for n in range(TIMESTAMPS)}
+    known = named | found | times
+    return [known.get(index, f"<|token {index}|>") for index in range(tokens.vocab_size)]
 
 
 def with_first_merge(merges: Sequence[Merge]) -> Sequence[Merge]:
@@ -116,6 +125,28 @@ def _repaired_lines(data: bytes) -> bytes | None:
     heading, newline, rest = data.partition(b"\n")
     before, after = (heading + newline, rest) if heading.startswith(b"#version") else (b"", data)
     return before + " ".join(FIRST_MERGE).encode() + b"\n" + after
+
+
+def tokenizer_json(tokenizer: SpeechTokenizer) -> str:
+    """A tokenizer.json of the pieces and merges, in which timestamps have their names."""
+    end = tokenizer.tokens.end
+    added = enumerate(tokenizer.spelled()[end:], end)
+    text = {piece: index for piece, index in tokenizer.pieces.items() if index < end}
+    plain = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    content = {
+        "version": "1.0",
+        "added_tokens": [{"id": index, "content": name} | SPECIAL for index, name in added],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel"} | plain,
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel"} | plain,
+        "model": {
+            "type": "BPE",
+            "vocab": text,
+            "merges": [" ".join(pair) for pair in tokenizer.merges],
+        },
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
 def _built(pieces: dict[str, int], merges: Sequence[Merge]) -> Any:

@@ -103,9 +103,7 @@ class Track:
             self.written = []
         self.seek = job.seek + ahead
 
-    def _segment(
-        self, job: Job, piece: Piece, outcome: Outcome, tokenizer: Decoder
-    ) -> Segment:
+    def _segment(self, job: Job, piece: Piece, outcome: Outcome, tokenizer: Decoder) -> Segment:
         """A piece of a window at its time in the recording."""
         begin = job.seek / FRAMES_A_SECOND
         return Segment(

@@ -22,6 +22,8 @@ from training_recipe.speech.tracks import Job, Track
 from training_recipe.speech.transcripts import Transcript
 from transformer_spec.errors import UserError
 
+Ended = tuple[int, Transcript | UserError]
+
 
 class Heard(Protocol):
     """Windows that a model has heard, a row each."""
@@ -30,9 +32,7 @@ class Heard(Protocol):
         """(B, P, V): the logits after each token of a prompt."""
         ...
 
-    def decode(
-        self, search: Search, rows: Sequence[int] | None = None
-    ) -> list[list[Hypothesis]]:
+    def decode(self, search: Search, rows: Sequence[int] | None = None) -> list[list[Hypothesis]]:
         """The n best outputs of some rows, best first."""
         ...
 
@@ -68,17 +68,19 @@ def transcribe(
     settings: TranscriptionSettings,
     batch_size: int,
     advance: Callable[[float], object] = lambda seconds: None,
-) -> Iterator[tuple[int, Transcript | UserError]]:
+    opened: Callable[[float], object] = lambda seconds: None,
+) -> Iterator[Ended]:
     """The transcript of each file with its number, as soon as it is done.
 
     A file that cannot be read has an error in the place of its transcript, and the others go on.
     So many windows are heard at once, of several files or, with ``settings.chunks``, of one.
-    ``advance`` is told how many seconds were done.
+    ``opened`` is told how many seconds a file has, ``advance`` how many were done.
     """
-    waiting, active = enumerate(paths), list[Track]()
+    active = list[Track]()
+    waiting = begun(paths, model, settings, opened)
     while True:
-        jobs, broken = next_jobs(waiting, active, model, settings, batch_size)
-        yield from broken
+        jobs, ended = next_jobs(waiting, active, batch_size)
+        yield from ended
         if not jobs:
             return
         for job, outcome in zip(jobs, outcomes(jobs, model, settings), strict=True):
@@ -90,35 +92,43 @@ def transcribe(
             yield track.number, track.transcript()
 
 
-def next_jobs(
-    waiting: Iterator[tuple[int, str | Path]],
-    active: list[Track],
+def begun(
+    paths: Sequence[str | Path],
     model: SpeechModel,
     settings: TranscriptionSettings,
-    most: int,
-) -> tuple[list[Job], list[tuple[int, Transcript | UserError]]]:
+    opened: Callable[[float], object],
+) -> Iterator[Track | Ended]:
+    """Each file, opened when it is asked for, or what is wrong with it."""
+    for number, path in enumerate(paths):
+        try:
+            track = Track(number, path, model.bins, model.dtype, model.tokens, settings)
+        except UserError as error:
+            yield number, error
+            continue
+        opened(track.recording.seconds)
+        yield track
+
+
+def next_jobs(
+    waiting: Iterator[Track | Ended], active: list[Track], most: int
+) -> tuple[list[Job], list[Ended]]:
     """The next windows, of files that are being transcribed and then of new ones.
 
     And what ends here: files that cannot be read, and those in which there is not one frame.
     """
-    jobs, ended = list[Job](), list[tuple[int, Transcript | UserError]]()
+    jobs, ended = list[Job](), list[Ended]()
     for track in list(active):
         ended += _add(jobs, track, active, most)
     while len(jobs) < most and (each := next(waiting, None)) is not None:
-        number, path = each
-        try:
-            track = Track(number, path, model.bins, model.dtype, model.tokens, settings)
-        except UserError as error:
-            ended.append((number, error))
-            continue
-        active.append(track)
-        ended += _add(jobs, track, active, most)
+        if isinstance(each, Track):
+            active.append(each)
+            ended += _add(jobs, each, active, most)
+        else:
+            ended.append(each)
     return jobs, ended
 
 
-def _add(
-    jobs: list[Job], track: Track, active: list[Track], most: int
-) -> list[tuple[int, Transcript | UserError]]:
+def _add(jobs: list[Job], track: Track, active: list[Track], most: int) -> list[Ended]:
     """Add a file's next windows; what ends by that, which is then active no more."""
     try:
         jobs += track.jobs(most - len(jobs))
@@ -182,7 +192,7 @@ def no_speech(
     heard: Heard, first: np.ndarray, jobs: Sequence[Job], tokens: SpeechTokens
 ) -> list[float]:
     """The probability that nothing is said, of each window: of its token after the start."""
-    after = {(): first}
+    after: dict[tuple[int, ...], np.ndarray] = {(): first}
     for job in jobs:
         before = job.track.before()
         if before not in after:
@@ -222,9 +232,7 @@ def search_of(
     )
 
 
-def outcome(
-    best: Hypothesis, tokenizer: Tokenizer, silence: float, temperature: float
-) -> Outcome:
+def outcome(best: Hypothesis, tokenizer: Tokenizer, silence: float, temperature: float) -> Outcome:
     """An output as it is judged; the mean counts the end, also where none was written."""
     mean = best.log_probability / (len(best.ids) + 1)
     ratio = compression_ratio(tokenizer.decode(best.ids).strip())

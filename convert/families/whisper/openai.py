@@ -178,18 +178,26 @@ def _ids(tokens: SpeechTokens) -> dict[str, int]:
 def check_expressible(config: TransformerConfig) -> None:
     """Raise one UserError with every setting that OpenAI's program has otherwise."""
     faults, name = Faults(), "OpenAI's Whisper"
-    D, F, M = config.hidden_dim, config.inner_dim, config.feature_dim
-    fields = {k: v for k, v in COMPUTED.items() if k not in FIRST_VALUES}
+    check_computed(config, name, faults)
+    require_one_of(config, {"tied_embeddings": (COMPUTED["tied_embeddings"],)}, name, faults)
+    D, F = config.hidden_dim, config.inner_dim
+    faults.require(
+        F == INNER * D, f"inner_dim is {F}; {name} has {INNER} x hidden_dim, {INNER * D}"
+    )
+    faults.raise_if_any(f"{name} cannot hold this model")
+
+
+def check_computed(config: TransformerConfig, name: str, faults: Faults) -> None:
+    """Add a fault for each setting that every Whisper has otherwise, sizes and ties left out."""
+    left = (*FIRST_VALUES, "tied_embeddings")
+    fields = {k: v for k, v in COMPUTED.items() if k not in left}
     tokens = known_tokens(config.target_vocab_size)
     fields |= _ids(tokens) if tokens else {}
     fields |= {"attention_scale": config.head_dim**-0.5}
     require_one_of(config, {k: (v,) for k, v in fields.items()}, name, faults)
     check_common_parts(config, name, faults)
+    M = config.feature_dim
     faults.require(M > 0, f"feature_dim is 0; {name} takes features of sound, not tokens")
-    faults.require(
-        F == INNER * D, f"inner_dim is {F}; {name} has {INNER} x hidden_dim, {INNER * D}"
-    )
-    faults.raise_if_any(f"{name} cannot hold this model")
 
 
 def _modules(config: TransformerConfig) -> dict[str, str]:

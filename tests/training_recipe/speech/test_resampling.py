@@ -12,7 +12,7 @@ def resampled(samples: np.ndarray, rate: int, sizes: tuple[int, ...] = ()) -> np
     return np.concatenate([*map(resampler.push, blocks), resampler.finish()])
 
 
-@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 44099])
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 44056])
 def test_a_tone_is_the_same_tone(rate):
     found = resampled(np.sin(2 * np.pi * 3000 * np.arange(rate) / rate), rate)
     assert len(found) == 16000

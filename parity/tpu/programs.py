@@ -23,7 +23,7 @@ from flax_transformer.weights import fill, variables
 from training_recipe.distributed.mesh import AXES
 from training_recipe.distributed.mesh import Mesh as Shape
 from training_recipe.options.settings import TrainingSettings
-from training_recipe.searching.search import Search
+from training_recipe.searching.search import Search, output_room
 from transformer_spec import TransformerConfig, flax_name, trained_names
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -150,7 +150,8 @@ def decoding_loop(ours: Programs, task: Task, chips: Chips) -> Any:
             return traced(chips.place.mesh, find, graph, weights, inputs, *settings)
         return decoding.compiled.trace(find, graph, weights, inputs, *settings)
 
-    return decoding.found(nnx.merge(graph, weights), source, search, program)
+    model, length = nnx.merge(graph, weights), output_room(source.shape[1], task.config, search)
+    return decoding.found(model, decoding.make_task(model, source, search), search, length, program)
 
 
 def byte_count(shapes: Any) -> int:

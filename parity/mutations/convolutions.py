@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from parity.mutations.sinusoids import TABLES
 from parity.mutations.subjects import Mutation, Subject, Variants, with_fields, with_weights
 from parity.mutations.weights import groups
 from torch_transformer.layers import ACTIVATIONS, Convolution
@@ -18,6 +19,7 @@ from transformer_spec import TransformerConfig, sinusoid_table
 from transformer_spec.config import SINUSOID_FREQUENCIES, SINUSOID_LAYOUTS
 from transformer_spec.errors import ConfigError
 
+FORMULA = "the formula's numbers"
 KERNELS = ("encoder.conv1.weight", "encoder.conv2.weight")
 FROZEN = "encoder.pos_embedding.weight"
 AT_END, IN_FRONT = "conv2 padded at the end alone", "conv1 padded in front alone"
@@ -69,8 +71,12 @@ def positions_by_formula(subject: Subject) -> Variants:
     for kind in dict.fromkeys((ours, *kinds)):
         table = formula(config, *kind)
         if table is not None:
-            words = "the formula's numbers" if kind == ours else f"of {kind[0]}, {kind[1]}"
+            words = FORMULA if kind == ours else f"of {kind[0]}, {kind[1]}"
             yield words, with_weights(subject, {FROZEN: table[: len(subject.weights[FROZEN])]})
+    for words, narrow in TABLES.items() if formula(config, *ours) is not None else ():
+        table = narrow(config, torch.float64, torch.device("cpu")).numpy()
+        kept = table[: len(subject.weights[FROZEN])]
+        yield f"{FORMULA}, {words}", with_weights(subject, {FROZEN: kept})
 
 
 def formula(config: TransformerConfig, frequency: str, layout: str) -> np.ndarray | None:

@@ -215,7 +215,7 @@ def _of_ours(found: Found, way: Way) -> Entry:
     place, _, name = found.name.partition("/")
     if found.inside is not None:
         return Entry(found, LEFT_OUT, reason=f"a folder of {found.number_inside}")
-    if name and way.kind == EXPORTED and way.speech and name != CONFIG:
+    if name and way.kind == EXPORTED and way.speech and name not in (CONFIG, *DESCRIPTIONS):
         return _outwards(found, name, place == VOCABULARY, way)
     if name and way.kind in (OURS, EXPORTED) and place == VOCABULARY:
         return Entry(found, CARRIED, found.name)

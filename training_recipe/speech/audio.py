@@ -17,7 +17,7 @@ from training_recipe.speech.features import RATE
 from training_recipe.speech.resampling import HIGHEST, LOWEST, Resampler
 from transformer_spec.errors import UserError, system_fault
 
-SECONDS = 30  # of a block
+SECONDS, MOST = 30, 2**23  # of a block: its length, and the most numbers that it holds
 # Of whole numbers little endian, by their bytes; those of one byte are not signed.
 NUMBERS = {1: "<u1", 2: "<i2", 4: "<i4"}
 MAGIC = 16
@@ -73,7 +73,7 @@ class Audio:
         """The file by the standard library, None where it does not know its kind of WAV."""
         try:
             opened = wave.open(str(self.path), "rb")
-        except (wave.Error, EOFError):
+        except (wave.Error, EOFError, RuntimeError):  # the last where lengths contradict
             return None
         if opened.getsampwidth() in (*NUMBERS, 3) and opened.getframerate() > 0:
             return opened
@@ -85,7 +85,7 @@ class Audio:
             rate, stated, found = opened.getframerate(), opened.getnframes(), 0
             self._check_rate(rate)
             channels, width = opened.getnchannels(), opened.getsampwidth()
-            while raw := opened.readframes(rate * SECONDS):
+            while raw := opened.readframes(frames_at_once(rate, channels)):
                 samples = numbers(raw[: len(raw) - len(raw) % (channels * width)], width)
                 found += len(samples) // channels
                 yield rate, samples.reshape(-1, channels)
@@ -98,7 +98,7 @@ class Audio:
             with soundfile.SoundFile(self.path) as opened:
                 rate, found = opened.samplerate, 0
                 self._check_rate(rate)
-                size = rate * SECONDS
+                size = frames_at_once(rate, opened.channels)
                 while len(samples := opened.read(size, dtype="float64", always_2d=True)):
                     found += len(samples)
                     yield rate, samples
@@ -128,6 +128,10 @@ class Audio:
         if stated - found > MOST_MISSING:
             lack = f"it has {found:.1f} of the {stated:.1f} seconds that it speaks of"
             self.notes.append(f"{self.path} is cut off: {lack}")
+
+
+def frames_at_once(rate: int, channels: int) -> int:
+    return max(1, min(rate * SECONDS, MOST // channels))
 
 
 def numbers(raw: bytes, width: int) -> np.ndarray:

@@ -85,10 +85,10 @@ class Transcriber:
     ) -> Transcript | list[Transcript]:
         """The transcript of a file, or of each of several, in order.
 
-        ``settings`` are the fields of ``TranscriptionSettings``:
-        language ("fr"; None is detected), task ("transcribe" or "translate"), timestamps, beam,
-        temperatures, thresholds, previous_text, chunks ... Files that cannot be read are named in
-        one UserError, after the others; ``each`` gives those that can.
+        ``settings`` are the fields of TranscriptionSettings: language ("fr"; None is detected),
+        task ("transcribe" or "translate"), timestamps, beam, temperatures, thresholds,
+        previous_text, chunks ... Files that cannot be read are named in one UserError, after the
+        others; ``each`` gives those that can.
         """
         alone = isinstance(files, str | os.PathLike)
         paths = [files] if isinstance(files, str | os.PathLike) else list(files)

@@ -63,6 +63,26 @@ def test_a_file_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path):
     assert note == f"{path} is cut off: it has 0.5 of the 1.0 seconds that it speaks of"
 
 
+def test_a_header_that_contradicts_itself(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    content = bytearray(write_wav(path, sound(0.1)).read_bytes())
+    content[4:8] = struct.pack("<I", 40)  # shorter than a part of it
+    content[36:40] = b"junk"
+    path.write_bytes(content)
+    monkeypatch.setattr("training_recipe.options.extras.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="a WAV file of another kind, needs soundfile"):
+        read(path)
+
+
+def test_many_channels_are_read_in_smaller_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("training_recipe.speech.audio.MOST", 1000)
+    wide = np.repeat(sound(0.1)[:, None], 300, 1)
+    audio = Audio(write_wav(tmp_path / "a.wav", wide, width=4))
+    blocks = list(audio.blocks())
+    assert len(blocks[0]) == 3
+    assert np.abs(np.concatenate(blocks) - sound(0.1)).max() < 1e-8
+
+
 def test_a_header_that_was_written_before_its_samples(tmp_path):
     heard, path = sound(0.1), tmp_path / "a.wav"
     path.write_bytes(wav_of(1, 16, raw(heard[:, None], 2), size=2**32 - 1))

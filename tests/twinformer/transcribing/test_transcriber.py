@@ -1,21 +1,21 @@
 """A folder of a model of speech, and files: both frameworks write the same; what is refused."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from real_whispers import real_whisper
 from recording_cases import recordings, sound, write_wav
 from speech_fakes import Letters
 from speech_folders import speech_config, write_speech_folder
 
 import twinformer
+from training_recipe.speech.audio import Audio
 from training_recipe.speech.fallback import Thresholds
-from training_recipe.speech.settings import TranscriptionSettings
+from training_recipe.speech.transcription_settings import TranscriptionSettings
 from transformer_spec import TransformerConfig, UserError
 from twinformer.transcribing.transcriber import Transcriber, check_hears
 
-ROOT = Path(__file__).parents[3]
 NONE = Thresholds(None, None, None)
 
 
@@ -107,16 +107,13 @@ GOLDEN = {
         "chinese.flac": "扎自己的腳",
     },
 }
-VARIABLES = {"tiny.en": "WHISPER_TINY_EN", "base": "WHISPER_BASE"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 @pytest.mark.parametrize("name", GOLDEN)
 def test_real_weights_and_real_recordings(name, backend):
-    given = os.environ.get(VARIABLES[name], ROOT / "build/speech-weights" / name)
-    if not Path(given).is_dir():
-        pytest.skip(f"real weights lie in {given} or where {VARIABLES[name]} says")
+    given = real_whisper(name)
     pytest.importorskip("soundfile", reason="soundfile, of twinformer[speech]")
     files = [recordings() / each for each in GOLDEN[name]]
     found = Transcriber(given, backend=backend)(files)
@@ -125,3 +122,33 @@ def test_real_weights_and_real_recordings(name, backend):
         assert [each.language for each in found] == ["en", "fr", "zh"]
         (translated,) = Transcriber(given, backend=backend)([files[1]], task="translate")
         assert translated.text == " and that's the dictation number 1."
+
+
+JOINED = ("jfk.flac", "english.wav", "bonsai.flac", "jfk.flac", "stereo.wav")
+ASK = " And so my fellow Americans ask not what your country can do for you"
+LAST = (
+    " He begins to rise if he seems to play against the wizard who would vanish behind the curtain "
+    "on the left."
+)
+# What the published program says of them, by tiny.en, greedily and without previous text.
+SEGMENTS = [
+    (0.0, 8.0, ASK),
+    (8.0, 11.0, " ask what you can do for your country"),
+    (11.0, 14.0, " 1, 2, 3"),
+    (14.0, 18.0, " The bitch can use slit on the smooth planks"),
+    (18.0, 26.0, ASK),
+    (26.0, 29.0, " ask what you can do for your country"),
+    (29.0, 34.0, LAST),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_more_than_a_window_of_real_speech(backend, tmp_path):
+    folder = real_whisper("tiny.en")
+    pytest.importorskip("soundfile", reason="soundfile, of twinformer[speech]")
+    parts = [[*Audio(recordings() / name).blocks(), np.zeros(8000)] for name in JOINED]
+    samples = np.concatenate([block for part in parts for block in part])
+    file = write_wav(tmp_path / "joined.wav", np.clip(samples, -1, 1))
+    found = Transcriber(folder, backend=backend)(file)
+    assert [(each.start, each.end, each.text) for each in found.segments] == SEGMENTS

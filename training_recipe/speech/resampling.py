@@ -35,7 +35,7 @@ class Resampler:
         self.up, self.down = RATE // common, rate // common
         half = ceil(CROSSINGS * max(1.0, self.down / self.up))  # inputs on each side
         cutoff, window = ROLLOFF / max(self.up, self.down), ("kaiser", SHARPNESS)
-        self.filter = firwin(2 * half * self.up + 1, cutoff, window=window)
+        self.filter = firwin(2 * half * self.up + 1, cutoff, window=window)  # pyright: ignore[reportArgumentType]
         self.around = ceil((half + 1) / self.down) * self.down
         self.held, self.next, self.seen = np.zeros(self.around), 0, 0
 

@@ -37,7 +37,8 @@ Without --output-dir the transcripts are printed, in the order of the files, tho
 under their names. A file that cannot be read is named, the others are transcribed all the same, and
 the exit status is 2.
 
-WAV files need nothing; FLAC, MP3, OGG, AIFF and other kinds of WAV need the extra speech.
+WAV files of 16,000 samples a second need nothing; other rates, FLAC, MP3, OGG, AIFF and other kinds
+of WAV need the extra speech.
 
 examples:
   {words("transcribe")} whisper-base talk.wav

@@ -25,6 +25,12 @@ def draw_translation(results: dict[str, Any], path: Path) -> None:
     _draw([[("output tokens/s, beam 5", rates(found, "output_tokens", 1))]], path)
 
 
+def draw_transcription(results: dict[str, Any], path: Path) -> None:
+    """Seconds of sound a second of each contender."""
+    found = results["contenders"]
+    _draw([[("seconds of sound a second", rates(found, "audio_seconds", 1))]], path)
+
+
 def rates(found: dict[str, Any], key: str, unit: float) -> dict[str, float]:
     """A number of each contender, in the order in which they are compared."""
     return {name: numbers[key] / unit for name, numbers in found.items()}

@@ -49,7 +49,7 @@ MODELS: Mapping[str, Weights] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, default=HOME)
     home = parser.parse_args().folder
     home.mkdir(parents=True, exist_ok=True)

@@ -419,8 +419,8 @@ class Transformer(nnx.Module):
 
     def as_source(self, source: np.ndarray) -> Source:
         """A source of NumPy as the model takes it."""
-        features = bool(self.config.feature_dim)
-        return jnp.asarray(source, self.target_table.dtype if features else jnp.int32)
+        conv1 = self.encoder.conv1
+        return jnp.asarray(source, jnp.int32 if conv1 is None else conv1.kernel.dtype)
 
     def real_source(self, source: Source) -> Bool[Array, "B S"]:
         """As ``real_tokens``; no frame of features is padding."""

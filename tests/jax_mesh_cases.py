@@ -55,6 +55,10 @@ RELATIVE = dataclasses.replace(
     CONFIG, norm="rms", gated_ffn=True, encoder_positions="relative",
     decoder_positions="relative", final_dropout=0.1, relative_per_layer=True,
 )  # fmt: skip
+HEARING = dataclasses.replace(
+    CONFIG, source_vocab_size=0, feature_dim=4, max_source_length=6, encoder_positions="frozen",
+    key_bias=False,
+)  # fmt: skip
 SETTINGS = TrainingSettings(
     dtype="float64", device="cpu", warmup_steps=4, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
 )
@@ -97,10 +101,19 @@ def train(backend: JaxBackend, first: int, last: int) -> np.ndarray:
     """Loss per token and gradient norm of each step, (steps, 2)."""
     found = []
     for step in range(first, last + 1):
-        batches = step_batches(step, backend.settings)
+        batches = [read(part, backend) for part in step_batches(step, backend.settings)]
         result = backend.train_step(batches, step, learning_rate(step, backend.settings))
         found.append((float(result.loss_sum) / result.tokens, float(result.gradient_norm)))
     return np.array(found)
+
+
+def read(batch: Batch, backend: JaxBackend) -> Batch:
+    """The batch, with 11 frames of features for each source where the model reads those."""
+    M = backend.config.feature_dim
+    if not M:
+        return batch
+    draw = np.random.default_rng(int(batch.source.sum()))
+    return dataclasses.replace(batch, source=draw.normal(size=(len(batch.source), 11, M)))
 
 
 def world_of(text: str) -> World:
@@ -297,6 +310,9 @@ def main(file: Path, thorough: bool) -> None:
         for name in names:
             found[text, name] = whole_run(text, RUNS[name], (text, name) in looked_at)
     found["moved"] = moved_state(found["fsdp=4", "plain"]["state"], "data=4")
+    found["hearing"] = {
+        text: train(made(text, SETTINGS, config=HEARING), 1, 3) for text in ("data=1", "fsdp=4")
+    }
     if thorough:
         found["few"] = few_steps("data=1")
         found["relative"] = {

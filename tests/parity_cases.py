@@ -22,6 +22,14 @@ PRE = replace(
     TINY, norm_position="pre", final_norm=True, embedding_norm=True, encoder_positions="learned",
     decoder_positions="learned", activation="gelu",
 )  # fmt: skip
+WHISPER = TransformerConfig(
+    source_vocab_size=0, target_vocab_size=19, hidden_dim=12, inner_dim=7, num_heads=3,
+    num_encoder_layers=1, num_decoder_layers=2, max_length=9, norm_position="pre",
+    activation="gelu", encoder_positions="frozen", decoder_positions="learned",
+    sinusoid_layout="concatenated", sinusoid_frequency="i/(d/2-1)", embedding_scale=1.0,
+    key_bias=False, tied_embeddings="target_output", output_bias="none", feature_dim=5,
+    max_source_length=11, pad_id=1, bos_id=0,
+)  # fmt: skip
 
 
 def random_weights(config: TransformerConfig, seed: int = 0) -> dict[str, np.ndarray]:

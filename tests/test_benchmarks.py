@@ -289,3 +289,23 @@ def test_a_folder_that_is_no_checkout(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         scale.main(["--before", str(tmp_path)])
     assert "is no checkout" in capsys.readouterr().err
+
+
+def test_every_slip_of_speech_is_one_of_the_list():
+    """What is planted in models that hear is there for one of their kind."""
+    pytest.importorskip("torch")
+    from parity_cases import WHISPER, torch_side
+
+    from benchmarks import speech_slips
+    from parity.comparison.causes import subject_of
+    from parity.sound.front_ends import SLIPS
+
+    right = subject_of(torch_side(WHISPER))
+    planted = [speech_slips.variant(right, *names) for names in speech_slips.OF_MODEL.values()]
+    assert len({id(wrong) for wrong in planted} | {id(right)}) == len(planted) + 1
+    assert set(speech_slips.OF_SOUND.values()) <= set(SLIPS)
+    assert len(speech_slips.OF_MODEL) + len(speech_slips.OF_SOUND) + 2 == 19
+    rows = [speech_slips.Row("none", 0.0, 0.0, 1.0, " hello", True)]
+    rows += [speech_slips.Row(f"slip {k}", 10.0**-k, 0.1, 0.5, "", k > 9) for k in (1, 10, 11)]
+    assert speech_slips.verdict(rows).startswith("1 of 3 slips are seen in float64 logits; 2 of")
+    assert speech_slips.in_words(rows[1]) == "| slip 1 | 1.0e-01 | 1.0e-01 | 50% | empty |"

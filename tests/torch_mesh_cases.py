@@ -60,6 +60,10 @@ RELATIVE = {
     )
     for name, of_layers in (("shared", False), ("of layers", True))
 }  # fmt: skip
+HEARING = dataclasses.replace(
+    CONFIG, source_vocab_size=0, feature_dim=4, max_source_length=6, encoder_positions="frozen",
+    key_bias=False,
+)  # fmt: skip
 SETTINGS = TrainingSettings(
     dtype="float64", device="cpu", warmup_steps=4, peak_lr=3e-3, weight_decay=0.1, clip_norm=0.5
 )
@@ -99,10 +103,19 @@ def train(backend: TorchBackend, first: int, last: int) -> np.ndarray:
     """Loss per token and gradient norm of each step, (steps, 2)."""
     found = []
     for step in range(first, last + 1):
-        batches = step_batches(step)
+        batches = [read(part, backend) for part in step_batches(step)]
         result = backend.train_step(batches, step, learning_rate(step, backend.settings))
         found.append((float(result.loss_sum) / result.tokens, float(result.gradient_norm)))
     return np.array(found)
+
+
+def read(batch: Batch, backend: TorchBackend) -> Batch:
+    """The batch, with 11 frames of features for each source where the model reads those."""
+    M = backend.config.feature_dim
+    if not M:
+        return batch
+    draw = np.random.default_rng(int(batch.source.sum()))
+    return dataclasses.replace(batch, source=draw.normal(size=(len(batch.source), 11, M)))
 
 
 def beginning(settings: TrainingSettings, config: TransformerConfig = CONFIG) -> Checkpoint:
@@ -308,7 +321,7 @@ def found_by(world: World, thorough: bool) -> dict[str, Any]:
                 World(processes, read_mesh("data=1" if count == 1 else "data=2,fsdp=2")),
                 config,
             )
-            for name, config in RELATIVE.items()
+            for name, config in {**RELATIVE, "hearing": HEARING}.items()
         }
     if count == 1 and thorough:
         found["few"] = few_steps(SETTINGS, world)

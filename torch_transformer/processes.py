@@ -224,6 +224,7 @@ def wait_for_all(store: Store, place: Place, timeout: timedelta) -> None:
 
     In between a signal is heard.
     """
+    came = who = ""
     for waited in waiting(timeout):
         missing = [rank for rank in range(place.count) if not store.check([_here(rank)])]
         if not missing:

@@ -135,7 +135,9 @@ class TorchBackend:
 
     def arrays(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         def give(array: np.ndarray) -> Tensor:
-            return torch.from_numpy(array).to(self.device, torch.int64)
+            floats = getattr(torch, self.settings.weight_dtype)
+            kind = floats if array.dtype.kind == "f" else torch.int64
+            return torch.from_numpy(array).to(self.device, kind)
 
         return give(batch.source), give(batch.target_in), give(batch.target_out)
 
@@ -194,8 +196,7 @@ class TorchBackend:
         model = self.model
 
         def compute(rows: np.ndarray) -> np.ndarray:
-            ids = torch.from_numpy(rows).to(self.device, torch.int64)
-            return model.encode(ids).cpu().numpy()
+            return model.encode(model.as_source(rows)).cpu().numpy()
 
         return np.concatenate(self.placement.each_row(compute, source))
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from training_recipe.batching.batches import BatchPlan, Vary
-from training_recipe.batching.encoded import Encoded, Vocabularies, encode, fingerprint, frames_of
+from training_recipe.batching.encoded import (
+    Encoded,
+    Vocabularies,
+    encode,
+    fingerprint,
+    frames_of,
+    sound_files_of,
+)
 from training_recipe.batching.ids import Pairs
 from training_recipe.batching.recutting import Recut
 from training_recipe.corpora.corpus import Corpus, load_corpus
@@ -20,6 +27,7 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
 from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search, in_language
+from training_recipe.speech.vocabulary import SpeechVocabulary
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from transformer_spec import TransformerConfig, UserError
 
@@ -81,7 +89,8 @@ def prepare_from(
     shared: str | None = None,
 ) -> Prepared:
     """Read the data for a model that is there already, with its vocabularies and search."""
-    return _prepare(settings, lambda: _read(settings), both, config, search, shared)
+    spoken = bool(config.feature_dim)
+    return _prepare(settings, lambda: _read(settings, spoken), both, config, search, shared)
 
 
 def prepare_again(
@@ -98,7 +107,7 @@ def prepare_again(
 
     def read() -> Corpus:
         try:
-            return _read(settings)
+            return _read(settings, bool(config.feature_dim))
         except UserError as error:
             moved = (
                 f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
@@ -108,7 +117,7 @@ def prepare_again(
     return _prepare(settings, read, (source, target), config, search, shared)
 
 
-def _read(settings: TrainingSettings) -> Corpus:
+def _read(settings: TrainingSettings, spoken: bool = False) -> Corpus:
     return load_corpus(
         settings.data,
         source_lang=settings.source_lang,
@@ -117,6 +126,7 @@ def _read(settings: TrainingSettings) -> Corpus:
         valid=settings.valid,
         test=settings.test,
         extra=settings.extra_data,
+        spoken=spoken,
     )
 
 
@@ -167,8 +177,15 @@ def _prepare(
             *describe(data, both, plan),
             _epochs(plan, settings),
         ],
-        search=in_language(search or Search(), both[1]),
+        search=_search(search, both[1], config),
     )
+
+
+def _search(search: Search | None, target: Vocabulary, config: TransformerConfig) -> Search:
+    """The search that came with a model, or the usual one, in the language of its texts."""
+    if isinstance(target, SpeechVocabulary):
+        return target.search(config.decoder_start_id)
+    return in_language(search or Search(), target)
 
 
 def _encoded(
@@ -184,7 +201,7 @@ def _encoded(
         longest = config.max_source_length, config.max_length
         return encode(read(), both, longest, settings.bpe_dropout > 0)
 
-    if shared is None:
+    if shared is None or config.feature_dim:  # features lie in files already
         return make(), []
     # Processes that were given other settings share nothing, so that the difference shows.
     asked = json.dumps([asdict(settings), asdict(config)], sort_keys=True).encode()
@@ -209,6 +226,7 @@ def _plan(
         decoder_start_id=config.decoder_start_id if start is None else start,
         frames=frames_of(both),
         vary=vary,
+        sounds=sound_files_of(both),
     )
 
 
@@ -224,6 +242,8 @@ def describe(data: Encoded, both: Vocabularies, plan: BatchPlan) -> list[str]:
     corpus = data.corpus
     sizes = f"{data.examples:,} train, {len(corpus.valid):,} valid, {len(corpus.test):,} test"
     kinds = [f"{vocabulary.size:,} {vocabulary.kind}" for vocabulary in both]
+    if sound_files_of(both) is not None:
+        kinds[0] = both[0].kind
     shapes = "  ".join("x".join(map(str, shape)) for shape in plan.shapes)
     return [
         f"data {corpus.name}: {sizes}",

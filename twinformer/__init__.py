@@ -5,6 +5,7 @@
     twinformer.convert("opus-mt-en-de", "mine", to="flax")
     model = twinformer.load("mine", backend="jax")
     translate = twinformer.Translator("runs/demo"); translate(["a text"])
+    transcribe = twinformer.Transcriber("whisper-base"); transcribe("talk.wav").text
     report = twinformer.compare("opus-mt-en-de", "mine")
     run = twinformer.train(data="pairs.csv", columns=("Q", "A"), steps=2000)
 
@@ -17,13 +18,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training_recipe.speech.transcripts import Segment, Transcript
     from transformer_spec import TransformerConfig, UserError
     from twinformer.api import compare, convert, load, train
+    from twinformer.transcribing.transcriber import Transcriber
     from twinformer.translating.translator import Translation, Translator
 
     __version__: str
 
 __all__ = [
+    "Segment",
+    "Transcriber",
+    "Transcript",
     "TransformerConfig",
     "Translation",
     "Translator",
@@ -38,6 +44,8 @@ __all__ = [
 PLACES = {
     "TransformerConfig": "transformer_spec",
     "UserError": "transformer_spec",
+    **dict.fromkeys(("Segment", "Transcript"), "training_recipe.speech.transcripts"),
+    "Transcriber": "twinformer.transcribing.transcriber",
     "Translation": "twinformer.translating.translator",
     "Translator": "twinformer.translating.translator",
     **dict.fromkeys(("compare", "convert", "load", "train"), "twinformer.api"),

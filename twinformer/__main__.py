@@ -1,4 +1,4 @@
-"""twinformer train|translate|diversify|convert|inspect|average|parity ... = python -m twinformer"""
+"""twinformer train|translate|transcribe|diversify|convert|... = python -m twinformer"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "train": ("train a model, or go on with a run", "twinformer.commands.train", ()),
     "translate": ("translate texts with a model", "twinformer.commands.translate", ()),
+    "transcribe": ("write down what is said in recordings", "twinformer.commands.transcribe", ()),
     "diversify": ("make more training pairs by models", "twinformer.commands.diversify", ()),
     "convert": ("convert a model between frameworks and libraries", "convert.__main__", ()),
     "inspect": ("say what a checkpoint is", "convert.__main__", ("inspect",)),

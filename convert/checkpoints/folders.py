@@ -24,7 +24,12 @@ from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
-from convert.formats.ctranslate2 import CTRANSLATE2, MODEL_BIN, open_ctranslate2
+from convert.formats.ctranslate2 import (
+    CTRANSLATE2,
+    MODEL_BIN,
+    is_ctranslate2,
+    open_ctranslate2,
+)
 from convert.formats.kinds import container_of
 from convert.formats.msgpack import open_msgpack, with_dots
 from convert.formats.npz import open_npz
@@ -152,7 +157,7 @@ def _not_there(path: Path, error: OSError) -> str:
 def _has_our_config(folder: Path) -> bool:
     """Whether there is a config.json that is not another library's; a damaged one is ours."""
     path = folder / CONFIG
-    return path.is_file() and not is_foreign(settings_in(path))
+    return path.is_file() and not is_foreign(settings_in(path)) and not is_ctranslate2(folder)
 
 
 def no_config(path: Path, otherwise: str) -> UserError:

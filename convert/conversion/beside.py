@@ -215,7 +215,10 @@ def _of_ours(found: Found, way: Way) -> Entry:
     place, _, name = found.name.partition("/")
     if found.inside is not None:
         return Entry(found, LEFT_OUT, reason=f"a folder of {found.number_inside}")
-    if name and way.kind == EXPORTED and way.speech and name != CONFIG:
+    exports_speech = way.kind == EXPORTED and way.speech
+    if place == VOCABULARY and name in DESCRIPTIONS and exports_speech:
+        return Entry(found, LEFT_OUT, reason="a description of the tokenizer in our words")
+    if name and exports_speech and name != CONFIG:
         return _outwards(found, name, place == VOCABULARY, way)
     if name and way.kind in (OURS, EXPORTED) and place == VOCABULARY:
         return Entry(found, CARRIED, found.name)

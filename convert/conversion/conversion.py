@@ -45,8 +45,8 @@ class Conversion:
 
     ``kind`` is what the source is (run, model folder ...), ``counts`` how many target tensors were
     copied, transposed and so on, ``optimizer`` None where an optimizer starts fresh, ``usage``
-    code that uses what was written for another library, and ``files`` how many files beside the
-    weights were carried, rewritten and left out.
+    code that uses what was written for another library, ``use`` what it does there, and ``files``
+    how many files beside the weights were carried, rewritten and left out.
     """
 
     source: Path
@@ -64,6 +64,7 @@ class Conversion:
     plan: list[str] = field(default_factory=list)
     usage: str | None = None
     files: Mapping[str, int] = field(default_factory=dict)
+    use: str = "translates"
 
     @property
     def ledger(self) -> Path | None:
@@ -99,7 +100,7 @@ class Conversion:
 
     def _moments(self) -> str:
         if self.for_translation:
-            return "no optimizer: it only translates"
+            return f"no optimizer: it only {self.use}"
         if self.optimizer is None:
             return "no optimizer moments: the optimizer starts fresh"
         steps, size = self.optimizer.steps, in_bytes(self.optimizer.bytes)
@@ -148,6 +149,7 @@ def _done(plan: Plan, folder: Path | None, warnings: list[str]) -> Conversion:
         warnings=warnings,
         usage=target.model.usage(folder) if target.model and folder else None,
         files=plan.files.counts(),
+        use=target.model.use if target.model else "translates",
     )
 
 

@@ -22,14 +22,11 @@ from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
 
 Pair = tuple[Vocabulary, Vocabulary]
-NO_TEXT = "the model takes features of sound, not text"
 NO_TOKENIZER = "no tokenizer lies beside the weights, so the model reads ids"
 
 
 def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | None, str]:
     """The vocabularies of another library's folder, or why there are none."""
-    if source.config.feature_dim:
-        return None, NO_TEXT
     if folder is None or source.family is None:
         return None, NO_TOKENIZER
     settings = source.origin.settings if source.origin else None

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_tokens import Tokens, tokens_of
@@ -54,6 +54,7 @@ class CTranslate2Model:
     quantization: str
     search: Search | None = None
     no_text: str = ""
+    use: ClassVar[str] = "translates"
 
     @property
     def notes(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import check_installed, quantize, said_of, set_variable
@@ -57,6 +57,7 @@ class SpeechModel:
     decoding: Mapping[str, Any]
     quantization: str
     said: Sequence[str] = ()
+    use: ClassVar[str] = "transcribes"
 
     @property
     def notes(self) -> list[str]:

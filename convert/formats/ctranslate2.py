@@ -32,6 +32,7 @@ DTYPES = tuple(
     map(np.dtype, (np.float32, np.int8, np.int16, np.int32, np.float16, ml_dtypes.bfloat16))
 )
 WHOLE = (np.dtype(np.int8), np.dtype(np.int16))
+LONGEST = 512  # bytes, before which the name of the specification ends
 SCALE = "_scale"
 # Under which settings say what a file is, its single numbers, and its names that are others'.
 SPECIFICATION, REVISION, SCALARS, ALIASES = "specification", "revision", "scalars", "aliases"
@@ -47,6 +48,16 @@ def specification_in(start: bytes) -> str | None:
     if not start[4:5] or not start[6 : 6 + start[4]].endswith(b"Spec\0"):
         return None
     return start[6 : 5 + start[4]].decode("ascii", "replace")
+
+
+def is_ctranslate2(folder: Path) -> bool:
+    """Whether a folder's model.bin is CTranslate2's, whatever its config.json says."""
+    path = folder / MODEL_BIN
+    try:
+        with path.open("rb") as file:
+            return specification_in(file.read(LONGEST)) is not None
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -143,10 +154,19 @@ class CTranslate2File(Tensors):
         found = self.contents.scale(name)
         assert found is not None
         scale = read_array(self.path, found.start, found.header)
-        if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise UserError(f"{self.path} is damaged: scales of {name!r} are not above 0")
+        return self._divided(name, array, scale)
+
+    def _divided(self, name: str, array: np.ndarray, scale: np.ndarray) -> np.ndarray:
         numbers = array.astype(np.float32)
-        numbers /= scale.reshape(-1, *(1,) * (array.ndim - 1)) if scale.size > 1 else scale
+        rows = scale.reshape(-1, *(1,) * (array.ndim - 1))  # one row, where one scale is for all
+        try:
+            if not (np.isfinite(scale).all() and (scale > 0).all()):
+                raise FloatingPointError
+            with np.errstate(over="raise"):
+                numbers /= rows
+        except FloatingPointError:
+            told = "is not above 0, or too small"
+            raise UserError(f"{self.path} is damaged: a scale of {name!r} {told}") from None
         return numbers
 
 

@@ -17,6 +17,7 @@ from convert.tokenizers.own_files import read_fairseq, read_marian_npz, read_ope
 from convert.tokenizers.pairs import Pair
 from convert.tokenizers.pipelines import GENERAL, read_pipeline
 from convert.tokenizers.t5 import BYT5, ROBERTA, read_t5
+from convert.tokenizers.whisper import read_whisper
 from training_recipe.text.model_vocabularies import check_fit
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
@@ -60,6 +61,7 @@ READERS: dict[str, Callable[[Folder], Pair]] = {
     "opennmt": read_opennmt,
     "eole": read_opennmt,
     "marian-npz": read_marian_npz,
+    **dict.fromkeys(("whisper", "whisper-openai", "whisper-ctranslate2"), read_whisper),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from parity.certificates.certificate import CARD, Certificate
 from parity.certificates.checksums import SUMS
 from parity.comparison.report import Rounding, Row, SideSummary
+from parity.comparison.text import spread_lines
 from parity.forward.substeps import LOGITS, in_words, is_step
 from parity.sides.given import local_path
 from training_recipe.files.writing import written_aside
@@ -32,6 +33,7 @@ def card(certificate: Certificate) -> str:
         *map(escaped, report.notes),
         table(("largest difference of", "float64", "bound", ""), rows_that_matter(report.rows)),
         *budget(report.budget),
+        *spread_lines(report.budget),
         f"Computed on {certificate.date} with {', '.join(map(' '.join, made))}; "
         f"{certificate.platform.get('system', '')}, {certificate.platform.get('processor', '')}.",
         f"`certificate.json` holds every row, `{SUMS}` the SHA-256 of every file. To verify the "

@@ -80,6 +80,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         longest=options.length,
         ids=options.ids,
         text=options.text,
+        features=options.features,
+        audio=options.audio,
         seed=options.seed,
         frameworks=(options.a_framework, options.b_framework),
         devices=(options.a_device or options.device, options.b_device or options.device),
@@ -159,6 +161,18 @@ def add_inputs(group: argparse._ArgumentGroup) -> None:
     )
     own.add_argument(
         "--ids", metavar="FILE", help='token ids, lines of {"source": [...], "target": [...]}'
+    )
+    own.add_argument(
+        "--audio",
+        metavar="FILE",
+        help="a recording, of models that hear: its first 30 s; features by the extractor of A's "
+        "or B's folder, or those of --features, are compared with this package's as well",
+    )
+    group.add_argument(
+        "--features",
+        metavar="FILE",
+        help="of models that hear: .npy of floats [rows, frames, bins], or .npz with "
+        "features and target, the ids of each row",
     )
     add = group.add_argument
     add("--length", type=int, metavar="N", help="longest generated text (default: the model's)")

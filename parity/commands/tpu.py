@@ -15,6 +15,7 @@ from parity.tpu.request import (
     check_compiler,
     compile_apart,
     config_of,
+    longest_row,
 )
 from training_recipe.options.parser import Parser
 from transformer_spec.door import exit_status
@@ -62,7 +63,8 @@ def _add_sizes(made: argparse._ArgumentGroup) -> None:
     made.add_argument("--batch", type=int, default=64, help="rows of a batch (default: 64)")
     made.add_argument(
         "--length", type=int, default=None, metavar="TOKENS",
-        help=f"tokens of a row (default: {BASE_LENGTH}, or the model's longest)",
+        help=f"tokens of a row (default: {BASE_LENGTH}, or the model's longest); a source of "
+        "features has all frames that the model takes",
     )  # fmt: skip
     made.add_argument("--beam", type=int, default=1, help="outputs kept in decoding (default: 1)")
     made.add_argument(
@@ -125,7 +127,7 @@ def request_of(options: argparse.Namespace) -> Request:
     config = config_of(options.source)
     request = Request(
         config,
-        min(BASE_LENGTH, config.max_length) if options.length is None else options.length,
+        min(BASE_LENGTH, longest_row(config)) if options.length is None else options.length,
         options.batch,
         options.beam,
         tuple(options.topology),

@@ -9,11 +9,11 @@ import numpy as np
 
 from parity.comparison.report import NO_SLIP, Cause
 from parity.forward.ids import Ids
-from parity.forward.measures import STEP_BOUND, allowed, largest, largest_difference
+from parity.forward.measures import STEP_BOUND, allowed, largest, largest_difference, mask_of
 from parity.forward.substeps import LOGITS, over_source
 from parity.mutations.running import run
 from parity.mutations.subjects import Subject
-from parity.mutations.table import MUTATIONS
+from parity.mutations.table import MUTATIONS, UNSEEN
 from parity.sides.side import Side, Trace
 from transformer_spec import TransformerConfig
 
@@ -100,7 +100,7 @@ def candidates(
     weight could.
     """
     anywhere = set(seen) == {LOGITS}
-    for mutation in MUTATIONS:
+    for mutation in (*MUTATIONS, *UNSEEN):
         for what, subject in mutation.variants(wrong):
             if anywhere or may_explain(wrong, subject, first):
                 yield mutation.name, what, subject
@@ -131,7 +131,7 @@ def difference(subject: Subject, truth: Trace, ids: Ids, first: str) -> float:
         found, right = run(subject, ids, until=step).get(step), truth[step]
         if found is None or found.shape != right.shape:
             return math.inf
-        mask = ids.real(subject.config)[0 if over_source(step) else 1]
+        mask = mask_of(step, ids, subject.config)
         left = largest_difference(found, right, mask)
         if not left <= allowed(STEP_BOUND, largest(right[mask])):
             return math.inf

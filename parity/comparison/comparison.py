@@ -16,15 +16,18 @@ from parity.comparison.rounding import agreement_of, not_computed, rounding, wit
 from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
 from parity.comparison.settings import Settings
 from parity.comparison.tables import table_causes, table_rows
-from parity.forward.ids import Ids, generated, read_ids
+from parity.forward.features import read_features
+from parity.forward.ids import Ids, generated, generated_targets, read_ids
 from parity.forward.measures import largest_difference, mask_of
 from parity.frameworks import check_devices, exact_numbers
 from parity.sides.opening import check_comparable, different_settings, open_sides
 from parity.sides.side import Side
 from parity.sides.texts import read_texts
-from transformer_spec import Faults
+from parity.sound.comparison import Compared, compared, heard
+from transformer_spec import Faults, TransformerConfig
 
 Said = Callable[[str], object]
+LONGEST_SOURCE = "max_source_length"
 
 
 def compare(a: str, b: str, settings: Settings | None = None, say: Said = lambda _: None) -> Report:
@@ -50,12 +53,14 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     """The report on two open sides."""
     check_comparable(a, b)
     batches = ids_for(a, b, settings)
+    sound = front_ends(a, b, settings)
     how = prepared(a, b, batches, settings)
     check_weights(a, b)
     say("float64")
     truths = [(a.trace(ids, "float64"), b.trace(ids, "float64")) for ids in batches]
     check_traces(truths, batches, a.config)
-    rows, notes, budget = step_rows(a, truths, batches), [*how.notes, *unseen(a, b, truths)], {}
+    rows = [*sound.rows, *step_rows(a, truths, batches)]
+    notes, budget = [*how.notes, *sound.notes, *unseen(a, b, truths)], {}
     for held, found in zip((rows, notes), table_rows(a, b, batches), strict=True):
         held += found
     if how.gradients:
@@ -83,8 +88,21 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     )
     if report.same:
         return report
+    if any(not row.passed for row in sound.rows):
+        return replace(report, causes=tuple(sound.causes))
     wanted = settings.explain and not how.streamed
     return with_causes(report, (a, b), truths, batches, say if wanted else None)
+
+
+def front_ends(a: Side, b: Side, settings: Settings) -> Compared:
+    """The features of the recording by every front end that there is."""
+    if settings.audio is None:
+        return Compared()
+    config = shorter_config(a.config, b.config)
+    given = None
+    if settings.features is not None:
+        given = read_features(Path(settings.features), config, whole=True)[0].source[0]
+    return compared(heard(Path(settings.audio), config), (a, b), given)
 
 
 def prepared(a: Side, b: Side, batches: list[Ids], settings: Settings) -> Plan:
@@ -130,7 +148,10 @@ def departure(step: str, truths: Traces, batches: list[Ids], side: Side) -> Depa
     ]
     k = int(np.argmax(np.nan_to_num(sizes, nan=np.inf)))
     one, other = (truth[step] for truth in truths[k])
-    apart = np.abs(one - other) * masks[k][..., None]
+    if one.shape != other.shape:
+        return Departure(step, k, (), np.nan, np.nan, np.inf)
+    apart = np.zeros_like(one)
+    apart[masks[k]] = np.abs(one - other)[masks[k]]
     at = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)
     place = tuple(int(i) for i in at)
     return Departure(step, k, place, float(one[at]), float(other[at]), sizes[k])
@@ -149,10 +170,39 @@ def described(side: Side) -> SideSummary:
 
 
 def ids_for(a: Side, b: Side, settings: Settings) -> list[Ids]:
-    """The user's ids or texts, or generated ids, that both models can take."""
-    shorter = min((a.config, b.config), key=lambda config: config.max_length)
+    """The user's ids, texts or features, or generated ones, that both models can take."""
+    shorter = shorter_config(a.config, b.config)
+    check_inputs(settings, shorter)
+    whole = a.whole_sources or b.whole_sources
+    if settings.audio is not None:
+        sound = heard(Path(settings.audio), shorter)
+        target = generated_targets(shorter, 1, settings.seed)
+        return [Ids(sound.features[None].astype(np.float32), target)]
+    if settings.features is not None:
+        return read_features(Path(settings.features), shorter, settings.seed, whole)
     if settings.ids is not None:
         return read_ids(Path(settings.ids), shorter)
     if settings.text is not None:
         return read_texts(Path(settings.text), (a.given, b.given), shorter)
-    return generated(shorter, settings.longest, settings.seed, settings.padding)
+    return generated(shorter, settings.longest, settings.seed, settings.padding, whole)
+
+
+def shorter_config(a: TransformerConfig, b: TransformerConfig) -> TransformerConfig:
+    """A's config with the lengths that both models can take."""
+    lengths = {
+        name: min(getattr(a, name), getattr(b, name)) for name in ("max_length", LONGEST_SOURCE)
+    }
+    return replace(a, **lengths)
+
+
+def check_inputs(settings: Settings, config: TransformerConfig) -> None:
+    """Files of tokens for models that read features, or the other way round, are a UserError."""
+    faults = Faults()
+    if config.feature_dim:
+        for name in ("ids", "text"):
+            told = f"--{name}: the models read features, not tokens; give --audio or --features"
+            faults.require(getattr(settings, name) is None, told)
+    for name in () if config.feature_dim else ("features", "audio"):
+        told = f"--{name}: the models read tokens; give --ids or --text"
+        faults.require(getattr(settings, name) is None, told)
+    faults.raise_if_any("cannot compare")

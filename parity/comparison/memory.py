@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parity.forward.substeps import LOGITS, substeps
-from transformer_spec import TransformerConfig, UserError, weight_shapes
+from parity.forward.substeps import LOGITS, OVER_FRAMES, substeps
+from transformer_spec import TransformerConfig, UserError, source_positions, weight_shapes
 from transformer_spec.memory import available, resident, shown
 
 if TYPE_CHECKING:
@@ -59,12 +59,23 @@ def needs(a: Side, b: Side, batches: Iterable[Ids]) -> Needs:
 def traced(config: TransformerConfig, batches: Iterable[Ids]) -> int:
     """Bytes of every sub-step of one side in float64."""
     return sum(
-        WIDE * ids.source.size * width_of(step, config)
-        if step.startswith("encoder.")
-        else WIDE * max(ids.source.size, ids.target.size) * width_of(step, config)
+        WIDE * rows_of(step, ids, config) * width_of(step, config)
         for ids in batches
         for step in substeps(config)
     )
+
+
+def rows_of(step: str, ids: Ids, config: TransformerConfig) -> int:
+    """Rows of a sub-step: those of the decoder are over either side."""
+    source = source_rows(ids, config)
+    if step in OVER_FRAMES:
+        return math.prod(ids.source.shape[:2])
+    return source if step.startswith("encoder.") else max(source, ids.target.size)
+
+
+def source_rows(ids: Ids, config: TransformerConfig) -> int:
+    """Positions of all sources of a batch."""
+    return len(ids.source) * source_positions(ids.source.shape, config)
 
 
 def measuring(config: TransformerConfig, batches: Iterable[Ids]) -> int:
@@ -74,9 +85,10 @@ def measuring(config: TransformerConfig, batches: Iterable[Ids]) -> int:
 
 def largest_step(config: TransformerConfig, batches: Iterable[Ids]) -> int:
     """Bytes of the memory's keys and values of all layers, and of four times the widest step."""
-    rows = max(max(ids.source.size, ids.target.size) for ids in batches)
-    widest = max(width_of(step, config) for step in substeps(config))
-    return WIDE * rows * (2 * config.num_decoder_layers * config.heads_dim + 4 * widest)
+    batches, steps = list(batches), substeps(config)
+    rows = max(rows_of(LOGITS, ids, config) for ids in batches)
+    widest = max(rows_of(s, ids, config) * width_of(s, config) for ids in batches for s in steps)
+    return WIDE * (rows * 2 * config.num_decoder_layers * config.heads_dim + 4 * widest)
 
 
 def width_of(step: str, config: TransformerConfig) -> int:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from parity.comparison.settings import Settings
+from parity.forward.measures import FLOAT32_BOUND, over_spread
 from parity.forward.substeps import in_words
 from transformer_spec import UserError
 
@@ -65,7 +66,8 @@ class SideSummary:
 @dataclass(frozen=True)
 class Agreement:
     """How far logits are from true ones: divergences in nats, shares of rows with the same best
-    token and the same five; ``overflow`` is where numbers that are not finite begin.
+    token and the same five; ``overflow`` is where numbers that are not finite begin, ``spread`` the
+    standard deviation of the true logits.
     """
 
     max_abs: float
@@ -75,10 +77,20 @@ class Agreement:
     top1: float
     top5: float
     overflow: str | None = None
+    spread: float = 1.0
+
+    @property
+    def over_spread(self) -> float:
+        """The largest error over the spread, where that is above 1."""
+        return over_spread(self.max_abs, self.spread)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"over_spread": self.over_spread}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Agreement:
-        numbers = {name: float(content[name]) for name in content if name != "overflow"}
+        others = "overflow", "over_spread"
+        numbers = {name: float(content[name]) for name in content if name not in others}
         return cls(overflow=content["overflow"], **numbers)
 
 
@@ -103,6 +115,11 @@ class Rounding:
         """The larger of both sides' largest errors; NaN above all."""
         sizes = [side.max_abs for side in self.sides.values()]
         return math.nan if any(map(math.isnan, sizes)) else max(sizes)
+
+    def to_dict(self) -> dict[str, Any]:
+        sides = {"a": self.a, "b": self.b}
+        shown = {name: side and side.to_dict() for name, side in sides.items()}
+        return {**shown, "honest": self.honest}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Rounding:
@@ -185,8 +202,12 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; a number that JSON has not is a string that ``float`` reads."""
-        found = asdict(self) | {"rows": [row.to_dict() for row in self.rows]}
-        judged = {"same": self.same, "verdict": self.verdict}
+        found = asdict(self) | {
+            "rows": [row.to_dict() for row in self.rows],
+            "agreement": self.agreement.to_dict(),
+            "budget": {name: entry.to_dict() for name, entry in self.budget.items()},
+        }
+        judged = {"same": self.same, "verdict": self.verdict, "float32_bound": FLOAT32_BOUND}
         return plain({"format_version": FORMAT_VERSION, **found, **judged})
 
     @classmethod

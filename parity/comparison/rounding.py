@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -76,15 +77,23 @@ def agreement_of(truths: Traces, batches: list[Ids], config: TransformerConfig) 
 def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Agreement:
     """Of (true logits, logits), each (N, V), of every batch."""
     most = np.zeros(3)
-    sums, rows = np.zeros(3), 0
+    sums, rows, moments = np.zeros(3), 0, np.zeros(3)
     for truth, logits in pairs:
         apart = divergence(truth, logits)
         most = np.maximum(most, (largest(logits - truth), largest(truth), apart.max()))
         best = (top(logits, 1) == top(truth, 1)).all(-1).sum()
         five = (np.sort(top(logits, 5)) == np.sort(top(truth, 5))).all(-1).sum()
         sums, rows = sums + (apart.sum(), best, five), rows + len(truth)
+        moments += truth.size, truth.sum(), np.square(truth).sum()
     (max_abs, scale, max_kl), (mean_kl, top1, top5) = most.tolist(), (sums / rows).tolist()
-    return Agreement(max_abs, max_abs / scale if scale else 0.0, max_kl, mean_kl, top1, top5)
+    relative = max_abs / scale if scale else 0.0
+    spread = _deviation(*moments.tolist())
+    return Agreement(max_abs, relative, max_kl, mean_kl, top1, top5, spread=spread)
+
+
+def _deviation(count: float, total: float, squares: float) -> float:
+    """The standard deviation of numbers with these sums."""
+    return math.sqrt(max(0.0, squares / count - (total / count) ** 2))
 
 
 def not_computed(name: str, a: Side, b: Side, runs: Pair) -> list[str]:

@@ -23,9 +23,11 @@ NAMES: dict[str, tuple[tuple[str | None, ...], int | None]] = {
 class Settings:
     """How to compare; the defaults take a minute for a base-size model on two cores.
 
-    All batches are compared in float64, the first one in ``precisions`` as well. ``ids`` and
-    ``text`` are files of token ids or texts to compare on; without them ids are generated, up to
-    ``longest`` tokens, with ``padding`` anywhere, or behind their tokens alone. ``frameworks`` and
+    All batches are compared in float64, the first one in ``precisions`` as well. ``ids``, ``text``
+    and ``features`` are files of token ids, texts or features to compare on, ``audio`` is a
+    recording, on whose features front ends are compared as well; without them ids and features are
+    generated, up to ``longest`` tokens, with ``padding`` anywhere, or behind their tokens alone.
+    ``frameworks`` and
     ``devices`` are those of A and B, ``max_ram`` is bytes. With ``verify`` weights that are not
     what was written into a run or converted folder are a UserError.
     """
@@ -42,6 +44,8 @@ class Settings:
     text: str | None = None
     verify: bool = True
     padding: str = ANYWHERE
+    features: str | None = None
+    audio: str | None = None
 
     def find_faults(self, faults: Faults) -> None:
         """Values that nothing can be compared with."""

@@ -24,7 +24,12 @@ def table_rows(a: Side, b: Side, batches: Sequence[Ids]) -> tuple[list[Row], lis
     """
     if a.weights is None or b.weights is None:
         return [], [not_looked_up(a, b, batches)]
-    return [_table_row(a, b, half) for half in HALVES], []
+    return [_table_row(a, b, half) for half in halves(a)], []
+
+
+def halves(side: Side) -> tuple[str, ...]:
+    """The halves that read tokens."""
+    return HALVES[1:] if side.config.feature_dim else HALVES
 
 
 def _table_row(a: Side, b: Side, half: str) -> Row:
@@ -61,20 +66,24 @@ def scaled(side: Side, table: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def not_looked_up(a: Side, b: Side, batches: Sequence[Ids]) -> str:
     """How much of the vocabularies a comparison on some tokens says nothing about."""
-    sizes = a.config.source_vocab_size, a.config.target_vocab_size
-    parts = (ids.source for ids in batches), (ids.target for ids in batches)
-    seen = [len(np.unique(np.concatenate([array.ravel() for array in part]))) for part in parts]
+    parts = {"target": [ids.target for ids in batches]}
+    if not a.config.feature_dim:
+        parts = {"source": [ids.source for ids in batches], **parts}
+    words = []
+    for name, part in parts.items():
+        seen = len(np.unique(np.concatenate([array.ravel() for array in part])))
+        words.append(f"{seen:,} of {getattr(a.config, f'{name}_vocab_size'):,} {name} tokens")
     hidden = " and ".join(side.what for side in (a, b) if side.weights is None)
+    own = "--audio or --features" if a.config.feature_dim else "--ids or --text"
     return (
-        f"{seen[0]:,} of {sizes[0]:,} source tokens and {seen[1]:,} of {sizes[1]:,} target tokens "
-        f"are looked up; the rows of the others are not compared, as {hidden} shows no weights "
-        "(--ids or --text compares on yours)"
+        f"{' and '.join(words)} are looked up; the rows of the others are not compared, as "
+        f"{hidden} shows no weights ({own} compares on yours)"
     )
 
 
 def table_causes(a: Side, b: Side, rows: Sequence[Row]) -> tuple[Cause, ...]:
     """Which rows differ where nothing else does."""
-    failed = [half for half in HALVES for row in rows if row.part == EVERY_ROW + name_of(half)
+    failed = [half for half in halves(a) for row in rows if row.part == EVERY_ROW + name_of(half)
               and not row.passed]  # fmt: skip
     return tuple(Cause("embedding rows", _in_words(a, b, half)) for half in failed)
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from parity.comparison.report import NO_SLIP, Report, Rounding, Row
+from parity.forward.measures import FLOAT32_BOUND
 from parity.forward.substeps import in_words, is_step
 
 GRADIENT = "gradient of "
 EVERY_ROW = "every row of "
+FEATURES = "log-mel features"
 
 
 def as_text(report: Report, full: bool = False) -> str:
@@ -44,7 +46,7 @@ def group_of(part: str) -> str:
         return f"gradients of {layer}" if gradient else f"{layer}, {pieces[3]}"
     if gradient:
         return "gradients of tables, norms and output"
-    own = part == "loss" or part.startswith(EVERY_ROW)
+    own = part == "loss" or part.startswith((EVERY_ROW, FEATURES))
     return part if own else in_words(name.removesuffix(" input"))
 
 
@@ -92,7 +94,20 @@ def budget_lines(budget: Mapping[str, Rounding]) -> list[str]:
             )
             if found.overflow:
                 lines.append(f"  NaN or infinite numbers, first in {found.overflow}")
-    return [*lines, ""]
+    return [*lines, *spread_lines(budget), ""]
+
+
+def spread_lines(budget: Mapping[str, Rounding]) -> list[str]:
+    """What float32 rounds beside what it may: over the spread of logits that have more than 1."""
+    if "float32" not in budget:
+        return []
+    sides = budget["float32"].sides
+    spread = max(side.spread for side in sides.values())
+    errors = ", ".join(f"{name} {side.over_spread:.1e}" for name, side in sides.items())
+    over = f" over the logits' spread of {spread:.1f}" if spread > 1 else ""
+    within = all(side.over_spread <= FLOAT32_BOUND for side in sides.values())
+    word = "within" if within else "beyond"
+    return [f"float32{over}: {errors}, {word} the bound of {FLOAT32_BOUND:.0e}"]
 
 
 def departure_lines(report: Report) -> list[str]:

@@ -13,6 +13,7 @@ from transformer_spec.positions import convolved
 
 SHORT = 20
 ROWS = 32
+WHOLE_ROWS = [1, 2, 5]  # of the generated short rows, where each has a whole source
 PADDING = ANYWHERE, BEHIND = "anywhere", "behind"  # where generated rows have padding
 Pair = tuple[list[int], list[int]]
 
@@ -55,6 +56,7 @@ def generated(
     longest: int | None = None,
     seed: int = 0,
     padding: str = ANYWHERE,
+    whole: bool = False,
 ) -> list[Ids]:
     """Two batches: six short rows, and one row of the longest length (or ``longest``, if shorter).
 
@@ -62,12 +64,15 @@ def generated(
     target; both ends of both vocabularies. Source and target never have the same length. With
     padding ``behind`` the third has it on the right as well.
 
-    A model that reads features is given normal numbers, as many frames as it has positions for.
+    A model that reads features is given normal numbers. With ``whole`` there are always as many
+    frames as it has positions for, and of the short rows the padded ones and the last.
     """
     draw = np.random.default_rng(seed)
     most = [config.max_source_length, config.max_length]
     source_length, length = most if longest is None else [min(longest, one) for one in most]
     S, T = min(SHORT, source_length), max(1, min(SHORT, length) - 3)
+    if whole:
+        S = source_length = config.max_source_length
     source = _sources(draw, (6, S), config)
     target = _tokens(draw, (6, T), config.target_vocab_size, config.pad_id)
     sizes = {"target": config.target_vocab_size, "source": config.source_vocab_size}
@@ -81,10 +86,20 @@ def generated(
         _sources(draw, (1, source_length), config),
         _tokens(draw, (1, max(1, length - 1)), config.target_vocab_size, config.pad_id),
     )
-    batches = [Ids(source, target), long]
+    kept = WHOLE_ROWS if whole else slice(None)
+    batches = [Ids(source[kept], target[kept]), long]
     for batch in batches:
         batch.target[:, 0] = config.decoder_start_id
     return batches
+
+
+def generated_targets(config: TransformerConfig, rows: int, seed: int = 0) -> np.ndarray:
+    """Random targets (rows, T) without padding, for sources that are given."""
+    shape = rows, min(SHORT, config.max_length)
+    draw = np.random.default_rng(seed)
+    target = _tokens(draw, shape, config.target_vocab_size, config.pad_id)
+    target[:, 0] = config.decoder_start_id
+    return target
 
 
 def _pad(rows: np.ndarray, pad_id: int, padding: str, first: int) -> None:

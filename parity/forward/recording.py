@@ -20,10 +20,15 @@ from parity.forward.substeps import EMBED
 
 Recorded = MutableMapping[str, Any]
 TORCH_NORMS = (nn.LayerNorm, nn.RMSNorm, torch_layers.StdNorm)
-TORCH_RECORDED = (nn.Linear, *TORCH_NORMS, torch_model.OutputProjection)
+TORCH_RECORDED = (
+    nn.Linear,
+    torch_layers.Convolution,
+    *TORCH_NORMS,
+    torch_model.OutputProjection,
+)
 TORCH_LAYERS = (torch_layers.EncoderLayer, torch_layers.DecoderLayer)
 FLAX_NORMS = (flax_primitives.LayerNorm, flax_primitives.RMSNorm, flax_primitives.StdNorm)
-FLAX_LENT = (flax_primitives.Linear, *FLAX_NORMS)
+FLAX_LENT = (flax_primitives.Linear, flax_primitives.Convolution, *FLAX_NORMS)
 FLAX_RECORDED = (*FLAX_LENT, flax_model.OutputProjection)
 FLAX_LAYERS = (flax_layers.EncoderLayer, flax_layers.DecoderLayer)
 

@@ -36,6 +36,7 @@ SOURCE, TARGET, OUTPUT = (f"{place}.weight" for place in (
     "encoder.embedding", "decoder.embedding", "decoder.finalFc"
 ))  # fmt: skip
 POSITIONS = ("pos_embedding", "relative_bias")
+FLAX_TABLES = (flax_primitives.Embed, flax_primitives.FrozenTable)
 
 
 class Spilled(MutableMapping[str, np.ndarray]):
@@ -77,7 +78,8 @@ def tables(weights: Weights, config: TransformerConfig) -> dict[str, str]:
     """Property of a twin -> canonical name of the table that it gives."""
     tied = tied_weights(config)
     target, output = (tied.get(name, name) for name in (TARGET, OUTPUT))
-    return {"source_table": SOURCE, "target_table": target, "output_table": output}
+    source = {} if config.feature_dim else {"source_table": SOURCE}
+    return {**source, "target_table": target, "output_table": output}
 
 
 @contextlib.contextmanager
@@ -96,6 +98,8 @@ def streamed_torch(
             _borrow(module, name, tensor)
         elif name.endswith(POSITIONS) and isinstance(module, nn.Embedding):
             module.weight = nn.Parameter(tensor(f"{name}.weight"), requires_grad=False)
+        elif isinstance(module, torch_model.FrozenTable):
+            module.weight = tensor(f"{name}.weight")
     given: dict[str, Any] = {
         table: property(lambda _, name=name: tensor(name))
         for table, name in tables(weights, config).items()
@@ -137,7 +141,7 @@ def streamed_flax(
     modules: dict[str, Any] = {".".join(map(str, path)): m for path, m in nnx.iter_modules(model)}
     names = {id(module): name for name, module in modules.items()}
     for place, module in modules.items():
-        if place.endswith(POSITIONS) and isinstance(module, flax_primitives.Embed):
+        if place.endswith(POSITIONS) and isinstance(module, FLAX_TABLES):
             _fill(module, place, flax)
     output = modules["decoder.finalFc"]
     if output.bias is not None:

@@ -11,6 +11,9 @@ from transformer_spec import TransformerConfig
 
 LOGITS = "decoder.finalFc"
 EMBED = "embed"
+# Of a source of features: before and after the first GELU, and before the second.
+OVER_FRAMES = ("encoder.conv1", "encoder.conv2 input")
+CONVOLUTIONS = (*OVER_FRAMES, "encoder.conv2")
 ATTENTION = ("fcQ", "fcK", "fcV", "fcOut input", "fcOut")
 FEED_FORWARD = ("fc1", "fc3", "fc2 input", "fc2")
 SUB_LAYERS = {
@@ -30,6 +33,7 @@ def substeps(config: TransformerConfig) -> list[str]:
         ("encoder", "encoder.enc_layers", config.num_encoder_layers),
         ("decoder", "decoder.dec_layers", config.num_decoder_layers),
     ):
+        steps += CONVOLUTIONS if config.feature_dim and half == "encoder" else ()
         if config.embedding_norm:
             steps += [f"{half}.embedding_norm input", f"{half}.embedding_norm"]
         steps.append(f"{half}.{EMBED}")
@@ -50,7 +54,7 @@ def _layer(layer: str, sub_layers: tuple, config: TransformerConfig) -> list[str
 
 
 def over_source(step: str) -> bool:
-    """Whether a sub-step's rows are source tokens; the others' are target tokens."""
+    """Whether a sub-step's rows are source tokens or frames; the others' are target tokens."""
     return step.startswith("encoder.") or step.endswith(
         ("multiheadattention2.fcK", "multiheadattention2.fcV")
     )

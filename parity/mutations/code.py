@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import torch_transformer.layers as layers
 import torch_transformer.model as model
 import torch_transformer.relative as relative
+from parity.mutations.convolutions import FEATURE_PATCHES
 from parity.mutations.relative import (
     AFTER,
     BEFORE,
@@ -177,6 +178,7 @@ PATCHES: dict[str, tuple[Any, str, Callable]] = {
     FROM_ZERO: (layers.DecoderLayer, "attend_self", attend_from_zero),
     ON_MEMORY: (layers.DecoderLayer, "forward", distances_to_memory),
     MEAN_KEPT: (nn.LayerNorm, "forward", mean_kept),
+    **FEATURE_PATCHES,
 }
 
 

@@ -1,7 +1,7 @@
 """What every planted bug does to the logits of a model, and which published checks would see it.
 
 The model is of base size with random numbers, biases and norms too; what it has no place for is
-planted in one of T5's kind. Published checks compare in
+planted in one of T5's kind or of Whisper's. Published checks compare in
 float32: those of MaxText (its documented command allows a largest KL divergence of 0.015) and of
 transformers 4 (4e-2 on logits from Flax to PyTorch, 1e-4 from PyTorch to Flax).
 """
@@ -50,7 +50,7 @@ class Size:
         )  # fmt: skip
 
     def models(self) -> tuple[TransformerConfig, ...]:
-        return self.config(), self.relative(), self.deviating()
+        return self.config(), self.relative(), self.deviating(), self.hearing()
 
     def relative(self) -> TransformerConfig:
         """The same with T5's norms, gates and positions."""
@@ -63,6 +63,14 @@ class Size:
     def deviating(self) -> TransformerConfig:
         """The same with norms that divide by the standard deviation."""
         return replace(self.config(), norm="std", norm_epsilon=1e-6)
+
+    def hearing(self) -> TransformerConfig:
+        """The same with Whisper's features, convolutions and stored positions."""
+        return replace(
+            self.config(), source_vocab_size=0, feature_dim=80, embedding_norm=False,
+            embedding_scale=1.0, encoder_positions="frozen", decoder_positions="learned",
+            sinusoid_layout="concatenated", sinusoid_frequency="i/(d/2-1)", key_bias=False,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,11 @@ def tie_broken(subject: Subject) -> Variants:
     """An output projection of its own where it should be the target's table, or stale numbers."""
     output, target, source = OUTPUT, "decoder.embedding.weight", "encoder.embedding.weight"
     table = subject.weights[target if target in subject.weights else source]
+    of_source = subject.weights.get(source)
     if output in subject.weights:
         yield "the target's table as output", with_weights(subject, {output: table})
-    if target in subject.weights and table.shape == subject.weights[source].shape:
-        same = with_weights(subject, {target: subject.weights[source]})
+    if target in subject.weights and of_source is not None and table.shape == of_source.shape:
+        same = with_weights(subject, {target: of_source})
         yield "the source's table for the target", same
     if output not in subject.weights:
         own = np.random.default_rng(7).normal(0, 0.05, (output_shape(subject)))

@@ -9,6 +9,20 @@ from __future__ import annotations
 
 import math
 
+from parity.mutations.convolutions import (
+    AT_END,
+    EARLIER,
+    IN_FRONT,
+    LATER,
+    STRIDES,
+    TURNED,
+    features_patch,
+    gelu_after_convolutions,
+    kernels_flipped,
+    kernels_transposed,
+    key_biases,
+    positions_by_formula,
+)
 from parity.mutations.relative import (
     AFTER,
     BEFORE,
@@ -66,7 +80,8 @@ MUTATIONS = (
     field_mutation("sinusoid_frequency", "sinusoid frequency", "2i/d", "i/(d/2-1)"),
     field_mutation("positions_skip_padding", "positions over padding", False, True),
     field_mutation(
-        "pad_id", "padding id", 0, 1, lambda c: c.source_vocab_size - 1, lambda c: c.eos_id
+        "pad_id", "padding id", 0, 1, lambda c: (c.source_vocab_size or c.target_vocab_size) - 1,
+        lambda c: c.eos_id,
     ),
     Mutation("position offset", position_offsets),
     Mutation("positions", no_positions),
@@ -127,4 +142,14 @@ MUTATIONS = (
     relative_patch("distances one off", AFTER, BEFORE),
     decoder_patch("columns of queries", FROM_ZERO),
     decoder_patch("relative positions on the source", ON_MEMORY),
+    Mutation("stored positions", positions_by_formula),
+    Mutation("GELU after the convolutions", gelu_after_convolutions),
+    features_patch("padding of the convolutions", AT_END, IN_FRONT),
+    features_patch("strides of the convolutions", STRIDES),
+    Mutation("kernels of convolutions flipped", kernels_flipped),
+    Mutation("kernels of convolutions not transposed", kernels_transposed),
+    features_patch("layout of features", TURNED),
+    features_patch("frames one off", LATER, EARLIER),
 )  # fmt: skip
+# What moves a sub-step and no logits.
+UNSEEN = (Mutation("bias of fcK", key_biases),)

@@ -44,7 +44,7 @@ def exchange(one: str, other: str) -> Mutation:
             for module in modules:
                 for leaf in ("weight", "bias"):
                     names = [f"{module}.{part}.{leaf}" for part in (one, other)]
-                    if names[0] in subject.weights:
+                    if all(name in subject.weights for name in names):
                         changed |= dict(
                             zip(names, [subject.weights[n] for n in names[::-1]], strict=True)
                         )

@@ -80,6 +80,7 @@ def search(
     """
     began = time.monotonic()
     check_tensors(tensors, subject, label)
+    check_reads_tokens(subject)
     _check_twice(subject)
     candidate, roles, twin, padding = _searched(subject, heads, pad_id, say)
     say("judging")
@@ -112,6 +113,17 @@ def check_tensors(tensors: Mapping[str, np.ndarray], subject: Subject, label: st
         if one != other:
             faults.add(told, "have other shapes in the file and in the module")
     faults.raise_if_any(f"{label} is not the state of {subject.given}")
+
+
+def check_reads_tokens(subject: Subject) -> None:
+    """A module with Whisper's second convolution reads features, for which nothing is searched."""
+    for name, shape in subject.shapes.items():
+        if len(shape) == 3 and shape in {(shape[0],) * 2 + (3,), (3,) + (shape[2],) * 2}:
+            raise UserError(
+                f"{subject.given} reads features: {name} {list(shape)} is a convolution; names are "
+                "searched for modules that read tokens. Convert it as one of the families of "
+                "python -m convert, and compare with module:FILE.py:FUNCTION"
+            )
 
 
 def _searched(

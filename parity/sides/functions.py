@@ -56,7 +56,8 @@ class Function(OwnCode):
 
     def called(self, ids: Ids) -> Any:
         with guarded(self.given, path_of(self.given), CALLING):
-            return self.function(*(jnp.asarray(array, jnp.int32) for array in ids))
+            wide = jnp.float64 if self.config.feature_dim else jnp.int32
+            return self.function(jnp.asarray(ids.source, wide), jnp.asarray(ids.target, jnp.int32))
 
 
 def check_logits(logits: Any, ids: Ids, side: Side) -> None:
@@ -151,7 +152,7 @@ class PlainModule(OwnCode):
         with torch.no_grad(), in_format(self.module, self.torch_place, precision) as module:
             before = None if self.tried else fingerprint(module)
             try:
-                logits = self.called(module, ids)
+                logits = self.called(module, ids, precision)
             except UserError:
                 if precision == "float64":
                     raise
@@ -160,16 +161,20 @@ class PlainModule(OwnCode):
             if precision == "float64":
                 check_width(logits, self.given)
             if before is not None:
-                self.try_again(module, before, logits, ids)
+                again = self.called(module, ids, precision)
+                self.try_again(module, before, logits, again)
         return {LOGITS: as_float64(logits)}
 
-    def try_again(self, module: nn.Module, before: Any, logits: Any, ids: Ids) -> None:
+    def try_again(self, module: nn.Module, before: Any, logits: Any, again: Any) -> None:
         """A call changes no weight, and the same ids give the same logits."""
         if fingerprint(module) != before:
             raise UserError(f"{self.given} changes its weights when it is called: it trains there")
-        same_twice(self.given, as_float64(logits), as_float64(self.called(module, ids)))
+        same_twice(self.given, as_float64(logits), as_float64(again))
         self.tried = True
 
-    def called(self, module: nn.Module, ids: Ids) -> Any:
+    def called(self, module: nn.Module, ids: Ids, precision: str) -> Any:
+        source, target = (torch.from_numpy(array).to(self.torch_place) for array in ids)
+        if self.config.feature_dim:
+            source = source.to(getattr(torch, precision))
         with guarded(self.given, path_of(self.given), CALLING):
-            return module(*(torch.from_numpy(array).to(self.torch_place) for array in ids))
+            return module(source, target)

@@ -28,10 +28,12 @@ from convert.families.registry import recognize
 from parity.forward.ids import Ids
 from parity.forward.number_formats import NUMPY, as_float64, in_format, in_precision
 from parity.forward.recording import recorded_torch
-from parity.forward.substeps import LOGITS
+from parity.forward.substeps import CONVOLUTIONS, LOGITS
 from parity.sides.functions import check_logits, from_function
 from parity.sides.side import Side, Trace, Weights
 from transformer_spec import Faults, TransformerConfig, UserError, trained_names, weight_shapes
+
+SPEECH = "whisper"
 
 
 @dataclass
@@ -95,14 +97,22 @@ class TorchModule(Side):
             recorded_torch(module, modules, self.first_layers(modules)) as found,
         ):
             logits = self.run(module, ids)
-        turned = self.family is not None and self.family.length_first
-        steps = {name: x.transpose(0, 1) if turned else x for name, x in found.items()}
+        steps = {name: self.rows_first(name, x) for name, x in found.items()}
         return {name: as_float64(x) for name, x in {**steps, LOGITS: logits}.items()}
+
+    def rows_first(self, step: str, found: torch.Tensor) -> torch.Tensor:
+        """A sub-step as (B, K, D): some modules have the length first, convolutions last."""
+        if step in CONVOLUTIONS:
+            return found.transpose(1, 2)
+        turned = self.family is not None and self.family.length_first
+        return found.transpose(0, 1) if turned else found
 
     def run(self, module: nn.Module, ids: Ids) -> torch.Tensor:
         source_real, target_real = ids.real(self.config)
         arrays = (*ids, source_real, target_real)
         tensors = [torch.from_numpy(array).to(self.torch_place) for array in arrays]
+        if self.config.feature_dim:
+            tensors[0] = tensors[0].to(next(module.parameters()).dtype)
         logits = self.call(module, *tensors)
         check_logits(logits, ids, self)
         return logits
@@ -120,10 +130,11 @@ class TorchModule(Side):
     def untrained_rows(self) -> dict[str, int]:
         """``padding_idx`` of PyTorch's Embedding."""
         rows = [getattr(m, "padding_idx", None) for m in self.module.modules()]
-        if self.config.pad_id not in rows:
+        row = next((row for row in rows if row is not None), None)
+        if row is None:
             return {}
         tables = [name for name in weight_shapes(self.config) if name.endswith("embedding.weight")]
-        return {n: self.config.pad_id for n in tables if "pos_embedding" not in n}
+        return {name: row for name in tables if "pos_embedding" not in name}
 
     def canonical_gradients(self, module: nn.Module) -> Weights:
         """Gradients go to canonical names as the weights do."""
@@ -137,10 +148,16 @@ class TorchModule(Side):
         return {n: canonical.read(n) for n in trained_names(self.config) if n in canonical}
 
 
+class SpeechModule(TorchModule):
+    """A class of transformers that refuses features of any other length than its own."""
+
+    whole_sources = True
+
+
 def _is_step(module: nn.Module | None) -> bool:
-    """A projection or a norm; libraries have norms of their own."""
+    """A projection, a convolution or a norm; libraries have norms of their own."""
     named = type(module).__name__.endswith(("LayerNorm", "RMSNorm"))
-    return isinstance(module, (nn.Linear, nn.LayerNorm)) or named
+    return isinstance(module, (nn.Linear, nn.Conv1d, nn.LayerNorm)) or named
 
 
 @contextlib.contextmanager
@@ -178,16 +195,19 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
         raise UserError("hf: needs transformers: pip install transformers") from None
     settings = read_settings(folder / "config.json")
     transformers.utils.logging.disable_progress_bar()
+    hears = settings.get("model_type") == SPEECH
+    auto = transformers.AutoModelForSpeechSeq2Seq if hears else transformers.AutoModelForSeq2SeqLM
     try:
         with in_precision("float64"):
-            module = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            module = auto.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float64, attn_implementation="eager"
             )
     except Exception as error:  # whatever the library meets in damaged settings and weights
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"transformers cannot read {folder}: {reason}") from error
     what = f"{type(module).__name__} of transformers {transformers.__version__}"
-    return of_module(given, what, module, settings, call_hugging_face)
+    call, kind = (call_speech, SpeechModule) if hears else (call_hugging_face, TorchModule)
+    return of_module(given, what, module, settings, call, kind)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -211,7 +231,17 @@ def call_hugging_face(module, source, target, source_real, target_real) -> torch
     ).logits
 
 
-def of_module(given, what, module, settings, call) -> TorchModule:
+def call_speech(module, features, target, source_real, target_real) -> torch.Tensor:
+    """Frames last, as transformers has them; it masks no frame."""
+    return module(
+        input_features=features.transpose(1, 2),
+        decoder_input_ids=target,
+        decoder_attention_mask=target_real.long(),
+        use_cache=False,
+    ).logits
+
+
+def of_module(given, what, module, settings, call, kind=TorchModule) -> TorchModule:
     """A side of a module whose names and settings show its family."""
     source = Source(Held(state_of(module), what), settings)
     family = recognize(source)
@@ -224,7 +254,7 @@ def of_module(given, what, module, settings, call) -> TorchModule:
     faults.raise_if_any(f"{given}: {what}")
     canonical = Converted(source.tensors, rules)
     weights = {n: canonical.read(n) for n in canonical if not n.startswith(ASIDE)}
-    return TorchModule(
+    return kind(
         given, what, "torch", config, weights,
         module=module, family=family, settings=settings, call=call,
     )  # fmt: skip

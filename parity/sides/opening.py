@@ -118,6 +118,7 @@ def different_settings(a: TransformerConfig, b: TransformerConfig) -> dict[str, 
 
 SHAPES = (
     "source_vocab_size",
+    "feature_dim",
     "target_vocab_size",
     "hidden_dim",
     "inner_dim",
@@ -127,6 +128,7 @@ SHAPES = (
 # These matter to training or to the choice of tokens; the same tokens give the same logits.
 HARMLESS = (
     "max_length",
+    "max_source_length",
     *DROPOUTS,
     "unk_id",
     "bos_id",

@@ -32,6 +32,8 @@ class Side(ABC):
     device: str = "cpu"
     streamed: bool = False
     can_stream: ClassVar[bool] = False
+    # Whether features are refused that have not as many frames as there are positions for.
+    whole_sources: ClassVar[bool] = False
 
     @abstractmethod
     def trace(self, ids: Ids, precision: str) -> Trace:

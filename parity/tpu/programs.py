@@ -23,7 +23,7 @@ from flax_transformer.weights import fill, variables
 from training_recipe.distributed.mesh import AXES
 from training_recipe.distributed.mesh import Mesh as Shape
 from training_recipe.options.settings import TrainingSettings
-from training_recipe.searching.search import Search
+from training_recipe.searching.search import Search, output_room
 from transformer_spec import TransformerConfig, flax_name, trained_names
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
@@ -38,7 +38,10 @@ class Program(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is compiled: a config's programs for a batch of B rows of ``length`` tokens."""
+    """What is compiled: a config's programs for a batch of B rows of ``length`` tokens.
+
+    A source of features has as many frames as the model takes.
+    """
 
     config: TransformerConfig
     settings: TrainingSettings
@@ -47,6 +50,15 @@ class Task(NamedTuple):
     beam: int
     devices: list[Any]
     mesh: Shape
+
+    @property
+    def source(self) -> np.ndarray:
+        """A source of ones, which takes no memory."""
+        config = self.config
+        frames = self.batch, 2 * config.max_source_length, config.feature_dim
+        if config.feature_dim:
+            return np.broadcast_to(np.float32(1), frames)
+        return np.broadcast_to(np.int32(1), (self.batch, self.length))
 
 
 class Chips:
@@ -102,14 +114,15 @@ def programs(task: Task) -> Iterator[Program]:
     trained, frozen = shapes(task.config, chips.weight)
     whole = shapes(task.config, lambda array: chips.placed(array, WHOLE))
     ids = jax.ShapeDtypeStruct((task.batch, task.length), np.int32, sharding=chips.sharding(ROWS))
+    read = chips.placed(task.source, ROWS)
 
     def forward(weights, source, target):
         return fill(ours.skeleton, weights)(source, target)
 
-    arguments = whole[0] | whole[1], ids, ids
+    arguments = whole[0] | whole[1], read, ids
     yield Program("forward", lambda: jax.jit(forward).trace(*arguments), 0)
     state = jax.tree.map(chips.weight, jax.eval_shape(ours.optimizer.init, trained))
-    parts = trained, frozen, (ids, ids, ids), np.uint32(1), 1
+    parts = trained, frozen, (read, ids, ids), np.uint32(1), 1
     moments = 2 * byte_count(trained)
     yield Program("gradients", lambda: ours.gradients.trace(*parts), moments)
     optimizer = trained, state, trained, 1e-3
@@ -120,7 +133,7 @@ def programs(task: Task) -> Iterator[Program]:
 @full_precision
 def decoding_loop(ours: Programs, task: Task, chips: Chips) -> Any:
     """The search as the backend runs it, traced."""
-    source, search = np.ones((task.batch, task.length), np.int32), Search(beam=task.beam)
+    source, search = task.source, Search(beam=task.beam)
     graph, state = ours.skeleton
     weights = jax.tree.map(lambda shape: chips.placed(shape, WHOLE), state)
 
@@ -137,7 +150,8 @@ def decoding_loop(ours: Programs, task: Task, chips: Chips) -> Any:
             return traced(chips.place.mesh, find, graph, weights, inputs, *settings)
         return decoding.compiled.trace(find, graph, weights, inputs, *settings)
 
-    return decoding.found(nnx.merge(graph, weights), source, search, program)
+    model, length = nnx.merge(graph, weights), output_room(source.shape[1], task.config, search)
+    return decoding.found(model, decoding.make_task(model, source, search), search, length, program)
 
 
 def byte_count(shapes: Any) -> int:

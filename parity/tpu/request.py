@@ -42,7 +42,8 @@ BASE_LENGTH = 60
 @dataclass(frozen=True)
 class Request:
     """A config's programs for a batch of ``batch`` rows of ``length`` tokens; ``effort`` is low or
-    full, ``precision`` of products that of the environment where it is None.
+    full, ``precision`` of products that of the environment where it is None. A source of features
+    has as many frames as the model takes.
 
     ``topology`` names slices of chips; ``mesh`` is how they stand, None for data parallel.
     ``settings`` are those of training by name, where they are not the usual ones.
@@ -65,7 +66,7 @@ class Request:
         for name in ("batch", "beam", "length"):
             value = getattr(self, name)
             faults.require(value >= 1, f"--{name} {value} must be at least 1")
-        longest = self.config.max_length
+        longest = longest_row(self.config)
         too_long = f"--length {self.length}: the model's longest is {longest}"
         faults.require(self.length <= longest, too_long)
         for topology in self.topology:
@@ -100,6 +101,12 @@ class Request:
         config = TransformerConfig.from_dict(content["config"])
         values: dict[str, Any] = {**content, **lists, "config": config}
         return cls(**values)
+
+
+def longest_row(config: TransformerConfig) -> int:
+    """The most tokens that every side has positions for."""
+    read = config.max_length if config.feature_dim else config.max_source_length
+    return min(config.max_length, read)
 
 
 def chips_in(topology: str) -> int:

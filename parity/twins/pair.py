@@ -126,11 +126,15 @@ def loss_and_gradients(
 
 @dataclass(frozen=True)
 class Float32Errors:
-    """Largest error of float32 logits against their float64 truth; ``allowed`` bounds each."""
+    """Largest error of float32 logits against their float64 truth; ``allowed`` bounds each.
+
+    ``spread`` is the standard deviation of the true logits.
+    """
 
     torch: float
     jax: float
     recursive: float
+    spread: float = 1.0
 
     @property
     def allowed(self) -> float:
@@ -150,4 +154,5 @@ def float32_errors(config: TransformerConfig, device: str = "cpu") -> Float32Err
         ours = narrow.torch(*map(narrow.to_torch, ids)).cpu().numpy()
     theirs = np.asarray(narrow.flax(narrow.to_jax(ids[0]), narrow.to_jax(ids[1])))
     plain = RecursiveSums(config, held)(*ids)
-    return Float32Errors(*(largest(logits - truth) for logits in (ours, theirs, plain)))
+    errors = (largest(logits - truth) for logits in (ours, theirs, plain))
+    return Float32Errors(*errors, spread=float(truth.std()))

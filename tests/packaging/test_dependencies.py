@@ -16,7 +16,7 @@ from transformer_spec import TransformerConfig, initial_weights
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("jax", "torch", "train", "ctranslate2", "hub")
+EXTRAS = ("jax", "torch", "train", "ctranslate2", "hub", "speech")
 MODULES = {"pyyaml": "yaml"}
 PRODUCT = (
     "twinformer", "parity", "torch_transformer", "flax_transformer", "convert", "training_recipe",

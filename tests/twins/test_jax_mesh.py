@@ -109,6 +109,12 @@ def test_no_activation_is_summed_over_devices(found, program) -> None:
         assert f"[{size}" not in shapes
 
 
+def test_kernels_of_convolutions_are_cut_too(found) -> None:
+    """Ten sources of features have rows of zeros below, and dropout the masks of one device."""
+    one, here = (found["hearing"][mesh] for mesh in ("data=1", "fsdp=4"))
+    assert np.abs(np.subtract(one, here)).max() <= 1e-12
+
+
 @pytest.mark.thorough
 def test_tables_of_relative_positions_are_cut_too(found) -> None:
     one, here = (found["relative"][mesh] for mesh in ("data=1", "fsdp=4"))

@@ -93,9 +93,9 @@ def test_a_model_is_judged_as_on_one_device(found, count, mesh, name) -> None:
     assert found[count, 0][mesh, name]["half"]["losses"] != here["losses"]
 
 
-@pytest.mark.parametrize("name", cases.RELATIVE)
-def test_tables_of_relative_positions_are_cut_too(found, name) -> None:
-    """Layers computed again gather theirs anew; one outside of layers is gathered once."""
+@pytest.mark.parametrize("name", [*cases.RELATIVE, "hearing"])
+def test_tables_of_relative_positions_and_convolutions_are_cut_too(found, name) -> None:
+    """Layers computed again gather theirs anew; what is outside of layers is gathered once."""
     one, here = (found[count, 0]["relative"][name] for count in (1, 4))
     assert np.abs(here - one).max() <= EXACT
 

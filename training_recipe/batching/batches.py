@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +19,19 @@ VARIANTS = 3
 USUAL = Frame(), Frame()
 
 
+class Sounds(Protocol):
+    """Sources that are no texts: a list of ids is the number of one."""
+
+    @property
+    def positions(self) -> int:
+        """How many positions a model has each of them at."""
+        ...
+
+    def features(self, numbers: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
+        """(rows, W, M) float32 of some of them, zeros below."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Examples that are computed together; rows beyond the examples are all padding.
@@ -25,7 +39,7 @@ class Batch:
     Epochs count from 1, ``index`` counts the batches of an epoch from 0.
     """
 
-    source: np.ndarray  # (B, S) int32: ids in their frame, padding
+    source: np.ndarray  # (B, S) int32: ids in their frame, padding; or features (B, W, M) float32
     target_in: np.ndarray  # (B, T) int32: start id, target_out without its last, padding
     target_out: np.ndarray  # (B, T) int32: ids in their frame, padding
     epoch: int = 1
@@ -44,7 +58,9 @@ class Batch:
 
     @property
     def source_tokens(self) -> int:
-        """Number of source tokens, each row's eos included."""
+        """Number of source tokens, each row's eos included; of features, their frames."""
+        if self.source.ndim == 3:
+            return int((self.target_out != self.pad_id).any(1).sum()) * self.source.shape[1]
         return int(np.count_nonzero(self.source != self.pad_id))
 
 
@@ -125,7 +141,7 @@ class BatchPlan:
     ``pairs`` hold ids without their ``frames``, ``budget`` bounds rows x max(S, T) of a batch (a
     single longer pair still makes a batch of one row), ``max_shapes`` the number of shapes.
     ``vary(epoch)`` gives an epoch's own ids of the same pairs: those for which a pair's batch has
-    room are taken.
+    room are taken. With ``sounds`` the ids of a source are the number of one.
     """
 
     def __init__(
@@ -139,13 +155,14 @@ class BatchPlan:
         decoder_start_id: int = BOS_ID,
         frames: Frames = USUAL,
         vary: Vary | None = None,
+        sounds: Sounds | None = None,
     ) -> None:
         held = Pairs.of(pairs)
         if not len(held):
             raise UserError("there are no pairs to make batches of")
         if min(budget, max_shapes) < 1 or seed < 0:
             raise ValueError(f"{budget=} and {max_shapes=} must be at least 1, {seed=} at least 0")
-        self._pairs, self._vary, self._frames = held, vary, frames
+        self._pairs, self._vary, self._frames, self._sounds = held, vary, frames, sounds
         self._pad_id, self._start_id, self._seed = pad_id, decoder_start_id, seed
         source, target = self._planned_lengths()
         self._boxes = partition(source, target, budget, max_shapes)
@@ -174,8 +191,7 @@ class BatchPlan:
     def padding(self) -> float:
         """Share of padding in the entries of all batches, source and target together."""
         entries = sum(box.batches * box.rows * (box.source + box.target) for box in self._boxes)
-        sides = zip(self._ids_of(1).sides, self._frames, strict=True)
-        real = sum(len(ids.flat) + len(ids) * frame.size for ids, frame in sides)
+        real = sum(int(lengths.sum()) for lengths in self._lengths(self._ids_of(1)))
         return 1.0 - float(real) / entries
 
     def filling(self, multiple: int) -> float:
@@ -189,8 +205,8 @@ class BatchPlan:
             raise ValueError(f"batch {number} is not possible; batches count from 1")
         epoch, index = divmod(number - 1, self.batches_per_epoch)
         box, members = self._epoch_order(epoch + 1)[index]
-        ids, (one, other) = self._ids_of(epoch + 1), self._frames
-        source, _ = ids.source.padded(members, box.rows, box.source, self._pad_id, one)
+        ids, other = self._ids_of(epoch + 1), self._frames[1]
+        source = self._sources(ids.source, members, box)
         target, lengths = ids.target.padded(members, box.rows, box.target, self._pad_id, other)
         shifted = self._shift(target, lengths)
         return Batch(source, shifted, target, epoch + 1, index, self._pad_id)
@@ -199,6 +215,11 @@ class BatchPlan:
         """The batches of one step of ``count`` batches; steps count from 1."""
         first = (step - 1) * count + 1
         return [self.batch(number) for number in range(first, first + count)]
+
+    def _sources(self, ids: Ids, members: np.ndarray, box: Box) -> np.ndarray:
+        if self._sounds is not None:
+            return self._sounds.features(ids.flat[ids.bounds[members]], box.rows)
+        return ids.padded(members, box.rows, box.source, self._pad_id, self._frames[0])[0]
 
     def _shift(self, target: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """The decoder's input: the start id, then the target without its last id."""
@@ -220,7 +241,8 @@ class BatchPlan:
 
     def _lengths(self, pairs: Pairs) -> list[np.ndarray]:
         sides = zip(pairs.sides, self._frames, strict=True)
-        return [ids.lengths + frame.size for ids, frame in sides]
+        source, target = (ids.lengths + frame.size for ids, frame in sides)
+        return [source if self._sounds is None else source * self._sounds.positions, target]
 
     def _drawn(self, epoch: int) -> Pairs:
         return Pairs.of(self._vary(epoch)) if self._vary else self._pairs

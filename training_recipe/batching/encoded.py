@@ -11,6 +11,7 @@ from itertools import compress
 from training_recipe.batching.batches import Frames, drop_long, encode_pairs, text_pairs
 from training_recipe.batching.ids import Pairs, Texts
 from training_recipe.corpora.corpus import Corpus
+from training_recipe.speech.sound_files import SoundFiles
 from training_recipe.text.vocabulary import Vocabulary
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -37,7 +38,9 @@ def encode(
     corpus: Corpus, both: Vocabularies, max_length: int | tuple[int, int], with_texts: bool
 ) -> Encoded:
     """The ids of a corpus; a UserError where all pairs of a part are too long."""
-    frames = frames_of(both)
+    frames, sounds = frames_of(both), sound_files_of(both)
+    if sounds is not None:
+        sounds.hear(example.source for part in (corpus.train, corpus.valid) for example in part)
     train, kept, notes = drop_long(
         encode_pairs(corpus.train, *both), max_length, "training pairs", frames
     )
@@ -51,7 +54,7 @@ def encode(
         train,
         valid,
         texts,
-        fingerprint(train),
+        fingerprint(train if sounds is None else sounds.pairs(train)),
         [*notes, *others],
     )
 
@@ -68,6 +71,11 @@ def _judged_by(corpus: Corpus) -> Corpus:
 def frames_of(both: Vocabularies) -> Frames:
     """What stands around the ids of a source and of a target."""
     return both[0].frame, both[1].frame
+
+
+def sound_files_of(both: Vocabularies) -> SoundFiles | None:
+    """The sources of a model that hears."""
+    return both[0] if isinstance(both[0], SoundFiles) else None
 
 
 def fingerprint(pairs: Iterable[object]) -> str:

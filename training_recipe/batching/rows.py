@@ -10,11 +10,15 @@ from training_recipe.batching.batches import Batch
 
 
 def filled_up(array: np.ndarray, multiple: int, filler: int) -> np.ndarray:
-    """(B, N) with rows of ``filler`` below, so that ``multiple`` divides their number."""
+    """(B, N) with rows of ``filler`` below, so that ``multiple`` divides their number.
+
+    Features (B, W, M) have rows of zeros.
+    """
     missing = -len(array) % multiple
     if not missing:
         return array
-    return np.pad(array, [(0, missing), (0, 0)], constant_values=filler)
+    widths = [(0, missing), *[(0, 0)] * (array.ndim - 1)]
+    return np.pad(array, widths, constant_values=filler if array.dtype.kind in "iu" else 0)
 
 
 def with_rows_of(batch: Batch, multiple: int) -> Batch:

@@ -19,7 +19,7 @@ EXTRA = "extra data "
 VALID_PERCENT = 5
 TEST_PERCENT = 5
 
-Task = Literal["pronunciation", "translation"]
+Task = Literal["pronunciation", "translation", "transcription"]
 Languages = tuple[str | None, str | None]
 
 
@@ -52,6 +52,7 @@ def load_corpus(
     valid: str | None = None,
     test: str | None = None,
     extra: Sequence[str] | None = None,
+    spoken: bool = False,
 ) -> Corpus:
     """Read a corpus: None or ``cmudict``, a name of NAMED_CORPORA, or the user's own files.
 
@@ -60,19 +61,25 @@ def load_corpus(
     and ``test`` are named the same way; one that is None is the named corpus's own, or is held out
     of the data, 5 % each, by a hash of the source: an example there has every target that its
     source has. ``extra`` are more files for training alone. A named corpus is read the other way
-    round where its languages or columns are given so. Raises one UserError that names everything
-    wrong with the arguments and the files.
+    round where its languages or columns are given so. Where sources are ``spoken`` they are names
+    of sound files, seen from the folder of the file that names them. Raises one UserError that
+    names everything wrong with the arguments and the files.
     """
     languages = (source_lang, target_lang)
     files = {"valid": valid, "test": test} | {
         f"{EXTRA}{n}": file for n, file in enumerate(extra or (), 1)
     }
+    if spoken and (data is None or data in NAMED_CORPORA or data == CMUDICT):
+        raise UserError(
+            f"--data {data or CMUDICT}: the model of --init hears, and this data set is text; name "
+            "a table of sound files and texts, as in --data pairs.csv --columns audio,text"
+        )
     if data is None or data == CMUDICT:
         _refuse_unused(languages, columns, valid, test, extra)
         return cmudict()
     if data in NAMED_CORPORA:
         return _named(NAMED_CORPORA[data], files, languages, columns)
-    return _own(Path(data).name, {"train": data} | files, languages, columns)
+    return _own(Path(data).name, {"train": data} | files, languages, columns, spoken)
 
 
 def _named(
@@ -116,12 +123,14 @@ def _own(
     names: Mapping[str, str | None],
     languages: Languages,
     columns: Sequence[str] | None,
+    spoken: bool = False,
 ) -> Corpus:
     """A corpus of files, one for each part; a part without a file is held out of the first."""
     files = {part: file for part, file in names.items() if file is not None}
     _check_arguments(list(files.values()), languages, columns)
     notes: list[str] = []
     pairs = _read_parts(files, languages, columns, notes)
+    pairs = _with_sounds(pairs, files) if spoken else pairs
     absent = [part for part in PARTS if part not in pairs]
     if absent:
         pairs |= hold_out(pairs["train"], absent)
@@ -134,7 +143,26 @@ def _own(
         examined, held = len(examples[part]), len(pairs[part])
         sources = f", of {examined:,} different sources" if examined < held else ""
         notes.append(f"{part}: {held:,} pairs held out of the data{sources}")
-    return Corpus(name, "translation", **examples, notes=notes)
+    task = "transcription" if spoken else "translation"
+    return Corpus(name, task, **examples, notes=notes)
+
+
+def _with_sounds(
+    parts: Mapping[str, list[Pair]], files: Mapping[str, str]
+) -> dict[str, list[Pair]]:
+    """The pairs with their sound files in full; those that are not there are one UserError."""
+    faults, found = Faults(), dict[str, list[Pair]]()
+    for part, pairs in parts.items():
+        folder = Path(files[part]).absolute().parent
+        found[part] = [(str(folder / source), target) for source, target in pairs]
+        absent = [path for path, _ in found[part] if not Path(path).is_file()]
+        if absent:
+            faults.add(
+                f"{files[part]}: {len(absent):,} of {len(pairs):,} sources name no sound file, the "
+                f"first is {absent[0]}; names are seen from the folder of {Path(files[part]).name}"
+            )
+    faults.raise_if_any("the model of --init hears, and cannot read the data")
+    return found
 
 
 def _extra(pairs: Mapping[str, list[Pair]], notes: list[str]) -> list[Pair]:

@@ -19,11 +19,14 @@ RETRIES = 1
 def corpus_folder(name: str) -> Path:
     """Where the files of a corpus lie: TWINFORMER_DATA/NAME, else data/NAME in the user's cache."""
     chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser() / name
+    return Path(chosen).expanduser() / name if chosen else cache_folder("data") / name
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of the user's cache."""
     from pooch import os_cache
 
-    return Path(os_cache("twinformer")) / "data" / name
+    return Path(os_cache("twinformer")) / name
 
 
 def url_of(corpus: NamedCorpus, file: str) -> str:

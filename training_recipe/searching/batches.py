@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from training_recipe.batching.batches import encode_sources
+from training_recipe.batching.batches import Sounds, encode_sources
 from training_recipe.searching.search import Hypothesis, Search, power_of_two
 from training_recipe.text.frames import Frame
 from transformer_spec import TransformerConfig
@@ -27,20 +27,28 @@ def decode_all(
     config: TransformerConfig,
     advance: Callable[[int], object] = lambda count: None,
     frame: Frame | None = None,
+    sounds: Sounds | None = None,
 ) -> list[list[Hypothesis]]:
     """The n best outputs of each source (ids without their frame), in the order of the sources.
 
     ``rows_of`` says how many rows a batch of a source length may have; ``advance`` hears how many
     sources were done and may raise. A source without tokens has the empty output. The ``frame`` is
-    that of the source vocabulary; None: the config's eos at the end.
+    that of the source vocabulary; None: the config's eos at the end. With ``sounds`` a source is
+    the number of one.
     """
     frame = frame or Frame((), (config.eos_id,))
     found = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     advance(sum(not ids for ids in sources))
     lengths = [len(ids) + frame.size if ids else 0 for ids in sources]
+    if sounds is not None:
+        lengths = [sounds.positions for _ in sources]
     for members, (rows, length) in batches(lengths, rows_of, config.max_source_length):
         part = [sources[number] for number in members]
-        batch = encode_sources(part, rows=rows, length=length, pad_id=config.pad_id, frame=frame)
+        if sounds is not None:
+            batch = sounds.features([ids[0] for ids in part], rows)
+        else:
+            padding = {"pad_id": config.pad_id, "frame": frame}
+            batch = encode_sources(part, rows=rows, length=length, **padding)
         for number, outputs in zip(members, decode(batch, search), strict=False):
             found[number] = outputs
         advance(len(members))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from training_recipe.speech.sound_files import SoundFiles
 from training_recipe.text.languages import offered
 from training_recipe.text.published import PublishedVocabulary
 from training_recipe.text.vocabulary import CharacterVocabulary, Vocabulary, load_vocabulary
@@ -35,6 +36,9 @@ def check_fit(pair: Pair, config: TransformerConfig, label: str) -> None:
     faults = Faults()
     sizes = {"source": config.source_vocab_size, "target": config.target_vocab_size}
     for vocabulary, (side, size) in zip(pair, sizes.items(), strict=True):
+        if isinstance(vocabulary, SoundFiles):
+            _check_sound(vocabulary, config, faults)
+            continue
         if isinstance(vocabulary, PublishedVocabulary):
             _check_room(vocabulary, side, size, faults)
             _check_frame(vocabulary, side, size, faults)
@@ -47,6 +51,14 @@ def check_fit(pair: Pair, config: TransformerConfig, label: str) -> None:
             message = f"{name} is {ours} in the {side} vocabulary and {models} in the model"
             faults.require(ours == models, message)
     faults.raise_if_any(f"{label} does not fit the model's config.json")
+
+
+def _check_sound(sounds: SoundFiles, config: TransformerConfig, faults: Faults) -> None:
+    """Features are those that the model hears."""
+    given = {"feature_dim": sounds.feature_dim, "max_source_length": sounds.positions}
+    for name, ours in given.items():
+        model = getattr(config, name)
+        faults.require(ours == model, f"{name} is {ours} of the sources and {model} in the model")
 
 
 def _check_room(vocabulary: PublishedVocabulary, side: str, rows: int, faults: Faults) -> None:
@@ -102,12 +114,12 @@ def spoken(pair: Pair, languages: str | None) -> Pair:
 def in_languages(pair: Pair, given: str) -> Pair:
     """The vocabularies in the languages of "SOURCE,TARGET"; codes they lack are a UserError.
 
-    A source that begins with the language of the output (``>>deu<<``) needs "TARGET" alone: what
-    language it is in itself, the model sees.
+    A source that begins with the language of the output (``>>deu<<``), or is sound, needs "TARGET"
+    alone: what language it is in itself, the model sees.
     """
     source, target = pair
     codes = [code.strip() for code in given.split(",")]
-    told = isinstance(source, PublishedVocabulary) and source.begins_with_target
+    told = source.begins_with_target
     if not told and not source.languages and not target.languages:
         raise UserError(
             f"languages {given!r} were given, and the model has none to choose; leave them out"

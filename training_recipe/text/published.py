@@ -55,7 +55,7 @@ class PublishedVocabulary(Vocabulary):
         return other
 
     @property
-    def begins_with_target(self) -> bool:
+    def begins_with_target(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether a text begins with the language of the output and not with its own."""
         return self.conventions.marks is not None and bool(self.languages)
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from training_recipe.speech.sound_files import SoundFiles
+from training_recipe.speech.vocabulary import SpeechVocabulary
 from training_recipe.text.byte_vocabulary import ByteVocabulary
 from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame
 from training_recipe.text.sentencepiece_table import SentencePieceTable
@@ -39,7 +41,10 @@ __all__ = [
 DEFAULT_SENTENCEPIECE_SIZE = 8000
 SENTENCEPIECE_ALGORITHMS = ("unigram", "bpe")
 VOCABULARY_KINDS = ("characters", "whitespace", "sentencepiece")
-PUBLISHED = (SentencePieceTable, SentinelPieces, ByteLevelBPE, TokenizerJson, ByteVocabulary)
+PUBLISHED = (
+    *(SentencePieceTable, SentinelPieces, ByteLevelBPE, TokenizerJson, ByteVocabulary),
+    *(SpeechVocabulary, SoundFiles),
+)
 
 
 def build_vocabulary(

@@ -50,6 +50,7 @@ class Vocabulary(ABC):
     start_id: int | None = None
     languages: Mapping[str, int] = {}
     language: str | None = None
+    begins_with_target = False  # whether what language it is follows from that of the output
 
     @property
     @abstractmethod

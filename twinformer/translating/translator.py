@@ -19,7 +19,7 @@ from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
 from training_recipe.text.model_vocabularies import spoken
-from transformer_spec import Faults
+from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
 from twinformer.translating.devices import agree_on, agree_on_ids, world_of
@@ -79,6 +79,9 @@ class Translator:
         check_made_of(checkpoint, batch_size, device, mesh)
         self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
+        if self.config.feature_dim:
+            hears = f"the model of {folder} hears, and reads no text"
+            raise UserError(f"{hears}: python -m twinformer transcribe {folder} FILE")
         given = languages if isinstance(languages, str | None) else ",".join(languages)
         self.source, self.target = spoken(self._opened.text(), given)
         self.search = self.search_with({})

@@ -13,7 +13,15 @@ from messages import saying, says
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
-from parity_cases import PRE, TINY, flax_side, random_weights, torch_side, write  # noqa: E402
+from parity_cases import (  # noqa: E402
+    PRE,
+    TINY,
+    WHISPER,
+    flax_side,
+    random_weights,
+    torch_side,
+    write,
+)
 
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.memory import Needs, available, needs, plan, resident  # noqa: E402
@@ -38,6 +46,7 @@ CONFIGS = {
         TINY, source_vocab_size=19, tied_embeddings="source_target", norm="rms", gated_ffn=True,
         encoder_positions="relative", decoder_positions="relative", head_dim=5,
     ),
+    "features": WHISPER,
 }  # fmt: skip
 
 

@@ -8,14 +8,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
-from parity_cases import TINY, random_weights, torch_side  # noqa: E402
+from parity_cases import TINY, WHISPER, random_weights, torch_side  # noqa: E402
 
 from parity.comparison.causes import explain, subject_of  # noqa: E402
 from parity.forward.ids import generated  # noqa: E402
 from parity.forward.measures import STEP_BOUND, largest_difference, mask_of  # noqa: E402
 from parity.forward.substeps import LOGITS, substeps  # noqa: E402
 from parity.mutations.running import run  # noqa: E402
-from parity.mutations.table import MUTATIONS  # noqa: E402
+from parity.mutations.table import MUTATIONS, UNSEEN  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 SAME_SIZE = replace(TINY, source_vocab_size=19)
@@ -60,6 +60,7 @@ FAMILIES = {
         SAME_SIZE, tied_embeddings="source_target", activation="gelu_tanh", gated_ffn=True,
         head_dim=5, relative_per_layer=True, **T5,
     ),
+    "whisper": WHISPER,
 }  # fmt: skip
 
 
@@ -72,6 +73,7 @@ HARMLESS = {
     "blenderbot-small": UNUSED_TABLE,
     "t5": NO_TABLE,
     "umt5": NO_TABLE,
+    "whisper": UNUSED_TABLE | {"place of the scale"},
 }
 
 
@@ -103,7 +105,7 @@ def plant(family, number):
 
 
 # With the bugs that they are asked for in turn; the others are for --thorough alone.
-UNLIKE_OTHERS = ("twinformer", "bart", "m2m100", "annotated-transformer", "umt5")
+UNLIKE_OTHERS = ("twinformer", "bart", "m2m100", "annotated-transformer", "umt5", "whisper")
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,22 @@ def test_the_model_it_is_planted_in_stays_as_it_is(mutation):
         pass
     assert right.config == TINY
     assert all((before[name] == array).all() for name, array in right.weights.items())
+
+
+def test_a_bias_of_fcK_is_the_one_slip_that_no_logit_shows():
+    (slip,) = UNSEEN
+    right = torch_side(replace(WHISPER, key_bias=True))
+    ids = generated(right.config)[0]
+    truth = right.trace(ids, "float64")
+    ((_, wrong),) = slip.variants(subject_of(right))
+    trace = run(wrong, ids)
+    apart = {
+        step: largest_difference(trace[step], truth[step], mask_of(step, ids, right.config))
+        for step in ("encoder.enc_layers.0.multiheadattention.fcK", LOGITS)
+    }
+    first, logits = apart.values()
+    assert first > 0.1 and logits <= 1e-13
+    assert not list(slip.variants(subject_of(torch_side(WHISPER))))
 
 
 def test_random_weights_hide_no_bug():

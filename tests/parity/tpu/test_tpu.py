@@ -23,7 +23,7 @@ from parity.tpu.compilation import memory_of, too_large
 from parity.tpu.precision import asked
 from parity.tpu.programs import Chips, Task, programs, shapes
 from parity.tpu.report import Compiled, Memory, text_of, verdict
-from parity.tpu.request import PROGRAMS, Request
+from parity.tpu.request import PROGRAMS, Request, longest_row
 from parity.twins.cases import config_of
 from training_recipe.backend import Checkpoint
 from training_recipe.distributed.mesh import Mesh
@@ -35,6 +35,9 @@ needs_libtpu = pytest.mark.skipif(
     reason="libtpu is not installed: pip install 'twinformer[tpu]' in an environment of its own",
 )
 TINY = config_of({"num_heads": 3, "num_encoder_layers": 1, "num_decoder_layers": 1})
+HEARING = dataclasses.replace(
+    TINY, source_vocab_size=0, feature_dim=7, max_source_length=13, encoder_positions="frozen"
+)
 
 
 def test_what_the_model_asks_for_is_counted() -> None:
@@ -127,12 +130,20 @@ def test_no_weights_are_made() -> None:
     assert forward.count == 45 and forward.faults == ()
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_every_program_asks_for_float32(beam: int) -> None:
-    task = Task(TINY, TrainingSettings(), 4, 7, beam, jax.devices("cpu")[:1], Mesh())
+@pytest.mark.parametrize(("config", "beam"), [(TINY, 1), (TINY, 3), (HEARING, 1)])
+def test_every_program_asks_for_float32(config: TransformerConfig, beam: int) -> None:
+    task = Task(config, TrainingSettings(), 4, 7, beam, jax.devices("cpu")[:1], Mesh())
     for program in programs(task):
         found = asked(program.trace().jaxpr.jaxpr)
         assert found.faults == () and (found.count == 0) == (program.name == "optimizer")
+
+
+def test_a_row_is_as_long_as_every_side_takes() -> None:
+    """A source of features has its own length, whatever the target's."""
+    shorter = dataclasses.replace(TINY, max_source_length=5)
+    assert list(map(longest_row, (TINY, shorter, HEARING))) == [17, 5, 17]
+    task = Task(HEARING, TrainingSettings(), 4, 7, 1, [], Mesh())
+    assert task.source.shape == (4, 26, 7) and task.source.strides == (0, 0, 0)
 
 
 def test_memory_is_what_may_be_there_at_one_time() -> None:

@@ -66,6 +66,34 @@ def test_runs_with_dropout_coincide() -> None:
     assert curve[-1].loss.torch < 0.9 * curve[0].loss.torch
 
 
+HEARING = dataclasses.replace(
+    CONFIG, source_vocab_size=0, feature_dim=7, max_source_length=13, encoder_positions="frozen"
+)
+
+
+def of_features(step: int) -> list[Batch]:
+    source, target = inputs(HEARING, step % 2)
+    return [Batch(source, target[:, :-1].copy(), target[:, 1:].copy())]
+
+
+def test_models_that_read_features_train_alike() -> None:
+    curve = list(training.train_both(HEARING, SETTINGS, of_features, 5))
+    assert training.largest(curve, "loss")[0] <= 1e-12
+    assert "pos_embedding" not in " ".join(step.where for step in curve)
+
+
+def test_stored_positions_that_one_side_trains_are_found(monkeypatch) -> None:
+    """The gradient's norm shows them at once, the loss after the first step."""
+    trained = dataclasses.replace(HEARING, encoder_positions="learned")
+    make = training.make_jax
+    monkeypatch.setattr(training, "make_jax", lambda c, s, w: make(trained, s, w))
+    curve = list(training.train_both(HEARING, SETTINGS, of_features, 3))
+    assert curve[0].loss.apart <= 1e-12 and curve[0].gradient_norm.apart > 1e-4
+    passed, verdict = training.judge(curve, training.bound(HEARING))
+    assert not passed
+    says(verdict, "FAIL: not the same training", "first beyond it at step 2")
+
+
 def test_bounds_are_the_design_s() -> None:
     assert training.bound(CONFIG) == 1e-8
     assert training.bound(dataclasses.replace(CONFIG, dropout=0.0)) == 1e-9

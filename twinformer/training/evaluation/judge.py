@@ -8,11 +8,13 @@ from typing import Any
 
 from training_recipe.backend import Backend
 from training_recipe.batching.batches import Batch, BatchPlan
+from training_recipe.batching.encoded import sound_files_of
 from training_recipe.corpora.corpus import Example
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import Prepared
 from training_recipe.searching.batches import decode_all, within
 from training_recipe.searching.search import Search
+from transformer_spec import source_positions
 from twinformer.training.evaluation.collapse import token_spread
 from twinformer.training.evaluation.scores import Scores, score
 
@@ -83,7 +85,11 @@ class Judge:
         return replace(judged, token_spread=self._token_spread(self.prepared.valid_plan.batch(1)))
 
     def _token_spread(self, batch: Batch) -> float:
-        real = batch.source != self.prepared.config.pad_id
+        config = self.prepared.config
+        real = batch.source != config.pad_id
+        if config.feature_dim:
+            heard = (batch.target_out != config.pad_id).any(1, keepdims=True)
+            real = heard.repeat(source_positions(batch.source.shape, config), 1)
         return token_spread(self.backend.encode(batch.source), real)
 
     def test(self) -> Judgement:
@@ -111,7 +117,8 @@ class Judge:
         A source longer than the model takes has the empty text as its output.
         """
         prepared, longest = self.prepared, self.prepared.config.max_source_length
-        most = min(prepared.config.max_length, prepared.longest_target)
+        most = prepared.config.max_length - max(0, len(search.prompt) - 1)
+        most = min(most, prepared.longest_target)
         search = replace(search, max_length=most, min_length=min(search.min_length, most))
         sources = [prepared.source_vocabulary.encode(example.source) for example in examples]
         frame = prepared.source_vocabulary.frame
@@ -125,6 +132,7 @@ class Judge:
             prepared.config,
             lambda count: self.check(),
             frame,
+            sound_files_of((prepared.source_vocabulary, prepared.target_vocabulary)),
         )
         outputs = [""] * len(examples)
         for number, hypotheses in zip(fitting, found, strict=True):

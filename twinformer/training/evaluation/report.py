@@ -34,20 +34,24 @@ def final_lines(
         lines += table([(name, f"{value:.2f}") for name, value in found.scores.values.items()])
         lines += [f"  {signature}" for signature in found.scores.signatures.values()]
     if found.too_long:
-        longest = prepared.config.max_source_length
-        lines.append(f"  {found.too_long:,} sources exceed max_length {longest}: counted as wrong")
+        limit = f"max_length {prepared.config.max_source_length}"
+        limit = "30 s" if prepared.config.feature_dim else limit
+        lines.append(f"  {found.too_long:,} sources exceed {limit}: counted as wrong")
     words = prepared.corpus.task == "pronunciation"
     shown = WORDS_SHOWN if words and samples else samples
     if shown and found.examples:
         lines += ["", f"{'words' if words else 'sentences'} the model never saw:"]
         lines += output_lines(found.examples, found.outputs, shown)
-    return [*lines, "", f"run: {run.path}   curves: {run.curves}", *_next(run, found.examples)]
+    lines += ["", f"run: {run.path}   curves: {run.curves}"]
+    return [*lines, *_next(run, found.examples, prepared.corpus.task)]
 
 
-def _next(run: RunFolder, examples: Sequence[Example]) -> list[str]:
+def _next(run: RunFolder, examples: Sequence[Example], task: str) -> list[str]:
+    if task == "transcription":
+        file = examples[0].source if examples else "FILE"
+        return [f"try: python -m twinformer transcribe {run.path} {file}"]
     text = examples[0].source if examples else "text"
-    command = words("translate")
-    return [f'try: {command} {run.path} "{text}"']
+    return [f'try: {words("translate")} {run.path} "{text}"']
 
 
 def output_lines(examples: Sequence[Example], outputs: Sequence[str], count: int) -> list[str]:

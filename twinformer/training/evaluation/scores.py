@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +14,7 @@ from transformer_spec.errors import UserError
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
 
+BRACKETS = r"[<\[][^>\]]*[>\]]|\([^)]+?\)"
 Direction = Literal["lower", "higher"]
 
 
@@ -50,7 +53,9 @@ def score(
         return error_rates(hypotheses, examples)
     if task == "translation":
         return translation_scores(hypotheses, examples, tokenize)
-    raise ValueError(f"there is no task {task!r}; choose pronunciation or translation")
+    if task == "transcription":
+        return transcription_scores(hypotheses, examples)
+    raise ValueError(f"there is no task {task!r}; choose pronunciation, translation, transcription")
 
 
 def error_rates(hypotheses: Sequence[str], examples: Sequence[Example]) -> Scores:
@@ -71,12 +76,43 @@ def error_rates(hypotheses: Sequence[str], examples: Sequence[Example]) -> Score
     return Scores(values, ("WER", "lower"))
 
 
+def transcription_scores(hypotheses: Sequence[str], examples: Sequence[Example]) -> Scores:
+    """WER and CER: errors for each word and each character of the references, all put together.
+
+    Texts are compared as ``plain`` has them. Each output is counted against its closest target.
+    """
+    counts = {"WER": [0, 0], "CER": [0, 0]}
+    for hypothesis, example in zip(hypotheses, examples, strict=True):
+        targets = [plain(target) for target in example.targets]
+        for name, cut in (("WER", str.split), ("CER", list)):
+            distance, length = _nearest(cut(plain(hypothesis)), [cut(text) for text in targets])
+            counts[name][0] += distance
+            counts[name][1] += length
+    values = {name: 100.0 * wrong / max(1, of) for name, (wrong, of) in counts.items()}
+    return Scores(values, ("WER", "lower"))
+
+
+def plain(text: str) -> str:
+    """A text without what is not said: small letters and digits, words with blanks between.
+
+    What stands in brackets is left out, marks and signs are blanks (Radford et al. 2022, appendix
+    C, for all languages).
+    """
+    text = unicodedata.normalize("NFKC", re.sub(BRACKETS, "", text.lower()))
+    kept = (" " if unicodedata.category(letter)[0] in "MSP" else letter for letter in text)
+    return " ".join("".join(kept).split())
+
+
 def _closest(phonemes: list[str], alternatives: Sequence[str]) -> tuple[int, int]:
     """(edit distance to the closest alternative, that alternative's length), in phonemes."""
+    return _nearest(phonemes, [alternative.split() for alternative in alternatives])
+
+
+def _nearest(parts: list[str], references: list[list[str]]) -> tuple[int, int]:
+    """(edit distance to the closest reference, that reference's length), in parts of texts."""
     from rapidfuzz.distance import Levenshtein
 
-    references = [alternative.split() for alternative in alternatives]
-    distances = [Levenshtein.distance(phonemes, reference) for reference in references]
+    distances = [Levenshtein.distance(parts, reference) for reference in references]
     closest = distances.index(min(distances))
     return distances[closest], len(references[closest])
 

@@ -270,6 +270,17 @@ class TestFolders:
             assert found.read_bytes() == (source / name).read_bytes()
         assert (tmp_path / "ours" / "vocabulary" / "tokenizer.json").is_file()
 
+    @pytest.mark.parametrize("config", [None, "{}", '{"bos_token": "<s>"}', "{"])
+    def test_an_older_config_says_nothing(self, tmp_path, config):
+        source = write(tmp_path / "in", Written().theirs)
+        (source / "config.json").unlink()
+        if config is not None:
+            (source / "config.json").write_text(config)
+        given = [] if config != '{"bos_token": "<s>"}' else ["--ignore-setting", "bos_token"]
+        for number, place in enumerate((source, source / "model.bin")):
+            folder = tmp_path / f"out {number}"
+            assert main([str(place), str(folder), "--to", "torch", *given]) == 0
+
     def test_a_key_picks_nothing(self, tmp_path, capsys):
         source = write(tmp_path / "in", Written().theirs)
         error = fail(capsys, source, tmp_path / "out", "--to", "torch", "--key", "encoder")

@@ -1,0 +1,1 @@
+"""What a model hears: the front end of a recording, and its known slips."""

@@ -1,0 +1,143 @@
+"""Recordings to train and to judge by: their features are computed once and kept in files.
+
+A recording is a source, and its number here stands where a text has ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from training_recipe.corpora.downloads import cache_folder
+from training_recipe.files.writing import replace_file
+from training_recipe.speech.features import FRAMES, HOP, WINDOW
+from training_recipe.speech.recordings import Recording
+from training_recipe.text.frames import Frame
+from training_recipe.text.vocabulary_kinds import Side, Vocabulary, write_description
+from transformer_spec import Faults, UserError
+
+VERSION = 1  # of features: other ones lie under other names
+
+
+class SoundFiles(Vocabulary):
+    """Files of sound by their numbers; ``feature_dim`` M numbers in a frame, W frames each.
+
+    A recording of more than 30 s has more ids than a model has positions, and is left out as texts
+    are that are too long.
+    """
+
+    kind = "sound_files"
+    begins_with_target = True
+
+    def __init__(self, feature_dim: int, positions: int) -> None:
+        self.feature_dim, self.positions = feature_dim, positions
+        self._numbers: dict[str, int] = {}
+        self._kept: list[Path | None] = []  # None: too long
+        self._digests: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """None of its ids is a row of a table."""
+        return 0
+
+    @property
+    def frames(self) -> int:
+        """W, of every recording: what is shorter is followed by silence."""
+        return 2 * self.positions
+
+    @property
+    def frame(self) -> Frame:
+        return Frame((), ())
+
+    def hear(self, paths: Iterable[str]) -> None:
+        """Compute the features of files that were not read before, under a bar.
+
+        Those that hold no sound are one UserError.
+        """
+        from tqdm import tqdm
+
+        faults, new = Faults(), [path for path in dict.fromkeys(paths) if path not in self._numbers]
+        for path in tqdm(new, "features", unit="file", disable=None, leave=False):
+            try:
+                self._add(path)
+            except UserError as error:
+                faults.add(str(error), f"of {len(new):,} files hold no sound")
+        faults.raise_if_any("cannot read the recordings")
+
+    def _add(self, path: str) -> None:
+        digest = _digest(path)
+        kept = cache_folder("features") / f"{digest}-{self.feature_dim}-{VERSION}.npy"
+        if not kept.exists():
+            recording = Recording(path, self.feature_dim)
+            if not recording.is_long:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                short = before_silence(recording)
+                replace_file(kept, lambda aside: _save(aside, short))
+        self._numbers[path] = len(self._kept)
+        self._kept.append(kept if kept.exists() else None)
+        self._digests.append(digest)
+
+    def encode(self, text: str) -> list[int]:
+        """The number of a file, which is read where it was not."""
+        self.hear([text])
+        number = self._numbers[text]
+        fits = self._kept[number] is not None
+        return [number] if fits else [number] * (self.positions + 1)
+
+    def features(self, numbers: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
+        """(rows, W, M) float32 of recordings; rows beyond them are zeros."""
+        found = np.zeros((rows, self.frames, self.feature_dim), np.float32)
+        for row, number in zip(found, numbers, strict=False):
+            kept = self._kept[number]
+            assert kept is not None
+            short = np.load(kept)[: self.frames]
+            row[: len(short)] = short
+            row[len(short) :] = short[-1]  # silence
+        return found
+
+    def pairs(
+        self, pairs: Iterable[tuple[list[int], list[int]]]
+    ) -> Iterator[tuple[str, list[int]]]:
+        """Pairs of ids with what says which sound the source is, whatever its name."""
+        return ((self._digests[source[0]], target) for source, target in pairs)
+
+    def token(self, index: int) -> str:
+        return f"recording {index}"
+
+    def _join(self, ids: list[int]) -> str:
+        return " ".join(map(self.token, ids))
+
+    def save(self, folder: Path, side: Side) -> None:
+        content = {"feature_dim": self.feature_dim, "positions": self.positions}
+        write_description(folder, side, self.kind, content)
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], folder: Path) -> Self:
+        """What ``save`` wrote; a ValueError where it lacks a number."""
+        M, positions = content.get("feature_dim"), content.get("positions")
+        if not (isinstance(M, int) and isinstance(positions, int) and min(M, positions) > 0):
+            raise ValueError("its feature_dim and positions must be whole numbers above 0")
+        return cls(M, positions)
+
+
+def before_silence(recording: Recording) -> np.ndarray:
+    """(frames, M) float32 up to the first frame of silence, which all others are."""
+    last = min(FRAMES - 1, (recording.samples + WINDOW // 2) // HOP + 1)
+    return recording.window(0)[0][: last + 1]
+
+
+def _digest(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array)

@@ -1,0 +1,1 @@
+"""Transcriber: recordings in, transcripts out; and the files that transcripts are written to."""

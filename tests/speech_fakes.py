@@ -21,7 +21,7 @@ class Letters:
         return "".join(chr(97 + index % 26) for index in ids if index < 50256)
 
     def encode(self, text: str) -> list[int]:
-        return [ord(text[0]) % 26]
+        return [(ord(letter) - 97) % 26 for letter in text.strip() or text]
 
 
 @dataclass

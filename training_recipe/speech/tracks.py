@@ -35,7 +35,10 @@ class Job:
 
 
 class Track:
-    """One file; ``language`` is None until it is known, ``seek`` the frame of the next window."""
+    """One file; ``language`` is None until it is known, ``seek`` the frame of the next window.
+
+    ``written`` are the tokens of the text before it.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Track:
         dtype: Any,
         tokens: SpeechTokens,
         settings: TranscriptionSettings,
+        prompt: Sequence[int] = (),
     ) -> None:
         self.number, self.tokens, self.settings = number, tokens, settings
         self.recording = Recording(path, bins, dtype)
@@ -52,7 +56,7 @@ class Track:
         self.language = settings.language if tokens.multilingual else "en"
         self.probability: float | None = None
         self.seek, self.open = 0, 0
-        self.segments, self.written = list[Segment](), list[int]()
+        self.segments, self.written = list[Segment](), list(prompt)
 
     @property
     def is_done(self) -> bool:
@@ -76,8 +80,8 @@ class Track:
         return found
 
     def before(self) -> tuple[int, ...]:
-        """What a prompt begins with: the end of what was written before, where that is asked."""
-        if not (self.settings.previous_text and self.written):
+        """What a prompt begins with: the end of the text before, where that is asked for."""
+        if not self.written:
             return ()
         return (self.tokens.start_of_previous, *self.written[-REMEMBERED:])
 
@@ -99,7 +103,7 @@ class Track:
         kept = [each for each in new if each.text.strip() and each.start < each.end]
         self.segments += kept
         self.written += [token for each in kept for token in each.tokens]
-        if outcome.temperature > FORGETTING:
+        if outcome.temperature > FORGETTING or not self.settings.previous_text:
             self.written = []
         self.seek = job.seek + ahead
 

@@ -38,7 +38,9 @@ class Heard(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What joins tokens to texts; tokens of no text are passed over."""
+    """What cuts texts into tokens and joins them; tokens of no text are passed over."""
+
+    def encode(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -99,9 +101,11 @@ def begun(
     opened: Callable[[float], object],
 ) -> Iterator[Track | Ended]:
     """Each file, opened when it is asked for, or what is wrong with it."""
+    text = settings.prompt.strip()
+    prompt = model.tokenizer.encode(f" {text}") if text else []
     for number, path in enumerate(paths):
         try:
-            track = Track(number, path, model.bins, model.dtype, model.tokens, settings)
+            track = Track(number, path, model.bins, model.dtype, model.tokens, settings, prompt)
         except UserError as error:
             yield number, error
             continue

@@ -20,8 +20,8 @@ class TranscriptionSettings:
     recordings of at most a window too, as they always are for longer ones. ``beam`` 1 is greedy.
     Outputs that ``thresholds`` refuse are written again at the next of the ``temperatures``, the
     best of ``best_of`` samples where it is above 0. ``previous_text`` makes what was written the
-    context of the next window. ``chunks`` cuts every 30 s and so has many windows at once:
-    words at the cuts suffer.
+    context of the next window; ``prompt`` is that of the first. ``chunks`` cuts every 30 s and so
+    has many windows at once: words at the cuts suffer.
     """
 
     language: str | None = None
@@ -32,6 +32,7 @@ class TranscriptionSettings:
     temperatures: tuple[float, ...] = TEMPERATURES
     thresholds: Thresholds = field(default_factory=Thresholds)
     previous_text: bool = False
+    prompt: str = ""
     chunks: bool = False
     max_length: int = LONGEST
     seed: int = 0
@@ -52,6 +53,10 @@ class TranscriptionSettings:
         warm += [is_number(each) and 0 <= each <= 2 for each in self.temperatures if warm[0]]
         message = f"temperatures are {self.temperatures!r}; give numbers from 0 to 2, at least one"
         faults.require(all(warm), message)
-        both = self.previous_text and self.chunks
-        faults.require(not both, "previous_text and chunks: chunks know of no text before them")
+        text = isinstance(self.prompt, str)
+        faults.require(text, f"prompt is {self.prompt!r}; it must be a text")
+        both = (self.previous_text or bool(self.prompt)) and self.chunks
+        faults.require(
+            not both, "previous_text or prompt, and chunks: these know of no text before them"
+        )
         faults.raise_if_any("cannot transcribe")

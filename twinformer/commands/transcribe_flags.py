@@ -18,7 +18,7 @@ from twinformer.transcribing.formats import FORMATS, TIMED
 
 ALL, BEST, STANDARD_INPUT = "all", "best", "-"
 SETTINGS = ("language", "task", "timestamps", "beam", "best_of", "temperatures", "previous_text")
-SETTINGS = (*SETTINGS, "chunks", "max_length", "seed")
+SETTINGS = (*SETTINGS, "prompt", "chunks", "max_length", "seed")
 THRESHOLDS = {
     "compression_ratio": "write again what zlib makes so many times shorter, or more",
     "log_probability": "write again what has a lower mean log probability of its tokens",
@@ -104,6 +104,8 @@ def _add_speech(group: argparse._ArgumentGroup) -> None:
     _setting(group, "--task", choices=TASKS[::-1], help=task)
     previous = "what was written is the context of the next window"
     _setting(group, "--previous-text", action="store_true", help=previous)
+    prompt = "what stands before the first window: names and words that may be said"
+    _setting(group, "--prompt", metavar="TEXT", help=prompt)
     chunks = "cut every 30 s and hear many windows of a recording at once; less exact"
     _setting(group, "--chunks", action="store_true", help=chunks)
 

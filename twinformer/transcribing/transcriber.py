@@ -17,7 +17,7 @@ from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.opening import BEST, OpenModel, open_model
 from convert.families.base import TRAINING_ONLY
 from training_recipe.searching.search import Hypothesis, Search
-from training_recipe.speech.tokenizer import SpeechTokenizer
+from training_recipe.speech.tokenizer import FILES, SpeechTokenizer
 from training_recipe.speech.tokens import SpeechTokens, suppressed, suppressed_first
 from training_recipe.speech.transcription import Heard, SpeechModel, transcribe
 from training_recipe.speech.transcription_settings import TranscriptionSettings
@@ -192,4 +192,8 @@ def tokenizer_of(opened: OpenModel) -> SpeechTokenizer:
     home, located = opened.home, opened.located
     beside = folder_of(located) or located.weights.parent
     folder = beside if home is None else home / VOCABULARY
+    if not any((folder / name).is_file() for name in FILES):
+        tokens = opened.config.target_vocab_size
+        give = f"put tokenizer.json of a Whisper of {tokens} tokens into {folder}"
+        raise UserError(f"the model of {opened.path} has no tokenizer; {give}")
     return SpeechTokenizer.load(folder, opened.config.target_vocab_size)

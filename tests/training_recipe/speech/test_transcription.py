@@ -148,6 +148,16 @@ def test_what_was_written_before_is_context_on_request(tmp_path):
     assert {search.prompt for search in fake.asked} == {(ENGLISH.start,)}
 
 
+def test_a_prompt_stands_before_the_first_window(long):
+    output = (T, 7, T + 1000, T + 1000, 8), -1.0
+    for settings, second in (({}, []), ({"previous_text": True}, [12, 12, T, 7, T + 1000])):
+        fake = FakeModel(in_turn(output, output))
+        run(fake, [long], prompt=" mm ", **settings)
+        one, two = (search.prompt for search in fake.asked)
+        assert one == (ENGLISH.start_of_previous, 12, 12, ENGLISH.start)
+        assert two == (*([ENGLISH.start_of_previous, *second] if second else []), ENGLISH.start)
+
+
 def test_chunks_of_one_file_are_heard_together(tmp_path):
     path = write_wav(tmp_path / "a.wav", sound(100))
     fake = FakeModel(always((T, 7, T + 100, T + 100, 8)), SEVERAL.of(51864))

@@ -116,7 +116,7 @@ def test_flags_become_settings():
         ("m a.wav --beam 0", "beam is 0; it must be a whole number from 1 on"),
         ("m a.wav --temperatures warm", "'warm' is no list of numbers as in 0,0.5"),
         ("m a.wav --no-speech-threshold x", "'x' is no number, and not none"),
-        ("m a.wav --chunks --previous-text", "chunks know of no text before them"),
+        ("m a.wav --chunks --previous-text", "these know of no text before them"),
         ("m a.wav --langauge fr", "did you mean --language"),
         ("m a.wav --checkpoint last", "--checkpoint is 'last'"),
     ],

@@ -33,7 +33,7 @@ from training_recipe.speech.tokenizer import SpeechTokenizer
 from training_recipe.speech.tokens import suppressed, suppressed_first
 
 BOUND = 1e-10  # of float64 logits whose spread is some units
-LONGEST = 60
+LONGEST = 40  # tokens of an output
 HONEST = "features in float32"
 POSITIONS = "encoder.pos_embedding.weight", "decoder.pos_embedding.weight"
 OF_MODEL: dict[str, tuple[str, str]] = {

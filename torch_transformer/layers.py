@@ -42,8 +42,8 @@ class Linear(nn.Linear):
     def reset_parameters(self) -> None:
         pass
 
-    def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
-        return products.linear(x, self.weight, self.bias, self.quick)
+    def forward(self, input: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
+        return products.linear(input, self.weight, self.bias, self.quick)
 
 
 class Convolution(nn.Module):

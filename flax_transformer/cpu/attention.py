@@ -59,9 +59,13 @@ def _one_by_one(
     """The scores of one head stay in a processor's cache, of all heads they do not."""
     B, H, Q, _ = q.shape
     mask = jnp.broadcast_to(mask, (B, H, 1, mask.shape[3]))
-    heads = [x.reshape(B * H, 1, 1, *x.shape[2:]) for x in (q, k, v, mask)]
-    found = jax.lax.map(lambda head: _written_out(*head, scale), tuple(heads))
-    return found.reshape(B, H, Q, -1)
+
+    def of_head(given: tuple[Array, ...]) -> Array:
+        q, k, v, mask = given
+        return _written_out(q, k, v, mask, scale)
+
+    heads = tuple(x.reshape(B * H, 1, 1, *x.shape[2:]) for x in (q, k, v, mask))
+    return jax.lax.map(of_head, heads).reshape(B, H, Q, -1)
 
 
 def _own(

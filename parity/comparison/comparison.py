@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from parity.comparison.causes import explain, other_weights, padding_in_front, tensors_apart
 from parity.comparison.finite import check_traces, check_weights
 from parity.comparison.memory import Plan, limit_of, needs, plan
-from parity.comparison.report import Cause, Departure, Report, Row, SideSummary
+from parity.comparison.report import Cause, Departure, Report, Rounding, Row, SideSummary
 from parity.comparison.rounding import agreement_of, not_computed, rounding, with_errors
 from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
 from parity.comparison.settings import Settings
@@ -21,7 +22,7 @@ from parity.forward.ids import Ids, generated, generated_targets, read_ids
 from parity.forward.measures import largest_difference, mask_of
 from parity.frameworks import check_devices, exact_numbers
 from parity.sides.opening import check_comparable, different_settings, open_sides
-from parity.sides.side import Side
+from parity.sides.side import Side, Trace
 from parity.sides.texts import read_texts
 from parity.sound.comparison import Compared, compared, heard
 from transformer_spec import Faults, TransformerConfig
@@ -60,20 +61,14 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     truths = [(a.trace(ids, "float64"), b.trace(ids, "float64")) for ids in batches]
     check_traces(truths, batches, a.config)
     rows = [*sound.rows, *step_rows(a, truths, batches)]
-    notes, budget = [*how.notes, *sound.notes, *unseen(a, b, truths)], {}
+    notes = [*how.notes, *sound.notes, *unseen(a, b, truths)]
     for held, found in zip((rows, notes), table_rows(a, b, batches), strict=True):
         held += found
     if how.gradients:
         say("gradients")
         for held, found in zip((rows, notes), gradient_rows(a, b, batches), strict=True):
             held += found
-    for name in settings.precisions:
-        say(name)
-        runs = a.trace(batches[0], name), b.trace(batches[0], name)
-        notes += not_computed(name, a, b, runs)
-        rows = with_errors(rows, name, runs, truths[0], batches[0], a.config)
-        found = rounding(name, runs, truths[0], batches[0], a.config)
-        budget |= {} if found is None else {name: found}
+    rounded = in_formats(a, b, settings.precisions, (rows, truths[0], batches[0]), say)
     report = Report(
         a=described(a),
         b=described(b),
@@ -81,17 +76,43 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
         batches=tuple(tuple(part.shape for part in ids) for ids in batches),
         config=b.config.to_dict(),
         different_settings=different_settings(a.config, b.config),
-        notes=tuple(notes),
+        notes=(*notes, *rounded.notes),
         agreement=agreement_of(truths, batches, a.config),
-        rows=tuple(rows),
-        budget=budget,
+        rows=tuple(rounded.rows),
+        budget=rounded.budget,
     )
     if report.same:
         return report
-    if any(not row.passed for row in sound.rows):
-        return replace(report, causes=tuple(sound.causes))
     wanted = settings.explain and not how.streamed
-    return with_causes(report, (a, b), truths, batches, say if wanted else None)
+    found = with_causes(report, (a, b), truths, batches, say if wanted else None)
+    return replace(found, causes=(*sound.causes, *(found.causes or ()))) if sound.causes else found
+
+
+class Rounded(NamedTuple):
+    """Rows with what number formats round, what they do to the logits, and what is left out."""
+
+    rows: list[Row]
+    budget: dict[str, Rounding]
+    notes: list[str]
+
+
+def in_formats(
+    a: Side,
+    b: Side,
+    precisions: Sequence[str],
+    judged: tuple[list[Row], tuple[Trace, Trace], Ids],
+    say: Said,
+) -> Rounded:
+    """``judged`` rows in number formats: by the float64 traces of some ids."""
+    (rows, truth, ids), budget, notes = judged, dict[str, Rounding](), list[str]()
+    for name in precisions:
+        say(name)
+        runs = a.trace(ids, name), b.trace(ids, name)
+        notes += not_computed(name, a, b, runs)
+        rows = with_errors(rows, name, runs, truth, ids, a.config)
+        found = rounding(name, runs, truth, ids, a.config)
+        budget |= {} if found is None else {name: found}
+    return Rounded(rows, budget, notes)
 
 
 def front_ends(a: Side, b: Side, settings: Settings) -> Compared:

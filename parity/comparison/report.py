@@ -157,6 +157,11 @@ class Cause:
     in_words: str
     difference_left: float = 0.0
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Cause:
+        left = float(content["difference_left"])
+        return cls(str(content["name"]), str(content["in_words"]), left)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -193,7 +198,8 @@ class Report:
             rounding = [f"{name} rounding {entry.max_abs:.0e}" for name, entry in found]
             return "; ".join(["same function", *rounding])
         failed = next(row for row in self.rows if not row.passed)
-        what = self.first.in_words if self.first else failed.part
+        shown = self.first is not None and self.first.part == failed.part
+        what = self.first.in_words if self.first and shown else failed.part
         behind = self.causes[0].in_words if self.causes else self.weights
         return (
             f"not the same function: {what} is the first to differ, by {failed.float64:.3e}, where "
@@ -239,7 +245,7 @@ def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
         "rows": tuple(map(Row.from_dict, content["rows"])),
         "budget": {name: Rounding.from_dict(c) for name, c in content["budget"].items()},
         "first": first and Departure.from_dict(first),
-        "causes": None if causes is None else tuple(Cause(**cause) for cause in causes),
+        "causes": None if causes is None else tuple(map(Cause.from_dict, causes)),
         "weights": content["weights"],
     }
 

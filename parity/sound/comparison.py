@@ -43,7 +43,9 @@ class Compared:
         apart = largest(theirs - sound.features) if fits else np.inf
         self.rows.append(Row(f"{FEATURES} of {whose}", apart, BOUND, largest(sound.features)))
         if not apart <= BOUND:
-            self.causes += self._why(whose, sound, theirs)
+            unknown = f"features of {whose}: no known slip of a front end explains them"
+            found = self._why(whose, sound, theirs)
+            self.causes += found or [Cause("front end", unknown, apart)]
 
     def _why(self, whose: str, sound: Sound, theirs: np.ndarray) -> list[Cause]:
         if theirs.shape != sound.features.shape:

@@ -15,6 +15,7 @@ from recording_cases import recordings, sound, write_wav  # noqa: E402
 
 from parity.__main__ import main  # noqa: E402
 from parity.comparison.comparison import compare  # noqa: E402
+from parity.comparison.report import Report, json_of  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
 from parity.sides.opening import open_side  # noqa: E402
 from parity.sound.front_ends import SLIPS  # noqa: E402
@@ -59,6 +60,23 @@ def test_a_wrong_front_end_is_named_and_the_model_is_not_blamed(place):
     assert report.verdict.endswith("features of the file: HTK's mel scale for Slaney's")
 
 
+def test_a_wrong_model_beside_a_wrong_front_end(place, tmp_path):
+    """Both are said, the front end first."""
+    weights = random_weights(HEARING)
+    name = "encoder.conv1.weight"
+    other = write(tmp_path / "b", HEARING, weights | {name: weights[name][..., ::-1].copy()})
+    np.save(tmp_path / "zeros.npy", np.zeros((3000, 5)))
+    changes = {"audio": str(place / "two.wav"), "features": str(tmp_path / "zeros.npy")}
+    settings = dataclasses.replace(SHORT, **changes)
+    report = compare(str(place / "model"), str(other), settings)
+    assert "log-mel features of the file is the first to differ" in report.verdict
+    assert report.first.part == "encoder.conv1"
+    assert report.verdict.endswith("no known slip of a front end explains them")
+    names = [cause.name for cause in report.causes]
+    assert names[:2] == ["front end", "kernels of convolutions flipped"]
+    assert Report.from_dict(json.loads(json_of(report.to_dict()))).causes == report.causes
+
+
 def test_the_extractor_of_a_folder_is_compared(place, tmp_path):
     transformers = pytest.importorskip("transformers")
     folder = write(tmp_path / "model", HEARING, random_weights(HEARING))
@@ -93,7 +111,8 @@ def test_real_twins_on_real_speech_and_what_a_transcript_hides():
     from benchmarks.speech_slips import HONEST, measure, opened
 
     recording = recordings() / "jfk.flac"
-    settings = Settings(("float32",), audio=str(recording), frameworks=("torch", "jax"))
+    both = "torch", "jax"
+    settings = Settings(("float32",), False, audio=str(recording), frameworks=both)
     report = compare(str(real), str(real), settings)
     assert report.same and report.agreement.max_abs <= 1e-10
     assert report.budget["float32"].a.over_spread <= 2e-5 < report.budget["float32"].a.max_abs

@@ -14,7 +14,6 @@ from convert.tokenizers.m2m100 import TABLE, read_m2m100
 from convert.tokenizers.marian import read_marian
 from convert.tokenizers.other_orders import read_pegasus, read_plbart
 from convert.tokenizers.own_files import read_fairseq, read_marian_npz, read_opennmt
-from convert.tokenizers.pairs import Pair
 from convert.tokenizers.pipelines import GENERAL, read_pipeline
 from convert.tokenizers.t5 import BYT5, ROBERTA, read_t5
 from convert.tokenizers.whisper import read_whisper
@@ -22,6 +21,7 @@ from training_recipe.text.model_vocabularies import check_fit
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig, UserError
 
+Pair = tuple[Vocabulary, Vocabulary]
 CLASSES = {
     "marian": ("MarianTokenizer",),
     "bart": ("BartTokenizer", "RobertaTokenizer"),

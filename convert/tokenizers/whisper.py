@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from convert.tokenizers.folder import Folder
-from convert.tokenizers.pairs import Pair
 from training_recipe.speech.features import FRAMES
 from training_recipe.speech.sound_files import SoundFiles
 from training_recipe.speech.vocabulary import SpeechVocabulary
 from transformer_spec import UserError
 
 
-def read_whisper(folder: Folder) -> Pair:
+def read_whisper(folder: Folder) -> tuple[SoundFiles, SpeechVocabulary]:
     config = folder.config
     if 2 * config.max_source_length != FRAMES:
         seconds = f"{config.max_source_length / 50:g} s"

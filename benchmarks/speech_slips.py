@@ -29,6 +29,7 @@ from parity.mutations.table import MUTATIONS
 from parity.sides.opening import open_side
 from parity.sound.comparison import Sound, heard
 from parity.sound.front_ends import SLIPS
+from torch_transformer.decoding_state import next_logits, start
 from training_recipe.speech.tokenizer import SpeechTokenizer
 from training_recipe.speech.tokens import suppressed, suppressed_first
 
@@ -105,9 +106,11 @@ class Hearing:
         tokens, encode = self.tokenizer.tokens, self.tokenizer.encode
         never = [*suppressed(tokens, encode), *range(tokens.no_timestamps, tokens.vocab_size)]
         written: list[int] = []
+        state = start(model, memory, source, len(prompt) + LONGEST)
+        new = prompt
         while len(written) < LONGEST:
-            states = model.decoder_states(torch.tensor([prompt + written]), memory, source)
-            logits = model.project(states[:, -1:])[0, 0]
+            found, state = next_logits(model, torch.tensor([new]), state)
+            logits = found[0, -1]
             logits[never] = -math.inf
             if not written:
                 logits[list(suppressed_first(tokens, encode))] = -math.inf
@@ -115,6 +118,7 @@ class Hearing:
             if best == tokens.end:
                 break
             written.append(best)
+            new = [best]
         return written
 
 

@@ -104,6 +104,7 @@ def test_the_command(place, capsys):
 
 @pytest.mark.thorough
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_real_twins_on_real_speech_and_what_a_transcript_hides():
     """Ten of nineteen slips leave the text as it is; float64 logits show every one."""
     real = pytest.importorskip("real_whispers").real_whisper("tiny.en")

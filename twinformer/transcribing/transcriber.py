@@ -76,12 +76,10 @@ class Transcriber:
     def __call__(self, files: File, **settings: Any) -> Transcript: ...
 
     @overload
-    def __call__(
-        self, files: list[File] | tuple[File, ...], **settings: Any
-    ) -> list[Transcript]: ...
+    def __call__(self, files: Sequence[File], **settings: Any) -> list[Transcript]: ...
 
     def __call__(
-        self, files: File | list[File] | tuple[File, ...], **settings: Any
+        self, files: File | Sequence[File], **settings: Any
     ) -> Transcript | list[Transcript]:
         """The transcript of a file, or of each of several, in order.
 

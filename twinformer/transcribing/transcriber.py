@@ -73,7 +73,7 @@ class Transcriber:
             return twin(self.backend, "device").model_on(self.config, cast, self.device)
 
     @overload
-    def __call__(self, files: File, **settings: Any) -> Transcript: ...
+    def __call__(self, files: File, **settings: Any) -> Transcript: ...  # pyright: ignore[reportOverlappingOverload]
 
     @overload
     def __call__(self, files: Sequence[File], **settings: Any) -> list[Transcript]: ...

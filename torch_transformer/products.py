@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
 
 AVAILABLE = torch.backends.mkldnn.is_available()
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if AVAILABLE else None
@@ -29,7 +31,13 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def fits(x: Tensor) -> bool:
     """Whether oneDNN multiplies it: float32 in a processor's memory, of which nothing is kept."""
     plain = ONEDNN is not None and x.dtype == torch.float32 and x.device.type == "cpu"
-    return plain and not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    derived = torch.is_grad_enabled() or is_functorch_wrapped_tensor(x) or is_dual(x)
+    return plain and not (derived or torch.compiler.is_compiling())
+
+
+def is_dual(x: Tensor) -> bool:
+    """Whether a derivative goes forward with it."""
+    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None
 
 
 def many(q: Float[Tensor, "B H Q A"], mask: Bool[Tensor, "#B 1 #Q K"]) -> bool:

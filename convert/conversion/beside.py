@@ -206,8 +206,8 @@ def _outwards(found: Found, name: str, is_tokenizer: bool, way: Way) -> Entry:
 def _same_tokenizer(way: Way) -> bool:
     """Whether another library's folder has a tokenizer of the same kind: those of speech have."""
     family = FAMILIES.get(way.target)
-    from_speech = (way.library or "").partition("-")[0] == WHISPER
-    return family is not None and family.library == WHISPER and from_speech
+    both = (way.library or "", family.library if family is not None else "")
+    return all(library.partition("-")[0] == WHISPER for library in both)
 
 
 def _of_ours(found: Found, way: Way) -> Entry:

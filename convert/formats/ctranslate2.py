@@ -179,7 +179,7 @@ def _fault_of_scale(scale: Stored | None, header: Header) -> str:
     """What is wrong with the scales of a tensor, or nothing."""
     if scale is None:
         return f"it is {header}, and there are no scales of it"
-    sizes = (1, header.shape[0])
+    sizes = (header.shape[0],) if header.dtype == np.int8 else (1, header.shape[0])
     fits = scale.header.dtype == FLOAT32 and math.prod(scale.header.shape) in sizes
     return "" if fits else f"it is {header}, and its scales are {scale.header}"
 

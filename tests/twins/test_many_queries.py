@@ -75,3 +75,15 @@ def test_torch_multiplies_by_onednn():
     for found in (blas, quick):
         assert (found - expected).abs().max() <= bound
     assert not layers.Linear(3, 3).quick
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_derivatives_that_go_forward_are_kept() -> None:
+    """oneDNN's product has none: where one is asked for, it is PyTorch's own."""
+    forward = torch.autograd.forward_ad
+    x, weight = torch.ones(4, 3), torch.arange(6.0).reshape(2, 3)
+    with torch.no_grad(), forward.dual_level():
+        dual = forward.make_dual(x, torch.ones_like(x))
+        tangent = forward.unpack_dual(products.linear(dual, weight, None, True)).tangent
+        assert products.fits(x) and not products.fits(dual)
+    assert torch.equal(tangent, torch.ones(4, 3) @ weight.T)

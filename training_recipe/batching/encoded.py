@@ -40,7 +40,8 @@ def encode(
     """The ids of a corpus; a UserError where all pairs of a part are too long."""
     frames, sounds = frames_of(both), sound_files_of(both)
     if sounds is not None:
-        sounds.hear(example.source for part in (corpus.train, corpus.valid) for example in part)
+        parts = corpus.train, corpus.valid, corpus.test
+        sounds.hear(example.source for part in parts for example in part)
     train, kept, notes = drop_long(
         encode_pairs(corpus.train, *both), max_length, "training pairs", frames
     )
@@ -55,7 +56,7 @@ def encode(
         valid,
         texts,
         fingerprint(train if sounds is None else sounds.pairs(train)),
-        [*notes, *others],
+        [*notes, *others, *(sounds.notes if sounds is not None else ())],
     )
 
 

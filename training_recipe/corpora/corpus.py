@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import contains
 from pathlib import Path
@@ -131,9 +131,10 @@ def _own(
     notes: list[str] = []
     pairs = _read_parts(files, languages, columns, notes)
     pairs = _with_sounds(pairs, files) if spoken else pairs
+    what = sound_of if spoken else str
     absent = [part for part in PARTS if part not in pairs]
     if absent:
-        pairs |= hold_out(pairs["train"], absent)
+        pairs |= hold_out(pairs["train"], absent, what)
     pairs["train"] = pairs["train"] + _extra(pairs, notes)
     examples = {
         part: _by_source(pairs[part]) if part in absent else _examples(pairs[part])
@@ -202,13 +203,22 @@ def cmudict() -> Corpus:
     return Corpus(CMUDICT, "pronunciation", parts["train"], parts["valid"], parts["test"])
 
 
-def hold_out(pairs: list[Pair], absent: Sequence[str]) -> dict[str, list[Pair]]:
+def sound_of(path: str) -> str:
+    """What a sound file holds, wherever it lies and whatever it is called."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def hold_out(
+    pairs: list[Pair], absent: Sequence[str], what: Callable[[str], str] = str
+) -> dict[str, list[Pair]]:
     """Split pairs into train and the absent parts; all pairs of one source fall on one side.
 
-    The side depends on the source alone, so more data never moves a source; only a part that would
-    stay empty is given one. Raises UserError where there are too few different sources.
+    Sources are one of which ``what`` is the same. The side depends on that alone, so more data
+    never moves a source; only a part that would stay empty is given one. Raises UserError where
+    there are too few different sources.
     """
-    side = {source: _part(source, absent) for source, _ in pairs}
+    same = {source: what(source) for source in dict.fromkeys(source for source, _ in pairs)}
+    side = {source: _part(source, absent) for source in same.values()}
     parts = ("train", *absent)
     if len(side) < len(parts):
         raise UserError(
@@ -221,7 +231,7 @@ def hold_out(pairs: list[Pair], absent: Sequence[str]) -> dict[str, list[Pair]]:
             largest = sizes.most_common(1)[0][0]
             moved = min((s for s in side if side[s] == largest), key=_hash)
             side[moved] = part
-    return {part: [pair for pair in pairs if side[pair[0]] == part] for part in parts}
+    return {part: [pair for pair in pairs if side[same[pair[0]]] == part] for part in parts}
 
 
 def _part(source: str, held_out: Sequence[str]) -> str:

@@ -60,6 +60,9 @@ class Audio:
 
     def _begin(self) -> bytes:
         """The first bytes; a file that has none, or is of no format that is read, is refused."""
+        if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+            told = "is read once alone, and a recording twice: give -, and it on standard input"
+            raise UserError(f"{self.path} is a pipe, which {told}")
         with self.path.open("rb") as file:
             begin = file.read(MAGIC)
         if not begin:

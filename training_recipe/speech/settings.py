@@ -25,8 +25,8 @@ def generation_settings(
     """generation_config.json: how ``generate`` writes what OpenAI's own program does.
 
     Without the ``suppressed`` ids, which a tokenizer tells (tokens.py), and without
-    ``alignment_heads`` their keys are left out. No ids are forced: the language and the task are
-    the caller's.
+    ``alignment_heads`` their keys are left out. No ids are forced: the language is the caller's.
+    The task is said, as ``generate`` would write none, which no model has learnt.
     """
     found: dict[str, Any] = {
         "decoder_start_token_id": tokens.start,
@@ -48,6 +48,7 @@ def generation_settings(
     if tokens.multilingual:
         codes = {f"<|{code}|>": tokens.language(code) for code in tokens.languages}
         found |= {"lang_to_id": codes, "task_to_id": {name: tokens.task(name) for name in TASKS}}
+        found["task"] = "transcribe"
     return found
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,7 +23,24 @@ from training_recipe.text.frames import Frame
 from training_recipe.text.vocabulary_kinds import Side, Vocabulary, write_description
 from transformer_spec import Faults, UserError
 
-VERSION = 1  # of features: other ones lie under other names
+VERSION = 2  # of features: other ones lie under other names
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a recording: features (frames, M) up to its silence, and what is to be said.
+
+    One of more than 30 s has no features.
+    """
+
+    features: np.ndarray
+    notes: list[str]
+    is_long: bool
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            said = np.array(self.notes, dtype=np.str_)
+            np.savez(file, features=self.features, notes=said, is_long=self.is_long)
 
 
 class SoundFiles(Vocabulary):
@@ -36,7 +55,9 @@ class SoundFiles(Vocabulary):
 
     def __init__(self, feature_dim: int, positions: int) -> None:
         self.feature_dim, self.positions = feature_dim, positions
+        self.notes: list[str] = []  # what there is to say of the files
         self._numbers: dict[str, int] = {}
+        self._paths: list[str] = []
         self._kept: list[Path | None] = []  # None: too long
         self._digests: list[str] = []
 
@@ -71,16 +92,24 @@ class SoundFiles(Vocabulary):
 
     def _add(self, path: str) -> None:
         digest = _digest(path)
-        kept = cache_folder("features") / f"{digest}-{self.feature_dim}-{VERSION}.npy"
-        if not kept.exists():
-            recording = Recording(path, self.feature_dim)
-            if not recording.is_long:
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                short = before_silence(recording)
-                replace_file(kept, lambda aside: _save(aside, short))
+        kept = cache_folder("features") / f"{digest}-{self.feature_dim}-{VERSION}.npz"
+        found = _read(kept) or self._made(path, kept)
+        self.notes += [f"warning: {path} {note}" for note in found.notes if note not in self.notes]
         self._numbers[path] = len(self._kept)
-        self._kept.append(kept if kept.exists() else None)
+        self._kept.append(None if found.is_long else kept)
         self._digests.append(digest)
+        self._paths.append(path)
+
+    def _made(self, path: str, kept: Path) -> Kept:
+        """The features of a file, which are kept."""
+        recording = Recording(path, self.feature_dim)
+        short = np.zeros((0, self.feature_dim), np.float32)
+        short = short if recording.is_long else before_silence(recording)
+        notes = [note.removeprefix(f"{path} ") for note in recording.notes]
+        found = Kept(short, notes, recording.is_long)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(kept, found.save)
+        return found
 
     def encode(self, text: str) -> list[int]:
         """The number of a file, which is read where it was not."""
@@ -95,7 +124,8 @@ class SoundFiles(Vocabulary):
         for row, number in zip(found, numbers, strict=False):
             kept = self._kept[number]
             assert kept is not None
-            short = np.load(kept)[: self.frames]
+            found_again = _read(kept) or self._made(self._paths[number], kept)
+            short = found_again.features[: self.frames]
             row[: len(short)] = short
             row[len(short) :] = short[-1]  # silence
         return found
@@ -138,6 +168,10 @@ def _digest(path: str) -> str:
         raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, array)
+def _read(path: Path) -> Kept | None:
+    """What was kept; None where it is not there, or damaged."""
+    try:
+        with path.open("rb") as file, np.load(file) as found:
+            return Kept(found["features"], found["notes"].tolist(), bool(found["is_long"]))
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+        return None

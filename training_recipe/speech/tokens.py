@@ -97,8 +97,9 @@ class SpeechTokens:
     def language(self, code: str) -> int:
         """The id of a language's code; a UserError names those that there are."""
         if code not in self.languages:
-            known = " ".join(self.languages)
-            raise UserError(f"language {code!r} is none of this model's: {known}")
+            raise UserError(
+                f"the model has no language {code!r}; {near_codes(code, self.languages)}"
+            )
         return self.first_language + self.languages.index(code)
 
     def task(self, name: str) -> int:
@@ -134,13 +135,23 @@ class SpeechTokens:
                 raise UserError("a model of several languages needs a language to begin with")
             found += [self.language(language), self.task(task or "transcribe")]
         elif language not in (None, "en") or task not in (None, "transcribe"):
-            given = f"language {language!r}, task {task!r}"
-            raise UserError(f"{given}: this model transcribes English alone")
+            asked = {"language": language, "task": task}
+            given = ", ".join(f"{name} {value!r}" for name, value in asked.items() if value)
+            told = "this model transcribes English alone; leave it out, or take one of several"
+            raise UserError(f"{given}: {told} languages")
         return tuple(found if timestamps else [*found, self.no_timestamps])
 
     def seconds(self, token: int) -> float:
         """The time that a timestamp stands for."""
         return (token - self.first_timestamp) * SECONDS_EACH
+
+
+def near_codes(given: str, languages: tuple[str, ...]) -> str:
+    """Codes near to one that there is none of, or how many there are."""
+    close = [code for code in languages if code.startswith(given[:2].lower())] if given else []
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"it has {len(languages)}, such as {', '.join(languages[:4])}"
 
 
 def suppressed(tokens: SpeechTokens, encode: Callable[[str], list[int]]) -> tuple[int, ...]:

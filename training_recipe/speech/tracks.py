@@ -52,7 +52,8 @@ class Track:
     ) -> None:
         self.number, self.tokens, self.settings = number, tokens, settings
         self.recording = Recording(path, bins, dtype)
-        self.timestamps = settings.timestamps or self.recording.is_long
+        # What a window breaks off is written in the next; where it is cut, all of it is wanted.
+        self.timestamps = settings.timestamps or (self.recording.is_long and not settings.chunks)
         self.language = settings.language if tokens.multilingual else "en"
         self.probability: float | None = None
         self.seek, self.open = 0, 0

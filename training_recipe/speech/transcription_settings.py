@@ -57,6 +57,7 @@ class TranscriptionSettings:
         faults.require(text, f"prompt is {self.prompt!r}; it must be a text")
         both = (self.previous_text or bool(self.prompt)) and self.chunks
         faults.require(
-            not both, "previous_text or prompt, and chunks: these know of no text before them"
+            not both,
+            "previous_text or prompt, and chunks: these know of no text before them; leave one out",
         )
         faults.raise_if_any("cannot transcribe")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +16,12 @@ from training_recipe.searching.search import GENERATE, Search
 from training_recipe.speech.tokenizer import FILES, SpeechTokenizer, repaired
 from training_recipe.speech.tokens import suppressed, suppressed_first
 from training_recipe.text.frames import Frame
-from training_recipe.text.languages import language_of, offered
+from training_recipe.text.languages import language_of
 from training_recipe.text.vocabulary_kinds import Side, Vocabulary, write_description
 from transformer_spec.errors import UserError
 
 BLANK = " "
+SHOWN = 4  # languages
 
 
 class SpeechVocabulary(Vocabulary):
@@ -56,7 +57,11 @@ class SpeechVocabulary(Vocabulary):
     def frame(self) -> Frame:
         tokens = self.tokenizer.tokens
         if tokens.multilingual and self.language is None:
-            raise UserError(f"the model's texts need a language; {offered(self.languages)}")
+            some = ", ".join(list(self.languages)[:SHOWN])
+            raise UserError(
+                f"what is said needs a language, as in --languages fr; the model has "
+                f"{len(self.languages)}, such as {some}"
+            )
         return Frame(tokens.prompt(self.language)[1:], (tokens.end,))
 
     def speaking(self, code: str) -> Self:
@@ -76,6 +81,9 @@ class SpeechVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(BLANK + text.lstrip())
+
+    def sample(self, texts: Iterable[str], rate: float, seed: int) -> list[list[int]]:
+        raise UserError(f"a vocabulary of kind {self.kind} cannot be cut by BPE-dropout")
 
     def token(self, index: int) -> str:
         return self.tokenizer.spelled()[index]

@@ -119,11 +119,13 @@ def in_languages(pair: Pair, given: str) -> Pair:
     """
     source, target = pair
     codes = [code.strip() for code in given.split(",")]
-    told = source.begins_with_target
-    if not told and not source.languages and not target.languages:
+    told, heard = source.begins_with_target, isinstance(source, SoundFiles)
+    if not (told and not heard) and not source.languages and not target.languages:
         raise UserError(
             f"languages {given!r} were given, and the model has none to choose; leave them out"
         )
+    if heard and len(codes) > 1:
+        raise UserError(f"languages {given!r}: a model that hears is told one, what is spoken: fr")
     if "" in codes or len(codes) not in ((1, 2) if told else (2,)):
         form = "TARGET or SOURCE,TARGET" if told else "SOURCE,TARGET"
         raise UserError(

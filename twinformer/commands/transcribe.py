@@ -72,6 +72,8 @@ def standard_input(files: list[str]) -> Iterator[list[str]]:
         place = Path(folder) / "standard-input"
         with place.open("wb") as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
+        if not place.stat().st_size:
+            raise UserError("standard input is empty; -: gives a recording there")
         yield [str(place) if file == STANDARD_INPUT else file for file in files]
 
 

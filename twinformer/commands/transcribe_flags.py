@@ -30,8 +30,7 @@ EPILOG = f"""\
 Recordings of more than 30 s are heard in windows of 30 s, each of which begins where the last
 complete segment of the one before ends; their text has times, which --output-format shows. What is
 likely wrong is written again at higher temperatures. --chunks cuts every 30 s instead and hears
---batch-size windows of one recording at once: much faster, and words at the cuts are lost or
-doubled.
+--batch-size windows of one recording at once, each of which is a segment: words at the cuts suffer.
 
 Without --output-dir the transcripts are printed, in the order of the files, those of several files
 under their names. A file that cannot be read is named, the others are transcribed all the same, and
@@ -107,7 +106,7 @@ def _add_speech(group: argparse._ArgumentGroup) -> None:
     _setting(group, "--previous-text", action="store_true", help=previous)
     prompt = "what stands before the first window: names and words that may be said"
     _setting(group, "--prompt", metavar="TEXT", help=prompt)
-    chunks = "cut every 30 s and hear many windows of a recording at once; less exact"
+    chunks = "cut every 30 s and hear many windows of a recording at once; words at the cuts suffer"
     _setting(group, "--chunks", action="store_true", help=chunks)
 
 

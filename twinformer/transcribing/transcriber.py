@@ -57,6 +57,7 @@ class Transcriber:
         check_hears(self._opened)
         self.tokens = SpeechTokens.of(self.config.target_vocab_size)
         self.tokenizer = tokenizer_of(self._opened)
+        self.language = learnt_language(self._opened)
         self.backend, notes = choose(backend, self._opened.home)
         told = [note for note in self._opened.notes if not note.endswith(TRAINING_ONLY)]
         self.notes = [*told, *notes]
@@ -89,6 +90,10 @@ class Transcriber:
         others; ``each`` gives those that can.
         """
         alone = isinstance(files, str | os.PathLike)
+        listed = [files] if alone else list(files) if isinstance(files, Sequence) else [files]
+        for each in listed:
+            if not isinstance(each, str | os.PathLike):
+                raise UserError(f"a recording is a {type(each).__name__}; give the path of a file")
         paths = [files] if isinstance(files, str | os.PathLike) else list(files)
         found, faults = dict[int, Transcript](), Faults()
         for number, each in self.each(paths, settings_of(settings)):
@@ -111,6 +116,8 @@ class Transcriber:
         ``opened`` is told how many seconds a file has, ``advance`` how many were done.
         """
         self.check(settings)
+        if settings.language is None and self.language is not None:
+            settings = dataclasses.replace(settings, language=self.language)
         paths = [Path(file) for file in files]
         return transcribe(paths, self.speech_model(), settings, self.batch_size, advance, opened)
 
@@ -161,6 +168,11 @@ class HeardInFormat:
     def decode(self, search: Search, rows: Sequence[int] | None = None) -> list[list[Hypothesis]]:
         with self.numbers():
             return self.heard.decode(search, rows)
+
+
+def learnt_language(opened: OpenModel) -> str | None:
+    """The language that a run was told to learn; else it is detected."""
+    return None if opened.vocabularies is None else opened.vocabularies[1].language
 
 
 def settings_of(given: dict[str, Any]) -> TranscriptionSettings:

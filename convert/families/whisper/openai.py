@@ -81,8 +81,8 @@ STACKS = {
 }
 FEED_FORWARD = {"ffn.fc1": "mlp.0", "ffn.fc2": "mlp.2"}
 NO_TOKENIZER = (
-    "a file of OpenAI's has no tokenizer, and no settings of generation: special ids follow from "
-    "the size of its vocabulary; texts need the tokenizer of a folder of transformers"
+    "a file of OpenAI's holds no tokenizer and no settings of generation: special ids follow from "
+    "the size of its vocabulary, texts need a tokenizer.json beside it"
 )
 RATES = "OpenAI's program drops nothing out: {} are 0 there"
 NO_IDS = "n_vocab {} is none of Whisper's: what ids mean is not in the file that is written"

@@ -151,7 +151,7 @@ def test_openai_s_file_becomes_a_folder_that_the_library_reads(tmp_path):
     assert written["lang_to_id"]["<|fr|>"] == 50265 and len(written["lang_to_id"]) == 99
     assert written["task_to_id"] == {"translate": 50358, "transcribe": 50359}
     assert written["pad_token_id"] == 50257 == written["eos_token_id"]
-    assert "forced_decoder_ids" not in written
+    assert "forced_decoder_ids" not in written and written["task"] == "transcribe"
     settings = json.loads((tmp_path / "theirs" / "config.json").read_text())
     assert settings["pad_token_id"] == 50257 and settings["decoder_start_token_id"] == 50258
 

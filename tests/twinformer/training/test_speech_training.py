@@ -17,6 +17,7 @@ from convert.conversion.opening import open_model
 from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import BatchPlan
 from training_recipe.batching.encoded import frames_of, sound_files_of
+from training_recipe.corpora.corpus import load_corpus
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.speech.audio import Audio
 from training_recipe.speech.features import log_mel
@@ -150,6 +151,26 @@ class TestFeatures:
                 files.encode(str(path))
                 assert np.array_equal(files.features(numbers, 1)[0], wanted), seconds
 
+    def test_damaged_ones_are_made_again(self, tmp_path):
+        path = write_wav(tmp_path / "a.wav", sound(0.5))
+        heard = SoundFiles(5, 1500)
+        numbers = heard.encode(str(path))
+        before = heard.features(numbers, 1)
+        (kept,) = heard._kept
+        for damage in (b"", kept.read_bytes()[:300]):
+            kept.write_bytes(damage)
+            assert np.array_equal(heard.features(numbers, 1), before)
+            again = SoundFiles(5, 1500)
+            assert np.array_equal(again.features(again.encode(str(path)), 1), before)
+
+    def test_one_that_is_cut_off_is_said(self, tmp_path):
+        path = write_wav(tmp_path / "cut.wav", sound(1.0))
+        path.write_bytes(path.read_bytes()[:9000])
+        for heard in (SoundFiles(5, 1500), SoundFiles(5, 1500)):  # the second from the file
+            heard.encode(str(path))
+            (note,) = heard.notes
+            says(note, f"{path} is cut off")
+
     def test_too_long_ones_have_more_ids_than_there_are_positions(self, tmp_path):
         path = write_wav(tmp_path / "long.wav", sound(30.1))
         assert len(SoundFiles(5, 1500).encode(str(path))) == 1501
@@ -162,6 +183,28 @@ class TestFeatures:
             SoundFiles(5, 1500).hear(map(str, names))
         assert len(told.value.faults) == 9
         says(str(told.value), "more of 9 files hold no sound")
+
+
+class TestSplit:
+    def rows(self, place, order):
+        """A corpus of forty sounds, each under two names, the second half copies of the first."""
+        place.mkdir(parents=True)
+        with (place / "pairs.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("audio", "text"))
+            for number in order:
+                write_wav(place / f"{number}.wav", sound(0.01, seed=number % 40))
+                rows.writerow((f"{number}.wav", f"text {number % 40}"))
+        return load_corpus(str(place / "pairs.csv"), columns=("audio", "text"), spoken=True)
+
+    def test_depends_on_what_is_heard_alone(self, tmp_path):
+        here = self.rows(tmp_path / "a", range(80))
+        there = self.rows(tmp_path / "far/away", reversed(range(80)))
+        for part in ("train", "valid", "test"):
+            said = [{e.targets for e in getattr(each, part)} for each in (here, there)]
+            assert said[0] == said[1] and said[0]
+        texts = [{e.targets for e in getattr(here, part)} for part in ("train", "valid", "test")]
+        assert not (texts[0] & texts[1] or texts[0] & texts[2] or texts[1] & texts[2])
 
 
 FLAGS = (
@@ -208,6 +251,11 @@ class TestRuns:
         assert np.array_equal(model.model.decoder.embed_tokens.weight.detach().numpy(), ours)
         assert (tmp_path / "back" / "tokenizer.json").exists()
 
+    def test_words_are_not_cut_at_random(self, folder):
+        vocabulary = open_model(folder).text()[1]
+        with pytest.raises(UserError, match="cannot be cut by BPE-dropout"):
+            vocabulary.sample(["a"], 0.1, 0)
+
     def test_no_translator(self, run):
         from twinformer import Translator
 
@@ -221,13 +269,15 @@ class TestRefused:
         [
             ("text.csv", ("3 of 3 sources name no sound file", "hello", "folder of text.csv")),
             ("cmudict", ("the model of --init hears", "--columns audio,text")),
+            ("--languages fr", ("languages 'fr' were given, and the model has none to choose",)),
         ],
     )
     def test_texts_are_no_recordings(self, data, told, folder, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "text.csv").write_text("a,b\nhello,one\nyou,two\nthere,three\n")
-        columns = ["--columns", "a,b"] if data.endswith("csv") else []
-        flags = ["--init", str(folder), "--data", data, *columns, "--device", "cpu"]
+        columns = [] if data == "cmudict" else ["--columns", "a,b"]
+        given = ["--data", "text.csv", *data.split()] if "--" in data else ["--data", data]
+        flags = ["--init", str(folder), *given, *columns, "--device", "cpu"]
         assert main(["train", "--backend", "torch", *flags]) == 2
         says(capsys.readouterr().err, *told)
         assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

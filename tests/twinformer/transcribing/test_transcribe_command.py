@@ -24,7 +24,7 @@ def fake(monkeypatch):
 
     def made(self, folder, **settings):
         self.tokens, self.backend, self.notes = model.tokens, "torch", []
-        self.batch_size = settings["batch_size"]
+        self.batch_size, self.language = settings["batch_size"], None
 
     monkeypatch.setattr(Transcriber, "__init__", made)
     monkeypatch.setattr(Transcriber, "speech_model", lambda self: model.model())

@@ -354,6 +354,15 @@ def _open_folder(path: Path, key: str | None, record: Record | None) -> Content:
     return _with_side_files(path, content, record)
 
 
+def _of_ctranslate2(path: Path, key: str | None) -> Content:
+    """A ``model.bin`` with the config.json beside it."""
+    if key is not None:
+        raise UserError(f"--key picks a part of a file with names, and {path} is CTranslate2's")
+    opened = open_ctranslate2(path)
+    settings = opened.settings(settings_in(path.parent / CONFIG))
+    return Content(opened, TORCH, None, CTRANSLATE2, settings, notes=opened.notes)
+
+
 def _open_file(path: Path, key: str | None) -> Content:
     check_undistributed([path])
     name = path.name.removesuffix(INDEX_SUFFIX)
@@ -373,11 +382,7 @@ def _open_file(path: Path, key: str | None) -> Content:
             notes=nested.notes, unread=nested.undone,
         )  # fmt: skip
     if container == CTRANSLATE2:
-        if key is not None:
-            raise UserError(f"--key picks a part of a file with names, and {path} is CTranslate2's")
-        opened = open_ctranslate2(path)
-        settings = opened.settings(settings_in(path.parent / CONFIG))
-        return Content(opened, TORCH, None, container, settings, notes=opened.notes)
+        return _of_ctranslate2(path, key)
     if container == "msgpack":
         index = name != path.name
         opened = open_msgpack(path) if index else open_tree(path)

@@ -36,6 +36,7 @@ BY_ORDER = (
 )
 EMPTY = "the optimizer in {} has no moments yet: there is nothing to carry"
 FROZEN = "{} parameters have no moments, as they were frozen: zeros stand for them"
+THAWED = "the moments of {} are left out: it was trained there, and never is here"
 BOTH = (FIRST, SECOND)
 POSITIONS = "pos_embedding.weight"
 RUN_SETTINGS = "settings.json"
@@ -134,9 +135,11 @@ def _named(
     part = replace(part, state=unflattened(part.state, shapes, untrained))
     state = name_state(part.state, shapes, lambda x: _step(x, part.file), given, label, untrained)
     frozen = [name for name in shapes if name not in (*state.first, *untrained)]
-    moments = {FIRST + name: leaf for name, leaf in state.first.items()}
-    moments |= {SECOND + name: leaf for name, leaf in state.second.items()}
+    kept = [name for name in state.first if name not in untrained]
+    moments = {FIRST + name: state.first[name] for name in kept}
+    moments |= {SECOND + name: state.second[name] for name in kept}
     notes = [] if given or has_names else [BY_ORDER]
+    notes += [THAWED.format(name) for name in state.first if name in untrained]
     if moments and frozen:
         notes.append(FROZEN.format(len(frozen)))
         dtype = next(iter(moments.values())).dtype

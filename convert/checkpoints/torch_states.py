@@ -142,17 +142,10 @@ def _order(
     given = names or names_in(groups)
     if given is not None:
         return _proved(indices, list(given), shapes, parameters, label)
-    fitting = []
     trained = [name for name in parameters if name not in untrained]
-    for everything in (trained, list(parameters)) if untrained else (trained,):
-        for names_in_order in _candidates(groups, {name: parameters[name] for name in everything}):
-            order = dict(zip(indices, names_in_order, strict=True))
-            fits = all(
-                parameters[order[index]] == shape and order[index] not in untrained
-                for index, shape in shapes.items()
-            )
-            if fits and order not in fitting:
-                fitting.append(order)
+    fitting = _fitting(groups, shapes, parameters, trained, untrained)
+    # Some libraries train what is stored and never trained here.
+    fitting = fitting or _fitting(groups, shapes, parameters, trained, ())
     if len(fitting) == 1:
         return fitting[0]
     found = "no known order of the parameters fits" if not fitting else "several orders fit"
@@ -161,6 +154,27 @@ def _order(
         f"model; {found} the shapes. Give --parameter-names FILE, one name a line in the order in "
         "which the optimizer got them"
     )
+
+
+def _fitting(
+    groups: Sequence[Mapping[str, Any]],
+    shapes: Mapping[Any, Shape],
+    parameters: Mapping[str, Shape],
+    trained: Sequence[str],
+    without: Collection[str],
+) -> list[dict[Any, str]]:
+    """The orders in which all moments have their parameters' shapes, and some have none."""
+    indices, found = [index for group in groups for index in group["params"]], []
+    for names in dict.fromkeys((tuple(trained), tuple(parameters))):
+        for names_in_order in _candidates(groups, {name: parameters[name] for name in names}):
+            order = dict(zip(indices, names_in_order, strict=True))
+            fits = all(
+                parameters[order[index]] == shape and order[index] not in without
+                for index, shape in shapes.items()
+            )
+            if fits and order not in found:
+                found.append(order)
+    return found
 
 
 def names_in(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:

@@ -16,6 +16,7 @@ from huggingface_cases import (
     with_settings,
     with_tensors,
 )
+from messages import says
 from safetensors.numpy import save_file
 from transformers import WhisperModel
 from whisper_cases import (
@@ -185,6 +186,28 @@ def test_moments_of_an_optimizer_come_back(everything, model, usual, tmp_path):
         for key in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(back["state"][number][key], state[key]), (number, key)
     optimizer.load_state_dict(back)
+
+
+def test_moments_of_a_thawed_table_are_left_out(usual, tmp_path, capsys):
+    """transformers 5 thaws encoder positions while it reads a folder."""
+    model = build()
+    positions = model.model.encoder.embed_positions.weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW(model.parameters())
+    features, target = heard()
+    inputs = torch.from_numpy(features).transpose(1, 2)
+    model(input_features=inputs, decoder_input_ids=torch.from_numpy(target)).logits.sum().backward()
+    optimizer.step()
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    (folder / "config.json").write_text(json.dumps(usual.settings))
+    convert(folder, tmp_path / "ours", "--to", "torch")
+    says(capsys.readouterr().out, "moments of model.encoder.embed_positions.weight are left out")
+    moments = open_safetensors(tmp_path / "ours" / "optimizer.safetensors")
+    first = optimizer.state[model.model.decoder.embed_tokens.weight]["exp_avg"].numpy()
+    assert np.array_equal(moments.read("exp_avg/decoder.embedding.weight"), first)
+    assert positions in optimizer.state and not any("encoder.pos" in name for name in moments)
 
 
 def test_ids_that_are_absent_are_those_of_english(usual):

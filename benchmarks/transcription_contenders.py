@@ -59,7 +59,7 @@ def write_models(place: Path, model: Path, names: list[str]) -> None:
     shutil.copytree(model, place / "ctranslate2")
     for folder, family in (("theirs", "whisper"), ("openai", "whisper-openai")):
         if folder == "theirs" or OPENAI in names:
-            convert([str(model), str(place / folder), "--to", family])
+            convert([str(model), str(place / folder), "--to", family, "--dtype", "float32"])
 
 
 def ours(place: Path, backend: str) -> Transcribe:

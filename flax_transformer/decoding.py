@@ -5,7 +5,7 @@ the cache, Q new tokens, V vocabulary. What a search is: training_recipe/searchi
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,9 @@ from training_recipe.searching.search import (
 )
 from transformer_spec import TransformerConfig
 
+# A model's structure and its weights, which take a while to find.
+Parts = tuple[Any, Any]
+
 
 class Beams(NamedTuple):
     """The best unfinished and the best finished outputs of each row, both best first."""
@@ -87,10 +90,14 @@ def found(
     search: Search,
     length: int,
     program: Callable[..., Outputs] | None = None,
+    parts: Parts | None = None,
 ) -> Outputs:
-    """What ``program``, a compiled ``searched``, finds in outputs of ``length`` columns."""
-    graph, weights = nnx.split(model)
-    program = program or program_for(model)
+    """What ``program``, a compiled ``searched``, finds in outputs of ``length`` columns.
+
+    ``parts`` are the model's, where they are known already.
+    """
+    graph, weights = parts or nnx.split(model)
+    program = program or program_for(weights)
     if search.rule == GENERATE:
         find = generation.beam_search if search.beam > 1 else generation.chain_search
         N, settings = max(search.beam, search.nbest), shaping(search)
@@ -100,18 +107,20 @@ def found(
     return program(chain_search, graph, weights, task, length, search.nbest, search.top_k)
 
 
-def check_decoding(model: Transformer, source: np.ndarray, search: Search) -> None:
+def check_decoding(
+    model: Transformer, source: np.ndarray, search: Search, parts: Parts | None = None
+) -> None:
     """Raise UserError for settings that no search can follow or a processor has no room for."""
     check_search(search, model.config)
-    weights = nnx.state(model)
+    weights = nnx.state(model) if parts is None else parts[1]
     if on_processor(weights):
         size = jax.tree.leaves(weights)[0].dtype.itemsize
         check_search_memory(len(source), source.shape[1], model.config, search, size)
 
 
-def program_for(model: Transformer) -> Callable[..., Outputs]:
+def program_for(weights: Any) -> Callable[..., Outputs]:
     """The compiled search for the device that a model's weights lie on."""
-    return compiled_for_processor if on_processor(nnx.state(model)) else compiled
+    return compiled_for_processor if on_processor(weights) else compiled
 
 
 def searched(search, graph, weights, task, length, N, *settings) -> Outputs:

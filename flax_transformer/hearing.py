@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from flax_transformer.cpu.programs import BARRIERS_STAY, on_processor
-from flax_transformer.decoding import check_decoding, filled, found, make_task
+from flax_transformer.decoding import Parts, check_decoding, filled, found, make_task
 from flax_transformer.decoding_state import (
     DecodingState,
     after_prompt,
@@ -51,14 +51,20 @@ def hear(model: Transformer, features: np.ndarray) -> "Heard":
     model.check_numbers(jnp.empty(0))
     rows = [*range(len(features))]
     source = model.as_source(features[filled_rows(rows)])
-    return Heard(model, features, run(model, listening, source))
+    parts = nnx.split(model)
+    return Heard(model, features, run(parts, listening, source), parts)
 
 
 class Heard:
-    """What the decoder's layers keep of the encoder's output, on the model's device."""
+    """What the decoder's layers keep of the encoder's output, on the model's device.
 
-    def __init__(self, model: Transformer, features: np.ndarray, state: DecodingState) -> None:
-        self.model, self.features, self.state = model, features, state
+    The model is asked as it was when it heard.
+    """
+
+    def __init__(
+        self, model: Transformer, features: np.ndarray, state: DecodingState, parts: Parts
+    ) -> None:
+        self.model, self.features, self.state, self.parts = model, features, state, parts
 
     @full_precision
     def logits(self, prompt: tuple[int, ...]) -> np.ndarray:
@@ -67,7 +73,7 @@ class Heard:
         check_search(search, config)
         tokens = prompt_of(search, config)
         room = prompt_room(tokens, config)
-        found = run(self.model, scoring, self.state, filled(tokens, room, config))
+        found = run(self.parts, scoring, self.state, filled(tokens, room, config))
         found = np.asarray(found[: len(self.features), : len(tokens)])
         return found.astype(np.promote_types(found.dtype, np.float32))
 
@@ -78,18 +84,29 @@ class Heard:
         They are those of ``decode`` of the same features.
         """
         model, wanted = self.model, check_rows_heard(rows, len(self.features))
-        check_decoding(model, self.features[wanted], search)
+        check_decoding(model, self.features[wanted], search, self.parts)
         if not wanted:
             return []
         taken = filled_rows(wanted)
         state = self.state if rows is None else of_rows(self.state, jnp.array(taken))
-        state = behind_prompt(model, state, search)
+        state = self.behind_prompt(state, search)
         task = make_task(model, self.features[taken], search, state)
         limits = jnp.where(jnp.arange(len(taken)) < len(wanted), task.limits, 0)
         length = output_room(self.features.shape[1], model.config, search)
-        outputs = found(model, task._replace(limits=limits), search, length)
+        outputs = found(model, task._replace(limits=limits), search, length, parts=self.parts)
         tokens, sums, lengths = (np.asarray(array)[: len(wanted)] for array in outputs)
         return hypotheses(tokens, sums, lengths, model.config, search)
+
+    def behind_prompt(self, state: DecodingState, search: Search) -> DecodingState:
+        """The state behind all tokens of a prompt but the last, as wide as the first cache."""
+        config = self.model.config
+        prompt = prompt_of(search, config)
+        before = prompt_room(prompt, config)
+        if not before:
+            return state
+        tokens, count = filled(prompt, before, config)[:-1], jnp.asarray(len(prompt) - 1)
+        width = stages(config.max_length, before)[0]
+        return run(self.parts, reading, state, tokens, count, width, search.rule != EXACT)
 
 
 def filled_rows(rows: list[int]) -> list[int]:
@@ -102,20 +119,9 @@ def of_rows(state: DecodingState, rows: Int[Array, "B"]) -> DecodingState:
     return jax.tree.map(lambda array: array[rows], state._replace(columns=()))._replace(columns=0)
 
 
-def behind_prompt(model: Transformer, state: DecodingState, search: Search) -> DecodingState:
-    """The state behind all tokens of a search's prompt but the last, as wide as the first cache."""
-    config, prompt = model.config, prompt_of(search, model.config)
-    before = prompt_room(prompt, config)
-    if not before:
-        return state
-    tokens, count = filled(prompt, before, config)[:-1], jnp.asarray(len(prompt) - 1)
-    width = stages(config.max_length, before)[0]
-    return run(model, reading, state, tokens, count, width, search.rule != EXACT)
-
-
-def run(model: Transformer, function: Callable[..., Any], *given: Any) -> Any:
+def run(parts: Parts, function: Callable[..., Any], *given: Any) -> Any:
     """A function of a model and arrays, compiled; numbers and flags are part of the program."""
-    graph, weights = nnx.split(model)
+    graph, weights = parts
     static = tuple(3 + at for at, value in enumerate(given) if isinstance(value, int))
     return program(on_processor(weights), static)(function, graph, weights, *given)
 

@@ -166,3 +166,17 @@ def test_models_that_openai_s_program_cannot_hold(model, tmp_path, capsys):
         assert f"{field} is {value!r}" in fault_of(FAMILY.write_settings, other, None)
     found, notes = FAMILY.adapted(TransformerConfig.from_dict(config.to_dict() | {"dropout": 0.1}))
     assert found == config and any("dropout" in note for note in notes)
+
+
+def test_openai_itself_loads_what_is_written(model, tmp_path):
+    """Where its program is installed, which computes in float32."""
+    whisper = pytest.importorskip("whisper", reason="openai-whisper is not installed")
+    model.save_pretrained(tmp_path / "theirs")
+    convert(tmp_path / "theirs", tmp_path / "written", "--to", "whisper-openai")
+    found = whisper.load_model(str(tmp_path / "written" / "model.pt"), device="cpu")
+    features, target = heard()
+    mel = torch.from_numpy(features).float().transpose(1, 2)
+    with torch.no_grad():
+        logits = found(mel, torch.from_numpy(target)).numpy()
+    expected = library_logits(model, features, target)
+    assert np.abs(logits - expected).max() < 2e-5 * max(1.0, expected.std())

@@ -22,6 +22,7 @@ from convert.conversion.beside import (
     SEARCH,
     SETTINGS,
     VOCABULARY,
+    WHISPER,
     Beside,
     Way,
     entries_of,
@@ -35,7 +36,7 @@ from convert.conversion.imported import (
 from convert.conversion.origin import ORIGIN
 from convert.conversion.source import Import
 from convert.conversion.speech_export import MENDED, mended, with_exported
-from convert.conversion.speech_files import BY_RULE, LIBRARY, speech_files, warnings
+from convert.conversion.speech_files import BY_RULE, speech_files, warnings
 from convert.conversion.target import Target
 from convert.families.registry import LIBRARIES
 from convert.families.t5x.family import T5X
@@ -116,7 +117,7 @@ def _contradictions(making: Making) -> list[str]:
 def _with_speech(making: Making, plan: FilesPlan) -> FilesPlan:
     """A model of speech gets what its library reads beside it, where that is not carried."""
     family, origin = making.target.family, making.source.origin
-    if family is None or family.library != LIBRARY:
+    if family is None or family.library != WHISPER:
         return plan
     there = (e for e in plan.entries if e.what == CARRIED or e.reason == MENDED)
     carried = {e.to: e.found.path for e in there}

@@ -14,7 +14,7 @@ from convert.conversion.source import Import
 from convert.exports.ctranslate2_speech import THEIRS
 from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan
 from convert.files.kinds import GENERATION
-from training_recipe.files.json_files import json_text
+from training_recipe.files.json_files import write_json
 from training_recipe.speech.settings import preprocessor_settings
 from training_recipe.speech.tokenizer import (
     REPAIRED,
@@ -56,7 +56,9 @@ def with_exported(source: Import, plan: FilesPlan) -> FilesPlan:
     made, made_from = dict(plan.made), dict(plan.made_from)
     there = {entry.to for entry in plan.entries if entry.what == CARRIED} | made.keys()
     if PREPROCESSOR not in there:
-        made[PREPROCESSOR] = partial(_write_json, preprocessor_settings(source.config.feature_dim))
+        made[PREPROCESSOR] = partial(
+            write_json, content=preprocessor_settings(source.config.feature_dim)
+        )
         made_from[PREPROCESSOR] = "the numbers in a frame"
     try:
         tokenizer = speech_tokenizer(source) if TOKENIZER not in there else None
@@ -89,10 +91,6 @@ def _mended(entry: Entry) -> bytes | None:
         return repaired(entry.found.path.name, entry.found.path.read_bytes())
     except OSError:
         return None  # what carries it says what is wrong
-
-
-def _write_json(content: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json_text(content), encoding="utf-8")
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.folders import settings_in
+from convert.conversion.beside import PREPROCESSOR
 from convert.families.whisper.ids import known_tokens
 from convert.files.kinds import GENERATION
-from training_recipe.files.json_files import json_text
+from training_recipe.files.json_files import write_json
 from training_recipe.speech.alignment import alignment_heads, foreign_heads
 from training_recipe.speech.settings import (
     HOP,
@@ -28,8 +29,7 @@ from training_recipe.speech.tokenizer import FILES, SpeechTokenizer
 from training_recipe.speech.tokens import SpeechTokens, suppressed
 from transformer_spec import TransformerConfig, UserError, source_positions
 
-LIBRARY = "whisper"
-PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+PROCESSOR = "processor_config.json"
 EXTRACTOR = "feature_extractor"  # its part of the second
 HEADS = "alignment_heads"
 BY_RULE = "the sizes of the model"
@@ -63,19 +63,15 @@ def speech_files(
         heads, told = _heads(config, settings or {})
         never, why = _suppressed(tokens, place_of, settings or {})
         written = generation_settings(tokens, never, heads) | _begun(settings or {})
-        made[GENERATION] = partial(_write, written)
+        made[GENERATION] = partial(write_json, content=written)
         notes += [*told, *why]
     if place_of(PREPROCESSOR) is None and EXTRACTOR not in _content(place_of(PROCESSOR)):
         frames, M = RATE * SECONDS // HOP, config.feature_dim
         if source_positions((1, frames, M), config) == config.max_source_length:
-            made[PREPROCESSOR] = partial(_write, preprocessor_settings(M))
+            made[PREPROCESSOR] = partial(write_json, content=preprocessor_settings(M))
         else:
             notes.append(OTHER_WINDOW.format(PREPROCESSOR, config.max_source_length, SECONDS))
     return SpeechFiles(made, notes)
-
-
-def _write(content: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json_text(content), encoding="utf-8")
 
 
 def _heads(

@@ -12,6 +12,7 @@ from training_recipe.corpora.cmudict import dictionary_path, read_pronunciations
 from training_recipe.corpora.downloads import fetch
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA, NamedCorpus
 from training_recipe.corpora.text_files import Pair, is_table, read_parallel, read_table
+from training_recipe.files.fingerprints import fingerprint
 from transformer_spec.errors import Faults, UserError
 
 PARTS = ("train", "valid", "test")
@@ -205,7 +206,7 @@ def cmudict() -> Corpus:
 
 def sound_of(path: str) -> str:
     """What a sound file holds, wherever it lies and whatever it is called."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return fingerprint(Path(path))["sha256"]
 
 
 def hold_out(

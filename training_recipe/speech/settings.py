@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from training_recipe.speech.features import FRAMES, FRAMES_A_SECOND, HOP, RATE, WINDOW
 from training_recipe.speech.tokens import LATEST_FIRST, TASKS, SpeechTokens
 
 BLANK_ID = 220  # a space, in every vocabulary of GPT-2's
 LONGEST = 448  # tokens of an output, its prompt among them
-RATE, SECONDS = 16000, 30  # samples a second, and of a window
-WINDOW, HOP = 400, 160  # samples of a frame, and from one to the next
+SECONDS = FRAMES // FRAMES_A_SECOND  # of a window
 
 
 def generation_settings(

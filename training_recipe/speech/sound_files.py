@@ -5,7 +5,6 @@ A recording is a source, and its number here stands where a text has ids.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from training_recipe.corpora.downloads import cache_folder
+from training_recipe.files.fingerprints import fingerprint
 from training_recipe.files.writing import replace_file
 from training_recipe.speech.features import FRAMES, HOP, WINDOW
 from training_recipe.speech.recordings import Recording
@@ -163,7 +163,7 @@ def before_silence(recording: Recording) -> np.ndarray:
 
 def _digest(path: str) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return fingerprint(Path(path))["sha256"]
     except OSError as error:
         raise UserError(f"{path}: {os.strerror(error.errno or 0)}") from None
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from training_recipe.text.languages import NEAR, near
 from transformer_spec import UserError
+from transformer_spec.errors import printable_name
 
 ENGLISH, MULTILINGUAL, LARGEST = 51864, 51865, 51866
 TEXT_TOKENS = 50256  # of GPT-2's vocabulary, its end of text not counted
@@ -97,9 +99,9 @@ class SpeechTokens:
     def language(self, code: str) -> int:
         """The id of a language's code; a UserError names those that there are."""
         if code not in self.languages:
-            raise UserError(
-                f"the model has no language {code!r}; {near_codes(code, self.languages)}"
-            )
+            close = near(code, self.languages) or self.languages[:NEAR]
+            told = f"it has {len(self.languages)}, such as {', '.join(close)}"
+            raise UserError(f"the model has no language {printable_name(code)!r}; {told}")
         return self.first_language + self.languages.index(code)
 
     def task(self, name: str) -> int:
@@ -144,14 +146,6 @@ class SpeechTokens:
     def seconds(self, token: int) -> float:
         """The time that a timestamp stands for."""
         return (token - self.first_timestamp) * SECONDS_EACH
-
-
-def near_codes(given: str, languages: tuple[str, ...]) -> str:
-    """Codes near to one that there is none of, or how many there are."""
-    close = [code for code in languages if code.startswith(given[:2].lower())] if given else []
-    if close:
-        return f"did you mean {' or '.join(close)}?"
-    return f"it has {len(languages)}, such as {', '.join(languages[:4])}"
 
 
 def suppressed(tokens: SpeechTokens, encode: Callable[[str], list[int]]) -> tuple[int, ...]:

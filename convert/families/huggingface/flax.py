@@ -11,14 +11,15 @@ a parameter here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from convert.core.operations import COPY
-from convert.core.rules import ASIDE, Rule
+from convert.core.operations import COPY, TRANSPOSE
+from convert.core.pipeline import Converted
+from convert.core.rules import ASIDE, Rule, rename
 from convert.core.tensors import Held
 from convert.families.base import Family, Reading, Source
 from convert.families.huggingface.bart import Bart, MBart
@@ -188,3 +189,12 @@ class BlenderbotFlax(HuggingFaceFlax):
 class BlenderbotSmallFlax(HuggingFaceFlax):
     name = "blenderbot-small-flax"
     family = BlenderbotSmall()
+
+
+def as_torch(source: Source, torch_name: Callable[[str], str]) -> Source:
+    """The same tensors under their PyTorch names, as PyTorch has them."""
+    rules = [
+        rename(name, torch_name(name), TRANSPOSE if name.endswith(".kernel") else COPY)
+        for name in source.tensors
+    ]
+    return replace(source, tensors=Converted(source.tensors, rules))

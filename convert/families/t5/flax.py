@@ -12,10 +12,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 from convert.core.operations import COPY, TRANSPOSE
-from convert.core.pipeline import Converted
-from convert.core.rules import Rule, rename
+from convert.core.rules import Rule
 from convert.families.base import Reading, Source
-from convert.families.huggingface.flax import FlaxNaming
+from convert.families.huggingface.flax import FlaxNaming, as_torch
 from convert.families.huggingface.names import headers_only
 from convert.families.t5.names import MT5, T5
 from convert.families.t5.output import OUTPUT_TABLE, Tables
@@ -32,13 +31,13 @@ class T5Flax(FlaxNaming):
 
     def read_config(self, source: Source) -> Reading:
         """An output that is there is a weight of its own, whatever its bytes."""
-        like = _as_torch(source)
+        like = as_torch(source, _torch_name)
         there = OUTPUT_TABLE in like.tensors
         tables = Tables("source_target" if there else "all", there)
         return self.family.reading(like, tables if source.tensors else None)
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
-        return [_flax(rule) for rule in self.family.rules(config, _as_torch(source))]
+        return [_flax(rule) for rule in self.family.rules(config, as_torch(source, _torch_name))]
 
     def written(
         self, config: TransformerConfig, wrapper: Mapping[str, str] | None = None
@@ -61,15 +60,6 @@ class T5Flax(FlaxNaming):
 class MT5Flax(T5Flax):
     name = "mt5-flax"
     family = MT5()
-
-
-def _as_torch(source: Source) -> Source:
-    """The same tensors under their PyTorch names, as PyTorch has them."""
-    rules = [
-        rename(name, _torch_name(name), TRANSPOSE if name.endswith(".kernel") else COPY)
-        for name in source.tensors
-    ]
-    return replace(source, tensors=Converted(source.tensors, rules))
 
 
 def _torch_name(name: str) -> str:

@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from convert.core.operations import COPY, TRANSPOSE
-from convert.core.pipeline import Converted
-from convert.core.rules import Rule, rename
+from convert.core.rules import Rule
 from convert.core.tensors import Subset
 from convert.families.base import Reading, Source
-from convert.families.huggingface.flax import LEAVES, FlaxNaming
+from convert.families.huggingface.flax import LEAVES, FlaxNaming, as_torch
 from convert.families.huggingface.names import headers_only
 from convert.families.twinformer import flax_rule
 from convert.families.whisper.names import OUTPUT_TABLE, Whisper
@@ -33,11 +31,11 @@ class WhisperFlax(FlaxNaming):
 
     def read_config(self, source: Source) -> Reading:
         _check_layers(source)
-        return self.family.read_config(_as_torch(source))
+        return self.family.read_config(as_torch(source, _torch_name))
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         """Where the output is tied, one that is there all the same is taken by no rule."""
-        given = _as_torch(source)
+        given = as_torch(source, _torch_name)
         tied = {OUTPUT_TABLE} if config.tied_embeddings == "target_output" else set[str]()
         kept = Subset(given.tensors, [name for name in given.tensors if name not in tied])
         return [_flax(rule) for rule in self.family.rules(config, replace(given, tensors=kept))]
@@ -62,15 +60,6 @@ def _check_layers(source: Source) -> None:
             f"{source.tensors.label} has its layers stacked ({' and '.join(found)}), as training "
             "loops scan them; only layers of their own, as the library saves them, are read"
         )
-
-
-def _as_torch(source: Source) -> Source:
-    """The same tensors under their PyTorch names, as PyTorch has them."""
-    rules = [
-        rename(name, _torch_name(name), TRANSPOSE if name.endswith(".kernel") else COPY)
-        for name in source.tensors
-    ]
-    return replace(source, tensors=Converted(source.tensors, rules))
 
 
 def _torch_name(name: str) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.outside_training import torch_threads
 from benchmarks.turns import JAX, TORCH, Turn, use_cores
-from training_recipe.speech.audio import Audio
-from training_recipe.speech.features import RATE
+from training_recipe.sound.audio import Audio
+from training_recipe.sound.features import RATE
 
 GENERATE, OPENAI = "transformers generate", "openai-whisper"
 FASTER, FASTER_INT8 = "faster-whisper", "faster-whisper, int8"

@@ -9,7 +9,7 @@ import numpy as np
 
 from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.speech.tokens import SpeechTokens
-from training_recipe.speech.transcription import SpeechModel
+from training_recipe.transcription.transcription import SpeechModel
 
 ENGLISH, SEVERAL = SpeechTokens.of(51864), SpeechTokens.of(51865)
 

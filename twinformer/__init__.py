@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training_recipe.speech.transcripts import Segment, Transcript
+    from training_recipe.transcription.transcripts import Segment, Transcript
     from transformer_spec import TransformerConfig, UserError
     from twinformer.api import compare, convert, load, train
     from twinformer.transcribing.transcriber import Transcriber
@@ -44,7 +44,7 @@ __all__ = [
 PLACES = {
     "TransformerConfig": "transformer_spec",
     "UserError": "transformer_spec",
-    **dict.fromkeys(("Segment", "Transcript"), "training_recipe.speech.transcripts"),
+    **dict.fromkeys(("Segment", "Transcript"), "training_recipe.transcription.transcripts"),
     "Transcriber": "twinformer.transcribing.transcriber",
     "Translation": "twinformer.translating.translator",
     "Translator": "twinformer.translating.translator",

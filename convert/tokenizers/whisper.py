@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from convert.tokenizers.folder import Folder
-from training_recipe.speech.features import FRAMES
-from training_recipe.speech.sound_files import SoundFiles
+from training_recipe.sound.features import FRAMES
+from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.speech.vocabulary import SpeechVocabulary
 from transformer_spec import UserError
 

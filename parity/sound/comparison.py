@@ -14,8 +14,8 @@ from parity.forward.measures import largest
 from parity.sides.given import local_path
 from parity.sides.side import Side
 from parity.sound.front_ends import BOUND, explanations
-from training_recipe.speech.audio import Audio
-from training_recipe.speech.features import FRAMES, SAMPLES, log_mel
+from training_recipe.sound.audio import Audio
+from training_recipe.sound.features import FRAMES, SAMPLES, log_mel
 from transformer_spec import TransformerConfig, UserError
 
 EXTRACTORS = ("preprocessor_config.json", "processor_config.json")

@@ -11,7 +11,7 @@ from itertools import compress
 from training_recipe.batching.batches import Frames, drop_long, encode_pairs, text_pairs
 from training_recipe.batching.ids import Pairs, Texts
 from training_recipe.corpora.corpus import Corpus
-from training_recipe.speech.sound_files import SoundFiles
+from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.text.vocabulary import Vocabulary
 
 Vocabularies = tuple[Vocabulary, Vocabulary]

@@ -1,1 +1,1 @@
-"""Speech as Whisper takes it and writes it: sound, features, tokens, windows; no framework."""
+"""Speech as Whisper writes it: tokens, their tokenizer, what lies beside weights."""

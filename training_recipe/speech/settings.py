@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from training_recipe.speech.features import FRAMES, FRAMES_A_SECOND, HOP, RATE, WINDOW
+from training_recipe.sound.features import FRAMES, FRAMES_A_SECOND, HOP, RATE, WINDOW
 from training_recipe.speech.tokens import LATEST_FIRST, TASKS, SpeechTokens
 
 BLANK_ID = 220  # a space, in every vocabulary of GPT-2's

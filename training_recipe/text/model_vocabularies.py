@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from training_recipe.speech.sound_files import SoundFiles
+from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.text.languages import offered
 from training_recipe.text.published import PublishedVocabulary
 from training_recipe.text.vocabulary import CharacterVocabulary, Vocabulary, load_vocabulary

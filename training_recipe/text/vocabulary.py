@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from training_recipe.speech.sound_files import SoundFiles
+from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.speech.vocabulary import SpeechVocabulary
 from training_recipe.text.byte_vocabulary import ByteVocabulary
 from training_recipe.text.frames import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Frame

@@ -17,7 +17,7 @@ from twinformer.commands.transcribe_flags import STANDARD_INPUT, Request, parse,
 from twinformer.transcribing.formats import FORMATS, as_timed_text
 
 if TYPE_CHECKING:
-    from training_recipe.speech.transcripts import Transcript
+    from training_recipe.transcription.transcripts import Transcript
     from twinformer.transcribing.transcriber import Transcriber
 
 

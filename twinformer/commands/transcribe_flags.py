@@ -10,9 +10,9 @@ from typing import Any
 
 from training_recipe.options.invocation import words
 from training_recipe.options.parser import Formatter, Parser
-from training_recipe.speech.fallback import TEMPERATURES, Thresholds
 from training_recipe.speech.tokens import TASKS
-from training_recipe.speech.transcription_settings import LONGEST, TranscriptionSettings
+from training_recipe.transcription.fallback import TEMPERATURES, Thresholds
+from training_recipe.transcription.settings import LONGEST, TranscriptionSettings
 from transformer_spec.errors import Faults, UserError
 from twinformer.transcribing.formats import FORMATS, TIMED
 

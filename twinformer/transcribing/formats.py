@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 
-from training_recipe.speech.transcripts import Segment, Transcript
+from training_recipe.transcription.transcripts import Segment, Transcript
 
 ONE_LINE = str.maketrans("\r\n\t", "   ")
 ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})

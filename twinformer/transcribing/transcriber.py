@@ -19,9 +19,9 @@ from convert.families.base import TRAINING_ONLY
 from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.speech.tokenizer import FILES, SpeechTokenizer
 from training_recipe.speech.tokens import SpeechTokens, suppressed, suppressed_first
-from training_recipe.speech.transcription import Heard, SpeechModel, transcribe
-from training_recipe.speech.transcription_settings import TranscriptionSettings
-from training_recipe.speech.transcripts import Transcript
+from training_recipe.transcription.settings import TranscriptionSettings
+from training_recipe.transcription.transcription import Heard, SpeechModel, transcribe
+from training_recipe.transcription.transcripts import Transcript
 from transformer_spec import Faults, TransformerConfig, UserError
 from twinformer.frameworks import choose, twin
 from twinformer.translating.translator import check_made_of

@@ -207,7 +207,7 @@ def test_both_folders_hear_the_same(library, tmp_path):
 def test_real_weights_write_the_same_text(name, tmp_path):
     """Of a recording, by CTranslate2's own search, from the original and from what is written."""
     folder = real_whisper(name)
-    recording = pytest.importorskip("training_recipe.speech.recordings").Recording
+    recording = pytest.importorskip("training_recipe.sound.recordings").Recording
     sound = pytest.importorskip("recording_cases").recordings() / "english.wav"
     features, frames = recording(sound, 80).window(0)
     assert frames > 50

@@ -9,7 +9,7 @@ from recording_cases import sound, write_wav
 
 from parity.sound.comparison import Sound, compared, heard
 from parity.sound.front_ends import BOUND, SLIPS, FrontEnd, explanations
-from training_recipe.speech.features import log_mel
+from training_recipe.sound.features import log_mel
 from transformer_spec import UserError
 
 

@@ -49,7 +49,7 @@ def test_without_another_front_end_a_note_says_so(place):
 
 
 def test_a_wrong_front_end_is_named_and_the_model_is_not_blamed(place):
-    from training_recipe.speech.audio import Audio
+    from training_recipe.sound.audio import Audio
 
     samples = np.concatenate(list(Audio(place / "two.wav").blocks()))
     np.save(place / "htk.npy", SLIPS["HTK's mel scale for Slaney's"].features(samples, 5))

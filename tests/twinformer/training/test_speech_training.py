@@ -19,9 +19,9 @@ from training_recipe.batching.batches import BatchPlan
 from training_recipe.batching.encoded import frames_of, sound_files_of
 from training_recipe.corpora.corpus import load_corpus
 from training_recipe.options.settings import TrainingSettings
-from training_recipe.speech.audio import Audio
-from training_recipe.speech.features import log_mel
-from training_recipe.speech.sound_files import SoundFiles
+from training_recipe.sound.audio import Audio
+from training_recipe.sound.features import log_mel
+from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import UserError
 from twinformer.__main__ import main

@@ -2,7 +2,7 @@
 
 import json
 
-from training_recipe.speech.transcripts import Segment, Transcript
+from training_recipe.transcription.transcripts import Segment, Transcript
 from twinformer.transcribing.formats import FORMATS, as_timed_text, clock
 
 

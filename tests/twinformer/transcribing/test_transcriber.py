@@ -10,9 +10,9 @@ from speech_fakes import Letters
 from speech_folders import speech_config, write_speech_folder
 
 import twinformer
-from training_recipe.speech.audio import Audio
-from training_recipe.speech.fallback import Thresholds
-from training_recipe.speech.transcription_settings import TranscriptionSettings
+from training_recipe.sound.audio import Audio
+from training_recipe.transcription.fallback import Thresholds
+from training_recipe.transcription.settings import TranscriptionSettings
 from transformer_spec import TransformerConfig, UserError
 from twinformer.transcribing.transcriber import Transcriber, check_hears
 

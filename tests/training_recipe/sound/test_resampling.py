@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from recording_cases import sound
 
-from training_recipe.speech.resampling import Resampler
+from training_recipe.sound.resampling import Resampler
 
 
 def resampled(samples: np.ndarray, rate: int, sizes: tuple[int, ...] = ()) -> np.ndarray:

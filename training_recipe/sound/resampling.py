@@ -11,7 +11,7 @@ from math import ceil, gcd
 import numpy as np
 
 from training_recipe.options.extras import require
-from training_recipe.speech.features import RATE
+from training_recipe.sound.features import RATE
 
 CROSSINGS = 64  # of the sinc, on each side
 ROLLOFF = 0.9476  # of half the lower rate: where half of the amplitude is left

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from training_recipe.speech.audio import Audio
-from training_recipe.speech.features import (
+from training_recipe.sound.audio import Audio
+from training_recipe.sound.features import (
     FLOOR,
     FRAMES,
     RATE,

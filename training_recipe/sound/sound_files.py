@@ -17,8 +17,8 @@ import numpy as np
 from training_recipe.corpora.downloads import cache_folder
 from training_recipe.files.fingerprints import fingerprint
 from training_recipe.files.writing import replace_file
-from training_recipe.speech.features import FRAMES, HOP, WINDOW
-from training_recipe.speech.recordings import Recording
+from training_recipe.sound.features import FRAMES, HOP, WINDOW
+from training_recipe.sound.recordings import Recording
 from training_recipe.text.frames import Frame
 from training_recipe.text.vocabulary_kinds import Side, Vocabulary, write_description
 from transformer_spec import Faults, UserError

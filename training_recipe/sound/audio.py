@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from training_recipe.options.extras import require
-from training_recipe.speech.features import RATE
-from training_recipe.speech.resampling import HIGHEST, LOWEST, Resampler
+from training_recipe.sound.features import RATE
+from training_recipe.sound.resampling import HIGHEST, LOWEST, Resampler
 from transformer_spec.errors import UserError, system_fault
 
 SECONDS, MOST = 30, 2**23  # of a block: its length, and the most numbers that it holds

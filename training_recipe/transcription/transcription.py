@@ -15,11 +15,11 @@ import numpy as np
 
 from training_recipe.searching.search import GENERATE, Hypothesis, Search
 from training_recipe.searching.timestamps import Timestamps
-from training_recipe.speech.fallback import Outcome, compression_ratio
 from training_recipe.speech.tokens import LATEST_FIRST, SpeechTokens
-from training_recipe.speech.tracks import Job, Track
-from training_recipe.speech.transcription_settings import TranscriptionSettings
-from training_recipe.speech.transcripts import Transcript
+from training_recipe.transcription.fallback import Outcome, compression_ratio
+from training_recipe.transcription.settings import TranscriptionSettings
+from training_recipe.transcription.tracks import Job, Track
+from training_recipe.transcription.transcripts import Transcript
 from transformer_spec.errors import UserError
 
 Ended = tuple[int, Transcript | UserError]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from training_recipe.speech.fallback import Outcome, Thresholds, compression_ratio
+from training_recipe.transcription.fallback import Outcome, Thresholds, compression_ratio
 
 GOOD = Outcome((1, 2), -0.3, 1.2, 0.1, 0.0)
 

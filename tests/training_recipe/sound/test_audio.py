@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recording_cases import raw, recordings, sound, write_wav
 
-from training_recipe.speech.audio import Audio
+from training_recipe.sound.audio import Audio
 from transformer_spec import UserError
 
 needs_soundfile = pytest.mark.skipif(
@@ -75,7 +75,7 @@ def test_a_header_that_contradicts_itself(tmp_path, monkeypatch):
 
 
 def test_many_channels_are_read_in_smaller_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("training_recipe.speech.audio.MOST", 1000)
+    monkeypatch.setattr("training_recipe.sound.audio.MOST", 1000)
     wide = np.repeat(sound(0.1)[:, None], 300, 1)
     audio = Audio(write_wav(tmp_path / "a.wav", wide, width=4))
     blocks = list(audio.blocks())

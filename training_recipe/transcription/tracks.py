@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from training_recipe.speech.fallback import FORGETTING, Outcome
-from training_recipe.speech.features import FRAMES, FRAMES_A_SECOND
-from training_recipe.speech.recordings import Recording
+from training_recipe.sound.features import FRAMES, FRAMES_A_SECOND
+from training_recipe.sound.recordings import Recording
 from training_recipe.speech.tokens import SECONDS_EACH, SpeechTokens
-from training_recipe.speech.transcription_settings import TranscriptionSettings
-from training_recipe.speech.transcripts import Segment, Transcript
-from training_recipe.speech.windows import Piece, pieces
+from training_recipe.transcription.fallback import FORGETTING, Outcome
+from training_recipe.transcription.settings import TranscriptionSettings
+from training_recipe.transcription.transcripts import Segment, Transcript
+from training_recipe.transcription.windows import Piece, pieces
 
 REMEMBERED = 223  # tokens of what was written before
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training_recipe.speech.windows import Piece, pieces
+from training_recipe.transcription.windows import Piece, pieces
 
 T = 1000  # the timestamp of 0
 

@@ -7,10 +7,10 @@ import pytest
 from recording_cases import sound, write_wav
 from speech_fakes import ENGLISH, SEVERAL, FakeModel
 
-from training_recipe.speech.fallback import Thresholds
-from training_recipe.speech.transcription import transcribe
-from training_recipe.speech.transcription_settings import TranscriptionSettings
-from training_recipe.speech.transcripts import Transcript
+from training_recipe.transcription.fallback import Thresholds
+from training_recipe.transcription.settings import TranscriptionSettings
+from training_recipe.transcription.transcription import transcribe
+from training_recipe.transcription.transcripts import Transcript
 from transformer_spec import UserError
 
 T = ENGLISH.first_timestamp

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from training_recipe.searching.checks import is_number, is_whole
-from training_recipe.speech.fallback import TEMPERATURES, Thresholds
 from training_recipe.speech.tokens import TASKS
+from training_recipe.transcription.fallback import TEMPERATURES, Thresholds
 from transformer_spec.errors import Faults, closest
 
 LONGEST = 224  # tokens of an output

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from recording_cases import sound
 
-from training_recipe.speech.features import (
+from training_recipe.sound.features import (
     FRAMES,
     SAMPLES,
     frames_of,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from recording_cases import sound, write_wav
 
-from training_recipe.speech.features import FLOOR, FRAMES, SAMPLES, log_mel, scaled
-from training_recipe.speech.features import log_powers as powers_of
-from training_recipe.speech.recordings import Recording
+from training_recipe.sound.features import FLOOR, FRAMES, SAMPLES, log_mel, scaled
+from training_recipe.sound.features import log_powers as powers_of
+from training_recipe.sound.recordings import Recording
 from transformer_spec import UserError
 
 

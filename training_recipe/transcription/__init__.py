@@ -1,0 +1,1 @@
+"""Recordings to transcripts, window after window, whatever framework the model is of."""

@@ -162,21 +162,26 @@ def test_a_module_around_it_is_taken_off_and_put_back(model, usual, tmp_path):
     assert open_safetensors(tmp_path / "back" / "model.safetensors").keys() == state.keys()
 
 
+def after_a_step(model, optimizer, usual, folder):
+    """A folder with the weights and the optimizer after one step."""
+    features, target = heard()
+    inputs = torch.from_numpy(features).transpose(1, 2)
+    model(input_features=inputs, decoder_input_ids=torch.from_numpy(target)).logits.sum().backward()
+    optimizer.step()
+    folder.mkdir()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    (folder / "config.json").write_text(json.dumps(usual.settings))
+    return folder
+
+
 @pytest.mark.parametrize("everything", [True, False])
 def test_moments_of_an_optimizer_come_back(everything, model, usual, tmp_path):
     """Of one that got the frozen table of positions as well, and of one that did not."""
     model = build()
     given = [p for p in model.parameters() if everything or p.requires_grad]
     optimizer = torch.optim.AdamW(given)
-    features, target = heard()
-    inputs = torch.from_numpy(features).transpose(1, 2)
-    model(input_features=inputs, decoder_input_ids=torch.from_numpy(target)).logits.sum().backward()
-    optimizer.step()
-    folder = tmp_path / "trained"
-    folder.mkdir()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-    (folder / "config.json").write_text(json.dumps(usual.settings))
+    folder = after_a_step(model, optimizer, usual, tmp_path / "trained")
     convert(folder, tmp_path / "ours", "--to", "flax")
     convert(tmp_path / "ours", tmp_path / "back", "--to", "whisper", "--container", "pt")
     back = torch.load(tmp_path / "back" / "optimizer.pt", weights_only=True)
@@ -193,15 +198,7 @@ def test_moments_of_a_thawed_table_are_left_out(usual, tmp_path, capsys):
     model = build()
     positions = model.model.encoder.embed_positions.weight.requires_grad_(True)
     optimizer = torch.optim.AdamW(model.parameters())
-    features, target = heard()
-    inputs = torch.from_numpy(features).transpose(1, 2)
-    model(input_features=inputs, decoder_input_ids=torch.from_numpy(target)).logits.sum().backward()
-    optimizer.step()
-    folder = tmp_path / "trained"
-    folder.mkdir()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-    (folder / "config.json").write_text(json.dumps(usual.settings))
+    folder = after_a_step(model, optimizer, usual, tmp_path / "trained")
     convert(folder, tmp_path / "ours", "--to", "torch")
     says(capsys.readouterr().out, "moments of model.encoder.embed_positions.weight are left out")
     moments = open_safetensors(tmp_path / "ours" / "optimizer.safetensors")

@@ -5,6 +5,7 @@
 # make parity   print the table of differences between the twins
 # make bench    training, translation and start-up beside other libraries, about half an hour
 # make convert-bench   conversion beside cp, 12 GB of disk for a checkpoint of 4 GB
+# make docs     the site of docs/ into build/site; a warning or a dead link is an error
 # make speech-weights   two real Whispers for tests that are skipped without, 204 MB over the network
 BACKEND ?= jax
 PYTHON ?= python3
@@ -16,7 +17,7 @@ JOBS ?= 3
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
-.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench speech-weights
+.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench docs speech-weights
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
@@ -66,6 +67,9 @@ bench: $(VENV)/.bench
 
 convert-bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/convert.py
+
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict --clean
 
 speech-weights: $(VENV)/.dev
 	$(BIN)/python benchmarks/speech_weights.py

@@ -22,7 +22,7 @@ from twinformer.commands.translate_flags import parser as translating
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGE = (DOCS / "many_devices.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "many-devices.md").read_text(encoding="utf-8")
 SCRIPTS = {name: (DOCS / f"slurm/{name}.sbatch").read_text() for name in ("jax", "torch")}
 JOBSET = yaml.safe_load((DOCS / "kubernetes/jobset.yaml").read_text())
 SKYPILOT = yaml.safe_load((DOCS / "skypilot/torch.yaml").read_text())

@@ -1,0 +1,36 @@
+"""What the commands of each page of docs/ read: small stand-ins of the same names.
+
+A stand-in is made as its library makes it: a Marian folder by transformers, a run by train.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+Fill = Callable[[Path, pytest.FixtureRequest], None]
+
+
+def nothing(folder: Path, request: pytest.FixtureRequest) -> None:
+    """An empty folder."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """How the blocks of a page are run.
+
+    ``fill(folder, request)`` writes what they read; ``changes`` are texts of the page and what takes
+    their place, as fewer steps; ``statuses`` are exit statuses of commands that should not end
+    with 0; ``thorough``: too long for every run of the tests.
+    """
+
+    fill: Fill = nothing
+    changes: tuple[tuple[str, str], ...] = ()
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    thorough: bool = False
+
+
+PAGES: dict[str, Page] = {}

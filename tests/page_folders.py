@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import page_folders_guides as guides
 import pytest
 
 Fill = Callable[[Path, pytest.FixtureRequest], None]
@@ -22,9 +23,9 @@ def nothing(folder: Path, request: pytest.FixtureRequest) -> None:
 class Page:
     """How the blocks of a page are run.
 
-    ``fill(folder, request)`` writes what they read; ``changes`` are texts of the page and what takes
-    their place, as fewer steps; ``statuses`` are exit statuses of commands that should not end
-    with 0; ``thorough``: too long for every run of the tests.
+    ``fill(folder, request)`` writes what they read; ``changes`` are texts of the page and what
+    takes their place, as fewer steps; ``statuses`` are exit statuses of commands that should not
+    end with 0; ``thorough``: too long for every run of the tests.
     """
 
     fill: Fill = nothing
@@ -33,4 +34,11 @@ class Page:
     thorough: bool = False
 
 
-PAGES: dict[str, Page] = {}
+PAGES: dict[str, Page] = {
+    "docs/first-steps.md": Page(),
+    "docs/families.md": Page(guides.families),
+    "docs/hub.md": Page(guides.hub),
+    "docs/t5x.md": Page(guides.t5x, statuses={"python -m convert no-gin asked --to torch": 2}),
+    "docs/training.md": Page(guides.training, changes=((", steps=2000", guides.FEW_STEPS),)),
+    "docs/translating.md": Page(guides.translating),
+}

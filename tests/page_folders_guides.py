@@ -143,7 +143,7 @@ def t5(folder: Path, pieces: bytes, sentinels: int = 100, **settings: Any) -> Pa
     quiet()
     count = SentencePieceProcessor(model_proto=pieces).get_piece_size()  # pyright: ignore
     folder.mkdir()
-    write(folder, pieces, USUAL if sentinels else None)
+    write(folder, pieces, USUAL | {"extra_ids": sentinels})
     return write_model(folder, "t5", count + sentinels, **settings)
 
 

@@ -1,4 +1,4 @@
-"""The five commands of README's "From the Hub to JAX and back", as they stand there."""
+"""The first five commands of docs/hub.md, as they stand there, against a Hub and in processes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from folders_of_hub import program, sentences
+from page_blocks import DOCS, ROOT, blocks
+from page_blocks import commands as lines_of
 
-ROOT = Path(__file__).parent.parent
-SECTION = "## From the Hub to JAX and back"
 # What a test has no time for: as many steps and as many examples as the preset has, and gradients.
 SHORT = {
     "train.py": "--steps 2 --valid-examples 0 --test-examples 0 --batch-shapes 1 --device cpu",
@@ -23,10 +23,9 @@ SHORT = {
 
 
 def commands() -> list[list[str]]:
-    """The commands of the section, scripts by their paths."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = readme.split(SECTION)[1].split("```")[1]
-    lines = [shlex.split(line, comments=True) for line in block.strip().splitlines()]
+    """The commands of the page's first block, scripts by their paths."""
+    first = next(block for block in blocks(DOCS / "hub.md") if block.kind == "sh")
+    lines = [shlex.split(line) for line in lines_of(first)]
     return [[str(ROOT / word) if word.endswith(".py") else word for word in x] for x in lines]
 
 
@@ -45,7 +44,7 @@ def place(hub_folders, tmp_path_factory) -> Path:
 
 
 @pytest.mark.thorough
-def test_they_do_what_the_section_says(place: Path) -> None:
+def test_they_do_what_the_page_says(place: Path) -> None:
     pytest.importorskip("huggingface_hub")
     given = commands()
     assert [words[0] for words in given] == ["python"] * 5

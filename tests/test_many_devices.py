@@ -26,7 +26,7 @@ PAGE = (DOCS / "many-devices.md").read_text(encoding="utf-8")
 SCRIPTS = {name: (DOCS / f"slurm/{name}.sbatch").read_text() for name in ("jax", "torch")}
 JOBSET = yaml.safe_load((DOCS / "kubernetes/jobset.yaml").read_text())
 SKYPILOT = yaml.safe_load((DOCS / "skypilot/torch.yaml").read_text())
-BLOCKS = "\n".join(re.findall(r"^```\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
+BLOCKS = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
 CORPUS = "--data corpus/train --source-lang en --target-lang de --preset base --batch-tokens 65536"
 # What takes the place of a corpus and of sizes; the same in all runs.
 TINY = [

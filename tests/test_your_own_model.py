@@ -55,7 +55,7 @@ def test_the_whole_way(place, capsys) -> None:
         elif kind == "python":
             exec(compile(text, "the page", "exec"), {})
             told += capsys.readouterr().out
-        for line in text.splitlines() if kind == "" else ():
+        for line in text.splitlines() if kind == "sh" else ():
             if "--module" not in line:
                 assert run(line, place) == 0, line
             told += capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Every command and every Python block of docs/ and of the README is run, in the order in which they stand.
+"""Every command and every Python block of docs/ and of the README is run, in its order.
 
 A page has a folder of its own with what its commands read (page_folders.py). What a page runs
 takes seconds and sometimes minutes: pages marked ``thorough`` are run by ``make thorough`` alone,
@@ -16,7 +16,10 @@ from page_folders import PAGES
 
 ALL = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 # Pages whose commands have a test of their own, which says how.
-ELSEWHERE = {"docs/many-devices.md": "test_many_devices.py"}
+ELSEWHERE = {
+    "docs/many-devices.md": "test_many_devices.py",
+    "docs/your-own-model.md": "test_your_own_model.py",
+}
 
 
 def name_of(page: Path) -> str:

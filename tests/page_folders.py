@@ -39,6 +39,8 @@ PAGES: dict[str, Page] = {
     "docs/families.md": Page(guides.families),
     "docs/hub.md": Page(guides.hub),
     "docs/t5x.md": Page(guides.t5x, statuses={"python -m convert no-gin asked --to torch": 2}),
-    "docs/training.md": Page(guides.training, changes=((", steps=2000", guides.FEW_STEPS),)),
+    "docs/training.md": Page(
+        guides.training, changes=((", steps=2000", guides.FEW_STEPS),), thorough=True
+    ),
     "docs/translating.md": Page(guides.translating),
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from page_folders_site import front_page
 
 Fill = Callable[[Path, pytest.FixtureRequest], None]
 
@@ -33,4 +34,6 @@ class Page:
     thorough: bool = False
 
 
-PAGES: dict[str, Page] = {}
+PAGES: dict[str, Page] = {
+    "docs/index.md": Page(front_page),
+}

@@ -71,7 +71,7 @@ convert-bench: $(VENV)/.bench
 # The theme would print a note about itself.
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.dev
-	$(BIN)/mkdocs build --strict --clean --quiet
+	$(BIN)/mkdocs build --strict --clean
 
 speech-weights: $(VENV)/.dev
 	$(BIN)/python benchmarks/speech_weights.py

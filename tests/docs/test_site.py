@@ -160,7 +160,7 @@ def field_row(field: Declaration) -> str:
     kind = ", ".join(f"`{choice}`" for choice in field.choices) or field.type.__name__
     default = "derived" if field.default is None else f"`{field.default}`"
     shown = "" if field.default is REQUIRED else default
-    return f"| `{field.name}` | {kind} | {shown} | {field.help} |"
+    return f"| `{field.name}` | {field.help} | {shown} | {kind} |"
 
 
 def test_the_reference_has_every_field_of_the_config_as_it_is_declared() -> None:
@@ -174,7 +174,7 @@ def served(folder: Path) -> Iterator[str]:
     """Where a server of this process shows a folder."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *said: object) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""
 
     handler = functools.partial(Quiet, directory=str(folder))

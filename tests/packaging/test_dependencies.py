@@ -17,23 +17,7 @@ from transformer_spec import TransformerConfig, initial_weights
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ("jax", "torch", "train", "ctranslate2", "hub", "speech")
-FOR_US = ("test", "docs", "dev")
-MODULES = {"pyyaml": "yaml", "orbax-checkpoint": "orbax"}
-# What is run and not imported: where, and by which words.
-RUN = {
-    "beartype": ("tests/conftest.py", "beartype.beartype"),
-    "import-linter": ("Makefile", "$(BIN)/lint-imports"),
-    "ipykernel": ("tests/notebook_runs.py", 'kernel_name="python3"'),
-    "mkdocs-jupyter": ("mkdocs.yml", "- mkdocs-jupyter"),
-    "mkdocs-material": ("mkdocs.yml", "name: material"),
-    "mkdocstrings": ("mkdocs.yml", "- mkdocstrings"),
-    "pyright": ("Makefile", "$(BIN)/pyright"),
-    "pytest-timeout": ("pyproject.toml", "timeout = 300"),
-    "pytest-xdist": ("Makefile", "pytest -n $(JOBS)"),
-    "ruff": ("Makefile", "$(BIN)/ruff"),
-    "setuptools": ("pyproject.toml", 'build-backend = "setuptools.build_meta"'),
-    "vulture": ("Makefile", "$(BIN)/vulture"),
-}
+MODULES = {"pyyaml": "yaml"}
 PRODUCT = (
     "twinformer", "parity", "torch_transformer", "flax_transformer", "convert", "training_recipe",
     "transformer_spec",
@@ -45,18 +29,15 @@ def modules_of(requirements: list[str]) -> set[str]:
     return {MODULES.get(name, name) for name in names - {"twinformer"}}
 
 
-def imported(folders: tuple[str, ...] = PRODUCT) -> set[str]:
-    """The top-level modules that the code of some folders imports or names for an import."""
+def imported() -> set[str]:
+    """The top-level modules that product code imports or names for an import."""
     found = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for package in PRODUCT for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.partition(".")[0])
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
-                if isinstance(node.args[0], ast.Constant):
-                    found.add(str(node.args[0].value).partition(".")[0])
     return found
 
 
@@ -69,14 +50,6 @@ def test_every_declared_dependency_is_imported_and_the_reverse():
     assert not unused
     others = imported() - declared - set(sys.stdlib_module_names) - set(PRODUCT)
     assert others <= {"jaxlib", "transformers", "google"}, others
-
-
-def test_what_tests_docs_and_checks_need_is_imported_or_run() -> None:
-    declared = [name for extra in FOR_US for name in PROJECT["optional-dependencies"][extra]]
-    assert modules_of(declared) - imported(("tests",)) == RUN.keys()
-    for name, (place, words) in RUN.items():
-        texts = [path.read_text(encoding="utf-8") for path in ROOT.glob(place)]
-        assert any(words in text for text in texts), f"{name} is not run in {place}"
 
 
 @pytest.mark.parametrize("container", ["safetensors", "pt"])

@@ -68,6 +68,8 @@ bench: $(VENV)/.bench
 convert-bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/convert.py
 
+# The theme would print a note about itself.
+docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --clean
 

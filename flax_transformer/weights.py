@@ -49,7 +49,10 @@ def _joined(path: tuple) -> str:
 
 
 def weights(model: Transformer) -> dict[str, np.ndarray]:
-    """{Flax name: NumPy array} of every stored weight; tied weights appear once."""
+    """{Flax name: NumPy array} of every stored weight; tied weights appear once.
+
+    A model that holds other weights than its config says is a UserError.
+    """
     return {name: array.copy() for name, array in arrays(model).items()}
 
 

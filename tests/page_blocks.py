@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 # What is run, and what is only looked at: output, files to write, drawings.
 RUN = ("sh", "python")
-SHOWN = ("text", "toml", "json", "yaml", "mermaid", "jinja")
+SHOWN = ("text", "toml", "json", "yaml", "jinja")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<kind>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S
 )

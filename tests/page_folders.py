@@ -11,6 +11,7 @@ from pathlib import Path
 
 import page_folders_guides as guides
 import pytest
+from page_folders_site import front_page
 
 Fill = Callable[[Path, pytest.FixtureRequest], None]
 
@@ -35,9 +36,10 @@ class Page:
 
 
 PAGES: dict[str, Page] = {
-    "docs/first-steps.md": Page(),
     "docs/families.md": Page(guides.families),
+    "docs/first-steps.md": Page(),
     "docs/hub.md": Page(guides.hub),
+    "docs/index.md": Page(front_page),
     "docs/t5x.md": Page(guides.t5x, statuses={"python -m convert no-gin asked --to torch": 2}),
     "docs/training.md": Page(
         guides.training, changes=((", steps=2000", guides.FEW_STEPS),), thorough=True

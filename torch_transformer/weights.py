@@ -30,7 +30,10 @@ def tensors(model: Transformer) -> dict[str, Tensor]:
 
 
 def weights(model: Transformer) -> dict[str, np.ndarray]:
-    """{canonical name: NumPy array} of every stored weight; tied weights appear once."""
+    """{canonical name: NumPy array} of every stored weight; tied weights appear once.
+
+    A model that holds other weights than its config says is a UserError.
+    """
     return {name: array.copy() for name, array in arrays(model).items()}
 
 

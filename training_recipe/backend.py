@@ -48,8 +48,8 @@ class Checkpoint:
 class StepResult:
     """What one training step reports; numbers may still lie on the device, ``float(x)`` waits.
 
-    ``loss_sum`` is the objective (with label smoothing) summed over all ``tokens`` of the step,
-    ``gradient_norm`` the global norm before clipping.
+    ``loss_sum`` is the objective (with label smoothing) in nats, summed over all ``tokens`` of the
+    step, ``gradient_norm`` the global norm before clipping.
     """
 
     loss_sum: Any
@@ -83,7 +83,7 @@ class Backend(Protocol):
         ...
 
     def evaluate(self, batch: Batch) -> tuple[float, int]:
-        """Token cross-entropy without smoothing or dropout, summed, and the number of tokens."""
+        """Token cross-entropy in nats, without smoothing or dropout, summed; and the tokens."""
         ...
 
     def encode(self, source: np.ndarray) -> np.ndarray:

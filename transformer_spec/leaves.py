@@ -50,13 +50,13 @@ def leaf_kind(name: str) -> str:
 
 
 def flax_name(name: str) -> str:
-    """The Flax name of a canonical (PyTorch) name."""
+    """The Flax name of a canonical (PyTorch) name; a name that ends as none does is a UserError."""
     path, row = _find(name, "torch")
     return f"{path}.{row.flax}"
 
 
 def canonical_name(name: str) -> str:
-    """The canonical (PyTorch) name of a Flax name."""
+    """The canonical (PyTorch) name of a Flax name; a name that ends as none does is a UserError."""
     path, row = _find(name, "flax")
     return f"{path}.{row.torch}"
 

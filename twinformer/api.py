@@ -56,9 +56,10 @@ def convert(
     """Convert a checkpoint into a new folder: what ``twinformer convert`` does.
 
     ``to`` is whose names and layout to write: "flax", "torch", "marian" ... ``options`` are those
-    of ``convert.ConversionRequest``: family, key, config, fields, map, drop, parameter_names,
-    container, dtype, shard_size, quantization, dry_run, verify. Returns what was done. Raises
-    UserError, and writes nothing, where a setting cannot be expressed or a tensor has no place.
+    of ``convert.ConversionRequest``: family, names, key, config, fields, map, drop,
+    parameter_names, optimizer, adapter, ignore_settings, verify, compare_files, container, dtype,
+    shard_size, quantization, dry_run. Returns what was done. Raises UserError, and writes nothing,
+    where a setting cannot be expressed or a tensor has no place.
     """
     from convert.conversion import ConversionRequest
     from convert.conversion import convert as run_conversion
@@ -73,10 +74,9 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
 
     ``a`` and ``b`` are whatever ``convert`` reads, "hf:FOLDER" or "module:FILE.py:FUNCTION";
     ``options`` are those of ``parity.comparison.settings.Settings``: precisions, gradients,
-    explain, longest, ids, text, seed, frameworks, devices, max_ram, verify, padding. The report
-    has ``same``, ``verdict`` and ``rows``. Needs both frameworks; JAX has 64-bit numbers from then
-    on.
-    Raises UserError where the two cannot be compared.
+    explain, longest, ids, text, features, audio, seed, frameworks, devices, max_ram, verify,
+    padding. The report has ``same``, ``verdict`` and ``rows``. Needs both frameworks; JAX has
+    64-bit numbers from then on. Raises UserError where the two cannot be compared.
     """
     for name in ("jax", "torch"):
         twin(name)

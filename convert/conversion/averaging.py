@@ -41,6 +41,7 @@ class Average:
 
     @property
     def text(self) -> str:
+        """The notes, and a line that says what was written."""
         listed = ", ".join(map(str, self.steps))
         count = f"{len(self.steps)} checkpoints (steps {listed})"
         return "\n".join([*self.notes, f"wrote the mean of {count} to {self.folder}"])
@@ -53,7 +54,8 @@ class Average:
 def average(request: AverageRequest) -> Average:
     """Write the mean of the weights; nothing of the run is changed.
 
-    Sums are in float64, and one weight is in memory at a time.
+    Sums are in float64, and one weight is in memory at a time. What is no run, has fewer
+    checkpoints than asked for, or a destination that is there is a UserError.
     """
     run, destination = RunFolder.open(Path(request.run)), Path(request.destination)
     check_destination(run.path, destination)

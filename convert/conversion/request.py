@@ -134,6 +134,7 @@ class ConversionRequest(SourceRequest):
     ``container`` is the file format (None: the family's usual one), ``dtype`` the number format of
     weights (None: as they are), ``shard_size`` the most bytes of one safetensors file, also as text
     such as "5GB", and ``quantization`` is CTranslate2's. A dry run reads headers, writes nothing.
+    All other fields are those of ``SourceRequest``.
     """
 
     destination: Path = field(kw_only=False)

@@ -38,7 +38,10 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class Certificate:
-    """A report, when and by what it was made, and A's files by name, where they could be told."""
+    """A report, when and by what it was made, and A's files by name, where they could be told.
+
+    ``versions`` are those of the libraries, ``a_files`` SHA-256 by name.
+    """
 
     report: Report
     date: str

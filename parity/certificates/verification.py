@@ -31,7 +31,10 @@ Rerun = Callable[[str, str, Settings], Report]
 
 @dataclass(frozen=True)
 class Verify:
-    """What to verify: a folder with a certificate; ``a`` is where A is now, ``max_ram`` bytes."""
+    """What to verify: a folder with a certificate; ``a`` is where A is now, ``max_ram`` bytes.
+
+    ``quick`` verifies the files alone.
+    """
 
     folder: Path
     a: str | None = None
@@ -67,7 +70,7 @@ class CheckedRow:
 
 @dataclass(frozen=True)
 class Verification:
-    """``status`` is ALL, DIFFERS or PARTLY; None stands for what was not looked at."""
+    """``status`` is ALL (0), DIFFERS (1) or PARTLY (3); None stands for what was not looked at."""
 
     status: int
     verdict: str

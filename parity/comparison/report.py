@@ -34,6 +34,7 @@ class Row:
 
     @property
     def passed(self) -> bool:
+        """Whether the difference is within its bound."""
         return self.float64 <= self.bound
 
     @property
@@ -65,9 +66,10 @@ class SideSummary:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far logits are from true ones: divergences in nats, shares of rows with the same best
-    token and the same five; ``overflow`` is where numbers that are not finite begin, ``spread`` the
-    standard deviation of the true logits.
+    """How far logits are from true ones: the largest difference, also relative to the largest true
+    one, divergences in nats, shares of rows with the same best token and the same five;
+    ``overflow`` is where numbers that are not finite begin, ``spread`` the standard deviation of
+    the true logits.
     """
 
     max_abs: float
@@ -130,7 +132,10 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Departure:
-    """The first sub-step that differs, and both numbers where it differs most."""
+    """The first sub-step that differs, and both numbers where it differs most.
+
+    That is in the batch of number ``batch``, from 0, at the indices ``at`` of the sub-step's array.
+    """
 
     part: str
     batch: int

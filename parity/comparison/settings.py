@@ -27,9 +27,8 @@ class Settings:
     and ``features`` are files of token ids, texts or features to compare on, ``audio`` is a
     recording, on whose features front ends are compared as well; without them ids and features are
     generated, up to ``longest`` tokens, with ``padding`` anywhere, or behind their tokens alone.
-    ``frameworks`` and
-    ``devices`` are those of A and B, ``max_ram`` is bytes. With ``verify`` weights that are not
-    what was written into a run or converted folder are a UserError.
+    ``frameworks`` and ``devices`` are those of A and B, ``max_ram`` is bytes. With ``verify``
+    weights that are not what was written into a run or converted folder are a UserError.
     """
 
     precisions: tuple[str, ...] = ("float32", "bfloat16")

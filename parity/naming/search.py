@@ -47,7 +47,10 @@ WITHIN = {"all": ("target_output", "source_target"), "target_output": (), "sourc
 
 @dataclass(frozen=True)
 class Found:
-    """The table that was found, how long it took, and the comparison that judged it."""
+    """The table that was found, how long it took, and the comparison that judged it.
+
+    ``evaluations`` counts forward passes of both models.
+    """
 
     proposal: Proposal
     seconds: float

@@ -63,7 +63,10 @@ class TrainingRequest:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingReport:
-    """The steps of both sides by number format, and whether they are the same training."""
+    """The steps of both sides by number format, and whether they are the same training.
+
+    ``bound`` is the most by which float64 losses may differ.
+    """
 
     task: Task
     config: TransformerConfig

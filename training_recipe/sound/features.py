@@ -35,7 +35,10 @@ def _hertz(mel: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_filters(bins: int) -> np.ndarray:
-    """(201, bins) float64: how much of each frequency, 0 to 8000 Hz, belongs to each bin."""
+    """(201, bins) float64: how much of each frequency, 0 to 8000 Hz, belongs to each bin.
+
+    Triangles on Slaney's mel scale, each of one area.
+    """
     corners = _hertz(np.linspace(_mel(0.0), _mel(RATE / 2), bins + 2))
     frequencies = np.linspace(0, RATE / 2, WINDOW // 2 + 1)[:, None]
     left, middle, right = corners[:-2], corners[1:-1], corners[2:]
@@ -74,7 +77,10 @@ def scaled(powers: np.ndarray, loudest: float, dtype: Any = np.float32) -> np.nd
 
 
 def log_mel(samples: np.ndarray, bins: int = 80, dtype: Any = np.float32) -> np.ndarray:
-    """(3000, bins): features of one window; silence is added, or what is too long cut off."""
+    """(3000, bins): features of one window; silence is added, or what is too long cut off.
+
+    ``samples`` (n,) are mono, in [-1, 1], 16,000 a second. Radford et al. 2022, section 2.2.
+    """
     heard = np.asarray(samples[:SAMPLES], np.float64)
     padded = np.pad(np.pad(heard, (0, SAMPLES - len(heard))), WINDOW // 2, mode="reflect")
     powers = log_powers(padded, bins)[:FRAMES]

@@ -29,7 +29,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Above and below which an output is refused; None: it never is for that reason."""
+    """Above and below which an output is refused; None: it never is for that reason.
+
+    It is above ``compression_ratio``, how many times shorter zlib makes its text, or below
+    ``log_probability``, the mean of its tokens (natural). Unlikely ones are silence above
+    ``no_speech``, a probability. Radford et al. 2022, section 4.5.
+    """
 
     compression_ratio: float | None = 2.4
     log_probability: float | None = -1.0

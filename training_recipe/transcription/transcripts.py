@@ -11,8 +11,9 @@ class Segment:
     """A stretch of a recording, from ``start`` to ``end`` in seconds, and what is said in it.
 
     ``tokens`` are those of the text and its timestamps. What follows describes the whole window
-    that the segment is a part of: the mean log probability of its tokens, how well its text is
-    compressed, how likely nothing is said in it, and the temperature that wrote it.
+    that the segment is a part of: the mean log probability of its tokens (natural), how many times
+    shorter zlib makes its text, the probability that nothing is said in it, and the temperature
+    that wrote it.
     """
 
     start: float
@@ -27,7 +28,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """All segments of a recording, in order.
+    """All segments of a recording of so many ``seconds``, in order.
 
     ``language`` is a code, None where nothing was heard; ``language_probability`` that of the
     language where it was detected. ``notes`` say what there is to say of the file.
@@ -42,6 +43,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
+        """The texts of all segments, one after another."""
         return "".join(segment.text for segment in self.segments)
 
     def to_json(self) -> dict[str, Any]:

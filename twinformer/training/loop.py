@@ -35,8 +35,8 @@ from twinformer.training.starting import Started, resume, start
 class Trained:
     """A run as training left it: its folder, the steps done and the scores of the final test.
 
-    ``status`` is 0, or 128 plus the number of the signal that stopped it; it is saved then, without
-    scores.
+    ``scores`` are in percent, by name. ``status`` is 0, or 128 plus the number of the signal that
+    stopped it; it is saved then, without scores.
     """
 
     folder: Path

@@ -34,10 +34,10 @@ DEVICES = SETTINGS["device"].choices
 class Translation:
     """One output of a text.
 
-    ``score`` is the sum of the log probabilities of its tokens divided by their number to the power
-    of the length penalty (Wu et al. 2016, section 7, with our simpler divisor); eos counts.
-    ``ended`` says whether the output ended by itself. ``others`` are the next best outputs, best
-    first, where ``nbest`` asked for them.
+    ``log_probability`` is the sum of the natural log probabilities of its tokens, ``score`` that
+    divided by their number to the power of the length penalty (Wu et al. 2016, section 7, with our
+    simpler divisor); eos counts. ``ended`` says whether the output ended by itself. ``others`` are
+    the next best outputs, best first, where ``nbest`` asked for them.
     """
 
     text: str
@@ -57,10 +57,10 @@ class Translator:
     "eng_Latn,deu_Latn" or a pair, for a model that has languages. ``mesh``, "data=N", spreads texts
     over N devices, ``batch_size`` texts each: all that JAX sees, or those of the processes that
     torchrun started, all of which then make the same calls; ``world`` is one that was joined
-    before. Calculates in float64 where the
-    weights are, and in float32 otherwise. ``search`` is how the model searches unless told. Raises
-    UserError where there is no model that reads and writes text, and, unless told not to
-    ``verify``, when the weights are first needed and are not what was written there.
+    before. Calculates in float64 where the weights are, and in float32 otherwise. ``search`` is how
+    the model searches unless told. Raises UserError where there is no model that reads and writes
+    text, and, unless told not to ``verify``, when the weights are first needed and are not what was
+    written there.
     """
 
     def __init__(

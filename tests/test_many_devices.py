@@ -257,7 +257,7 @@ def test_every_flag_on_the_page_exists():
 
 
 def test_every_file_on_the_page_exists():
-    linked = re.findall(r"\]\((\S+?)\)", PAGE)
+    linked = re.findall(r"\]\((\S+?\.(?:sbatch|yaml))\)", PAGE)
     assert len(linked) == 4
     for name in linked:
         assert (DOCS / name).is_file(), name

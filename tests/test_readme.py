@@ -10,8 +10,8 @@ import pytest
 
 from convert.__main__ import COMMANDS as CONVERTING
 from convert.checkpoints.folders import MODELS
-from convert.conversion.request import SOURCES
-from convert.conversion.target import TARGETS
+from convert.conversion.request import sources
+from convert.conversion.target import targets
 from parity.__main__ import COMMANDS
 from parity.twins.cases import pairwise_configs
 from training_recipe.options.request import recipe_file
@@ -70,7 +70,7 @@ def test_the_page_of_checkpoints_names_flags_files_and_families_that_there_are()
     flags = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", CHECKPOINTS)) - {"--local-dir"}
     assert "--merge-adapter" in flags and flags <= known, flags - known
     assert all(f"`{name}`" in CHECKPOINTS for name in MODELS if name in WRITTEN_BY_LIBRARIES)
-    assert set(re.findall(r"--(?:to|from) ([a-z][\w-]+)", CHECKPOINTS)) <= {*TARGETS, *SOURCES}
+    assert set(re.findall(r"--(?:to|from) ([a-z][\w-]+)", CHECKPOINTS)) <= {*targets(), *sources()}
 
 
 def test_recipes_named_in_commands_exist() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import page_folders_proof as proof
 import pytest
 
 Fill = Callable[[Path, pytest.FixtureRequest], None]
@@ -33,4 +34,7 @@ class Page:
     thorough: bool = False
 
 
-PAGES: dict[str, Page] = {}
+PAGES: dict[str, Page] = {
+    "docs/adding-a-family.md": Page(proof.new_family),
+    "docs/speech.md": Page(proof.whisper, thorough=True),
+}

@@ -36,5 +36,6 @@ class Page:
 
 PAGES: dict[str, Page] = {
     "docs/adding-a-family.md": Page(proof.new_family),
+    "docs/proof.md": Page(proof.proof, proof.CHANGES),
     "docs/speech.md": Page(proof.whisper, thorough=True),
 }

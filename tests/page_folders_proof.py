@@ -6,6 +6,7 @@ Models are small and random, and saved by their own libraries under the names of
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -13,10 +14,19 @@ from pathlib import Path
 import pytest
 from ctranslate2_apart import ask
 from page_blocks import ROOT
+from page_commands import run
 from published_cases import TEXTS, model, pieces, write_json
 from recording_cases import sound, write_wav
 
 ENGLISH = 51864
+# Fewer steps of smaller models; a TPU's compiler is in no environment of the tests.
+SMALL = "--hidden-dim 8 --inner-dim 12 --num-heads 2 --num-encoder-layers 1 --num-decoder-layers 1"
+CHANGES = (
+    ("parity train --dropout 0.1", f"parity train --steps 2 --dropout 0.1 {SMALL}"),
+    ("parity mutations  ", "parity mutations --layers 1 --width 64 --vocabulary 40  "),
+    ("parity tpu  ", "parity tpu --help  "),
+    ("python -m parity hf:opus-mt-en-de opus-flax --html report.html", ""),
+)
 SPOKEN = ("on the tree", "a hare", "in the tar", "there", "one ant", "a tin hat", "he", "ha the")
 
 
@@ -60,13 +70,21 @@ def marian(folder: Path) -> Path:
 
 
 def proof(folder: Path, request: pytest.FixtureRequest) -> None:
-    """A model of the Hub, texts and ids to compare on, and a module of one's own."""
+    """A model of the Hub, texts and ids to compare on, and a module of one's own, converted."""
     keep_numbers(request)
     marian(folder / "opus-mt-en-de")
     lines = [f"{one}\t{other}" for one, other in zip(TEXTS, TEXTS[1:], strict=False)]
     (folder / "pairs.tsv").write_text("\n".join(lines) + "\n")
-    (folder / "ids.jsonl").write_text('{"source": [5, 9, 0], "target": [7, 4, 8, 0]}\n')
-    speech(folder)
+    ids = {"source": [5, 9, 0], "target": [7, 4, 8, 0]}
+    (folder / "one-sentence.jsonl").write_text(json.dumps(ids) + "\n")
+    shutil.copy(ROOT / "examples/your_own_model.py", folder)
+    table = "--num-heads 4 --activation gelu --output mine.toml"
+    for line in (
+        "python your_own_model.py",
+        f"python -m convert names my_model.pt {table}",
+        "python -m convert my_model.pt mine --to flax --names mine.toml",
+    ):
+        assert run(line, folder) == 0, line
 
 
 def speech(folder: Path) -> None:

@@ -46,6 +46,7 @@ def test_a_block_is_cut_into_commands() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.thorough] * PAGES[n].thorough) for n in sorted(PAGES)],

@@ -63,7 +63,9 @@ class Layer(nn.Module):
         self.parts["think"] = nn.Sequential(
             nn.Linear(width, inner), activation, nn.Linear(inner, width)
         )
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(width, config["eps"]) for name in self.parts})
+        self.norms = nn.ModuleDict(
+            {name: nn.LayerNorm(width, config["eps"]) for name in self.parts}
+        )
         self.norm_first, self.drop = config["norm_first"], nn.Dropout(config["drop"])
 
     def around(self, name: str, states: Tensor, *others: Tensor | None) -> Tensor:

@@ -58,14 +58,13 @@ class Layer(nn.Module):
         super().__init__()
         width, inner = config["width"], config["inner"]
         names = ("look", "listen")[: 1 + decoder]
+        norms = {name: nn.LayerNorm(width, config["eps"]) for name in (*names, "think")}
         self.parts = nn.ModuleDict({name: Look(width, config["heads"]) for name in names})
         activation = ACTIVATIONS[config["act"]]()
         self.parts["think"] = nn.Sequential(
             nn.Linear(width, inner), activation, nn.Linear(inner, width)
         )
-        self.norms = nn.ModuleDict(
-            {name: nn.LayerNorm(width, config["eps"]) for name in self.parts}
-        )
+        self.norms = nn.ModuleDict(norms)
         self.norm_first, self.drop = config["norm_first"], nn.Dropout(config["drop"])
 
     def around(self, name: str, states: Tensor, *others: Tensor | None) -> Tensor:

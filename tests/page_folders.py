@@ -36,6 +36,7 @@ class Page:
 
 PAGES: dict[str, Page] = {
     "docs/adding-a-family.md": Page(proof.new_family),
+    "docs/benchmarks.md": Page(),
     "docs/proof.md": Page(proof.proof, proof.CHANGES, thorough=True),
     "docs/speech.md": Page(proof.whisper, thorough=True),
 }

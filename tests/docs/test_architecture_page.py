@@ -1,4 +1,4 @@
-"""The page about the house stays true: every file and function that it names exists, and its tree."""
+"""The page about the house stays true: every file and function that it names, and its tree."""
 
 from __future__ import annotations
 

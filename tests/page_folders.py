@@ -37,6 +37,7 @@ class Page:
 PAGES: dict[str, Page] = {
     "docs/adding-a-family.md": Page(proof.new_family),
     "docs/benchmarks.md": Page(),
+    "docs/parity.md": Page(changes=proof.FEWER_MUTATIONS),
     "docs/proof.md": Page(proof.proof, proof.CHANGES, thorough=True),
     "docs/speech.md": Page(proof.whisper, thorough=True),
 }

@@ -1,12 +1,13 @@
 """A command of a page of docs/, run in this process wherever it is one of ours.
 
-``train.py`` is run as the page says, for a few steps of a small model; the commands of benchmarks
-are only asked whether they know their flags, but under ``--thorough``.
+``train.py`` is run as the page says, for a few steps of a small model; the commands of benchmarks,
+which take minutes to hours, are only asked whether they know their flags.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -62,7 +63,7 @@ def status_of(main: Callable[[list[str]], int | None], words: list[str]) -> int:
         return int(end.code or 0)
 
 
-def run(line: str, folder: Path, thorough: bool = False) -> int:
+def run(line: str, folder: Path) -> int:
     """Run one line; its exit status. A kind of command that nothing here knows is a failure."""
     words = shlex.split(line)
     settings = {}
@@ -74,7 +75,7 @@ def run(line: str, folder: Path, thorough: bool = False) -> int:
     with pytest.MonkeyPatch.context() as patch, numbers_as_before():
         for name, value in settings.items():
             patch.setenv(name, value)
-        return _run(words, folder, thorough)
+        return _run(words, folder)
 
 
 @contextlib.contextmanager
@@ -87,7 +88,7 @@ def numbers_as_before() -> Iterator[None]:
     jax.config.update("jax_enable_x64", before)
 
 
-def _run(words: list[str], folder: Path, thorough: bool) -> int:
+def _run(words: list[str], folder: Path) -> int:
     if words[0] in SHELL:
         return subprocess.run(["bash", "-c", shlex.join(words)], cwd=folder).returncode
     if words[:2] == ["pip", "install"]:
@@ -103,7 +104,7 @@ def _run(words: list[str], folder: Path, thorough: bool) -> int:
         module, before = OURS[program]
         main = importlib.import_module(module).main
         return status_of(main, [*before, *shortened(program, rest)])
-    if "benchmarks" in program and not thorough:
+    if "benchmarks" in program:
         return check_flags(program, rest)
     if program == "-m pytest":
         return check_tests(rest)
@@ -122,16 +123,19 @@ def check_extras(words: list[str]) -> int:
 
 def check_flags(program: str, words: list[str]) -> int:
     """The program's help names every flag."""
-    start = program.split() if program.startswith("-m") else [str(ROOT / program)]
-    done = subprocess.run(
-        [sys.executable, *start, "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    unknown = {word for word in words if word.startswith("--")} - set(
-        re.findall(r"--[a-z][a-z0-9-]+", done.stdout)
-    )
+    unknown = {word for word in words if word.startswith("--")} - flags_of(program)
     assert not unknown, unknown
     return 0
+
+
+@functools.cache
+def flags_of(program: str) -> set[str]:
+    """The flags in a program's help."""
+    start = program.split() if program.startswith("-m") else [str(ROOT / program)]
+    words = [sys.executable, *start, "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(re.findall(r"--[a-z][a-z0-9-]+", done.stdout))
 
 
 def check_tests(words: list[str]) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import page_folders_guides as guides
+import page_folders_proof as proof
 import pytest
 from page_folders_site import front_page
 
@@ -36,10 +37,15 @@ class Page:
 
 
 PAGES: dict[str, Page] = {
+    "docs/adding-a-family.md": Page(proof.new_family),
+    "docs/benchmarks.md": Page(),
     "docs/families.md": Page(guides.families),
     "docs/first-steps.md": Page(),
     "docs/hub.md": Page(guides.hub),
     "docs/index.md": Page(front_page),
+    "docs/parity.md": Page(changes=proof.FEWER_MUTATIONS),
+    "docs/proof.md": Page(proof.proof, proof.CHANGES, thorough=True),
+    "docs/speech.md": Page(proof.whisper, thorough=True),
     "docs/t5x.md": Page(guides.t5x, statuses={"python -m convert no-gin asked --to torch": 2}),
     "docs/training.md": Page(
         guides.training, changes=((", steps=2000", guides.FEW_STEPS),), thorough=True

@@ -7,7 +7,7 @@ from pathlib import Path
 from convert.commands.source import add_source_flags, size, source_fields
 from convert.conversion.conversion import convert
 from convert.conversion.request import DTYPES, ConversionRequest
-from convert.conversion.target import CONTAINERS, NAMES, TARGETS
+from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from training_recipe.options.parser import Parser
 
@@ -47,7 +47,7 @@ EXAMPLES = """examples:
       the mean of a run's last five checkpoints, as a model of its own
 """
 
-ALL_TARGETS = f"{', '.join(TARGETS)}, or {NAMES}FILE.toml, a table of names"
+ALL_TARGETS = f"{', '.join(targets())}, or {NAMES}FILE.toml, a table of names"
 # Families that are published under a name of their own, and the class that computes them.
 CLASSES = {
     **dict.fromkeys(("nllb", "nllb200", "nllb-200", "small100"), "m2m100"),
@@ -65,9 +65,9 @@ def target(name: str) -> str:
 
     A table of names is a target too.
     """
-    if name not in TARGETS and (known := CLASSES.get(name.lower())):
+    if name not in targets() and (known := CLASSES.get(name.lower())):
         raise argparse.ArgumentTypeError(f"{name!r}: its class is {known}, so --to {known}")
-    if name not in TARGETS and not name.startswith(NAMES):
+    if name not in targets() and not name.startswith(NAMES):
         raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {ALL_TARGETS})")
     return name
 
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"whose names and layout to write: {ALL_TARGETS}")  # fmt: skip
     add(
         "--container",
-        choices=CONTAINERS,
+        choices=containers(),
         help="file format (default: flax orbax, tutorial and torch-nn pt, t5x its own, the others "
         "safetensors)",
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.conversion.request import SOURCES, size_in_bytes
+from convert.conversion.request import size_in_bytes, sources
 from transformer_spec import Faults, UserError
 from transformer_spec.config import DECLARATIONS
 from transformer_spec.declarations import Declaration
@@ -63,7 +63,7 @@ def _add_reading_flags(result: argparse.ArgumentParser) -> None:
     add(
         "--from",
         dest="family",
-        choices=SOURCES,
+        choices=sources(),
         help="whose names the source has (default: found out from names and settings)",
     )
     add(

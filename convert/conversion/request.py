@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.folders import is_foreign
-from convert.conversion.target import CONTAINERS, NAMES, TARGETS
+from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.registry import FAMILIES, OURS, family_of_table
 from convert.families.t5x.settings import GIN, kept_of
@@ -21,7 +21,11 @@ from transformer_spec.json_text import read_json_file
 from transformer_spec.strict import is_whole
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-SOURCES = (OURS, *FAMILIES)
+
+
+def sources() -> tuple[str, ...]:
+    """Whose names can be read."""
+    return (OURS, *FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class SourceRequest:
 
     def _find_faults(self, faults: Faults) -> None:
         self._as_paths(faults, "source", "config", "parameter_names", "adapter")
-        _choose(faults, "family", self.family, SOURCES)
+        _choose(faults, "family", self.family, sources())
         if self.names is not None:
             faults.require(self.family is None, "family and names are given; a table is a family")
             object.__setattr__(self, "names", os.fspath(self.names))
@@ -151,12 +155,12 @@ class ConversionRequest(SourceRequest):
         if self.shard_size is not None:
             self._read_shard_size(faults)
         _require(faults, "dry_run", self.dry_run, bool, "True or False")
-        faults.require(self.to is not None, f"to is None; choose one of {', '.join(TARGETS)}")
+        faults.require(self.to is not None, f"to is None; choose one of {', '.join(targets())}")
         if isinstance(self.to, str) and self.to.startswith(NAMES):
             _find_table(faults, self.to.removeprefix(NAMES))
         else:
-            _choose(faults, "to", self.to, TARGETS)
-        _choose(faults, "container", self.container, CONTAINERS)
+            _choose(faults, "to", self.to, targets())
+        _choose(faults, "container", self.container, containers())
         _choose(faults, "dtype", self.dtype, DTYPES)
         _choose(faults, "quantization", self.quantization, QUANTIZATIONS)
 

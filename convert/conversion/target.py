@@ -18,24 +18,33 @@ TWINS: dict[str, dict[str, Layout]] = {
     "torch": {"safetensors": TORCH, "pt": TORCH},
     "flax": {"orbax": ORBAX, "safetensors": FLAX},
 }
-FOREIGN = {name: family for name, family in FAMILIES.items() if family.containers}
 NAMES = "names:"  # before the file of a table
 CTRANSLATE2 = "ctranslate2"
 LAYOUTS = TWINS | {CTRANSLATE2: {"model.bin": TORCH}}
-TARGETS = (*LAYOUTS, *FOREIGN)
-CONTAINERS = tuple(
-    dict.fromkeys(
-        [c for t in TWINS.values() for c in t] + [c for f in FOREIGN.values() for c in f.containers]
-    )
-)
 SETTINGS = "config.json"
+
+
+def written_families() -> dict[str, Family]:
+    """The families that there are files of to write."""
+    return {name: family for name, family in FAMILIES.items() if family.containers}
+
+
+def targets() -> tuple[str, ...]:
+    """Whose names can be written."""
+    return (*LAYOUTS, *written_families())
+
+
+def containers() -> tuple[str, ...]:
+    """The file formats that can be written, those of our twins first."""
+    theirs = [name for family in written_families().values() for name in family.containers]
+    return tuple(dict.fromkeys([*(name for twin in TWINS.values() for name in twin), *theirs]))
 
 
 def foreign(name: str) -> Family | None:
     """The family of a target, also one that a table makes; None where the target is ours."""
     if name.startswith(NAMES):
         return family_of_table(name.removeprefix(NAMES))
-    return FOREIGN.get(name)
+    return written_families().get(name)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,22 @@ HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]
 LIBRARIES = frozenset(family.library for family in HUGGING_FACE)
 HALF = 0.5
 TABLES: dict[str, Family] = {family.name: family for family in shipped_families()}
-FAMILIES: dict[str, Family] = {family.name: family for family in ALL} | TABLES
+FAMILIES: dict[str, Family] = {}
+
+
+def register(family: Family) -> None:
+    """Have files of a family recognized and read, and written where it has containers.
+
+    The calls of the library know it from now on, in this process. Raises UserError where the name
+    is another family's.
+    """
+    if family.name in (OURS, *FAMILIES):
+        raise UserError(f"{family.name} is the name of a family that there is; choose another")
+    FAMILIES[family.name] = family
+
+
+for known in (*ALL, *TABLES.values()):
+    register(known)
 
 
 def family_of_table(given: str) -> Family:

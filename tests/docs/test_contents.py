@@ -11,8 +11,8 @@ from page_blocks import DOCS, ROOT, blocks, commands
 
 from convert.__main__ import COMMANDS as CONVERTING
 from convert.checkpoints.folders import MODELS
-from convert.conversion.request import SOURCES
-from convert.conversion.target import TARGETS
+from convert.conversion.request import sources
+from convert.conversion.target import targets
 from convert.families.registry import FAMILIES
 from convert.naming.family import NamedFamily
 from parity.__main__ import COMMANDS as PROVING
@@ -91,7 +91,7 @@ def test_the_page_of_checkpoints_names_flags_files_and_families_that_there_are()
     flags = set(FLAG.findall(CHECKPOINTS)) - {"--local-dir"}
     assert "--merge-adapter" in flags and flags <= known, flags - known
     assert all(f"`{name}`" in CHECKPOINTS for name in MODELS if name in WRITTEN_BY_LIBRARIES)
-    assert set(re.findall(r"--(?:to|from) ([a-z][\w-]+)", CHECKPOINTS)) <= {*TARGETS, *SOURCES}
+    assert set(re.findall(r"--(?:to|from) ([a-z][\w-]+)", CHECKPOINTS)) <= {*targets(), *sources()}
 
 
 def test_the_table_of_families_has_all_and_no_other() -> None:

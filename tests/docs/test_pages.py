@@ -49,6 +49,7 @@ def test_a_block_is_cut_into_commands() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.thorough] * PAGES[n].thorough) for n in sorted(PAGES)],
@@ -68,7 +69,7 @@ def test_all_of_a_page_is_run(name: str, tmp_path, monkeypatch, request, both_fr
             exec(compile(lines, name, "exec"), names)
         elif block.kind == "sh":
             for line in commands(Block("sh", text, block.line)):
-                status = run(line, tmp_path, request.config.getoption("--thorough"))
+                status = run(line, tmp_path)
                 assert status == page.statuses.get(line, 0), f"{name}:{block.line}: {line}"
     unused = [old for old, _ in page.changes if old not in (ROOT / name).read_text("utf-8")]
     assert not unused, f"nothing on the page is {unused}"

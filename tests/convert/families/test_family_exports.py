@@ -26,7 +26,7 @@ from tutorial_reference import Sizes, random_state
 import torch_transformer
 from convert.__main__ import main
 from convert.checkpoints.folders import open_content
-from convert.conversion.target import FOREIGN
+from convert.conversion.target import written_families
 from convert.core.tensors import Held
 from convert.families.registry import TABLES
 from convert.formats.msgpack import write_msgpack
@@ -38,6 +38,7 @@ pytestmark = [
     pytest.mark.usefixtures("float64"),
     pytest.mark.filterwarnings("ignore:enable_nested_tensor"),
 ]
+FOREIGN = written_families()
 # What one field may be: the values of parity's cases, and ids and sizes.
 VALUES: dict[str, tuple[Any, ...]] = FIELDS | {
     "pad_id": (0, 1, 9),

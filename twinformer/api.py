@@ -74,8 +74,8 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
     ``a`` and ``b`` are whatever ``convert`` reads, "hf:FOLDER" or "module:FILE.py:FUNCTION";
     ``options`` are those of ``parity.comparison.settings.Settings``: precisions, gradients,
     explain, longest, ids, text, seed, frameworks, devices, max_ram, verify, padding. The report
-    has ``same``, ``verdict`` and ``rows``. Needs both frameworks; JAX has 64-bit numbers from then
-    on.
+    has ``same``, ``verdict`` and ``rows``, and ``save_html(path)`` writes it as a page for a
+    browser. Needs both frameworks; JAX has 64-bit numbers from then on.
     Raises UserError where the two cannot be compared.
     """
     for name in ("jax", "torch"):

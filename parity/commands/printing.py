@@ -1,6 +1,7 @@
 """What commands share: progress on a terminal, where a picture may go."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,10 +52,10 @@ def check_page(path: Path, faults: Faults) -> None:
 def _check_file(flag: str, path: Path, ending: str, faults: Faults) -> None:
     """A file to be written: its name, its folder, and whether this user may write there."""
     faults.require(path.suffix == ending, f"{flag} {path} must end in {ending}")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         faults.add(f"{flag} {path}: there is no folder {path.parent}")
         return
-    faults.require(not path.is_dir(), f"{flag} {path} is a folder; name a file")
+    faults.require(not os.path.isdir(path), f"{flag} {path} is a folder; name a file")
     try:
         check_parent(path)
     except UserError as error:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 
 def number(value: float, digits: int = 1) -> str:
-    """``3.1e-16``; NaN and infinite ones by name."""
+    """``3.1e-16``; zero is ``0``, and what is no finite number ``NaN`` or ``inf``."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
-        return "infinite"
+        return "inf"
     return f"{value:.{digits}e}" if value else "0"
 
 

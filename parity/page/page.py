@@ -61,7 +61,7 @@ def page(report: Report) -> str:
 
 
 def _part_of_page(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding=FORMAT)
+    return files("parity.page").joinpath(name).read_text(encoding=FORMAT)
 
 
 def _policy(script: str) -> str:

@@ -7,7 +7,8 @@ from parity.comparison.report import Report
 from parity.comparison.text import EVERY_ROW, FEATURES, GRADIENT
 from parity.forward.substeps import OVER_FRAMES, is_step, over_source
 from training_recipe.sound.features import FRAMES
-from transformer_spec import TransformerConfig, source_positions, weight_shapes
+from transformer_spec import TransformerConfig, source_positions
+from transformer_spec.inventory import all_weight_shapes
 
 LEFT_OUT = " but row "
 Shape = tuple[int, ...]
@@ -19,7 +20,7 @@ def shapes(report: Report) -> dict[str, Shape]:
     The loss is one number and has the shape ().
     """
     config = TransformerConfig.from_dict(dict(report.config))
-    weights = weight_shapes(config)
+    weights = all_weight_shapes(config)
     return {row.part: _shape(row.part, report, config, weights) for row in report.rows}
 
 
@@ -29,8 +30,7 @@ def _shape(part: str, report: Report, config: TransformerConfig, weights: dict) 
     if part.startswith(FEATURES):
         return FRAMES, config.feature_dim
     if part.startswith(EVERY_ROW):
-        name = part.removeprefix(EVERY_ROW)
-        return weights.get(name) or weights["encoder.embedding.weight"]
+        return weights[part.removeprefix(EVERY_ROW)]
     if part.startswith(GRADIENT):
         name, without, _ = part.removeprefix(GRADIENT).partition(LEFT_OUT)
         rows, *rest = weights[name]

@@ -27,6 +27,7 @@ from parity_cases import (  # noqa: E402
 from recording_cases import sound, write_wav  # noqa: E402
 
 from parity.comparison.comparison import compare, compare_sides  # noqa: E402
+from parity.comparison.memory import needs  # noqa: E402
 from parity.comparison.report import Cause, Row  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
 from parity.comparison.text import shown  # noqa: E402
@@ -34,7 +35,7 @@ from parity.forward.ids import generated  # noqa: E402
 from parity.forward.substeps import substeps  # noqa: E402
 from parity.page.page import page  # noqa: E402
 from parity.page.shapes import shapes  # noqa: E402
-from transformer_spec import UserError, trained_names, weight_shapes  # noqa: E402
+from transformer_spec import UserError  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = Settings(precisions=("float32",), longest=7)
@@ -147,18 +148,31 @@ class TestComparisons:
         ]
         assert f"--audio {audio} --features {features}" in found.all("code", id="command")[0].text
 
-    def test_module_by_module(self, tmp_path):
+    def test_of_features_and_of_a_model_that_differs(self):
+        """The front end is the first to differ; the numbers are of the first sub-step."""
+        report = made_up()
+        heard = Row("log-mel features of the file", 1.0, 5e-5, 1.0)
+        found = read(page(replace(report, rows=(heard, *report.rows))))
+        (section,) = found.all("section", id="difference")
+        first, second = section.all("a")
+        assert (first.attributes["href"], first.text) == ("#first", heard.part)
+        row = found.all("tr", id=(second.attributes["href"] or "").removeprefix("#"))[0]
+        assert row.all("span")[0].text == second.text == shown(FAILING)
+        assert "-0.25" in section.text
+
+    def test_module_by_module(self, monkeypatch):
+        monkeypatch.setattr("parity.comparison.memory.resident", lambda: 0)
         sides = torch_side(TINY), flax_side(replace(TINY, norm_epsilon=1e-3))
-        for side in sides:
-            side.streamed = True
-        report = compare_sides(*sides, EXACT)
-        limited = replace(report, notes=("module by module",), causes=None,
-                          settings=replace(EXACT, max_ram=2**31))  # fmt: skip
-        found = read(page(limited))
-        assert [note.text for note in found.all("section", class_="notes")[0].all("li")] == [
-            "module by module"
-        ]
-        assert "--max-ram 2147483648" in found.all("code", id="command")[0].text
+        need = needs(*sides, generated(TINY, 7))
+        limit = (need.streamed + need.whole) // 2
+        report = compare_sides(*sides, replace(EXACT, max_ram=limit))
+        assert all(side.streamed for side in sides)
+        found = read(page(report))
+        notes = found.all("section", class_="notes")[0].all("li")
+        assert [note.text for note in notes] == list(report.notes)
+        assert "no cause was looked for" in found.all("section", id="difference")[0].text
+        assert f"--max-ram {limit} --no-gradients" in found.all("code", id="command")[0].text
+        assert len(found.all("figure")) == 1
 
     @pytest.mark.parametrize("config", [TINY, PRE, WHISPER], ids=["post", "pre", "features"])
     def test_shapes_are_those_of_the_arrays(self, config):
@@ -170,20 +184,22 @@ class TestComparisons:
         )  # fmt: skip
         assert shapes(report) == {step: trace[step].shape for step in substeps(config)}
 
+    @pytest.mark.parametrize("config", [TINY, PRE, WHISPER], ids=["post", "pre", "features"])
+    def test_shapes_of_gradients_are_those_of_the_arrays(self, config):
+        _, gradients = torch_side(config).gradients(generated(config, 7)[0])
+        rows = [Row(f"gradient of {name}", 0.0, 1e-10) for name in gradients]
+        found = shapes(report_with(rows, config=config.to_dict()))
+        assert list(found.values()) == [array.shape for array in gradients.values()]
+
     def test_shapes_of_gradients_and_tables(self):
         tied = replace(TINY, source_vocab_size=19, tied_embeddings="all")
-        names = [*trained_names(tied), "decoder.embedding.weight but row 1"]
-        parts = [*(f"gradient of {name}" for name in names), "loss",
-                 "every row of decoder.embedding.weight"]  # fmt: skip
-        names = {**weight_shapes(tied), "loss": ()}
-        report = report_with([Row(p, 0.0, 1.0) for p in parts if "but" not in p],
-                             config=tied.to_dict())  # fmt: skip
-        found = shapes(report)
-        assert found["gradient of encoder.embedding.weight"] == (19, 12) and found["loss"] == ()
-        assert found["every row of decoder.embedding.weight"] == (19, 12)
-        left_out = "gradient of encoder.embedding.weight but row 1"
-        report = report_with([Row(left_out, 0.0, 1.0)], config=tied.to_dict())
-        assert shapes(report) == {left_out: (18, 12)}
+        expected = {
+            "every row of decoder.embedding.weight": (19, 12),
+            "loss": (),
+            "gradient of encoder.embedding.weight but row 1": (18, 12),
+        }
+        rows = [Row(part, 0.0, 1e-10) for part in expected]
+        assert shapes(report_with(rows, config=tied.to_dict())) == expected
 
 
 class TestText:

@@ -18,9 +18,16 @@ from parity.page.numbers import number
 
 SIZE = 1000  # of the SVG that is stretched, in units of its own
 MOST_TICKS = 9
-MOST_LABELS = 14  # of groups on a narrow screen
+# The width of a letter below the axis, as a share of the axis.
+LETTER_ON_DESK, LETTER_ON_PHONE = 0.008, 0.023
 KNOWN = (JUDGE, "float32", "bfloat16", "float16")
-SHORT = {"embedding": "emb", "embedding norm": "norm", "final norm": "norm", "finalFc": "out"}
+SHORT = {
+    "embedding": "emb",
+    "embedding norm": "norm",
+    "final norm": "norm",
+    "relative bias": "bias",
+    "finalFc": "out",
+}
 
 
 class Curves(NamedTuple):
@@ -168,16 +175,26 @@ def _y_labels(curves: Curves) -> Iterator[Markup]:
 def _x_labels(curves: Curves) -> Iterator[Markup]:
     """Layers by their numbers, and below them the halves they are of."""
     end = curves.groups[-1].end
-    every = math.ceil(len(curves.groups) / MOST_LABELS)
-    for place, group in enumerate(curves.groups):
-        x = _percent((group.start + group.end) / 2 / end)
-        kept = "label" if place % every == 0 else "label rare"
-        yield element("span", _short(group.label), class_=kept, style=f"left:{x}")
+    labels = [((g.start + g.end) / 2 / end, _short(g.label)) for g in curves.groups]
+    few = fitting(labels, LETTER_ON_PHONE)
+    for x, label in fitting(labels, LETTER_ON_DESK):
+        class_ = "label" if (x, label) in few else "label rare"
+        yield element("span", label, class_=class_, style=f"left:{_percent(x)}")
     for half, members in itertools.groupby(curves.groups, lambda group: _half(group.label)):
         held = list(members)
         start, width = held[0].start / end, (held[-1].end - held[0].start) / end
         yield element("span", half, class_="half",
                       style=f"left:{_percent(start)};width:{_percent(width)}")  # fmt: skip
+
+
+def fitting(labels: Sequence[tuple[float, str]], letter: float) -> list[tuple[float, str]]:
+    """The labels that do not touch another: the last one first, then layers, then the others."""
+    kept: list[tuple[float, str]] = []
+    for x, label in sorted(labels, key=lambda one: (one != labels[-1], not one[1].isdigit())):
+        needed = ((len(label) + len(other) + 2) / 2 * letter for _, other in kept)
+        if all(abs(x - y) >= room for (y, _), room in zip(kept, needed, strict=True)):
+            kept.append((x, label))
+    return kept
 
 
 def _half(label: str) -> str:

@@ -1,6 +1,7 @@
 """report.save_html: all of a report is in its page, and text of users is text there."""
 
 import errno
+import itertools
 import math
 import re
 from dataclasses import replace
@@ -123,6 +124,23 @@ class TestRows:
         assert "NaN, inf" in [label.text for label in figure.all("span")]
         (section,) = found.all("section", id="difference")
         assert "have other shapes" in section.text
+
+    @pytest.mark.parametrize("layers", [1, 6, 24])
+    def test_labels_of_layers_do_not_touch(self, layers):
+        """The first layer of a half and the logits have theirs on the narrowest screen."""
+        config = replace(PRE, num_encoder_layers=layers, num_decoder_layers=layers)
+        rows = [Row(step, 1e-16, 1e-11) for step in substeps(config)]
+        (figure,) = read(page(report_with(rows, config=config.to_dict()))).all("figure")
+        every = figure.all("span", class_="label")
+        few = [label for label in every if "rare" not in (label.attributes["class"] or "")]
+        for labels, letter in ((few, 0.022), (every, 0.007)):
+            edges = sorted(
+                (float((label.attributes["style"] or "")[5:-1]) / 100, len(label.text) * letter / 2)
+                for label in labels
+            )
+            assert all(x + w < y - v for (x, w), (y, v) in itertools.pairwise(edges))
+            assert [label.text for label in labels].count("1") == 2
+            assert "logits" in [label.text for label in labels]
 
     def test_gradients_alone(self):
         report = report_with([Row("loss", 1.0, 1e-10)], config=TINY.to_dict())

@@ -12,7 +12,6 @@ from pathlib import Path
 import page_folders_guides as guides
 import page_folders_proof as proof
 import pytest
-from page_folders_site import front_page
 
 Fill = Callable[[Path, pytest.FixtureRequest], None]
 
@@ -37,12 +36,13 @@ class Page:
 
 
 PAGES: dict[str, Page] = {
+    "README.md": Page(guides.readme, changes=((", steps=200", guides.SHORT),)),
     "docs/adding-a-family.md": Page(proof.new_family),
     "docs/benchmarks.md": Page(),
     "docs/families.md": Page(guides.families),
     "docs/first-steps.md": Page(),
     "docs/hub.md": Page(guides.hub),
-    "docs/index.md": Page(front_page),
+    "docs/index.md": Page(guides.hub),
     "docs/parity.md": Page(changes=proof.FEWER_MUTATIONS),
     "docs/proof.md": Page(proof.proof, proof.CHANGES, thorough=True),
     "docs/speech.md": Page(proof.whisper, thorough=True),

@@ -26,9 +26,11 @@ from torch import nn
 LETTERS = {"en": "abdehmnrst", "de": "aeghinrstu", "ko": "가나다라마바사아자차"}
 PAIRS = 60
 # Of a call of twinformer.train: what page_commands.shortened makes of a command.
-FEW_STEPS = (
-    ", steps=4, evaluate_every=2, save_every=2, valid_examples=2, test_examples=2, batch_shapes=1, "
-    "source_vocab_size=40, target_vocab_size=40, preset='tiny', hidden_dim=8, inner_dim=12"
+SHORT = (
+    ", steps=4, evaluate_every=2, save_every=2, valid_examples=2, test_examples=2, batch_shapes=1"
+)
+FEW_STEPS = SHORT + (
+    ", source_vocab_size=40, target_vocab_size=40, preset='tiny', hidden_dim=8, inner_dim=12"
 )
 OPUS = "Helsinki-NLP/opus-mt-en-de"
 
@@ -145,6 +147,12 @@ def t5(folder: Path, pieces: bytes, sentinels: int = 100, **settings: Any) -> Pa
     folder.mkdir()
     write(folder, pieces, USUAL | {"extra_ids": sentinels})
     return write_model(folder, "t5", count + sentinels, **settings)
+
+
+def readme(folder: Path, request: pytest.FixtureRequest) -> None:
+    quiet()
+    marian(folder / "opus-mt-en-de")
+    corpus(folder)
 
 
 def training(folder: Path, request: pytest.FixtureRequest) -> None:

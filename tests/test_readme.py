@@ -1,26 +1,35 @@
-"""The README stays true: its tree, its targets of make, its numbers that code also holds.
+"""README is a page of one look; its commands run and its numbers hold as those of the site's pages.
 
-Flags and recipes in its commands are looked at with those of the pages (docs/test_contents.py).
+Its blocks are run by docs/test_pages.py, its flags looked up by docs/test_contents.py.
 """
 
 import re
-import subprocess
 from pathlib import Path
+
+from parity.mutations.table import MUTATIONS
+from parity.twins.cases import pairwise_configs
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_tree_names_every_package_and_nothing_else() -> None:
-    tree = README.split("## The house")[1].split("```")[1]
-    named = {line.split()[0].rstrip("/") for line in tree.strip().splitlines()}
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    files = listed.stdout.splitlines() or [p.name for p in ROOT.iterdir()]
-    top = {name.partition("/")[0] for name in files if "/" in name or name.endswith(".py")}
-    assert named == {name for name in top if not name.startswith(".")}
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 130
 
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make ([\w-]+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    named = re.findall(r"`make ([\w-]+)`", README)
+    assert "test" in named and "train" in named
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in named)
+
+
+def test_its_links_lead_to_files() -> None:
+    named = re.findall(r"\]\(([^)#]+)", README)
+    assert len(named) > 10 and all((ROOT / name).exists() for name in named), named
+
+
+def test_its_numbers() -> None:
+    (slips,) = re.findall(r"(\d+) known slips", README)
+    (configs,) = re.findall(r"on (\d+) configs that hold every pair", README)
+    assert (int(slips), int(configs)) == (len(MUTATIONS), len(pairwise_configs()))

@@ -19,6 +19,7 @@ from release.findings import ROOT, Finding, Row, judge
 
 Check = tuple[str, Callable[[], Finding]]
 Made = TypeVar("Made")
+FIRST = "docs/first-steps.md"
 NAME_WIDTH = 34
 
 
@@ -56,8 +57,7 @@ def of_an_installation(made: environments.Environment, steps: int | None) -> Ite
         lambda: environments.modules_alone(modules, dependencies.PACKAGES),
     )
     yield "licences of what comes along", lambda: licences.licences(libraries)
-    first = page.steps(ROOT / "docs/first-steps.md", steps)
-    yield "docs/first-steps.md", lambda: page.page_runs(made, first)
+    yield FIRST, lambda: page.page_runs(made, page.steps(ROOT / FIRST, steps))
 
 
 def of_one_framework(folder: Path, wheel: Path, name: str) -> Callable[[], Finding]:

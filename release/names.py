@@ -73,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", type=Path, metavar="FILE", help="names of packages, a line each")
     parser.add_argument("packages", nargs="*", metavar="PACKAGE")
     request = parser.parse_args(arguments)
+    if not request.list and not request.packages:
+        parser.error("nothing to look at: give --list FILE or packages")
     if request.list:
         lines = request.list.read_text(encoding="utf-8").splitlines()
         names = [line.partition("\t")[0].strip() for line in lines if line.strip()]

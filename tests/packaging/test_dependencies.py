@@ -24,7 +24,10 @@ def test_every_declared_dependency_is_imported_and_the_reverse():
 def test_a_dependency_too_many_and_one_too_few_are_found():
     assert agreeing({"numpy", "jax"}, {"numpy", "jax", "json", "convert"}).faults == []
     told = agreeing({"numpy", "attrs"}, {"numpy", "pandas", "json"}).faults
-    assert told == ["attrs is declared, and nothing imports it", "pandas is imported, and not declared"]
+    assert told == [
+        "attrs is declared, and nothing imports it",
+        "pandas is imported, and not declared",
+    ]
 
 
 @pytest.mark.parametrize("container", ["safetensors", "pt"])

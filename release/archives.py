@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import tarfile
 import zipfile
@@ -112,7 +113,8 @@ def metadata(built: Built) -> Finding:
 
 def passed_by_twine(told: str) -> Finding:
     """Twine's own words: both archives passed."""
-    lines = [line for line in told.splitlines() if line.startswith("Checking")]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", told)
+    lines = [line for line in plain.splitlines() if line.startswith("Checking")]
     faults = [line for line in lines if not line.endswith("PASSED")]
     if len(lines) != 2:
         faults.append(f"twine looked at {len(lines)} archives and not at two")

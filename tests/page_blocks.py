@@ -11,7 +11,9 @@ DOCS = ROOT / "docs"
 # What is run, and what is only looked at: output, files to write, drawings.
 RUN = ("sh", "python")
 SHOWN = ("text", "toml", "json", "yaml", "mermaid", "jinja")
-FENCE = re.compile(r"^(?P<indent> *)```(?P<kind>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<kind>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.M | re.S
+)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def test_files_of_both_kinds_of_archive(tmp_path):
 def test_words_of_twine():
     good = "Checking dist/a.whl: PASSED\nChecking dist/a.tar.gz: PASSED\n"
     assert not passed_by_twine(good).faults
+    assert not passed_by_twine(good.replace("PASSED", "\x1b[32mPASSED\x1b[0m")).faults
     assert passed_by_twine(good.replace("gz: PASSED", "gz: FAILED")).faults
     assert passed_by_twine("Checking dist/a.whl: PASSED\n").faults == [
         "twine looked at 1 archives and not at two"

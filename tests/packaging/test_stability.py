@@ -6,6 +6,7 @@ is announced first as the page says.
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -100,6 +101,23 @@ def test_format_versions_are_those_of_the_page():
 @pytest.mark.parametrize("module", WRITING)
 def test_format_versions_of_what_parity_writes(module, both_frameworks):
     assert importlib.import_module(module).FORMAT_VERSION == FILES[WRITING[module]]
+
+
+def test_another_version_is_an_error_and_that_of_a_conversion_is_passed_over(tmp_path):
+    listed = {"format_version": 1, "targets": {"a": {"sha256": "0"}}, "tensors": {"a": "0"}}
+    for name in ("conversion.json", "tensors.json"):  # the second is asked first
+        (tmp_path / name).write_text(json.dumps(listed))
+        record = convert.checkpoints.records.record_in(tmp_path)
+        assert record and record.path.name == name
+    for name in ("tensors.json", "settings.json"):
+        (tmp_path / name).write_text(json.dumps(listed | {"format_version": 2}))
+    with pytest.raises(transformer_spec.UserError, match="tensors.json is .* of a newer version"):
+        convert.checkpoints.records.record_in(tmp_path)
+    with pytest.raises(transformer_spec.UserError, match="settings.json has format_version 2"):
+        training_recipe.runs.record.RunRecord.load(tmp_path / "settings.json")
+    (tmp_path / "tensors.json").unlink()
+    (tmp_path / "conversion.json").write_text(json.dumps(listed | {"format_version": 2}))
+    assert convert.checkpoints.records.record_in(tmp_path) is None
 
 
 def test_examples_use_public_names_alone():

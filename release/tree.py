@@ -25,7 +25,7 @@ def large(sizes: Iterable[tuple[str, int]], where: str) -> Finding:
     found = sorted(sizes, key=lambda entry: -entry[1])
     faults = [f"{name} has {size:,} bytes in {where}" for name, size in found if size > MEGABYTE]
     name, size = found[0] if found else ("nothing", 0)
-    return Finding(faults, f"{len(found)} in {where}, the largest {name}, {size:,} bytes")
+    return Finding(faults, f"{len(found):,} files in {where}, the largest {name}, {size:,} bytes")
 
 
 def committed_sizes(root: Path) -> list[tuple[str, int]]:

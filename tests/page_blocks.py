@@ -39,6 +39,6 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(block: Block) -> list[str]:
     """The commands of a ``sh`` block, continued lines joined, without comments and empty lines."""
-    joined = re.sub(r"\\\n\s*", " ", block.text)
+    joined = re.sub(r"[ \t]*\\\n\s*", " ", block.text)
     lines = [re.sub(r"(^|\s)#\s.*$", "", line).strip() for line in joined.splitlines()]
     return [line for line in lines if line]

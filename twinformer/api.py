@@ -75,8 +75,9 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
     ``a`` and ``b`` are whatever ``convert`` reads, "hf:FOLDER" or "module:FILE.py:FUNCTION";
     ``options`` are those of ``parity.comparison.settings.Settings``: precisions, gradients,
     explain, longest, ids, text, features, audio, seed, frameworks, devices, max_ram, verify,
-    padding. The report has ``same``, ``verdict`` and ``rows``. Needs both frameworks; JAX has
-    64-bit numbers from then on. Raises UserError where the two cannot be compared.
+    padding. The report has ``same``, ``verdict`` and ``rows``, and ``save_html(path)`` writes it as
+    a page for a browser. Needs both frameworks; JAX has 64-bit numbers from then on. Raises
+    UserError where the two cannot be compared.
     """
     for name in ("jax", "torch"):
         twin(name)

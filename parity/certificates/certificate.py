@@ -31,7 +31,8 @@ from transformer_spec import UserError
 CERTIFICATE = "certificate.json"
 CARD = "PARITY.md"
 # The list itself, texts for readers, and what git and the Hub add to a folder.
-NOT_COVERED = (SUMS, CARD, "parity.png", "README.md", ".gitattributes", ".git", ".cache")
+PICTURES = "parity.png", "parity.html"
+NOT_COVERED = (SUMS, CARD, *PICTURES, "README.md", ".gitattributes", ".git", ".cache")
 FORMAT = "twinformer parity certificate"
 FORMAT_VERSION = 2
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from convert.checkpoints.hub import hub_name
 from convert.commands.source import size
 from parity.certificates.certificate import check_folder
-from parity.commands.printing import check_picture, progress, seconds_of_code
+from parity.commands.printing import check_page, check_picture, progress, seconds_of_code
 from parity.comparison.settings import PRECISIONS, Settings
 from parity.forward.ids import ANYWHERE, PADDING
 from parity.frameworks import both_frameworks
@@ -97,6 +97,8 @@ def check(options: argparse.Namespace, settings: Settings) -> None:
     settings.find_faults(faults)
     if options.plot is not None:
         check_picture(Path(options.plot), faults)
+    if options.html is not None:
+        check_page(Path(options.html), faults)
     if options.certificate or options.card:
         flag = "--certificate" if options.certificate else "--card"
         check_place(flag, options.b, faults)
@@ -118,12 +120,14 @@ def check_place(flag: str, b: str, faults: Faults) -> None:
 
 
 def write(report: Report, options: argparse.Namespace) -> None:
-    """The picture, the certificate and the card, and where they are."""
+    """The picture, the page, the certificate and the card, and where they are."""
     said = sys.stderr if options.json else sys.stdout
     if options.plot:
         from parity.comparison.plot import plot
 
         print(f"picture: {plot(report, Path(options.plot))}", file=said)
+    if options.html:
+        print(f"page: {report.save_html(options.html)}", file=said)
     if options.certificate or options.card:
         from parity.certificates.card import write_card
         from parity.certificates.certificate import read_certificate, write_certificate
@@ -235,6 +239,9 @@ def add_outputs(group: argparse._ArgumentGroup) -> None:
     add("--json", action="store_true", help="print the report as JSON")
     add("--plot", nargs="?", const="parity.png", metavar="FILE.png",
         help="draw the error of every sub-step [parity.png]")  # fmt: skip
+    add("--html", nargs="?", const="parity.html", metavar="FILE.html",
+        help="write a page for a browser: every row, curves, causes; it needs no network "
+        "[parity.html]")  # fmt: skip
     add(
         "--certificate",
         action="store_true",

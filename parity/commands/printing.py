@@ -1,10 +1,12 @@
 """What commands share: progress on a terminal, where a picture may go."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from transformer_spec import Faults
+from training_recipe.files.writing import check_parent
+from transformer_spec import Faults, UserError
 
 
 @contextlib.contextmanager
@@ -39,5 +41,22 @@ def silent(line: str) -> None:
 
 def check_picture(path: Path, faults: Faults) -> None:
     """What --plot is given must be a PNG in a folder that is there."""
-    faults.require(path.suffix == ".png", f"--plot {path} must end in .png")
-    faults.require(path.parent.is_dir(), f"--plot {path}: there is no folder {path.parent}")
+    _check_file("--plot", path, ".png", faults)
+
+
+def check_page(path: Path, faults: Faults) -> None:
+    """What --html is given must be an HTML file in a folder that is there."""
+    _check_file("--html", path, ".html", faults)
+
+
+def _check_file(flag: str, path: Path, ending: str, faults: Faults) -> None:
+    """A file to be written: its name, its folder, and whether this user may write there."""
+    faults.require(path.suffix == ending, f"{flag} {path} must end in {ending}")
+    if not os.path.isdir(path.parent):
+        faults.add(f"{flag} {path}: there is no folder {path.parent}")
+        return
+    faults.require(not os.path.isdir(path), f"{flag} {path} is a folder; name a file")
+    try:
+        check_parent(path)
+    except UserError as error:
+        faults.add(f"{flag}: {error}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from parity.comparison.settings import Settings
@@ -210,6 +212,15 @@ class Report:
             f"not the same function: {what} is the first to differ, by {failed.float64:.3e}, where "
             f"rounding is at most {failed.bound:.3e}{f'; {behind}' if behind else ''}"
         )
+
+    def save_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write all of it as one page for a browser, which needs nothing beside it; its path.
+
+        What cannot be written is a UserError, and nothing is left of it.
+        """
+        from parity.page.page import write_page
+
+        return write_page(self, Path(path))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; a number that JSON has not is a string that ``float`` reads."""

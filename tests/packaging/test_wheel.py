@@ -38,6 +38,7 @@ said = {
     for backend in ("jax", "torch")
 }
 report = twinformer.compare("run", "mine", precisions=(), gradients=False)
+page = report.save_html("parity.html").read_text(encoding="utf-8")
 try:
     twinformer.train(stepz=1)
 except twinformer.UserError as error:
@@ -45,6 +46,7 @@ except twinformer.UserError as error:
 print(json.dumps({
     "places": [sys.modules[name].__file__ for name in %r],
     "said": said, "same": report.same, "rows": len(report.rows), "faults": len(faults),
+    "page": page.count('<tr role="row" id="row-'),
     "version": twinformer.__version__,
 }))
 """
@@ -108,6 +110,7 @@ def test_what_it_holds(wheel):
     assert all(f"{package}/py.typed" in names for package in PACKAGES)
     recipes = {name for name in names if name.startswith("training_recipe/recipes/")}
     assert "training_recipe/recipes/cmudict.toml" in recipes and len(recipes) == 6
+    assert {"parity/page/style.css", "parity/page/script.js"} < set(names)
 
 
 def test_commands_and_library_outside_the_checkout(run, tmp_path):
@@ -124,5 +127,6 @@ def test_commands_and_library_outside_the_checkout(run, tmp_path):
     assert all(".whl" not in place and str(ROOT) not in place for place in told["places"])
     assert told["said"] == {"jax": line.rstrip("\n"), "torch": line.rstrip("\n")}
     assert told["same"] and told["rows"] > 5 and told["faults"] == 1
+    assert told["page"] == told["rows"]
     assert "twinformer diversify" in run("twinformer", "diversify", "--help")
     assert "cmudict" in run("twinformer", "train", "--help")

@@ -33,6 +33,7 @@ def test_from_comparison_to_verification(tmp_path, monkeypatch, capsys):
     held = json.loads((b / "certificate.json").read_text())
     rows = held["report"]["rows"]
     assert sorted(held["a_files"]) == ["config.json", "model.safetensors"]
+    (b / "parity.html").write_text("a page is no part of what is certified")
     assert main(["verify", str(b)]) == 0
     said = capsys.readouterr().out
     says(said, "PASS", f"all {len(rows)} rows", "same function")

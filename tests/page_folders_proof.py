@@ -26,7 +26,6 @@ CHANGES = (
     *FEWER_MUTATIONS,
     ("parity train", f"parity train --steps 2 {SMALL}"),
     ("parity tpu", "parity tpu --help"),
-    ("python -m parity hf:opus-mt-en-de opus-flax --html report.html", ""),
 )
 SPOKEN = ("on the tree", "a hare", "in the tar", "there", "one ant", "a tin hat", "he", "ha the")
 

@@ -6,6 +6,7 @@
 # make bench    training, translation and start-up beside other libraries, about half an hour
 # make convert-bench   conversion beside cp, 12 GB of disk for a checkpoint of 4 GB
 # make docs     the site of docs/ into build/site; a warning or a dead link is an error
+# make notebooks   run docs/notebooks and keep what they print and draw, a few minutes
 # make speech-weights   two real Whispers for tests that are skipped without, 204 MB over the network
 BACKEND ?= jax
 PYTHON ?= python3
@@ -17,7 +18,7 @@ JOBS ?= 3
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
-.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench docs speech-weights
+.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench docs notebooks speech-weights
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)
@@ -70,6 +71,9 @@ convert-bench: $(VENV)/.bench
 
 docs: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --clean
+
+notebooks: $(VENV)/.dev
+	$(BIN)/python tests/notebook_runs.py $(ARGS)
 
 speech-weights: $(VENV)/.dev
 	$(BIN)/python benchmarks/speech_weights.py

@@ -18,7 +18,7 @@ JOBS ?= 3
 MATRIX := oldest newest jax torch
 FAST := tests/transformer_spec tests/training_recipe tests/convert/formats tests/convert/core tests/twinformer tests/twins
 
-.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench docs release-check speech-weights
+.PHONY: train test thorough lint lint-quickly matrix parity bench convert-bench docs notebooks release-check speech-weights
 
 train: $(VENV)/.$(BACKEND)
 	$(BIN)/python train.py --backend $(BACKEND) $(ARGS)

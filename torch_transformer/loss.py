@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torch_transformer.precision import factors, wide
+from torch_transformer.products import add_transposed, linear, times, transposed_zeros
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -35,7 +36,7 @@ class _ChunkedLoss(torch.autograd.Function):
         dtype = wide(weight.dtype)  # of sums, and of the bias, which is never rounded
         loss, weight_sum = weight.new_zeros((), dtype=dtype), weight.sum(0, dtype=dtype)
         d_states = torch.zeros_like(states) if wanted else None
-        d_weight = torch.zeros_like(weight, dtype=dtype) if wanted else None
+        d_weight = transposed_zeros(weight, dtype) if wanted else None
         d_bias = torch.zeros_like(bias) if wanted and bias is not None else None
         size = chunk_tokens(len(targets), len(weight))
         for start in range(0, len(targets), size):
@@ -46,8 +47,8 @@ class _ChunkedLoss(torch.autograd.Function):
             loss += chunk_loss
             if d_states is not None and d_weight is not None:
                 low = d_logits.to(states.dtype)
-                torch.mm(low, weight, out=d_states[part])
-                _add_product(d_weight, low.T, states[part])
+                d_states[part] = times(low, weight)
+                add_transposed(d_weight, low, states[part])
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         ctx.save_for_backward(d_states, d_weight, d_bias)
@@ -85,14 +86,7 @@ def _chunk(
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    if bias is not None and states.dtype == dtype:
-        return torch.addmm(bias, states, weight.T)
+    if states.dtype == dtype:
+        return linear(states, weight, bias)
     logits = torch.mm(states, weight.T).to(dtype)
     return logits if bias is None else logits.add_(bias)
-
-
-def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == sums.dtype:
-        sums.addmm_(left, right)
-    else:
-        sums += left @ right

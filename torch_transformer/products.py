@@ -1,9 +1,9 @@
 """Matrix products as fast as PyTorch can do them on a processor.
 
-PyTorch multiplies by a BLAS, MKL on x86, and has oneDNN beside it. MKL gives a processor that is not
-Intel's its code for AVX2, whatever the processor has: there float32 products go to oneDNN, which is
-1.1 times as fast without AVX-512 and 2.2 times with it (docs/log.md). Features' models, whose
-windows are long, go to oneDNN everywhere where no gradient is wanted.
+PyTorch multiplies by a BLAS, MKL on x86, and has oneDNN beside it. MKL gives a processor that is
+not Intel's its code for AVX2, whatever the processor has: there float32 products go to oneDNN,
+which is 1.1 times as fast without AVX-512 and 2.2 times with it (docs/log.md). Features' models,
+whose windows are long, go to oneDNN everywhere where no gradient is wanted.
 """
 
 import os
@@ -28,9 +28,9 @@ LONGER = 4
 
 def vendor() -> str:
     """Whose processor it is, as it names itself; "" where the system does not say."""
-    place = Path("/proc/cpuinfo")
-    said = place.read_text("utf-8") if place.exists() else os.environ.get("PROCESSOR_IDENTIFIER", "")
-    return next((name for name in ("GenuineIntel", "AuthenticAMD", "HygonGenuine") if name in said), "")
+    place, names = Path("/proc/cpuinfo"), ("GenuineIntel", "AuthenticAMD", "HygonGenuine")
+    said = place.read_text("utf-8") if place.exists() else os.environ.get("PROCESSOR_IDENTIFIER")
+    return next((name for name in names if name in (said or "")), "")
 
 
 # Whether PyTorch's BLAS is the slower one here.
@@ -38,7 +38,7 @@ SLOW_BLAS = torch.backends.mkl.is_available() and vendor() not in ("", "GenuineI
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, quick: bool = False) -> Tensor:
-    """x @ weight.T + bias; ``quick`` ones by oneDNN on every processor where no gradient is wanted."""
+    """x @ weight.T + bias; ``quick``: by oneDNN on all processors where no gradient is wanted."""
     if not plain(x, weight):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():

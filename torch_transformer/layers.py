@@ -37,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Linear(nn.Linear):
     """x @ weight.T + bias; draws no first numbers, for they are given."""
 
-    quick = False  # whether it may be by another library than that of models of tokens
+    quick = False  # whether it is by oneDNN on every processor
 
     def reset_parameters(self) -> None:
         pass

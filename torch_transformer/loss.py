@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torch_transformer.precision import factors, wide
+from torch_transformer.products import add_transposed, linear, times, transposed_zeros
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -32,10 +33,13 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states, weight, bias, targets, pad_id, smoothing, wanted):
         wanted = wanted and any(ctx.needs_input_grad)
+        given, real = len(states), _real_rows(targets, pad_id)
+        if real is not None:
+            states, targets = states[real], targets[real]
         dtype = wide(weight.dtype)  # of sums, and of the bias, which is never rounded
         loss, weight_sum = weight.new_zeros((), dtype=dtype), weight.sum(0, dtype=dtype)
         d_states = torch.zeros_like(states) if wanted else None
-        d_weight = torch.zeros_like(weight, dtype=dtype) if wanted else None
+        d_weight = transposed_zeros(weight, dtype) if wanted else None
         d_bias = torch.zeros_like(bias) if wanted and bias is not None else None
         size = chunk_tokens(len(targets), len(weight))
         for start in range(0, len(targets), size):
@@ -46,10 +50,12 @@ class _ChunkedLoss(torch.autograd.Function):
             loss += chunk_loss
             if d_states is not None and d_weight is not None:
                 low = d_logits.to(states.dtype)
-                torch.mm(low, weight, out=d_states[part])
-                _add_product(d_weight, low.T, states[part])
+                d_states[part] = times(low, weight)
+                add_transposed(d_weight, low, states[part])
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
+        if d_states is not None and real is not None:
+            d_states = states.new_zeros(given, states.shape[1]).index_copy_(0, real, d_states)
         ctx.save_for_backward(d_states, d_weight, d_bias)
         return loss
 
@@ -57,6 +63,15 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx, *upstream):
         scaled = (None if kept is None else kept * upstream[0] for kept in ctx.saved_tensors)
         return *scaled, None, None, None, None
+
+
+def _real_rows(targets: Int[Tensor, "N"], pad_id: int) -> Int[Tensor, "n"] | None:
+    """Which rows count, where leaving out others saves time; an accelerator would wait for it."""
+    real = targets != pad_id
+    if targets.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    rows = real.nonzero()[:, 0]
+    return rows if 0 < len(rows) < len(real) else None
 
 
 def _chunk(
@@ -85,14 +100,7 @@ def _chunk(
 
 
 def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    if bias is not None and states.dtype == dtype:
-        return torch.addmm(bias, states, weight.T)
+    if states.dtype == dtype:
+        return linear(states, weight, bias)
     logits = torch.mm(states, weight.T).to(dtype)
     return logits if bias is None else logits.add_(bias)
-
-
-def _add_product(sums: Tensor, left: Tensor, right: Tensor) -> None:
-    if left.dtype == sums.dtype:
-        sums.addmm_(left, right)
-    else:
-        sums += left @ right

@@ -60,7 +60,7 @@ def test_flax_attends_by_head(name, monkeypatch):
 
 @needs_onednn
 def test_torch_multiplies_by_onednn():
-    """Only where no gradient is wanted, in float32, and only models of features."""
+    """Where no gradient is wanted, in float32, models of features on every processor."""
     model, weights = torch_transformer.Transformer(SPEECH), our_weights(whisper())
     torch_transformer.load_weights(model, {n: a.astype(np.float32) for n, a in weights.items()})
     features = torch.from_numpy(windows(2).astype(np.float32))
@@ -85,5 +85,5 @@ def test_derivatives_that_go_forward_are_kept() -> None:
     with torch.no_grad(), forward.dual_level():
         dual = forward.make_dual(x, torch.ones_like(x))
         tangent = forward.unpack_dual(products.linear(dual, weight, None, True)).tangent
-        assert products.fits(x) and not products.fits(dual)
+        assert products.plain(x) and not products.plain(dual)
     assert torch.equal(tangent, torch.ones(4, 3) @ weight.T)

@@ -18,7 +18,7 @@ from transformer_spec.json_text import read_fields
 PROGRESS = "progress.json"
 EXPLODED = 3.0  # times the first step's loss, which is that of a model that knows nothing
 # What older checkpoints do not say; a first loss of 0 judges nothing.
-ADDED: dict[str, Any] = {"since_best": 0, "first_loss": 0.0}
+ADDED: dict[str, Any] = {"since_best": 0, "first_loss": 0.0, "best_loss": None}
 
 
 class DivergedError(UserError):
@@ -103,8 +103,9 @@ class Progress:
     """The state of the loop after ``step`` steps; step 0 is the state before training.
 
     ``evaluated`` is false while a validation of ``step`` is due, ``validated`` the last step that
-    had one. ``since_best`` counts the validations after the best one, ``first_loss`` is the
-    objective per token of step 1, or what it began with where that is more.
+    had one. ``best_loss`` chooses between equal scores. ``since_best`` counts the validations after
+    the best one, ``first_loss`` is the objective per token of step 1, or what it began with where
+    that is more.
     """
 
     step: int = 0
@@ -115,6 +116,7 @@ class Progress:
     validated: int | None = None
     best_name: str | None = None
     best_score: float | None = None
+    best_loss: float | None = None
     best_step: int | None = None
     since_best: int = 0
     first_loss: float | None = None

@@ -251,18 +251,20 @@ class Training:
 
     def _note_best(self, found: Judgement) -> bool:
         progress = self.progress
-        name, value, better = self.processes.broadcast((*found.main, self._is_better(found)))
+        said = *found.main, found.loss, self._is_better(found)
+        name, value, loss, better = self.processes.broadcast(said)
         if not better:
             progress.since_best += 1
             return False
         progress.since_best = 0
         progress.best_name, progress.best_score, progress.best_step = name, value, progress.step
+        progress.best_loss = loss
         return True
 
     def _is_better(self, found: Judgement) -> bool:
         name, _ = found.main
         before = self.progress.best_score if self.progress.best_name == name else None
-        return before is None or found.is_better_than(before)
+        return before is None or found.is_better_than(before, self.progress.best_loss)
 
     def _save(self) -> None:
         """Write a checkpoint, then record it, then remove what is not to be kept."""

@@ -10,14 +10,14 @@ from messages import says
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.integrity import damage, seal
 from training_recipe.runs.metrics import read_metrics
-from training_recipe.runs.progress import LogWindow, Progress
+from training_recipe.runs.progress import ADDED, LogWindow, Progress
 from training_recipe.runs.record import RunRecord
 from transformer_spec import UserError
 
 VALUES = [None, True, -1, 3, 10**30, 2.5, "x", [], [1], {}, {"a": 1}]
 WHOLE = Progress(
     step=4, epoch=1, index=2, backend="torch", validated=4, best_name="loss", best_score=1.5,
-    best_step=4, first_loss=3.0, metrics_lines=2, window=LogWindow(1, 2, 3.0, 4.0),
+    best_loss=1.5, best_step=4, first_loss=3.0, metrics_lines=2, window=LogWindow(1, 2, 3.0, 4.0),
 ).to_dict()  # fmt: skip
 FIELDS = [*WHOLE, *(f"window.{name}" for name in WHOLE["window"])]
 
@@ -51,7 +51,7 @@ def test_progress(tmp_path, field) -> None:
     assert -1 not in accepted and 10**30 not in accepted
 
 
-@pytest.mark.parametrize("field", [f for f in FIELDS if f not in ("since_best", "first_loss")])
+@pytest.mark.parametrize("field", [f for f in FIELDS if f not in ADDED])
 def test_progress_that_lacks_a_field(tmp_path, field) -> None:
     path = tmp_path / "progress.json"
     path.write_text(json.dumps(changed(WHOLE, field, KeyError)))

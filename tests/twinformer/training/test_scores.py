@@ -7,6 +7,7 @@ from messages import saying
 
 from training_recipe.corpora.corpus import Example
 from transformer_spec.errors import UserError
+from twinformer.training.evaluation.judge import Judgement
 from twinformer.training.evaluation.scores import Scores, score
 
 
@@ -89,6 +90,25 @@ def test_better_means_lower_or_higher():
     assert errors.main == bleu.main == 30.0
     assert errors.is_better_than(31.0) and not errors.is_better_than(30.0)
     assert bleu.is_better_than(29.0) and not bleu.is_better_than(30.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "before", "better"),
+    [(1, 2, True), (2, 1, False), (1, 1, False), (1, None, False), (None, 2, False)],
+)
+def test_of_equal_scores_the_lower_loss_is_better(loss, before, better):
+    """BLEU of texts of a word each is 0.00 after every validation, also of the model as it came."""
+    scores = score("translation", ["eins"], [Example("one", ("eins",))])
+    assert scores.main == 0
+    assert Judgement(loss, scores, [], []).is_better_than(0.0, before) is better
+
+
+def test_a_score_decides_before_the_loss():
+    scores = Scores({"BLEU": 30.0}, ("BLEU", "higher"))
+    assert Judgement(9.0, scores, [], []).is_better_than(29.0, 1.0)
+    assert not Judgement(1.0, scores, [], []).is_better_than(31.0, 9.0)
+    assert Judgement(1.0, None, [], []).is_better_than(2.0, 2.0)
+    assert not Judgement(2.0, None, [], []).is_better_than(2.0, 2.0)
 
 
 def test_numbers_and_tasks_must_fit():

@@ -63,9 +63,16 @@ class Judgement:
         taken = {name: value for name, value in taken.items() if value is not None}
         return taken | {"scores": self.scores.values if self.scores else {}}
 
-    def is_better_than(self, other: float) -> bool:
-        """Whether ``main`` beats another value of the same name."""
-        return self.scores.is_better_than(other) if self.scores else self.main[1] < other
+    def is_better_than(self, other: float, loss: float | None) -> bool:
+        """Whether ``main`` beats another value of the same name; of equal ones the lower loss does.
+
+        BLEU of texts of a word each is 0 whatever was learnt.
+        """
+        if self.scores is None:
+            return self.main[1] < other
+        if self.scores.main == other and None not in (self.loss, loss):
+            return self.loss < loss  # pyright: ignore[reportOperatorIssue]  # neither is None
+        return self.scores.is_better_than(other)
 
 
 class Judge:

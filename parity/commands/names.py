@@ -100,7 +100,7 @@ def as_text(found: Found, options: argparse.Namespace) -> str:
     """The table, or where it is, with the next commands."""
     if options.output is None:
         return printable_lines(found.proposal.text.rstrip())
-    names = f"--names {options.output}"
+    names = f"--names {options.output} {found.flags}".rstrip()
     padding = found.report.settings.padding
     only = "" if padding == ANYWHERE else f", with padding {padding} tokens alone"
     return printable(

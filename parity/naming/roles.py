@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from transformer_spec import Faults
 
 SOURCE, TARGET, OUTPUT = "encoder.embedding", "decoder.embedding", "decoder.finalFc"
 ROWS = 8  # of a table of positions that are tried
+VALUES = 2  # matrices after an attention's softmax: values and output
 
 
 @dataclass
@@ -224,23 +226,31 @@ class RoleFinder:
         for unit in [u for u in self.matrices if u.stack != stack]:
             dead = not probes.matters(names_of([unit]), ONE)
             (attention.scores if dead else alive).append(unit)
-        shapes = {frozenset(u.weight.squeezed) for u in self.roles.decoder.ffn}
+        shapes = [frozenset(u.weight.squeezed) for u in self.roles.decoder.ffn]
         half.ffn = [u for u in alive if frozenset(u.weight.squeezed) in shapes]
-        if len(half.ffn) == len(alive) > 0:  # a square feed-forward
-            linear = self._linear_pair(alive)
+        if len(alive) - len(half.ffn) != VALUES:  # values have a shape of the feed-forward
+            linear = self._linear_pair(alive, shapes)
             half.ffn = [u for u in alive if u not in linear]
         attention.values = [u for u in alive if u not in half.ffn]
         half.attentions = [attention]
         if self.matrices and alive:
             self._check_sublayers("encoder", half)
 
-    def _linear_pair(self, alive: Sequence[Unit]) -> tuple[Unit, ...]:
-        """Values and output: with the sign of both turned, they give what they gave."""
-        for one, other in itertools.permutations(alive, 2):
+    def _linear_pair(
+        self, alive: Sequence[Unit], shapes: Sequence[frozenset[int]]
+    ) -> tuple[Unit, ...]:
+        """Values and output: with the sign of both turned, they give what they gave.
+
+        So do two matrices of a gated feed-forward; the rest must have the feed-forward's shapes.
+        """
+        for one, other in itertools.permutations(alive, VALUES):
+            rest = [frozenset(u.weight.squeezed) for u in alive if u not in (one, other)]
             minus = names_of([one]) | {other.weight.text}
-            if not apart(self.probes.logits(ONE), self.probes.logits(ONE, minus=minus)):
+            if Counter(rest) == Counter(shapes) and not apart(
+                self.probes.logits(ONE), self.probes.logits(ONE, minus=minus)
+            ):
                 return one, other
-        return tuple(alive[:2])
+        return tuple(alive[:VALUES])
 
     def _check_sublayers(self, name: str, half: Half) -> None:
         for attention in half.attentions:

@@ -21,7 +21,7 @@ from parity.naming.probes import LONG, Probes, distance
 from parity.naming.roles import RoleFinder, Roles
 from parity.naming.stages import EXACT, Departure, Stages
 from parity.naming.subject import Subject
-from parity.naming.wording import proposal_of
+from parity.naming.wording import kept_positions, proposal_of
 from parity.sides.own_code import same_twice
 from parity.sides.side import Side, Trace
 from parity.sides.twins import TorchTwin
@@ -49,13 +49,15 @@ WITHIN = {"all": ("target_output", "source_target"), "target_output": (), "sourc
 class Found:
     """The table that was found, how long it took, and the comparison that judged it.
 
-    ``evaluations`` counts forward passes of both models.
+    ``evaluations`` counts forward passes of both models; ``flags`` are what a conversion is told
+    that keeps what the module computes with.
     """
 
     proposal: Proposal
     seconds: float
     evaluations: int
     report: Report
+    flags: str = ""
 
 
 @dataclass
@@ -100,7 +102,8 @@ def search(
     proposal = proposal_of(
         tied, roles, twin, tensors, (subject.given, seconds, evaluations, padding)
     )
-    return Found(proposal, seconds, evaluations, report)
+    flags = kept_positions(tied, proposal.content)
+    return Found(proposal, seconds, evaluations, report, flags)
 
 
 def check_tensors(tensors: Mapping[str, np.ndarray], subject: Subject, label: str) -> None:

@@ -42,7 +42,8 @@ def proposal_of(
     """The table; ``told`` are the module, seconds, evaluations and where padding may stand."""
     content = candidate.content(twin.unused)
     config = twin.config(candidate, tensors)
-    content, declared = _with_sinusoids(content, roles, config, tensors)
+    content = _with_sinusoids(content, roles, config, tensors)
+    flags = kept_positions(candidate, content)
     content = _with_idle_sinusoids(content, config, tensors)
     content["config"] = _short(content["config"])
     content = _by_modules(content)
@@ -53,11 +54,18 @@ def proposal_of(
     for key, value in content["names"].items():
         if any(_was_open(ours) for ours in targets_of(value)):
             comments["names", key] = FOUND
-    return Proposal(content, comments=comments, heading=_heading(told, declared))
+    return Proposal(content, comments=comments, heading=_heading(told, flags))
 
 
 SINUSOIDS = ("sinusoid_layout", "sinusoid_frequency")
 ORDER = ("name", "config", "leaves", "names", "buffers", "unused")
+
+
+def kept_positions(candidate: Candidate, content: Mapping[str, Any]) -> str:
+    """Flags of a conversion that keep stored tables which the table of names calls sinusoids."""
+    halves = [half for half in HALVES if candidate.values.get(_kind(half)) == "frozen"]
+    declared = [half for half in halves if content["config"][_kind(half)] == "sinusoidal"]
+    return " ".join(f"--{half}-positions frozen" for half in declared)
 
 
 def _was_open(ours: str) -> bool:
@@ -65,7 +73,7 @@ def _was_open(ours: str) -> bool:
     return "_layers." in ours
 
 
-def _heading(told: Told, declared: bool) -> list[str]:
+def _heading(told: Told, kept: str) -> list[str]:
     module, seconds, evaluations, padding = told
     flag = "" if padding == ANYWHERE else f" --padding {padding}"
     lines = [
@@ -78,10 +86,10 @@ def _heading(told: Told, declared: bool) -> list[str]:
             "The module's decoder sees padding in front of tokens, which a model of this kind does",
             "not: they are the same function where padding stands behind the target's tokens.",
         ]
-    if declared:
+    if kept:
         lines += [
             "The module computes with the rounded sinusoids of its file: convert with",
-            "--encoder-positions frozen --decoder-positions frozen to keep these.",
+            f"{kept} to keep these.",
         ]
     return lines
 
@@ -91,14 +99,14 @@ def _with_sinusoids(
     roles: Roles,
     config: TransformerConfig,
     tensors: Mapping[str, np.ndarray],
-) -> tuple[dict[str, Any], bool]:
+) -> dict[str, Any]:
     """A stored table that holds sinusoids is a buffer, which the config stands for."""
     names, settings = dict(content["names"]), dict(content["config"])
     frozen = {h: text for h, text in roles.positions.items() if settings[_kind(h)] == "frozen"}
     found = {h: _sinusoids(config, tensors[text]) for h, text in frozen.items()}
     known = [one for one in found.values() if one is not None]
     if not known or any(one != known[0] for one in found.values()):
-        return content, False
+        return content
     settings |= known[0]
     buffers = dict[str, Any]()
     for half, text in frozen.items():
@@ -108,7 +116,7 @@ def _with_sinusoids(
         layout = value["layout"] if isinstance(value, Mapping) else "(rows, width)"
         if value is not None:
             buffers[text] = {"layout": layout, "of": of}
-    return {**content, "config": settings, "names": names, "buffers": buffers}, True
+    return {**content, "config": settings, "names": names, "buffers": buffers}
 
 
 def _with_idle_sinusoids(

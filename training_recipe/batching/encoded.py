@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import compress
 
+import numpy as np
+
 from training_recipe.batching.batches import Frames, drop_long, encode_pairs, text_pairs
 from training_recipe.batching.ids import Pairs, Texts
 from training_recipe.corpora.corpus import Corpus
@@ -15,6 +17,7 @@ from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.text.vocabulary import Vocabulary
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
+MUCH = 0.02  # unknown tokens in a side that are worth a note
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,22 @@ def encode(
         valid,
         texts,
         fingerprint(train if sounds is None else sounds.pairs(train)),
-        [*notes, *others, *(sounds.notes if sounds is not None else ())],
+        [*notes, *others, *(sounds.notes if sounds is not None else ()), *_unknown(train, both)],
     )
+
+
+def _unknown(train: Pairs, both: Vocabularies) -> list[str]:
+    """A note on each side of which a vocabulary, such as that of another model, lacks much."""
+    notes = list[str]()
+    for side, ids, vocabulary in zip(("source", "target"), train.sides, both, strict=True):
+        texts = not isinstance(vocabulary, SoundFiles) and len(ids.flat) > 0
+        share = np.count_nonzero(ids.flat == vocabulary.unk_id) / len(ids.flat) if texts else 0.0
+        if share >= MUCH:
+            notes.append(
+                f"{side}: {share:.1%} of the tokens to train on are unknown to its vocabulary; "
+                "what they say is not learned"
+            )
+    return notes
 
 
 def _judged_by(corpus: Corpus) -> Corpus:

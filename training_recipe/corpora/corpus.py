@@ -11,7 +11,13 @@ from typing import Literal
 from training_recipe.corpora.cmudict import dictionary_path, read_pronunciations
 from training_recipe.corpora.downloads import fetch
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA, NamedCorpus
-from training_recipe.corpora.text_files import Pair, is_table, read_parallel, read_table
+from training_recipe.corpora.text_files import (
+    Pair,
+    existing,
+    is_table,
+    read_parallel,
+    read_table,
+)
 from training_recipe.files.fingerprints import fingerprint
 from transformer_spec.errors import Faults, UserError
 
@@ -278,6 +284,8 @@ def _check_arguments(files: list[str], languages: Languages, columns: Sequence[s
             f"{', '.join(tables)}: give the source and the target column, as in --columns Q,A "
             "(header names) or --columns 1,2 (a file without a header)"
         )
+        for name in tables:  # which are read after this only
+            existing(name, faults)
     if prefixes and None in languages:
         faults.add(
             f"{', '.join(prefixes)}: parallel files PREFIX.SOURCE and PREFIX.TARGET need "

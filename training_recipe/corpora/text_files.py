@@ -90,7 +90,7 @@ def read_table(name: str, columns: Sequence[str], faults: Faults, notes: list[st
 
 
 def _read_text(name: str, faults: Faults) -> str | None:
-    path = _existing(name, faults)
+    path = existing(name, faults)
     if path is None:
         return None
     try:
@@ -105,7 +105,8 @@ def _read_text(name: str, faults: Faults) -> str | None:
     return None
 
 
-def _existing(name: str, faults: Faults) -> Path | None:
+def existing(name: str, faults: Faults) -> Path | None:
+    """The file of a name, compressed or not; that there is none is added to the faults."""
     tried = [name] if name.endswith(".gz") else [name, f"{name}.gz"]
     for candidate in map(Path, tried):
         if candidate.exists():

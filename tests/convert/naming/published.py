@@ -141,6 +141,9 @@ class Published(nn.Module):
         q, k, v, out = (self.at(f"{path}.{name}") for name in self.projections)
         return out(attend(q(x), k(keys), v(keys), seen, self.factor))
 
+    def feed(self, one: str, two: str, x: Tensor) -> Tensor:
+        return self.at(two)(self.at(one)(x).relu())
+
     def walk(self, at: int, ids: Tensor, seen: Tensor, *memory: Tensor) -> Tensor:
         """One half: token ids and what may be seen; the decoder's is given memory and its mask."""
         x = self.at(self.tables[at])(ids) * self.scale + self.added(at, ids.shape[1])
@@ -150,8 +153,8 @@ class Published(nn.Module):
             self_name, *cross = (f"{prefix}.{name}" for name in self.attentions[at])
             steps = [lambda y, name=self_name: self.attention(name, y, y, seen)]
             steps += [lambda y, name=name: self.attention(name, y, *memory) for name in cross]
-            one, two = (self.at(f"{prefix}.{name}") for name in self.feed_forward[at])
-            steps.append(lambda y, one=one, two=two: two(one(y).relu()))
+            inner = [f"{prefix}.{name}" for name in self.feed_forward[at]]
+            steps.append(lambda y, inner=inner: self.feed(*inner, y))
             for step, name in zip(steps, self.norms[at], strict=True):
                 norm = self.at(f"{prefix}.{name}")
                 x = x + step(norm(x)) if self.pre else norm(x + step(x))

@@ -1,5 +1,6 @@
 """The search: tables of modules whose names say nothing, and why there is none."""
 
+import argparse
 import json
 import sys
 import textwrap
@@ -23,6 +24,7 @@ from subjects import FLAX, TORCH, subject  # noqa: E402
 from convert.__main__ import main as convert_main  # noqa: E402
 from convert.naming.parsing import parse_table  # noqa: E402
 from parity.__main__ import main  # noqa: E402
+from parity.commands.names import as_text  # noqa: E402
 from parity.naming.patterns import patterns_of, units_of  # noqa: E402
 from parity.naming.probes import Probes  # noqa: E402
 from parity.naming.roles import RoleFinder  # noqa: E402
@@ -220,6 +222,81 @@ def test_roles_are_found_whatever_the_names():
     assert given.old[roles.table("encoder.embedding")] == "src_embed.0.lut.weight"
     assert roles.decoder.final_norm and roles.decoder.embedding_norm is None
     assert {given.old[name] for name in roles.unused} == {"src_embed.1.pe", "tgt_embed.1.pe"}
+
+
+class Fused(published.Published):
+    """Keys and values in one matrix of the shape that the feed-forward's have."""
+
+    projections = "q", "kv", "o"
+    inner = 2 * published.D
+
+    def place(self, path, module):
+        wide = torch.nn.Linear(published.D, self.inner)
+        back = torch.nn.Linear(self.inner, published.D)
+        super().place(path, {"ffn.0": wide, "ffn.1": back}.get(path[-5:], module))
+
+    def build_attention(self, prefix):
+        for name, parts in zip(self.projections, (1, 2, 1), strict=True):
+            self.place(f"{prefix}.{name}", torch.nn.Linear(published.D, parts * published.D))
+
+    def attention(self, path, x, keys, seen):
+        q, kv, out = (self.at(f"{path}.{name}") for name in self.projections)
+        return out(published.attend(q(x), *kv(keys).chunk(2, -1), seen, self.factor))
+
+
+class Gated(Fused):
+    """In which a second pair of matrices gives what it gave with both signs turned."""
+
+    def place(self, path, module):
+        super().place(path, module)
+        if path.endswith("ffn.0"):
+            self.place(f"{path}_side", torch.nn.Linear(published.D, self.inner))
+
+    def feed(self, one, two, x):
+        return self.at(two)(self.at(one)(x).relu() * self.at(f"{one}_side")(x))
+
+
+@pytest.mark.parametrize(("kind", "count", "seed"), [(Fused, 2, 1), (Gated, 3, 1), (Gated, 3, 3)])
+def test_values_that_have_the_shape_of_the_feed_forward(kind, count, seed):
+    given = Shuffled(subject_of("mine", published.made(kind)), seed)
+    half = RoleFinder(Probes(given, 0)).find().encoder
+    names = [given.old[unit.weight.names[0]] for unit in half.ffn]
+    assert len(names) == count and all(".ffn." in name for name in names)
+    (attention,) = half.attentions
+    assert len(attention.scores) == 1 and len(attention.values) == 2
+
+
+class Waves(Fused):
+    """With a stored table of sinusoids that float32 rounded, which the encoder reads."""
+
+    buffers = ("waves",)
+
+    def added(self, at, length):
+        return super().added(at, length) if at else self.get_buffer("waves")[0, :length]
+
+
+class WavesInBoth(Waves):
+    def added(self, at, length):
+        return super().added(0, length)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        (Fused, ""),
+        (Waves, " --encoder-positions frozen"),
+        (WavesInBoth, " --encoder-positions frozen --decoder-positions frozen"),
+    ],
+)
+def test_what_a_conversion_is_told_that_keeps_rounded_sinusoids(kind, flags):
+    """Without these flags the next command gives a model that is not the same function."""
+    given = Shuffled(subject_of("mine", published.made(kind)), 1)
+    found = search(held(given), given, "m.pt", heads=3, pad_id=1)
+    assert found.report.same
+    said = as_text(found, argparse.Namespace(output=Path("t.toml"), checkpoint=Path("m.pt")))
+    assert said.endswith(f"m.pt CONVERTED --to flax --names t.toml{flags}")
+    assert ("rounded sinusoids" in found.proposal.text) == bool(flags)
+    assert f"{flags[1:]} to keep these" in found.proposal.text or not flags
 
 
 def test_patterns_of_names():

@@ -14,10 +14,12 @@ pytest.importorskip("fcntl", reason="locks of files, which Windows has not")
 
 from training_recipe import preparation
 from training_recipe.batching.encoded import encode
+from training_recipe.corpora.corpus import Corpus, Example
 from training_recipe.options.flags import parse
 from training_recipe.options.request import Request
 from training_recipe.preparation import Prepared, prepare_again, prepare_from, prepare_new
 from training_recipe.runs.folder import RunFolder
+from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import UserError
 
 PAIRS = 200_000
@@ -181,3 +183,13 @@ def test_a_second_process_needs_hardly_any_memory(tmp_path: Path) -> None:
     (_, *first), (second, *same), (alone, *third) = told
     assert first == same == third
     assert int(second) < MOST_OF_ITS_OWN < int(alone)
+
+
+@pytest.mark.parametrize(("letters", "told"), [("abc", None), ("abx", "33.3%"), ("xyz", "100.0%")])
+def test_a_vocabulary_of_another_model_that_lacks_much(letters, told) -> None:
+    """Fine-tuning on texts that a model cannot write begins with a note."""
+    source, target = (build_vocabulary("characters", ["abc"], None, side) for side in "st")
+    examples = [Example("abc", (letters,))] * 3
+    corpus = Corpus("mine", "translation", examples, examples, examples, notes=[])
+    notes = encode(corpus, (source, target), 9, False).notes
+    assert [note.split(" ")[:2] for note in notes] == ([["target:", told]] if told else [])

@@ -174,6 +174,12 @@ class TestParallelFiles:
 class TestTables:
     ROWS = 'Q,id,A\n"Who, me?",1,"He said ""you"""\nb,2,"two\nlines"\nc,3,C\n'
 
+    def test_a_table_that_is_not_there_and_has_no_columns(self, folder):
+        with pytest.raises(UserError) as error:
+            load_corpus("none.csv")
+        first, second = error.value.faults
+        assert "as in --columns Q,A" in first and second.startswith("there is no file none.csv or")
+
     def test_columns_by_name(self, folder):
         (folder / "x.csv").write_text(self.ROWS)
         parts = load_corpus("x.csv", columns=("Q", "A"), valid="x.csv", test="x.csv")

@@ -14,6 +14,8 @@ from parity.comparison.causes import explain, subject_of  # noqa: E402
 from parity.forward.ids import generated  # noqa: E402
 from parity.forward.measures import STEP_BOUND, largest_difference, mask_of  # noqa: E402
 from parity.forward.substeps import LOGITS, substeps  # noqa: E402
+from parity.mutations.measurement import Size  # noqa: E402
+from parity.mutations.measurement import plant as planted_in  # noqa: E402
 from parity.mutations.running import run  # noqa: E402
 from parity.mutations.table import MUTATIONS, UNSEEN  # noqa: E402
 
@@ -154,6 +156,11 @@ def test_every_slip_is_asked_for_somewhere(number):
 def test_at_least_25_bugs_with_names_of_their_own():
     assert len(MUTATIONS) >= 25
     assert len({m.name for m in MUTATIONS}) == len(MUTATIONS)
+
+
+def test_the_command_has_a_model_with_a_place_for_every_bug():
+    rows = list(planted_in(Size(2, 16, 20)))
+    assert [row.bug for row in rows] == [mutation.name for mutation in MUTATIONS]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)

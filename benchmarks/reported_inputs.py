@@ -75,7 +75,9 @@ def _first_line(output: str, status: int) -> str:
 def sections(before: dict[str, list[Run]], now: dict[str, list[Run]]) -> str:
     """A heading for each input, and a Markdown row for each command of this tree's runs."""
     return "\n\n".join(
-        f"## {name}\n\n{HEADING}\n{rows(before.get(name, []), runs)}" for name, runs in now.items()
+        f"## {name}\n\n{HEADING}\n{rows(before.get(name, []), runs)}"
+        for name, runs in now.items()
+        if runs
     )
 
 

@@ -2,7 +2,7 @@
 
 FOLDER holds scripts that make an input each, run this project's commands on it from the current
 folder and print, for each, ``$ python ...``, its output and ``exit status N``. All of them run in a
-copy of an older revision and in this tree; the table has a row for each command.
+copy of an older revision and in this tree; each script has a table with a row for each command.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 COMMAND = re.compile(r"\A\$ python ([^\n]*)\n(.*?)^exit status (\d+)", re.MULTILINE | re.DOTALL)
 CUT = 110
+HEADING = "| command | before | now |\n|---|---|---|"
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Run:
 
     @property
     def cell(self) -> str:
-        shown = self.said if len(self.said) <= CUT else f"{self.said[:CUT]}..."
-        return f"{self.status}: {shown}".replace("|", "\\|")
+        return f"{self.status}: {short(self.said)}"
 
 
 def run_script(script: Path, tree: Path, limit: int) -> list[Run]:
@@ -72,16 +72,27 @@ def _first_line(output: str, status: int) -> str:
     return (found or lines or ["(nothing)"])[0]
 
 
-def table(before: dict[str, list[Run]], now: dict[str, list[Run]]) -> str:
-    """A Markdown row for each command of this tree's runs."""
-    lines = ["| input | command | before | now |", "|---|---|---|---|"]
-    for name, runs in now.items():
-        older = before.get(name, [])
-        for number, run in enumerate(runs):
-            then = older[number].cell if number < len(older) else "(not run)"
-            words = run.words.removeprefix("-m ")[:60].replace("|", "\\|")
-            lines.append(f"| {name} | `{words}` | {then} | {run.cell} |")
+def sections(before: dict[str, list[Run]], now: dict[str, list[Run]]) -> str:
+    """A heading for each input, and a Markdown row for each command of this tree's runs."""
+    return "\n\n".join(
+        f"## {name}\n\n{HEADING}\n{rows(before.get(name, []), runs)}"
+        for name, runs in now.items()
+        if runs
+    )
+
+
+def rows(before: list[Run], now: list[Run]) -> str:
+    lines = []
+    for number, run in enumerate(now):
+        then = before[number].cell if number < len(before) else "(not run)"
+        words = short(run.words.removeprefix("-m "))
+        lines.append(f"| `{words}` | {'the same' if then == run.cell else then} | {run.cell} |")
     return "\n".join(lines)
+
+
+def short(text: str) -> str:
+    """A text as a cell of a table holds it."""
+    return (text if len(text) <= CUT else f"{text[:CUT]}...").replace("|", "\\|")
 
 
 def all_runs(scripts: list[Path], tree: Path, limit: int) -> dict[str, list[Run]]:
@@ -108,7 +119,7 @@ def main() -> None:
             before = all_runs(scripts, tree, options.limit)
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
-    text = table(before, all_runs(scripts, ROOT, options.limit))
+    text = sections(before, all_runs(scripts, ROOT, options.limit))
     if options.output:
         options.output.write_text(text + "\n", encoding="utf-8")
     else:

@@ -100,11 +100,14 @@ def family_of_table(given: str) -> Family:
 def recognize(source: Source) -> Family:
     """The one family whose names and settings these are; none or several are a UserError.
 
-    A table that has a place for every name says more than the class inside a module.
+    A table that has a place for every name says more than the class inside a module, unless a map
+    says what stands around that class.
     """
     fitting = [family for family in FAMILIES.values() if family.recognizes(source)]
     if any(family.name in TABLES for family in fitting):
-        fitting = [family for family in fitting if not family.wrapped]
+        wrapped = [family for family in fitting if family.wrapped]
+        others = [family for family in fitting if not family.wrapped]
+        fitting = wrapped if wrapped and source.wrapper else others
     if len(fitting) == 1:
         return fitting[0]
     known = ", ".join((OURS, *FAMILIES))

@@ -50,7 +50,7 @@ class Size:
         )  # fmt: skip
 
     def models(self) -> tuple[TransformerConfig, ...]:
-        return self.config(), self.relative(), self.deviating(), self.hearing()
+        return self.config(), self.relative(), self.deviating(), self.hearing(), self.learned()
 
     def relative(self) -> TransformerConfig:
         """The same with T5's norms, gates and positions."""
@@ -71,6 +71,10 @@ class Size:
             embedding_scale=1.0, encoder_positions="frozen", decoder_positions="learned",
             sinusoid_layout="concatenated", sinusoid_frequency="i/(d/2-1)", key_bias=False,
         )  # fmt: skip
+
+    def learned(self) -> TransformerConfig:
+        """The same with learned positions."""
+        return replace(self.config(), encoder_positions="learned", decoder_positions="learned")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Published modules: recognised by their names, equal in both twins, and back byte by byte."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def test_a_torch_module(name, kind, tmp_path):
     ids = batch(config)
     assert_same_logits(family, config, canonical, *ids, torch_logits(module, *ids))
     assert_same_file(module, name, flags, tmp_path)
+
+
+def test_a_map_says_that_a_module_around_a_class_is_read_by_the_class():
+    kind = published.TranslationTutorial
+    source = source_of(published.made(kind).state_dict(), flags=TOLD | kind.flags)
+    around = {"decoder.finalFc": "generator"}
+    assert recognize(source).name == "pytorch-translation-tutorial"
+    assert recognize(replace(source, wrapper=around)).name == "torch-nn"
 
 
 def assert_same_file(module, name: str, flags: dict, folder: Path) -> None:

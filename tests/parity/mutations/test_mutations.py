@@ -1,6 +1,7 @@
 """Every planted bug is caught, and explained by its own name, whatever the family of the model."""
 
 import functools
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
+from page_blocks import DOCS  # noqa: E402
 from parity_cases import TINY, WHISPER, random_weights, torch_side  # noqa: E402
 
 from parity.comparison.causes import explain, subject_of  # noqa: E402
 from parity.forward.ids import generated  # noqa: E402
 from parity.forward.measures import STEP_BOUND, largest_difference, mask_of  # noqa: E402
 from parity.forward.substeps import LOGITS, substeps  # noqa: E402
+from parity.mutations.measurement import Size  # noqa: E402
+from parity.mutations.measurement import plant as planted_in  # noqa: E402
 from parity.mutations.running import run  # noqa: E402
 from parity.mutations.table import MUTATIONS, UNSEEN  # noqa: E402
 
@@ -154,6 +158,13 @@ def test_every_slip_is_asked_for_somewhere(number):
 def test_at_least_25_bugs_with_names_of_their_own():
     assert len(MUTATIONS) >= 25
     assert len({m.name for m in MUTATIONS}) == len(MUTATIONS)
+
+
+def test_the_command_has_a_model_with_a_place_for_every_bug_and_its_page_a_row():
+    names = [mutation.name for mutation in MUTATIONS]
+    assert [row.bug for row in planted_in(Size(2, 16, 20))] == names
+    page = (DOCS / "parity.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| ([^:|]+): .* \| (?:passes|caught) \|$", page, re.MULTILINE) == names
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)

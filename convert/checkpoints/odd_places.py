@@ -72,4 +72,14 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     more = f" (and {len(told) - 1} more such files)" if len(told) > 1 else ""
     raise UserError(
         f"{folder} should hold one of {', '.join(usual)}; it has none of them{found}{more}"
+        + models_below(folder)
     )
+
+
+def models_below(folder: Path) -> str:
+    """What lies in a folder of models, as runs/ is: the first names, to give one of them."""
+    names = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    if not names:
+        return ""
+    others = f" (and {len(names) - 3} more)" if len(names) > 3 else ""
+    return f"; give one of the models in it: {', '.join(names[:3])}{others}"

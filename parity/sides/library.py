@@ -186,6 +186,7 @@ def open_library_side(given: str, config: TransformerConfig | None = None) -> Si
 
 def hugging_face(given: str, folder: Path) -> TorchModule:
     """The class of transformers that the folder's config.json names."""
+    refuse_ours(folder)
     folder = locate(folder).weights
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; hf: takes a folder of transformers")
@@ -208,6 +209,16 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
     what = f"{type(module).__name__} of transformers {transformers.__version__}"
     call, kind = (call_speech, SpeechModule) if hears else (call_hugging_face, TorchModule)
     return of_module(given, what, module, settings, call, kind)
+
+
+def refuse_ours(folder: Path) -> None:
+    """A UserError for a run or a folder that convert wrote."""
+    path = folder / "config.json"
+    if path.is_file() and {"format_version", "model"} <= read_settings(path).keys():
+        raise UserError(
+            f"{folder} is a run or a converted folder, which transformers does not read; "
+            "give it without hf:"
+        )
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from convert_cases import CONFIG, WRITERS, assert_same_arrays, checkpoint, write_run
 from messages import faults_say, saying, says
 
+import twinformer
 from convert import torch_to_flax
 from convert.checkpoints import (
     Checkpoint,
@@ -209,3 +210,11 @@ class TestOptax:
             one, other = getattr(found, part), getattr(held, part)
             assert one.keys() == other.keys()
             assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_folder_of_runs_names_them(tmp_path):
+    """As when runs is given in place of runs/NAME."""
+    for number in range(5):
+        write_run(tmp_path / f"runs/run-{number}", "torch")
+    with pytest.raises(UserError, match="none of them.*: run-0, run-1, run-2 .and 2 more"):
+        twinformer.convert(str(tmp_path / "runs"), str(tmp_path / "new"), to="torch")

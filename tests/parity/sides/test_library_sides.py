@@ -12,6 +12,7 @@ pytest.importorskip("jax")
 import t5_cases  # noqa: E402
 from huggingface_cases import TINY, in_float64, random_model  # noqa: E402
 from parity_cases import assert_order_does_not_matter  # noqa: E402
+from translate_cases import make_run  # noqa: E402
 
 from parity.comparison.comparison import compare  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
@@ -122,3 +123,9 @@ def test_what_is_no_folder_of_the_library(tmp_path):
 def test_a_module_without_a_function_says_so():
     with pytest.raises(UserError, check=saying("module:wrong.py", "FUNCTION")):
         open_side("module:wrong.py")
+
+
+def test_a_folder_of_ours_is_given_without_the_prefix(tmp_path):
+    make_run(tmp_path / "run", "torch")
+    with pytest.raises(UserError, match="transformers does not read.*without hf:"):
+        open_side(f"hf:{tmp_path / 'run'}")

@@ -16,7 +16,10 @@ from release.dependencies import PACKAGES
 from release.findings import Finding, output_of
 
 # What the packages have beside Python, as package-data of pyproject.toml says.
-DATA = ("*/py.typed", "training_recipe/recipes/*.toml", "convert/naming/tables/*.toml")
+DATA = (
+    "*/py.typed", "training_recipe/recipes/*.toml", "convert/naming/tables/*.toml",
+    "parity/page/*.css", "parity/page/*.js",
+)  # fmt: skip
 METADATA = (
     "METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE",
 )  # fmt: skip
@@ -70,9 +73,11 @@ def tracked(checkout: Path) -> list[str]:
 
 
 def of_packages(names: Iterable[str]) -> set[str]:
-    """Those of the checkout's files that a user's installation has."""
+    """What a user's installation has: of the checkout's files, and the mark of types of each."""
     inside = {name for name in names if name.partition("/")[0] in PACKAGES}
-    return {n for n in inside if n.endswith(".py") or any(fnmatch(n, form) for form in DATA)}
+    marks = {f"{name.partition('/')[0]}/py.typed" for name in inside}
+    held = {n for n in inside if n.endswith(".py") or any(fnmatch(n, form) for form in DATA)}
+    return held | marks
 
 
 def wheel_holds(names: Iterable[str], files: Iterable[str]) -> Finding:

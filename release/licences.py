@@ -50,6 +50,7 @@ TEXTS = {
     "python software foundation license": "PSF-2.0",
     "zlib/libpng license": "Zlib",
 }
+NO_LICENCE = {"OSI Approved", "DFSG approved"}  # classifiers that name none
 LONGEST = 80  # characters of a free text that may be a name; longer ones are the licence itself
 
 
@@ -85,7 +86,10 @@ def names_of(library: Library) -> str:
         return library.expression
     classified = [named(entry.rpartition(" :: ")[2]) for entry in library.classifiers]
     text = named(library.text.strip())
-    if text and len(text) <= LONGEST and (known(text) or not classified):
+    if known(text):  # and whatever else it is classified as
+        others = (name for name in classified if name not in NO_LICENCE and not known(name))
+        return " AND ".join([text, *others])
+    if text and len(text) <= LONGEST and not classified:
         return text
     return " AND ".join(dict.fromkeys(classified))
 

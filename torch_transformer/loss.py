@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from torch_transformer.precision import factors, wide
-from torch_transformer.products import add_transposed, linear, times, transposed_zeros
+from torch_transformer.products import add_transposed, linear, times, transposed_zeros, watched
 from transformer_spec.chunks import chunk_tokens
 
 
@@ -61,15 +61,19 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *upstream):
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "create_graph: smoothed_cross_entropy has no gradient of its gradient"
+            )
         scaled = (None if kept is None else kept * upstream[0] for kept in ctx.saved_tensors)
         return *scaled, None, None, None, None
 
 
 def _real_rows(targets: Int[Tensor, "N"], pad_id: int) -> Int[Tensor, "n"] | None:
     """Which rows count, where leaving out others saves time; an accelerator would wait for it."""
-    real = targets != pad_id
-    if targets.device.type != "cpu" or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or watched() or not targets.is_cpu:
         return None
+    real = targets != pad_id
     rows = real.nonzero()[:, 0]
     return rows if 0 < len(rows) < len(real) else None
 

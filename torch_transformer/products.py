@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd import forward_ad
 from torch.nn.parameter import Parameter
 
@@ -39,7 +38,7 @@ SLOW_BLAS = torch.backends.mkl.is_available() and vendor() not in ("", "GenuineI
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, quick: bool = False) -> Tensor:
     """x @ weight.T + bias; ``quick``: by oneDNN on all processors where no gradient is wanted."""
-    if not plain(x, weight):
+    if not (plain(x, weight) and fitting(x, weight, bias)):
         return F.linear(x, weight, bias)
     if not torch.is_grad_enabled():
         return product(x, weight, bias) if quick or SLOW_BLAS else F.linear(x, weight, bias)
@@ -51,30 +50,32 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
+        by_x, by_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if by_weight else None, weight if by_x else None)
         return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx, *upstream):
         (x, weight), (gradient,) = ctx.saved_tensors, upstream
-        rows, flat = gradient.flatten(0, -2), x.flatten(0, -2)
-        wanted = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # a gradient of this gradient will be asked for
-            return (
-                gradient @ weight if wanted[0] else None,
-                rows.T @ flat if wanted[1] else None,
-                rows.sum(0) if wanted[2] else None,
-            )
-        return (
-            product(gradient, weight.T) if wanted[0] else None,
-            transposed_product(rows, flat) if wanted[1] else None,
-            rows.sum(0) if wanted[2] else None,
-        )
+        by_x, by_weight, by_bias = ctx.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        d_bias = rows.sum(0) if by_bias else None
+        # In a wrapper, or one of which a gradient will be asked for: by PyTorch's own operations.
+        plainly = plain(gradient) and not torch.is_grad_enabled()
+        d_x = d_weight = None
+        if by_x:
+            d_x = product(gradient, weight.T) if plainly else gradient @ weight
+        if by_weight:
+            flat = x.reshape(-1, x.shape[-1])
+            d_weight = transposed_product(rows, flat).contiguous() if plainly else rows.T @ flat
+        return d_x, d_weight, d_bias
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``F.linear`` by oneDNN."""
+    """``F.linear`` by oneDNN, which takes thousands of times as long for a weight with gaps."""
     assert ONEDNN is not None
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.contiguous()
     return ONEDNN(x, weight, bias, "none", [], "")
 
 
@@ -112,11 +113,33 @@ def transposed_product(left: Float[Tensor, "N I"], right: Float[Tensor, "N O"]) 
 
 def plain(*factors: Tensor) -> bool:
     """Whether oneDNN multiplies them: float32 in a processor's memory, not traced or wrapped."""
-    known = all(type(x) in (Tensor, Parameter) and x.dtype == torch.float32 for x in factors)
-    here = known and ONEDNN is not None and all(x.device.type == "cpu" for x in factors)
-    if not here or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or ONEDNN is None or watched():
         return False
-    return not any(is_functorch_wrapped_tensor(x) or is_dual(x) for x in factors)
+    wanted = torch.backends.mkldnn.enabled and not torch.is_autocast_enabled("cpu")
+    return wanted and all(dense(x) for x in factors)
+
+
+def watched() -> bool:
+    """Whether operations are transformed, traced or counted by what knows PyTorch's own alone."""
+    transformed = torch._C._are_functorch_transforms_active()
+    traced = torch._C._get_tracing_state() is not None
+    return transformed or traced or torch._C._len_torch_dispatch_stack() > 0
+
+
+def dense(x: Tensor) -> bool:
+    """Whether it is float32 numbers in a processor's memory and nothing else."""
+    known = type(x) in (Tensor, Parameter) and x.dtype == torch.float32 and x.is_cpu
+    return known and x.layout == torch.strided and not x.is_nested and not is_dual(x)
+
+
+def fitting(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether oneDNN takes such shapes: nothing empty, and a bias without gaps, which it reads."""
+    if x.dim() < 2 or weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
+        return False
+    if bias is not None and not (dense(bias) and bias.shape == weight.shape[:1]):
+        return False
+    gaps = bias is not None and not bias.is_contiguous()
+    return not gaps and x.numel() > 0 and len(weight) > 0
 
 
 def is_dual(x: Tensor) -> bool:

@@ -7,6 +7,7 @@ and their commands' flags are checked by all.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,13 @@ def has_code(page: Path) -> bool:
 def test_every_block_says_what_it_is(page: Path) -> None:
     odd = [block for block in blocks(page) if block.kind not in (*RUN, *SHOWN)]
     assert not odd, f"{name_of(page)}: a fence needs one of {RUN + SHOWN}: {odd}"
+
+
+@pytest.mark.parametrize("page", ALL, ids=name_of)
+def test_every_fence_is_of_a_block_that_is_read(page: Path) -> None:
+    """Also one of tildes, of four ticks, in a quotation, or one that is never closed."""
+    fences = re.findall(r"^[\s>]*(?:`{3}|~{3}).*", page.read_text(encoding="utf-8"), re.M)
+    assert len(fences) == 2 * len(blocks(page)), fences
 
 
 def test_every_page_with_code_has_a_folder_to_run_in() -> None:

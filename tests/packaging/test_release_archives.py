@@ -2,10 +2,12 @@
 
 import io
 import tarfile
+import tomllib
 import zipfile
 
 from release.archives import (
     BESIDE,
+    DATA,
     METADATA,
     contents,
     of_packages,
@@ -18,10 +20,12 @@ from release.findings import ROOT
 
 FILES = [
     *("convert/__init__.py", "convert/py.typed", "training_recipe/recipes/a.toml", "train.py"),
+    *("training_recipe/py.typed", "parity/page/a.js", "parity/py.typed"),
     *("tests/test_a.py", "benchmarks/train.py", "convert/notes.md", "convert/naming/tables/b.toml"),
 ]
 INSIDE = {
     *("convert/__init__.py", "convert/py.typed", "training_recipe/recipes/a.toml"),
+    *("training_recipe/py.typed", "parity/page/a.js", "parity/py.typed"),
     "convert/naming/tables/b.toml",
 }
 WHEEL = INSIDE | {f"twinformer-0.2.0.dist-info/{name}" for name in METADATA}
@@ -30,6 +34,20 @@ SDIST = INSIDE | set(BESIDE) | {"PKG-INFO", "setup.cfg", "twinformer.egg-info/SO
 
 def test_what_belongs_to_the_packages():
     assert of_packages(FILES) == INSIDE
+
+
+def test_data_is_what_is_declared():
+    """Or a wheel has files that no check expects."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    declared = project["tool"]["setuptools"]["package-data"]
+    names = [(name.replace(".", "/"), form) for name, forms in declared.items() for form in forms]
+    assert sorted(f"{name}/{form}" for name, form in names) == sorted(DATA)
+
+
+def test_a_package_without_its_mark_of_types():
+    mark = "convert/py.typed"
+    files = [name for name in FILES if name != mark]
+    assert wheel_holds(WHEEL - {mark}, files).faults == [f"{mark} is not in the wheel"]
 
 
 def test_a_wheel():

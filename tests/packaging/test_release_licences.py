@@ -43,6 +43,12 @@ def test_where_a_library_says_its_licence():
     assert names_of(Library("a", "1")) == ""
 
 
+def test_a_permissive_text_hides_no_classifier():
+    gnu = "License :: OSI Approved :: GNU General Public License (GPL)"
+    assert licences([Library("a", "1", "", "BSD", [BSD, gnu])]).faults
+    assert not licences([Library("a", "1", "", "BSD", [BSD, "License :: OSI Approved"])]).faults
+
+
 def test_a_library_that_is_not_permissive_is_a_fault_and_all_are_listed():
     told = licences(
         [Library("b", "2", "GPL-3.0-only"), Library("a", "1", "MIT"), Library("c", "3")]

@@ -94,8 +94,9 @@ def test_a_gradient_of_a_gradient(by_onednn, count) -> None:
         torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
-def test_what_it_cannot_multiply_is_left_to_torch(by_onednn, count) -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit.(script|trace|trace_method). is deprecated")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_what_it_cannot_multiply_is_left_to_torch(by_onednn, count, monkeypatch) -> None:
     x, weight, bias, _ = factors(12, 5, 6)
     with torch.autocast("cpu", torch.bfloat16):
         assert products.linear(x, weight, bias).dtype == torch.bfloat16
@@ -104,7 +105,103 @@ def test_what_it_cannot_multiply_is_left_to_torch(by_onednn, count) -> None:
     torch.func.vmap(lambda row: products.linear(row, weight, bias))(x)
     torch.func.jvp(lambda x: products.linear(x, weight, bias), (x,), (x,))
     torch.func.grad(lambda weight: products.linear(x, weight, bias).sum())(weight)
+    torch.func.grad(lambda bias: products.linear(x, weight, bias).sum())(bias)
+    torch.func.vmap(lambda scale: products.linear(x, weight, bias) * scale)(bias)
+    torch.func.jvp(lambda bias: products.linear(x, weight, bias), (bias,), (bias,))
+    products.linear(x, weight.to_sparse(), None)
+    products.linear(torch.nested.nested_tensor([x[0], x[1]]), weight, bias)
+    torch.jit.trace(lambda x: products.linear(x, weight, bias), x, check_trace=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    products.linear(x, weight, bias)
     assert not count
+
+
+def test_operations_are_counted_as_torch_has_them(by_onednn) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, weight, bias, _ = factors(12, 5, 6)
+    with FlopCounterMode(display=False) as counted:
+        products.linear(x, weight, bias)
+    assert counted.get_total_flops() == 2 * 24 * 5 * 6
+
+
+EMPTY = [((0, 5), (6, 5)), ((2, 0, 5), (6, 5)), ((3, 0), (6, 0)), ((3, 5), (0, 5))]
+
+
+@pytest.mark.parametrize(("left", "right"), [*EMPTY, ((5,), (6, 5)), ((3, 5), (5,))])
+def test_shapes_that_onednn_does_not_take(by_onednn, left, right) -> None:
+    def call(product):
+        x, weight = (torch.ones(shape, requires_grad=True) for shape in (left, right))
+        y = product(x, weight, None)
+        return y, *torch.autograd.grad(y.sum(), (x, weight))
+
+    torch.testing.assert_close(call(products.linear), call(torch.nn.functional.linear))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_bias_with_gaps_or_of_one_number(by_onednn, wanted: bool) -> None:
+    """oneDNN would read the numbers that lie beside it."""
+    x, weight, _, _ = factors(12, 5, 6)
+    with torch.set_grad_enabled(wanted):
+        for bias in (torch.arange(12.0)[::2], torch.ones(1).expand(6), torch.ones(()), x[0, 0, :1]):
+            expected = torch.nn.functional.linear(x, weight, bias)
+            torch.testing.assert_close(products.linear(x, weight, bias), expected)
+
+
+def test_weights_with_gaps_are_put_together(by_onednn, monkeypatch) -> None:
+    """And gradients of a sum, whose numbers are one: oneDNN would take seconds."""
+    seen, real = [], products.ONEDNN
+    monkeypatch.setattr(products, "ONEDNN", lambda *given: seen.append(given[1]) or real(*given))
+    x, whole, bias, _ = factors(12, 10, 6)
+    for weight in (
+        whole[:, :5],
+        whole[:, ::2],
+        whole[::2],
+        whole[:1].expand(6, 10),
+        whole[:, :6].T,
+    ):
+        weight = weight.detach().requires_grad_()
+        part, by = x[..., : weight.shape[1]], bias[: len(weight)]
+        found = torch.autograd.grad(products.linear(part, weight, by).sum(), weight)
+        expected = torch.autograd.grad(torch.nn.functional.linear(part, weight, by).sum(), weight)
+        torch.testing.assert_close(found, expected)
+        assert found[0].is_contiguous()
+    assert len(seen) >= 5 and all(w.is_contiguous() or w.T.is_contiguous() for w in seen)
+
+
+def test_gradients_of_many_at_once(by_onednn) -> None:
+    """As a Jacobian asks for them, whose gradients come in a wrapper."""
+
+    def jacobian(product):
+        leaves = [part.detach().clone().requires_grad_() for part in factors(3, 5, 6)[:3]]
+        y = product(*leaves)
+        many = torch.eye(y.numel()).reshape(-1, *y.shape)
+        return torch.autograd.grad(y, leaves, many, is_grads_batched=True)
+
+    torch.testing.assert_close(jacobian(products.linear), jacobian(torch.nn.functional.linear))
+
+
+def test_only_what_a_gradient_needs_is_kept(by_onednn) -> None:
+    """Beside frozen weights the input may be changed, and is not held."""
+    x, weight, bias, _ = factors(12, 5, 6)
+    y = products.linear(x, weight, bias.requires_grad_())
+    x += 1
+    weight += 1
+    y.sum().backward()
+    assert (bias.grad == 24).all()
+
+
+def test_the_loss_without_numbers_and_twice_differentiated(by_onednn) -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    given = [torch.ones(4, 3, requires_grad=True), torch.ones(5, 3), None]
+    targets = torch.tensor([1, 0, 2, 0])
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = [None if part is None else mode.from_tensor(part) for part in given]
+        assert loss.smoothed_cross_entropy(*fake, mode.from_tensor(targets), 0, 0.1).shape == ()
+    found = loss.smoothed_cross_entropy(*given, targets, 0, 0.1)
+    with pytest.raises(RuntimeError, match="no gradient of its gradient"):
+        found.backward(create_graph=True)
 
 
 def test_an_intel_processor_keeps_its_blas(count, monkeypatch) -> None:

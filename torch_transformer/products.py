@@ -23,6 +23,9 @@ QUERIES = 512
 # Without AVX-512 the BLAS is as fast at products of two transposed factors whose sides are alike.
 WIDE = "AVX512" in torch.backends.cpu.get_cpu_capability()
 LONGER = 4
+# Multiplications below which the BLAS, which starts sooner, has done a product and one with its
+# gradient, and rows below which oneDNN's gradient of weights is slow.
+LEAST, LEAST_TRAINED, FEWEST = 1_500_000, 2_500_000, 64
 
 
 def vendor() -> str:
@@ -40,9 +43,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, quick: bool = False) 
     """x @ weight.T + bias; ``quick``: by oneDNN on all processors where no gradient is wanted."""
     if not (plain(x, weight) and fitting(x, weight, bias)):
         return F.linear(x, weight, bias)
+    work, rows = x.numel() * len(weight), x.numel() // x.shape[-1]
     if not torch.is_grad_enabled():
-        return product(x, weight, bias) if quick or SLOW_BLAS else F.linear(x, weight, bias)
-    return _Linear.apply(x, weight, bias) if SLOW_BLAS else F.linear(x, weight, bias)
+        chosen = work >= LEAST and (quick or SLOW_BLAS)
+        return product(x, weight, bias) if chosen else F.linear(x, weight, bias)
+    chosen = work >= LEAST_TRAINED and rows >= FEWEST and SLOW_BLAS
+    return _Linear.apply(x, weight, bias) if chosen else F.linear(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
@@ -88,7 +94,7 @@ def add_transposed(
     sums: Float[Tensor, "I O"], left: Float[Tensor, "N I"], right: Float[Tensor, "N O"]
 ) -> None:
     """Add left.T @ right, of which no gradient is wanted; quickest to ``transposed_zeros``."""
-    if SLOW_BLAS and plain(left, right):
+    if SLOW_BLAS and len(left) >= FEWEST and plain(left, right):
         sums += transposed_product(left, right)
     elif left.dtype == sums.dtype:
         sums.addmm_(left.T, right)

@@ -18,6 +18,15 @@ pytestmark = pytest.mark.skipif(products.ONEDNN is None, reason="this PyTorch ha
 SHAPES = [(60, 24, 7), (60, 7, 24), (60, 16, 16), (3, 8, 64), (1, 64, 8)]
 
 
+LIMITS = {name: getattr(products, name) for name in ("LEAST", "LEAST_TRAINED", "FEWEST")}
+
+
+@pytest.fixture(autouse=True)
+def of_every_size(monkeypatch) -> None:
+    for name in LIMITS:
+        monkeypatch.setattr(products, name, 0)
+
+
 @pytest.fixture(params=[True, False], ids=["wide", "narrow"])
 def by_onednn(request, monkeypatch) -> None:
     monkeypatch.setattr(products, "SLOW_BLAS", True)
@@ -202,6 +211,25 @@ def test_the_loss_without_numbers_and_twice_differentiated(by_onednn) -> None:
     found = loss.smoothed_cross_entropy(*given, targets, 0, 0.1)
     with pytest.raises(RuntimeError, match="no gradient of its gradient"):
         found.backward(create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "forward", "trained"),
+    [((1, 64, 64), 0, 0), ((30, 128, 256), 1, 0), ((8, 512, 2048), 1, 0), ((100, 256, 256), 1, 2)],
+)
+def test_small_products_are_left_to_the_blas(
+    by_onednn, count, monkeypatch, shape, forward, trained
+) -> None:
+    """They take it less time than oneDNN takes to begin (docs/log.md)."""
+    for name, value in LIMITS.items():
+        monkeypatch.setattr(products, name, value)
+    x, weight, bias, upstream = factors(*shape)
+    with torch.no_grad():
+        products.linear(x, weight, bias)
+    assert len(count) == forward
+    count.clear()
+    gradients(products.linear, [x, weight, bias], upstream)
+    assert len(count) == (trained + products.WIDE if trained else 0)
 
 
 def test_an_intel_processor_keeps_its_blas(count, monkeypatch) -> None:

@@ -19,6 +19,7 @@ from parity.twins.cases import FIELDS, can_be, config_of, pairwise_configs
 from parity.twins.pair import Twins, bottom_up, float32_errors, loss_and_gradients
 from parity.twins.recursive_sums import RecursiveSums
 from parity.twins.table import Row, changed_file_bytes, verdict_of
+from torch_transformer import products
 from transformer_spec import TransformerConfig, to_torch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -146,6 +147,7 @@ def test_narrower_products_are_seen_in_pytorch(bits: int, monkeypatch) -> None:
         return wide(*given, bias)
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(products, "SLOW_BLAS", False)  # every product is that one
     errors = float32_errors(BASE_DEPTH)
     assert errors.torch > errors.allowed >= errors.jax
 

@@ -112,14 +112,16 @@ def same_files(left: Mapping[str, bytes], right: Mapping[str, bytes]) -> Finding
 
 def metadata(built: Built) -> Finding:
     """What twine says of both archives."""
-    told = output_of(sys.executable, "-m", "twine", "check", "--strict", built.wheel, built.sdist)
-    return passed_by_twine(told)
+    names, folder = (built.wheel.name, built.sdist.name), built.wheel.parent
+    return passed_by_twine(
+        output_of(sys.executable, "-m", "twine", "check", "--strict", *names, folder=folder)
+    )
 
 
 def passed_by_twine(told: str) -> Finding:
-    """Twine's own words: both archives passed."""
+    """Twine's own words, which it breaks to the width of a terminal: both archives passed."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", told)
-    lines = [line for line in plain.splitlines() if line.startswith("Checking")]
+    lines = [" ".join(part.split()) for part in re.split(r"^Checking", plain, flags=re.M)[1:]]
     faults = [line for line in lines if not line.endswith("PASSED")]
     if len(lines) != 2:
         faults.append(f"twine looked at {len(lines)} archives and not at two")

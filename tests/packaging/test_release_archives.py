@@ -101,6 +101,8 @@ def test_words_of_twine():
     assert not passed_by_twine(good).faults
     assert not passed_by_twine(good.replace("PASSED", "\x1b[32mPASSED\x1b[0m")).faults
     assert passed_by_twine(good.replace("gz: PASSED", "gz: FAILED")).faults
+    assert not passed_by_twine(good.replace("Checking ", "Checking \n")).faults
+    assert passed_by_twine(good.replace("PASSED", "PASSED with warnings")).faults
     assert passed_by_twine("Checking dist/a.whl: PASSED\n").faults == [
         "twine looked at 1 archives and not at two"
     ]

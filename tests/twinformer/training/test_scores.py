@@ -94,7 +94,7 @@ def test_better_means_lower_or_higher():
 
 @pytest.mark.parametrize(
     ("loss", "before", "better"),
-    [(1, 2, True), (2, 1, False), (1, 1, False), (1, None, False), (None, 2, False)],
+    [(1, 2, True), (2, 1, False), (1, 1, False), (1, None, True), (None, 2, False)],
 )
 def test_of_equal_scores_the_lower_loss_is_better(loss, before, better):
     """BLEU of texts of a word each is 0.00 after every validation, also of the model as it came."""

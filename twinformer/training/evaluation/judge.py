@@ -66,12 +66,13 @@ class Judgement:
     def is_better_than(self, other: float, loss: float | None) -> bool:
         """Whether ``main`` beats another value of the same name; of equal ones the lower loss does.
 
-        BLEU of texts of a word each is 0 whatever was learnt.
+        BLEU of texts of a word each is 0 whatever was learnt. Older runs do not say the best one's
+        loss: of equal ones the newer is better there.
         """
         if self.scores is None:
             return self.main[1] < other
-        if self.scores.main == other and None not in (self.loss, loss):
-            return self.loss < loss  # pyright: ignore[reportOperatorIssue]  # neither is None
+        if self.scores.main == other and self.loss is not None:
+            return loss is None or self.loss < loss
         return self.scores.is_better_than(other)
 
 

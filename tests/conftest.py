@@ -7,6 +7,7 @@ disk for those after a process had grown too large and dropped it.
 import gc
 import os
 import re
+import shutil
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -244,6 +245,19 @@ def run(tmp_path):
     from translate_cases import make_run
 
     return make_run(tmp_path / "run", "torch")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium, driven by playwright; a skip where either is absent."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("there is no program chromium, in which pages are looked at")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
 
 
 @pytest.fixture

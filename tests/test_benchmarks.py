@@ -36,6 +36,14 @@ def make(name, task):
 """
 
 
+def test_products_of_every_shape_by_both(capsys):
+    products = pytest.importorskip("benchmarks.products")
+    assert products.main(["--seconds", "0.0001"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == len(products.SHAPES)
+    assert all(float(part.strip(",")) > 0 for row in rows for part in row)
+
+
 def test_contenders_take_turns(tmp_path, monkeypatch):
     """Each is a process of its own, which is asked again and again and tells what it did."""
     (tmp_path / "counting.py").write_text(COUNTING)

@@ -1,6 +1,7 @@
 """Where a model computes, line for line the twin of torch_transformer/device.py."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from flax_transformer.cpu.programs import on_processor
 from flax_transformer.model import Transformer
 from flax_transformer.placement import OnMesh, place_of
 from flax_transformer.weights import load_weights
 from training_recipe.distributed.mesh import Mesh
+from training_recipe.searching.workers import MOST, ONE_WORKER, Workers
 from transformer_spec import TransformerConfig, to_flax
 
 
@@ -42,3 +45,18 @@ def own_copy(model: Transformer) -> Transformer:
     graph, weights = nnx.split(model)
     own = jax.tree.map(lambda array: array.addressable_shards[0].data, weights)
     return nnx.merge(graph, own)
+
+
+def workers_of(model: Transformer) -> Workers:
+    """Who may search side by side by a model: threads whose programs share a processor's cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not on_processor(nnx.state(model)):
+        return ONE_WORKER
+    wide = jax.config.read("jax_enable_x64")  # of this thread
+
+    @contextlib.contextmanager
+    def share(count: int) -> Iterator[None]:
+        with jax.enable_x64(wide):
+            yield
+
+    return Workers(min(cores or 1, MOST), share)

@@ -18,7 +18,7 @@ from convert.checkpoints import (
 )
 from flax_transformer.adamw import adam_state, adamw
 from flax_transformer.decoding import decode
-from flax_transformer.device import numbers_of
+from flax_transformer.device import numbers_of, workers_of
 from flax_transformer.dropout import SOURCES, Dropout
 from flax_transformer.loss import smoothed_cross_entropy
 from flax_transformer.mesh_decoding import decode_on
@@ -36,6 +36,7 @@ from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.searching.workers import ONE_WORKER, Workers
 from transformer_spec import (
     TransformerConfig,
     flax_name,
@@ -275,6 +276,10 @@ class JaxBackend:
     @in_its_numbers
     def encode(self, source: np.ndarray) -> np.ndarray:
         return np.asarray(self.programs.memory(self.whole, source))
+
+    @property
+    def workers(self) -> Workers:
+        return workers_of(self.model) if self.world.is_one_device else ONE_WORKER
 
     @in_its_numbers
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:

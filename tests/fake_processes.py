@@ -15,6 +15,7 @@ from training_recipe.backend import Checkpoint
 from training_recipe.batching.batches import Batch
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.distributed.processes import Processes, World
+from training_recipe.searching.workers import ONE_WORKER
 
 PATIENCE = 20.0  # seconds
 
@@ -89,6 +90,7 @@ class InStep:
     def __init__(self, backend: Any, processes: Threads) -> None:
         self.backend, self.processes = backend, processes
         self.name, self.config = backend.name, backend.config
+        self.workers = ONE_WORKER  # calls in one order
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.backend, name)

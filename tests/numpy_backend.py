@@ -17,6 +17,7 @@ from training_recipe.backend import Checkpoint, StepResult
 from training_recipe.batching.batches import Batch
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.searching.workers import ONE_WORKER
 from transformer_spec import TransformerConfig, trained_names
 
 DROPOUT = 0.1
@@ -26,6 +27,7 @@ Tables = dict[str, np.ndarray]
 
 class NumpyBackend:
     name = "torch"  # a name that settings.json may hold, and whose files are written
+    workers = ONE_WORKER
 
     def __init__(
         self, config: TransformerConfig, settings: TrainingSettings, state: Checkpoint

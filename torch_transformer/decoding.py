@@ -29,6 +29,7 @@ from torch_transformer.outputs import (
     lengthen,
     select,
     top,
+    unfinished,
     without_nan,
     written,
 )
@@ -125,7 +126,7 @@ def log_probabilities(
 def chain_search(model: Transformer, task: Task, N: int, top_k: int) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
     chains = begin_chains(model, task, N)
-    while not chains.done.all():
+    while unfinished(chains.done):
         chains = chain_step(model, task, chains, top_k)
     return chains.outputs
 
@@ -149,7 +150,7 @@ def beam_search(model: Transformer, task: Task, N: int) -> Outputs:
     first = torch.arange(N, device=nothing.device) == 0
     live = empty._replace(sums=torch.where(first, empty.sums, nothing))
     beams = Beams(state, last, live, empty._replace(sums=nothing), task.limits == 0)
-    while not beams.done.all():
+    while unfinished(beams.done):
         beams = beam_step(model, task, beams)
     ended = (beams.finished.sums > -torch.inf).any(1)
     return choose(ended, beams.finished, beams.live)

@@ -10,6 +10,7 @@ from torch_transformer.model import Transformer
 from torch_transformer.process import find_device
 from torch_transformer.weights import load_weights
 from training_recipe.distributed.mesh import Mesh
+from training_recipe.searching.workers import MOST, ONE_WORKER, Workers
 from transformer_spec import TransformerConfig
 
 
@@ -35,3 +36,20 @@ def model_on(
 def own_copy(model: Transformer) -> Transformer:
     """A model on a mesh as this process has it, to compute without the others."""
     return model
+
+
+def workers_of(model: Transformer) -> Workers:
+    """Who may search side by side by a model: threads with a part of a processor's cores each."""
+    cores, openmp = torch.get_num_threads(), "OpenMP" in torch.__config__.parallel_info()
+    if model.target_table.device.type != "cpu" or not openmp:  # others have one count for all
+        return ONE_WORKER
+
+    @contextlib.contextmanager
+    def share(count: int) -> Iterator[None]:
+        torch.set_num_threads(cores // count)  # of this thread, and of those not begun yet
+        try:
+            yield
+        finally:
+            torch.set_num_threads(cores)
+
+    return Workers(min(cores, MOST), share)

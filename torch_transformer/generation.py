@@ -27,6 +27,7 @@ from torch_transformer.outputs import (
     lengthen,
     select,
     top,
+    unfinished,
     without_nan,
     written,
 )
@@ -57,7 +58,7 @@ class Beams(NamedTuple):
 def chain_search(model: Transformer, task: Task, N: int, search: Search) -> Outputs:
     """Outputs that take no choice back: greedy, or N samples where there are random numbers."""
     chains = begin_chains(model, task, N, whole=True)
-    while not chains.done.all():
+    while unfinished(chains.done):
         chains = chain_step(model, task, chains, search)
     return chains.outputs
 
@@ -84,7 +85,7 @@ def beam_search(model: Transformer, task: Task, N: int, search: Search) -> Outpu
     live = empty._replace(sums=torch.where(first, empty.sums, nothing))
     finished = Finished(empty._replace(sums=nothing), nothing, nothing > 0)
     beams = Beams(state, last, live, finished, task.limits == 0)
-    while not beams.done.all():
+    while unfinished(beams.done):
         beams = beam_step(model, task, beams, search)
     return held(beams.finished, task)
 

@@ -17,6 +17,7 @@ from torch_transformer.decoding_state import (
     listened,
 )
 from torch_transformer.model import Source, Transformer
+from training_recipe.searching.workers import check_wanted
 from transformer_spec import check_length
 
 
@@ -55,6 +56,12 @@ class Chains(NamedTuple):
     last: Int[Tensor, "R 1"]
     outputs: Outputs
     done: Bool[Tensor, "B N"]
+
+
+def unfinished(done: Bool[Tensor, "*rows"]) -> bool:
+    """Whether there is an output to go on with; ``Stopped`` where nobody waits for it any more."""
+    check_wanted()
+    return not bool(done.all())
 
 
 def begin(

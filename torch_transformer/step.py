@@ -12,6 +12,7 @@ from convert.checkpoints import (
     check_checkpoint,
 )
 from torch_transformer.decoding import decode
+from torch_transformer.device import workers_of
 from torch_transformer.dropout import SOURCES, Dropout
 from torch_transformer.loss import smoothed_cross_entropy
 from torch_transformer.model import Transformer
@@ -27,6 +28,7 @@ from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.schedule import ema_decay
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.searching.workers import ONE_WORKER, Workers
 from transformer_spec import TransformerConfig, trained_names
 from transformer_spec.dropout_keys import batch_keys
 
@@ -89,7 +91,7 @@ class TorchBackend:
         world: World = ALONE,
     ) -> None:
         check_mesh(settings, world.mesh)
-        self.config, self.settings = config, settings
+        self.config, self.settings, self.world = config, settings, world
         self.device = find_device(settings.device)
         self.placement = placement_of(world, self.device)
         self.objective = self.laid_out()
@@ -199,6 +201,10 @@ class TorchBackend:
             return model.encode(model.as_source(rows)).cpu().numpy()
 
         return np.concatenate(self.placement.each_row(compute, source))
+
+    @property
+    def workers(self) -> Workers:
+        return workers_of(self.model) if self.world.is_one_device else ONE_WORKER
 
     def decode(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         model = self.model

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from training_recipe.batching.batches import Batch
     from training_recipe.options.settings import TrainingSettings
     from training_recipe.searching.search import Hypothesis, Search
+    from training_recipe.searching.workers import Workers
     from transformer_spec import TransformerConfig
 
 
@@ -73,6 +74,11 @@ class Backend(Protocol):
     @property
     def model(self) -> Any:
         """The framework's own model, with the weights that are evaluated and decoded with."""
+        ...
+
+    @property
+    def workers(self) -> Workers:
+        """Who may ``decode`` side by side: nobody where several devices do so together."""
         ...
 
     def train_step(self, batches: Sequence[Batch], step: int, learning_rate: float) -> StepResult:

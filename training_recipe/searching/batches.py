@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from training_recipe.batching.batches import Sounds, encode_sources
-from training_recipe.searching.search import Hypothesis, Search, power_of_two
+from training_recipe.searching.search import Hypothesis, Search, power_of_two, search_bytes
+from training_recipe.searching.workers import ONE_WORKER, Workers
 from training_recipe.text.frames import Frame
 from transformer_spec import TransformerConfig
 
@@ -28,13 +30,14 @@ def decode_all(
     advance: Callable[[int], object] = lambda count: None,
     frame: Frame | None = None,
     sounds: Sounds | None = None,
+    workers: Workers = ONE_WORKER,
 ) -> list[list[Hypothesis]]:
     """The n best outputs of each source (ids without their frame), in the order of the sources.
 
     ``rows_of`` says how many rows a batch of a source length may have; ``advance`` hears how many
     sources were done and may raise. A source without tokens has the empty output. The ``frame`` is
     that of the source vocabulary; None: the config's eos at the end. With ``sounds`` a source is
-    the number of one.
+    the number of one. ``workers`` search batches side by side, where there is memory for it.
     """
     frame = frame or Frame((), (config.eos_id,))
     found = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
@@ -42,16 +45,22 @@ def decode_all(
     lengths = [len(ids) + frame.size if ids else 0 for ids in sources]
     if sounds is not None:
         lengths = [sounds.positions for _ in sources]
-    for members, (rows, length) in batches(lengths, rows_of, config.max_source_length):
+
+    def outputs_of(members: list[int], rows: int, length: int) -> list[list[Hypothesis]]:
         part = [sources[number] for number in members]
         if sounds is not None:
-            batch = sounds.features([ids[0] for ids in part], rows)
-        else:
-            padding = {"pad_id": config.pad_id, "frame": frame}
-            batch = encode_sources(part, rows=rows, length=length, **padding)
-        for number, outputs in zip(members, decode(batch, search), strict=False):
-            found[number] = outputs
-        advance(len(members))
+            return decode(sounds.features([ids[0] for ids in part], rows), search)
+        padding = {"pad_id": config.pad_id, "frame": frame}
+        return decode(encode_sources(part, rows=rows, length=length, **padding), search)
+
+    planned = list(batches(lengths, rows_of, config.max_source_length))
+    largest = max((search_bytes(*shape, config, search) for _, shape in planned), default=0)
+    outputs = workers.affordable(largest).map(lambda one: outputs_of(one[0], *one[1]), planned)
+    with contextlib.closing(outputs):
+        for (members, _), part in zip(planned, outputs, strict=True):
+            for number, best in zip(members, part, strict=False):
+                found[number] = best
+            advance(len(members))
     return found
 
 

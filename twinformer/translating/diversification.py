@@ -108,7 +108,10 @@ def translated(
 
     def say(block: Sequence[str]) -> list[str]:
         sources = [ids[text] for text in block]
-        found = decode_all(translator.decode_batch, sources, search, rows, config, frame=frame)
+        found = decode_all(
+            translator.decode_batch, sources, search, rows, config,
+            frame=frame, workers=translator.workers,
+        )  # fmt: skip
         return [translator.target.decode(hypotheses[0].ids) for hypotheses in found]
 
     disable = None if show_progress else True

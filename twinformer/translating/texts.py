@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from training_recipe.corpora.text_files import decode_utf8, read_lines, split_lines
 from training_recipe.searching.batches import Decode, decode_all
 from training_recipe.searching.search import Hypothesis, Search
+from training_recipe.searching.workers import ONE_WORKER, Workers
 from training_recipe.text.frames import Frame
 from training_recipe.text.model_vocabularies import small_letters
 from training_recipe.text.vocabulary import Vocabulary
@@ -131,11 +132,13 @@ def translate(
     config: TransformerConfig,
     advance: Callable[[int], object] = lambda count: None,
     frame: Frame | None = None,
+    workers: Workers = ONE_WORKER,
 ) -> Iterator[list[list[Hypothesis]]]:
     """The outputs of each source, in order, a block of sources at a time.
 
     ``rows`` is the size of a batch; ``advance`` hears how many sources were done. A source
-    without tokens has the empty output. ``frame`` is what stands around the ids of a source.
+    without tokens has the empty output. ``frame`` is what stands around the ids of a source;
+    ``workers`` search batches side by side.
     """
     size = rows * BATCHES_OF_A_BLOCK
 
@@ -144,4 +147,4 @@ def translate(
 
     for first in range(0, len(ids), size):
         block = ids[first : first + size]
-        yield decode_all(decode, block, search, rows_of, config, advance, frame)
+        yield decode_all(decode, block, search, rows_of, config, advance, frame, workers=workers)

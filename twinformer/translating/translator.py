@@ -18,6 +18,7 @@ from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis, Search, check_search
+from training_recipe.searching.workers import ONE_WORKER, Workers
 from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
@@ -182,7 +183,15 @@ class Translator:
     ) -> Iterator[list[list[Hypothesis]]]:
         """The outputs of sources of token ids, in order, a block of sources at a time."""
         frame, rows = self.source.frame, self.batch_size * self.world.mesh.devices
-        return translate(ids, self.decode_batch, search, rows, self.config, advance, frame)
+        decode, workers = self.decode_batch, self.workers
+        return translate(ids, decode, search, rows, self.config, advance, frame, workers)
+
+    @property
+    def workers(self) -> Workers:
+        """Who may call ``decode_batch`` side by side: nobody where several devices do together."""
+        if not self.world.is_one_device:
+            return ONE_WORKER
+        return twin(self.backend, "device").workers_of(self.model)
 
     def decode_batch(self, source: np.ndarray, search: Search) -> list[list[Hypothesis]]:
         """The n best outputs of each row of ``source`` (B, S) int32: ids, eos, padding."""

@@ -141,6 +141,7 @@ class Judge:
             lambda count: self.check(),
             frame,
             sound_files_of((prepared.source_vocabulary, prepared.target_vocabulary)),
+            self.backend.workers,
         )
         outputs = [""] * len(examples)
         for number, hypotheses in zip(fitting, found, strict=True):

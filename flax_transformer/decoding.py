@@ -4,6 +4,7 @@ Letters: B source rows, N outputs being written for each, R = B x N, S source le
 the cache, Q new tokens, V vocabulary. What a search is: training_recipe/searching/search.py.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,6 +56,9 @@ from training_recipe.searching.search import (
 )
 from transformer_spec import TransformerConfig
 
+# JAX looks for what it has compiled by hashes that Python calculates, and two threads at it at once
+# crash (0.10.2); the call returns before the search has begun.
+CALLING = threading.Lock()
 # A model's structure and its weights, which take a while to find.
 Parts = tuple[Any, Any]
 
@@ -98,13 +102,14 @@ def found(
     """
     graph, weights = parts or nnx.split(model)
     program = program or program_for(weights)
-    if search.rule == GENERATE:
-        find = generation.beam_search if search.beam > 1 else generation.chain_search
-        N, settings = max(search.beam, search.nbest), shaping(search)
-        return program(find, graph, weights, task, length, N, settings)
-    if search.beam > 1:
-        return program(beam_search, graph, weights, task, length, search.beam)
-    return program(chain_search, graph, weights, task, length, search.nbest, search.top_k)
+    with CALLING:
+        if search.rule == GENERATE:
+            find = generation.beam_search if search.beam > 1 else generation.chain_search
+            N, settings = max(search.beam, search.nbest), shaping(search)
+            return program(find, graph, weights, task, length, N, settings)
+        if search.beam > 1:
+            return program(beam_search, graph, weights, task, length, search.beam)
+        return program(chain_search, graph, weights, task, length, search.nbest, search.top_k)
 
 
 def check_decoding(

@@ -1,6 +1,7 @@
 """Batches that are searched side by side, in both twins, find what one after another does."""
 
 import threading
+import time
 
 import jax
 import numpy as np
@@ -76,6 +77,27 @@ class TestOutputs:
 
         with pytest.raises(ValueError, match="no memory"):
             found(twin[0], decode, SEARCHES["greedy"], twin[2])
+
+
+class TestJaxPrograms:
+    def test_one_is_called_at_a_time(self):
+        """Two threads in the C++ part of jax.jit have crashed it."""
+        model, inside, most = flax_model(PLAIN, random_weights(PLAIN, 2)), [], []
+        search, source = SEARCHES["greedy"], np.array([SOURCES[0]])
+        task = flax_decoding.make_task(model, source, search)
+
+        def program(*arguments):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+            return flax_decoding.compiled_for_processor(*arguments)
+
+        def call(_):
+            return flax_decoding.found(model, task, search, 9, program)
+
+        list(Workers(4).map(call, range(8)))
+        assert most == [1] * 8
 
 
 class TestCores:

@@ -96,7 +96,7 @@ class TestJaxPrograms:
         def call(_):
             return flax_decoding.found(model, task, search, 9, program)
 
-        list(Workers(4).map(call, range(8)))
+        list(flax_device.workers_of(model).map(call, range(8)))
         assert most == [1] * 8
 
 

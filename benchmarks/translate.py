@@ -3,6 +3,7 @@
 The same sentences are translated by the same weights in both backends, there by our exact rule and
 by that of generate, by transformers' generate and by CTranslate2, in batches of 32 with a beam of
 5, each in a process of its own, taking turns: each round translates the next part of the sentences.
+Who can work at a batch on each core does, which is faster than all cores at one batch.
 Outputs are compared sentence by sentence. Each ratio is the median of the rounds' ratios; the first
 turn, in which XLA compiles, is apart.
 """
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--rounds", type=turns.at_least_one, default=8, help="parts of the sentences"
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL,
-        metavar="NAME", help=f"of {' | '.join(CONTENDERS)} [without bfloat16]")  # fmt: skip
+        metavar="NAME", help=f"of {' | '.join(CONTENDERS)} [float32 and int8, a batch on each core]")  # fmt: skip
     parser.add_argument("--form", choices=FORMS, default="marian", help="base model, or T5-small")
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
     turns.add_common_options(parser)

@@ -12,13 +12,15 @@ import numpy as np
 from benchmarks.outside_training import torch_threads
 from benchmarks.translation_model import FORMS, OUTPUT_LENGTH, sentences
 from benchmarks.turns import JAX, TORCH, Turn, use_cores
+from training_recipe.searching.workers import ONE_WORKER
 from transformer_spec import TransformerConfig
 
 JAX_BF16, TORCH_BF16 = f"{JAX}, bfloat16", f"{TORCH}, bfloat16"
 JAX_RULE, TORCH_RULE = f"{JAX}, generate's rule", f"{TORCH}, generate's rule"
 SAME_MODEL = {JAX_RULE: JAX, TORCH_RULE: TORCH}
 GENERATE, CT2, CT2_INT8 = "transformers generate", "CTranslate2", "CTranslate2, int8"
-CT2_TOGETHER = "CTranslate2, one batch at a time"
+CT2_TOGETHER = "CTranslate2, one batch at a time"  # on all cores
+JAX_TOGETHER, TORCH_TOGETHER = f"{JAX}, one batch at a time", f"{TORCH}, one batch at a time"
 BATCH, BEAM = 32, 5
 
 Ids = list[list[int]]
@@ -60,7 +62,11 @@ def ours(backend: Any, model: Any, workers: Any, rule: str) -> Translate:
 
 
 def jax_model(
-    place: Path, threads: int, dtype: str = "float32", rule: str = "exact"
+    place: Path,
+    threads: int,
+    dtype: str = "float32",
+    rule: str = "exact",
+    together: bool = False,
 ) -> tuple[str, Translate]:
     use_cores(threads)
     import jax
@@ -73,11 +79,16 @@ def jax_model(
     if dtype != "float32":
         graph, weights = nnx.split(model)
         model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(dtype), weights))
-    return f"jax {jax.__version__}", ours(decoding, model, device.workers_of(model), rule)
+    workers = ONE_WORKER if together else device.workers_of(model)
+    return f"jax {jax.__version__}", ours(decoding, model, workers, rule)
 
 
 def torch_model(
-    place: Path, threads: int, dtype: str = "float32", rule: str = "exact"
+    place: Path,
+    threads: int,
+    dtype: str = "float32",
+    rule: str = "exact",
+    together: bool = False,
 ) -> tuple[str, Translate]:
     version = torch_threads(threads)
     import torch
@@ -86,7 +97,8 @@ def torch_model(
     from torch_transformer import decoding, device
 
     model = torch_transformer.load(place / "ours").to(getattr(torch, dtype))
-    return version, ours(decoding, model, device.workers_of(model), rule)
+    workers = ONE_WORKER if together else device.workers_of(model)
+    return version, ours(decoding, model, workers, rule)
 
 
 def generate(place: Path, threads: int) -> tuple[str, Translate]:
@@ -156,10 +168,14 @@ CONTENDERS: dict[str, Callable[[Path, int], tuple[str, Translate]]] = {
     TORCH_RULE: lambda place, threads: torch_model(place, threads, rule="generate"),
     GENERATE: generate,
     CT2: ctranslate2,
+    JAX_TOGETHER: lambda place, threads: jax_model(place, threads, together=True),
+    TORCH_TOGETHER: lambda place, threads: torch_model(place, threads, together=True),
     CT2_TOGETHER: lambda place, threads: ctranslate2(place, threads, together=True),
     CT2_INT8: lambda place, threads: ctranslate2(place, threads, "int8"),
 }
 MODULES = {GENERATE: "transformers"}
 MODULES |= dict.fromkeys((CT2, CT2_TOGETHER, CT2_INT8), "ctranslate2")
-# Processors without bfloat16 instructions take four times as long in it.
-USUAL = [name for name in CONTENDERS if name not in (JAX_BF16, TORCH_BF16)]
+# Processors without bfloat16 instructions take four times as long in it, and cores that work
+# together on one batch longer than apart.
+APART = (JAX_BF16, TORCH_BF16, JAX_TOGETHER, TORCH_TOGETHER, CT2_TOGETHER)
+USUAL = [name for name in CONTENDERS if name not in APART]

@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--rounds", type=turns.at_least_one, default=8, help="parts of the sentences"
     )
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL,
-        metavar="NAME", help=f"of {' | '.join(CONTENDERS)} [float32 and int8, a batch on each core]")  # fmt: skip
+        metavar="NAME",
+        help=f"of {' | '.join(CONTENDERS)} [a batch on each core, no bfloat16]")  # fmt: skip
     parser.add_argument("--form", choices=FORMS, default="marian", help="base model, or T5-small")
     parser.add_argument("--model", type=json.loads, default={}, help="JSON of other sizes")
     turns.add_common_options(parser)

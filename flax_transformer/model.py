@@ -314,10 +314,10 @@ class Transformer(nnx.Module):
 
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
-        check_rows(target=len(target), memory=len(memory), source=len(source))
-        check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
+        check_rows(target=target.shape[0], memory=memory.shape[0], source=source.shape[0])
+        check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         return self.project(
             self.decoder_states(target, memory, source, self.dropout_source(dropout))
         )

@@ -37,7 +37,7 @@ class Dropout:
 
     def elements_before(self, x: Tensor) -> int:
         """How many elements the rows before these have."""
-        return self.first_row * (x.numel() // max(1, len(x)))
+        return self.first_row * (x.numel() // max(1, x.shape[0]))
 
     def keep_mask(self, x: Tensor, rate: float) -> Bool[Tensor, "..."]:
         bits = torch.arange(x.numel(), dtype=torch.int32, device=x.device)

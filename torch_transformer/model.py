@@ -57,9 +57,19 @@ from transformer_spec import (
 Source = Int[Tensor, "B S"] | Float[Tensor, "B W M"]
 
 
-@functools.lru_cache(maxsize=8)
 def sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The sinusoid table in a model's own number format, never rounded twice."""
+    # One that is made while operations are traced is of that trace alone.
+    traced = torch._C._len_torch_dispatch_stack() > 0
+    return (_sinusoids.__wrapped__ if traced else _sinusoids)(config, dtype, device)
+
+
+# torch.compiler.assume_constant_result, without its imports: for torch.compile and torch.export.
+sinusoids._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+@functools.lru_cache(maxsize=8)
+def _sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
     table = sinusoid_table(config, np.float64 if dtype == torch.float64 else np.float32)
     return torch.as_tensor(table, dtype=dtype, device=device)
 
@@ -333,10 +343,10 @@ class Transformer(nn.Module):
 
         ``source`` says which of the memory is padding; the rest is as for the model itself.
         """
-        check_rows(target=len(target), memory=len(memory), source=len(source))
-        check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
+        check_rows(target=target.shape[0], memory=memory.shape[0], source=source.shape[0])
+        check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         return self.project(
             self.decoder_states(target, memory, source, self.dropout_source(dropout))
         )
@@ -439,7 +449,7 @@ class Transformer(nn.Module):
         if not self.config.feature_dim:
             return self.real_tokens(source)
         positions = source_positions(tuple(source.shape), self.config)
-        return torch.ones(len(source), positions, dtype=torch.bool, device=source.device)
+        return torch.ones(source.shape[0], positions, dtype=torch.bool, device=source.device)
 
     def real_target_tokens(
         self, target: Int[Tensor, "B T"], columns: int = 0

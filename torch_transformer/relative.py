@@ -46,7 +46,7 @@ def distances(
 
 def relative_bias(table: Float[Tensor, "R H"], found: Distances) -> Float[Tensor, "1 H Q K"]:
     """The number of each head for each query and key; N cells of a column have the same."""
-    Q, L = found.queries, len(found.buckets)
+    Q, L = found.queries, found.buckets.shape[0]
     each = F.pad(table[found.buckets].T, (0, 1))  # (H, L + 1)
     # Row q is the numbers from Q-1-q on: rows one longer than what is taken of them shift by one.
     rows = each.repeat(1, Q)[:, Q - 1 : Q - 1 + Q * L].reshape(-1, Q, L)

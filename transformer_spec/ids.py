@@ -54,6 +54,7 @@ def check_memory(memory: tuple[int, ...], positions: int, source: tuple[int, ...
 
 def check_rows(**rows: int) -> None:
     """Raise a UserError where target, memory and source are not of as many rows."""
-    if len(set(rows.values())) > 1:
+    first, *others = rows.values()
+    if any(count != first for count in others):
         given = ", ".join(f"{name} has {count}" for name, count in rows.items())
         raise UserError(f"one row each of target, memory and source go together; {given}")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import string
 
 import pytest
 from messages import saying
@@ -217,3 +218,25 @@ def test_impossible_requests_say_what_is_allowed():
         build_vocabulary("sentencepiece", TEXTS, 40, algorithm="word")
     with pytest.raises(UserError, match="size 4: 4 ids are special"):
         build_vocabulary("characters", TEXTS, 4)
+
+
+class TestRareCharacters:
+    """Digits are rare in captions; a number must not come out with some of them lost."""
+
+    LETTERS = random.Random(1).choices(string.ascii_lowercase + " ", k=20_000)
+    TEXTS = ["".join(LETTERS)] * 20
+    RARE = "number 8, café"
+    NOISE = "".join(chr(0x4E00 + number) for number in range(20))
+
+    @pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
+    def test_they_are_known_where_all_characters_are_few(self, algorithm):
+        texts = [*self.TEXTS, self.RARE]
+        vocabulary = build_vocabulary("sentencepiece", texts, 400, algorithm=algorithm)
+        assert vocabulary.decode(vocabulary.encode(self.RARE)) == self.RARE
+
+    @pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
+    def test_they_are_unknown_where_characters_would_fill_the_pieces(self, algorithm):
+        texts = [*self.TEXTS, self.NOISE]
+        vocabulary = build_vocabulary("sentencepiece", texts, 400, algorithm=algorithm)
+        assert vocabulary.count_unknown(self.NOISE) > 0
+        assert vocabulary.count_unknown(self.TEXTS[0]) == 0

@@ -67,7 +67,7 @@ def run(line: str, folder: Path) -> int:
     """Run one line; its exit status. A kind of command that nothing here knows is a failure."""
     words = shlex.split(line)
     settings = {}
-    while re.match(r"[A-Z_]+=", words[0]):
+    while re.match(r"[A-Z][A-Z0-9_]*=", words[0]):
         name, _, value = words.pop(0).partition("=")
         settings[name] = value
     if words[0] == "twinformer":

@@ -9,6 +9,9 @@ import numpy as np
 # Lengths are counted in this many classes at most, so that many or long pairs are planned fast.
 LENGTH_CLASSES = 64
 NEAR = range(-3, 4)
+# Shares of the budget for which the boxes are best at first: moving ends where no move saves
+# anything, which by chance is a hundredth worse than elsewhere.
+BEGINNINGS = (1.0, 0.99, 0.98, 0.97, 0.96)
 NOWHERE = 1 << 40  # what a pair costs that no shape holds
 
 
@@ -92,17 +95,42 @@ def partition(source: np.ndarray, target: np.ndarray, budget: int, max_shapes: i
     """At most ``max_shapes`` boxes for pairs of the given lengths (both (N,), at least 1).
 
     Every pair goes into the cheapest box that holds it. The boxes' corners begin as the best ladder
-    of ranges of the longer side, and move while that saves entries.
+    of ranges of the longer side, and move while that saves entries; of what several such beginnings
+    come to, the one with the fewest entries is taken.
     """
     cells, members = _cells(source, target, budget)
-    corners = _settled(_ladder(cells, max_shapes), cells)
+    begun = (_begun(cells, max_shapes, share) for share in BEGINNINGS)
+    plans = [_boxes(_settled(corners, cells), cells, members, source, target) for corners in begun]
+    return min(plans, key=entries)
+
+
+def _begun(cells: Cells, most: int, share: float) -> np.ndarray:
+    """The corners that are best for a share of the budget."""
+    if share == 1:
+        return _ladder(cells, most)
+    smaller = cells._replace(budget=int(share * cells.budget))
+    return _settled(_ladder(smaller, most), smaller)
+
+
+def _boxes(
+    corners: np.ndarray,
+    cells: Cells,
+    members: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+) -> list[Box]:
     chosen = cells.prices(corners).argmin(1)[members]
     groups = (np.flatnonzero(chosen == number) for number in range(len(corners)))
     return [
-        Box(group, int(source[group].max()), int(target[group].max()), budget)
+        Box(group, int(source[group].max()), int(target[group].max()), cells.budget)
         for group in groups
         if len(group)
     ]
+
+
+def entries(boxes: list[Box]) -> int:
+    """Tokens and padding of all batches."""
+    return sum(box.batches * box.rows * (box.source + box.target) for box in boxes)
 
 
 def _cells(source: np.ndarray, target: np.ndarray, budget: int) -> tuple[Cells, np.ndarray]:

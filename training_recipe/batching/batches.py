@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from training_recipe.batching.ids import IdPair, Ids, Pairs, TextPair, either
-from training_recipe.batching.shapes import Box, partition
+from training_recipe.batching.shapes import Box, entries, partition
 from training_recipe.corpora.corpus import Example
 from training_recipe.text.vocabulary import BOS_ID, PAD_ID, Frame, Vocabulary
 from transformer_spec.errors import UserError
@@ -190,9 +190,8 @@ class BatchPlan:
     @property
     def padding(self) -> float:
         """Share of padding in the entries of all batches, source and target together."""
-        entries = sum(box.batches * box.rows * (box.source + box.target) for box in self._boxes)
         real = sum(int(lengths.sum()) for lengths in self._lengths(self._ids_of(1)))
-        return 1.0 - float(real) / entries
+        return 1.0 - float(real) / entries(self._boxes)
 
     def filling(self, multiple: int) -> float:
         """Share of rows of padding that are added where ``multiple`` divides all batches' rows."""

@@ -84,11 +84,11 @@ class Cells(NamedTuple):
 
 
 def full_batches(
-    pairs: np.ndarray, longest: np.ndarray, entries: np.ndarray, cells: Cells
+    pairs: np.ndarray, longest: np.ndarray, sides: np.ndarray, cells: Cells
 ) -> np.ndarray:
-    """Entries of the full batches that hold so many pairs of so many entries each."""
+    """Entries of the full batches that hold so many pairs, source and target together."""
     rows = _rows(longest * cells.width, cells.budget)
-    return -(-pairs // rows) * rows * entries
+    return -(-pairs // rows) * rows * sides
 
 
 def partition(source: np.ndarray, target: np.ndarray, budget: int, max_shapes: int) -> list[Box]:

@@ -15,6 +15,7 @@ from transformer_spec import TransformerConfig
 
 Decode = Callable[[np.ndarray, Search], list[list[Hypothesis]]]
 RowsOf = Callable[[int], int]
+Planned = tuple[list[int], tuple[int, int]]  # numbers of sources, (B, S)
 
 SHORTEST_WIDTH = 8
 # Without gradients nothing is kept from layer to layer: a batch may be larger than in training.
@@ -42,26 +43,32 @@ def decode_all(
     frame = frame or Frame((), (config.eos_id,))
     found = [[Hypothesis([], 0.0, 0.0)] for _ in sources]
     advance(sum(not ids for ids in sources))
-    lengths = [len(ids) + frame.size if ids else 0 for ids in sources]
-    if sounds is not None:
-        lengths = [sounds.positions for _ in sources]
 
-    def outputs_of(members: list[int], rows: int, length: int) -> list[list[Hypothesis]]:
+    def outputs_of(batch: Planned) -> list[list[Hypothesis]]:
+        members, (rows, length) = batch
         part = [sources[number] for number in members]
         if sounds is not None:
             return decode(sounds.features([ids[0] for ids in part], rows), search)
         padding = {"pad_id": config.pad_id, "frame": frame}
         return decode(encode_sources(part, rows=rows, length=length, **padding), search)
 
+    lengths = [_positions(ids, frame, sounds) for ids in sources]
     planned = list(batches(lengths, rows_of, config.max_source_length))
     largest = max((search_bytes(*shape, config, search) for _, shape in planned), default=0)
-    outputs = workers.affordable(largest).map(lambda one: outputs_of(one[0], *one[1]), planned)
+    outputs = workers.affordable(largest).map(outputs_of, planned)
     with contextlib.closing(outputs):
         for (members, _), part in zip(planned, outputs, strict=True):
             for number, best in zip(members, part, strict=False):
                 found[number] = best
             advance(len(members))
     return found
+
+
+def _positions(ids: list[int], frame: Frame, sounds: Sounds | None) -> int:
+    """How many positions a source takes; 0 where it has no tokens."""
+    if sounds is not None:
+        return sounds.positions
+    return len(ids) + frame.size if ids else 0
 
 
 def within(budget: int, beam: int) -> RowsOf:
@@ -74,9 +81,7 @@ def within(budget: int, beam: int) -> RowsOf:
     return rows
 
 
-def batches(
-    lengths: Sequence[int], rows_of: RowsOf, longest: int
-) -> Iterator[tuple[list[int], tuple[int, int]]]:
+def batches(lengths: Sequence[int], rows_of: RowsOf, longest: int) -> Iterator[Planned]:
     """(members, (B, S)) of each batch, the longest sources first; length 0 means no tokens.
 
     S is a power of two or ``longest``; B is ``rows_of(S)`` or, if all sources are fewer than that,

@@ -19,7 +19,7 @@ from transformer_spec.memory import available, resident
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST = 8  # threads; of more, Python runs one at a time too often
+MOST = 8  # threads, as Python runs in one at a time; measured on two cores alone
 STOPPED: ContextVar[threading.Event | None] = ContextVar("STOPPED", default=None)
 
 

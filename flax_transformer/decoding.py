@@ -54,7 +54,8 @@ from training_recipe.searching.search import (
     row_limits,
     shaping,
 )
-from transformer_spec import TransformerConfig
+from training_recipe.searching.workers import check_wanted
+from transformer_spec import TransformerConfig, source_positions
 
 # JAX looks for what it has compiled by hashes that Python calculates, and two threads at it at once
 # crash (0.10.2); the call returns before the search has begun.
@@ -103,6 +104,7 @@ def found(
     graph, weights = parts or nnx.split(model)
     program = program or program_for(weights)
     with CALLING:
+        check_wanted()
         if search.rule == GENERATE:
             find = generation.beam_search if search.beam > 1 else generation.chain_search
             N, settings = max(search.beam, search.nbest), shaping(search)
@@ -120,7 +122,8 @@ def check_decoding(
     weights = nnx.state(model) if parts is None else parts[1]
     if on_processor(weights):
         size = jax.tree.leaves(weights)[0].dtype.itemsize
-        check_search_memory(len(source), source.shape[1], model.config, search, size)
+        positions = source_positions(source.shape, model.config)
+        check_search_memory(len(source), positions, model.config, search, size)
 
 
 def program_for(weights: Any) -> Callable[..., Outputs]:

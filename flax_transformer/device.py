@@ -1,21 +1,21 @@
 """Where a model computes, line for line the twin of torch_transformer/device.py."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from flax_transformer.cpu.programs import on_processor
 from flax_transformer.model import Transformer
 from flax_transformer.placement import OnMesh, place_of
+from flax_transformer.precision import chosen_precision
 from flax_transformer.weights import load_weights
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.searching.workers import MOST, ONE_WORKER, Workers
 from transformer_spec import TransformerConfig, to_flax
+from transformer_spec.cores import cores
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def model_on(
 ) -> Transformer:
     """The model of a config around {canonical name: NumPy array}, whole on every device."""
     place = place_of(mesh, device)
-    put = place.everywhere if isinstance(place, OnMesh) else jnp.array
+    put = place.everywhere if isinstance(place, OnMesh) else place.put
     with jax.default_device(place.device):
         model = Transformer.skeleton(config, next(iter(weights.values())).dtype)
         load_weights(model, dict(to_flax(*item) for item in weights.items()), put)
@@ -49,14 +49,14 @@ def own_copy(model: Transformer) -> Transformer:
 
 def workers_of(model: Transformer) -> Workers:
     """Who may search side by side by a model: threads whose programs share a processor's cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if not on_processor(nnx.state(model)):
+    weights = nnx.state(model)
+    if not on_processor(weights):
         return ONE_WORKER
-    wide = jax.config.read("jax_enable_x64")  # of this thread
+    wide, precision = jax.config.read("jax_enable_x64"), chosen_precision()  # of this thread
 
     @contextlib.contextmanager
     def share(count: int) -> Iterator[None]:
-        with jax.enable_x64(wide):
+        with jax.enable_x64(wide), jax.default_matmul_precision(precision):
             yield
 
-    return Workers(min(cores or 1, MOST), share)
+    return Workers(min(cores(), MOST), share, jax.tree.leaves(weights)[0].dtype.itemsize)

@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from flax_transformer.cpu.programs import BARRIERS_STAY, on_processor
-from flax_transformer.decoding import Parts, check_decoding, filled, found, make_task
+from flax_transformer.decoding import CALLING, Parts, check_decoding, filled, found, make_task
 from flax_transformer.decoding_state import (
     DecodingState,
     after_prompt,
@@ -123,7 +123,8 @@ def run(parts: Parts, function: Callable[..., Any], *given: Any) -> Any:
     """A function of a model and arrays, compiled; numbers and flags are part of the program."""
     graph, weights = parts
     static = tuple(3 + at for at, value in enumerate(given) if isinstance(value, int))
-    return program(on_processor(weights), static)(function, graph, weights, *given)
+    with CALLING:
+        return program(on_processor(weights), static)(function, graph, weights, *given)
 
 
 @functools.cache

@@ -27,11 +27,15 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        chosen = getattr(jax.config, "jax_default_matmul_precision", None)
-        with jax.default_matmul_precision(chosen or "highest"):
+        with jax.default_matmul_precision(chosen_precision() or "highest"):
             return function(*args, **kwargs)
 
     return run
+
+
+def chosen_precision() -> str | None:
+    """``jax_default_matmul_precision`` in this thread."""
+    return getattr(jax.config, "jax_default_matmul_precision", None)
 
 
 @contextlib.contextmanager

@@ -26,8 +26,9 @@ if __name__ == "__main__":
 
 from training_cases import keep_programs
 
-from flax_transformer import placement
+from flax_transformer import decoding, placement
 from flax_transformer import step as backends
+from flax_transformer.device import model_on
 from flax_transformer.dropout import Dropout
 from flax_transformer.step import JaxBackend, Programs, make_backend
 from parity.twins.cases import config_of
@@ -38,7 +39,7 @@ from training_recipe.distributed.processes import Alone, World
 from training_recipe.options.schedule import learning_rate
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.searching.search import Search
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, initial_weights
 from twinformer.training.states import first_state
 
 ALL = "thorough" in sys.argv[2:]
@@ -300,6 +301,16 @@ def mistaken(text: str) -> dict[str, np.ndarray]:
     return found
 
 
+def searched_on_the_second() -> list[set[int]]:
+    """Numbers of the devices where a model of the second one encodes and is searched."""
+    with mock.patch.object(placement, "find_device", lambda name: jax.devices()[1]):
+        model = model_on(CONFIG, initial_weights(CONFIG, 0), "cpu")
+    source, search = np.full((2, 5), 4, np.int32), Search(beam=2)
+    task = decoding.make_task(model, source, search)
+    arrays = model.encode(source), decoding.found(model, task, search, 7)[0]
+    return [{device.id for device in array.devices()} for array in arrays]
+
+
 def main(file: Path, thorough: bool) -> None:
     found: dict[Any, Any] = {}
     keep_programs()
@@ -313,6 +324,7 @@ def main(file: Path, thorough: bool) -> None:
     found["hearing"] = {
         text: train(made(text, SETTINGS, config=HEARING), 1, 3) for text in ("data=1", "fsdp=4")
     }
+    found["second"] = searched_on_the_second()
     if thorough:
         found["few"] = few_steps("data=1")
         found["relative"] = {

@@ -46,6 +46,7 @@ from training_recipe.searching.search import (
     random_numbers,
     row_limits,
 )
+from transformer_spec import source_positions
 
 
 class Beams(NamedTuple):
@@ -87,7 +88,8 @@ def check_decoding(model: Transformer, source: np.ndarray, search: Search) -> No
     check_search(search, model.config)
     if model.target_table.device.type == "cpu":
         size = model.target_table.element_size()
-        check_search_memory(len(source), source.shape[1], model.config, search, size)
+        positions = source_positions(source.shape, model.config)
+        check_search_memory(len(source), positions, model.config, search, size)
 
 
 def make_task(

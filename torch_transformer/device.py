@@ -1,6 +1,7 @@
 """Where a model computes, line for line the twin of flax_transformer/device.py."""
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch_transformer.weights import load_weights
 from training_recipe.distributed.mesh import Mesh
 from training_recipe.searching.workers import MOST, ONE_WORKER, Workers
 from transformer_spec import TransformerConfig
+
+BY_OPENMP = "ATen parallel backend: OpenMP"
 
 
 @contextlib.contextmanager
@@ -40,16 +43,32 @@ def own_copy(model: Transformer) -> Transformer:
 
 def workers_of(model: Transformer) -> Workers:
     """Who may search side by side by a model: threads with a part of a processor's cores each."""
-    cores, openmp = torch.get_num_threads(), "OpenMP" in torch.__config__.parallel_info()
-    if model.target_table.device.type != "cpu" or not openmp:  # others have one count for all
-        return ONE_WORKER
+    table, cores = model.target_table, torch.get_num_threads()
+    if not table.is_cpu or BY_OPENMP not in torch.__config__.parallel_info():
+        return ONE_WORKER  # other pools have one number of cores for all threads
+    enabled, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     @contextlib.contextmanager
     def share(count: int) -> Iterator[None]:
-        torch.set_num_threads(cores // count)  # of this thread, and of those not begun yet
-        try:
+        with cores_of_this_thread(cores // count), torch.autocast("cpu", dtype, enabled):
             yield
-        finally:
-            torch.set_num_threads(cores)
 
-    return Workers(min(cores, MOST), share)
+    return Workers(min(cores, MOST), share, table.itemsize)
+
+
+@contextlib.contextmanager
+def cores_of_this_thread(count: int) -> Iterator[None]:
+    """A block in which this thread computes on fewer cores, and those that begin meanwhile do not.
+
+    A thread of OpenMP keeps a number of its own. PyTorch gives it the one that was set last, by
+    whichever thread, before the first time that it asks.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    again = threading.Thread(target=torch.set_num_threads, args=(before,))
+    again.start()
+    again.join()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from torch_transformer.dropout import Dropout, NativeDropout, drop
 from torch_transformer.layers import (
@@ -31,7 +30,7 @@ from torch_transformer.layers import (
     padding_mask,
     relative_table,
 )
-from torch_transformer.products import linear
+from torch_transformer.products import linear, watched
 from torch_transformer.recomputation import call
 from torch_transformer.relative import Bias, distances, relative_bias
 from torch_transformer.weights import NO_NUMBERS, initialise
@@ -60,8 +59,7 @@ Source = Int[Tensor, "B S"] | Float[Tensor, "B W M"]
 def sinusoids(config: TransformerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The sinusoid table in a model's own number format, never rounded twice."""
     # One that is made while operations are traced is of that trace alone.
-    traced = torch._C._len_torch_dispatch_stack() > 0
-    return (_sinusoids.__wrapped__ if traced else _sinusoids)(config, dtype, device)
+    return (_sinusoids.__wrapped__ if watched() else _sinusoids)(config, dtype, device)
 
 
 # torch.compiler.assume_constant_result, without its imports: for torch.compile and torch.export.
@@ -255,7 +253,7 @@ def check_tokens(tokens: Int[Tensor, "B K"], vocab_size: int, side: str) -> None
         raise no_array(tokens, side, "torch.Tensor")
     if tokens.dtype not in (torch.int32, torch.int64):
         raise UserError(f"{side} token ids are {tokens.dtype}; give torch.int64 or torch.int32")
-    if tokens.is_meta or torch.compiler.is_compiling() or is_functorch_wrapped_tensor(tokens):
+    if tokens.is_meta or torch.compiler.is_compiling() or watched():
         return
     check_ids(tokens.cpu().numpy(), vocab_size, side)
 

@@ -91,12 +91,9 @@ def parser() -> argparse.ArgumentParser:
     add("dest", type=Path, metavar="DEST", help="new folder; it must not exist")
     add("--to", required=True, type=target, metavar="FAMILY",
         help=f"whose names and layout to write: {ALL_TARGETS}")  # fmt: skip
-    add(
-        "--container",
-        choices=containers(),
+    add("--container", choices=containers(),
         help="file format (default: flax orbax, tutorial and torch-nn pt, t5x its own, the others "
-        "safetensors)",
-    )
+        "safetensors)")  # fmt: skip
     add(
         "--dtype", choices=DTYPES, help="write weights in this number format (default: as they are)"
     )

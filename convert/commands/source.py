@@ -60,12 +60,8 @@ def _add_weight_flags(result: argparse.ArgumentParser) -> None:
 def _add_reading_flags(result: argparse.ArgumentParser) -> None:
     """How names, settings and an optimizer are read."""
     add = result.add_argument_group("how the source is read").add_argument
-    add(
-        "--from",
-        dest="family",
-        choices=sources(),
-        help="whose names the source has (default: found out from names and settings)",
-    )
+    add("--from", dest="family", choices=sources(),
+        help="whose names the source has (default: found out from names and settings)")  # fmt: skip
     add(
         "--names",
         metavar="TABLE",

@@ -1,11 +1,11 @@
 """Work on many tensors in several threads, with a bound on the memory that it takes."""
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-THREADS = min(8, CORES + 1)  # one more than can compute, for one that waits for the disk
+from transformer_spec.cores import cores
+
+THREADS = min(8, cores() + 1)  # one more than can compute, for one that waits for the disk
 ROOM = 96 * 2**20
 LITTLE = 2**20  # bytes on which threads wait for each other for longer than they work
 

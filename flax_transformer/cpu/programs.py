@@ -1,8 +1,8 @@
 """How programs are compiled for and run on a processor (CPU), for less memory and time.
 
 XLA asks the C library for all of a program's memory whenever the program runs. Where freed memory
-is kept (training_recipe/freed_memory.py), one program runs at a time and therefore in the same
-memory, and what compiling leaves behind is given back.
+is kept (training_recipe/freed_memory.py), one program of training runs at a time and therefore in
+the same memory, and what compiling leaves behind is given back.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from convert.core.parallel import CORES
 from parity.certificates.checksums import (
     SUMS,
     Checksums,
@@ -27,6 +26,7 @@ from training_recipe.files.json_files import read_json
 from training_recipe.files.writing import written_aside
 from training_recipe.runs.record import library_versions
 from transformer_spec import UserError
+from transformer_spec.cores import cores
 
 CERTIFICATE = "certificate.json"
 CARD = "PARITY.md"
@@ -135,7 +135,7 @@ def machine(report: Report) -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "processor": processor(),
-        "cores": CORES,
+        "cores": cores(),
         "devices": {"a": device_name(report.a), "b": device_name(report.b)},
     }
 

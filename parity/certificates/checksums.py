@@ -11,11 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from convert.checkpoints.folders import CONFIG, locate
-from convert.core.parallel import CORES
 from convert.formats.shards import INDEX_SUFFIX
 from parity.sides.given import HUGGING_FACE, MODULE, exists, local_path
 from training_recipe.files.fingerprints import fingerprint
 from transformer_spec import Faults, UserError
+from transformer_spec.cores import cores
 
 SUMS = "SHA256SUMS"
 LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
@@ -65,7 +65,7 @@ def checksums(files: Mapping[str, Path]) -> Checksums:
     faults, found = Faults(), {}
     with (
         tqdm(total=len(set(real.values())), unit="file", disable=None, leave=False) as bar,
-        ThreadPoolExecutor(CORES) as pool,
+        ThreadPoolExecutor(cores()) as pool,
     ):
         running = {path: pool.submit(fingerprint, path) for path in set(real.values())}
         for path, future in running.items():

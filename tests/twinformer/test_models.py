@@ -140,3 +140,14 @@ class TestCalls:
         both = torch.func.grad(lambda held: sum(loss(held, row) for row in ids))(held)
         for name, gradient in both.items():
             torch.testing.assert_close(each[name].sum(0), gradient)
+        whole = torch.func.functional_call
+        at_once = torch.func.grad(lambda held: whole(model, held, (ids, ids)).sum())(held)
+        torch.testing.assert_close(at_once, both)
+
+    def test_tables_of_a_transform_are_of_it_alone(self) -> None:
+        """Sinusoids are kept, and what a transform wraps is of no use after it."""
+        model, ids = torch_transformer.Transformer(CONFIG), torch.tensor(IDS)
+        torch_transformer.model._sinusoids.cache_clear()
+        torch.func.functionalize(lambda ids: model(ids, ids))(ids)
+        model(ids, ids).sum().backward()
+        assert all(weight.grad is not None for weight in model.parameters())

@@ -115,6 +115,10 @@ def test_kernels_of_convolutions_are_cut_too(found) -> None:
     assert np.abs(np.subtract(one, here)).max() <= 1e-12
 
 
+def test_a_model_is_asked_on_the_device_that_was_chosen(found) -> None:
+    assert found["second"] == [{1}, {1}]
+
+
 @pytest.mark.thorough
 def test_tables_of_relative_positions_are_cut_too(found) -> None:
     one, here = (found["relative"][mesh] for mesh in ("data=1", "fsdp=4"))

@@ -11,6 +11,7 @@ from decoding_cases import PLAIN, SEARCHES, assert_same, flax_model, random_weig
 
 from flax_transformer import decoding as flax_decoding
 from flax_transformer import device as flax_device
+from flax_transformer.precision import chosen_precision
 from torch_transformer import decoding as torch_decoding
 from torch_transformer import device as torch_device
 from training_recipe.searching.batches import decode_all
@@ -36,7 +37,7 @@ def wide_numbers():
 def two_cores(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    monkeypatch.setattr(flax_device.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(flax_device, "cores", lambda: 2)
     yield
     torch.set_num_threads(before)
 
@@ -46,6 +47,15 @@ def twin(request):
     make, decoding, device = TWINS[request.param]
     model = make(PLAIN, random_weights(PLAIN, 2))
     return model, decoding, device.workers_of(model)
+
+
+def in_new_thread(function):
+    """What a function gives in a thread of its own."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0]
 
 
 def found(model, decode, search, workers, advance=lambda count: None):
@@ -108,20 +118,80 @@ class TestCores:
         parts = list(workers.map(lambda _: torch.get_num_threads(), "ab"))
         assert parts == [2, 2]
         assert torch.get_num_threads() == 4
-        new = []
-        thread = threading.Thread(target=lambda: new.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert new == [4]
+
+    def test_threads_that_begin_meanwhile_have_all(self):
+        """As those of a server have that asks another model."""
+        torch.set_num_threads(4)
+        begun = threading.Barrier(2)
+        workers = torch_device.workers_of(torch_model(PLAIN, random_weights(PLAIN, 2)))
+
+        def work(number: int) -> list[int]:
+            begun.wait(PATIENCE)
+            counts = in_new_thread(torch.get_num_threads)
+            begun.wait(PATIENCE)
+            return [torch.get_num_threads(), counts]
+
+        assert list(workers.map(work, range(2))) == [[2, 4]] * 2
+        assert in_new_thread(torch.get_num_threads) == torch.get_num_threads() == 4
+
+    def test_a_pool_that_has_one_number_for_all_threads(self, monkeypatch):
+        """PyTorch says a word on OpenMP there too."""
+        said = "OpenMP not found\nATen parallel backend: native thread pool"
+        monkeypatch.setattr(torch.__config__, "parallel_info", lambda: said)
+        model = torch_model(PLAIN, random_weights(PLAIN, 2))
+        assert torch_device.workers_of(model) == ONE_WORKER
 
     def test_one_core_is_one_worker(self, monkeypatch):
         torch.set_num_threads(1)
-        monkeypatch.setattr(flax_device.os, "sched_getaffinity", lambda _: {0}, raising=False)
+        monkeypatch.setattr(flax_device, "cores", lambda: 1)
         for make, _, device in TWINS.values():
             assert device.workers_of(make(PLAIN, random_weights(PLAIN, 2))).most == 1
 
 
+class TestNumbers:
+    """Threads compute in the numbers that the one that asks has chosen for itself."""
+
+    def test_autocast_of_pytorch(self):
+        model = torch_model(PLAIN, random_weights(PLAIN, 2))
+        with torch.autocast("cpu", torch.float16):
+            workers = torch_device.workers_of(model)
+
+            def chosen(_: int) -> tuple:
+                return torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+            assert list(workers.map(chosen, range(2))) == [(True, torch.float16)] * 2
+        plain = torch_device.workers_of(model)
+        assert list(plain.map(lambda _: torch.is_autocast_enabled("cpu"), range(2))) == [False] * 2
+
+    @pytest.mark.parametrize("precision", [None, "bfloat16"])
+    def test_precision_of_jax(self, precision):
+        model = flax_model(PLAIN, random_weights(PLAIN, 2))
+        with jax.default_matmul_precision(precision):
+            workers = flax_device.workers_of(model)
+        assert workers.itemsize == 8
+        found = list(workers.map(lambda _: (chosen_precision(), jax.config.jax_enable_x64), "ab"))
+        assert found == [(precision, True)] * 2
+
+
 class TestStopping:
+    def test_a_program_of_jax_that_nobody_waits_for_is_not_called(self):
+        model, called = flax_model(PLAIN, random_weights(PLAIN, 2)), []
+        search, source = SEARCHES["greedy"], np.array([SOURCES[0]])
+        task = flax_decoding.make_task(model, source, search)
+        workers = Workers(6, flax_device.workers_of(model).share)
+
+        def program(*arguments):
+            called.append(1)
+            time.sleep(0.2)
+            raise ValueError("no memory")
+
+        def work(_: str) -> object:
+            return flax_decoding.found(model, task, search, 9, program)
+
+        with pytest.raises(ValueError, match="no memory"):
+            list(workers.map(work, "abcdef"))
+        assert len(called) < 3  # one may begin before the error of the first is seen
+
     def test_a_search_of_pytorch_ends_before_its_end(self, monkeypatch):
         """An output is 17 tokens long; nobody waits for it any more after the first."""
         model, step = torch_model(PLAIN, random_weights(PLAIN, 2)), torch_decoding.chain_step

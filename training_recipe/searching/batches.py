@@ -54,8 +54,8 @@ def decode_all(
 
     lengths = [_positions(ids, frame, sounds) for ids in sources]
     planned = list(batches(lengths, rows_of, config.max_source_length))
-    largest = max((search_bytes(*shape, config, search) for _, shape in planned), default=0)
-    outputs = workers.affordable(largest).map(outputs_of, planned)
+    needed = (search_bytes(*shape, config, search, workers.itemsize) for _, shape in planned)
+    outputs = workers.affordable(max(needed, default=0)).map(outputs_of, planned)
     with contextlib.closing(outputs):
         for (members, _), part in zip(planned, outputs, strict=True):
             for number, best in zip(members, part, strict=False):

@@ -161,13 +161,14 @@ def search_bytes(
 ) -> int:
     """The least that a search of a batch of sources takes beside the weights, in bytes.
 
-    Keys and values of every layer, which output sees which cell of the cache (only outputs of a
-    beam see each other), the scores of attention over it, logits and their logarithms, candidates.
+    Every layer's keys and values of the sources and of the outputs, which output sees which cell of
+    the cache (only outputs of a beam see each other), the scores of attention over it, logits and
+    their logarithms, candidates.
     """
     N, L = max(search.beam, search.nbest), max(1, longest_output(source_tokens, config, search))
-    R, V, D = rows * N, config.target_vocab_size, config.hidden_dim
-    seen_by = N if search.beam > 1 else 1
-    cache = 2 * R * L * D * config.num_decoder_layers * itemsize
+    R, V = rows * N, config.target_vocab_size
+    seen_by, both = N if search.beam > 1 else 1, 2 * config.heads_dim * config.num_decoder_layers
+    cache = (rows * source_tokens + R * L) * both * itemsize
     cells = R * L * seen_by * (2 + config.num_heads * itemsize)
     return cache + cells + 2 * R * V * itemsize + 2 * R * min(2 * N, V) * itemsize
 

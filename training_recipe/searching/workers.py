@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from transformer_spec.memory import available, resident
+from transformer_spec.memory import available
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,15 +34,19 @@ def whole(count: int) -> contextlib.AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Workers:
-    """At most so many threads; in ``share(count)`` a thread is one of ``count`` that compute."""
+    """At most so many threads; in ``share(count)`` a thread is one of ``count`` that compute.
+
+    ``itemsize`` are the bytes of a number of the model.
+    """
 
     most: int = 1
     share: Callable[[int], contextlib.AbstractContextManager[None]] = whole
+    itemsize: int = 4
 
     def affordable(self, needed: int) -> Workers:
-        """No more threads than find ``needed`` bytes each in half of the memory there is."""
-        room = (available() + resident()) // 2
-        return Workers(max(1, min(self.most, room // max(needed, 1))), self.share)
+        """No more threads than find ``needed`` bytes each in half of the memory that is free."""
+        room = available() // 2 // max(needed, 1)
+        return replace(self, most=max(1, min(self.most, room)))
 
     def map(self, work: Callable[[T], R], tasks: Sequence[T]) -> Generator[R, None, None]:
         """``map(work, tasks)``, side by side; an error of one is raised, and the others stop.

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from training_recipe.sound.sound_files import SoundFiles
@@ -38,6 +38,9 @@ __all__ = [
     "load_vocabulary",
 ]
 
+# Where all characters fill more than one in FEW of the pieces, the rarest, one in ten thousand of
+# the running text, become unknown: a noisy corpus has many that occur once. Elsewhere none does.
+CHARACTER_COVERAGE, FEW = 0.9999, 10
 DEFAULT_SENTENCEPIECE_SIZE = 8000
 SENTENCEPIECE_ALGORITHMS = ("unigram", "bpe")
 VOCABULARY_KINDS = ("characters", "whitespace", "sentencepiece")
@@ -87,14 +90,27 @@ def _train_sentencepiece(
     kept = [text for text in texts if text.strip()]
     if not kept:
         raise UserError(f"there is no text to build the {side} vocabulary from")
-    try:
-        return SentencePieceVocabulary.build(kept, size or DEFAULT_SENTENCEPIECE_SIZE, algorithm)
-    except RuntimeError as error:
-        message = str(error)
-    most = _number(r"set it to a value <= (\d+)", message)
-    if most is not None and size is None:
-        return _train_sentencepiece(kept, most, side, algorithm)
-    raise UserError(_sentencepiece_fault(message, most, size or DEFAULT_SENTENCEPIECE_SIZE, side))
+    pieces = size or DEFAULT_SENTENCEPIECE_SIZE
+    coverage = _character_coverage(kept, pieces)  # on which depends how many pieces there can be
+    while True:
+        try:
+            return SentencePieceVocabulary.build(kept, pieces, algorithm, coverage)
+        except RuntimeError as error:
+            message = str(error)
+        most = _number(r"set it to a value <= (\d+)", message)
+        if size is not None or most is None or most >= pieces:
+            raise UserError(_sentencepiece_fault(message, most, pieces, side))
+        pieces = most
+
+
+def _character_coverage(texts: Collection[str], size: int) -> float:
+    """The share of the running text whose characters a model of ``size`` pieces must know."""
+    found = set[str]()
+    for text in texts:
+        found.update(text)
+        if FEW * len(found) > size:
+            return CHARACTER_COVERAGE
+    return 1.0
 
 
 def _number(pattern: str, message: str) -> int | None:

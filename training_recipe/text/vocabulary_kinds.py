@@ -6,7 +6,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,9 +16,6 @@ from transformer_spec.errors import UserError
 
 FORMAT_VERSION = 1
 SPECIAL_PIECES = ("<pad>", "<unk>", "<s>", "</s>")
-# Where all characters fill more than one in FEW of the pieces, the rarest, one in ten thousand of
-# the running text, become unknown: a noisy corpus has many that occur once. Elsewhere none does.
-CHARACTER_COVERAGE, FEW = 0.9999, 10
 
 # Undecodable bytes of a command line arrive as lone surrogates, which UTF-8 cannot carry. They must
 # stay visible as unknown: sentencepiece's normalisation would turn U+FFFD into a space.
@@ -204,8 +201,11 @@ class SentencePieceVocabulary(Vocabulary):
         self._processor = SentencePieceProcessor(model_proto=model)  # pyright: ignore[reportCallIssue]
 
     @classmethod
-    def build(cls, texts: Collection[str], size: int, algorithm: str = "unigram") -> Self:
-        """Train a model of exactly ``size`` pieces; RuntimeError where sentencepiece cannot."""
+    def build(cls, texts: Iterable[str], size: int, algorithm: str, coverage: float) -> Self:
+        """Train a model of exactly ``size`` pieces; RuntimeError where sentencepiece cannot.
+
+        ``coverage`` is the share of the running text whose characters it knows.
+        """
         from sentencepiece import SentencePieceTrainer
 
         model = io.BytesIO()
@@ -214,7 +214,7 @@ class SentencePieceVocabulary(Vocabulary):
             model_writer=model,
             model_type=algorithm,
             vocab_size=size,
-            character_coverage=character_coverage(texts, size),
+            character_coverage=coverage,
             normalization_rule_name="nmt_nfkc",
             byte_fallback=False,
             max_sentence_length=1 << 30,  # bytes; the default leaves out long lines silently
@@ -267,13 +267,3 @@ def write_description(folder: Path, side: Side, kind: str, content: dict[str, An
     description = {"format_version": FORMAT_VERSION, "kind": kind, **content}
     text = json.dumps(description, ensure_ascii=False, indent=1)
     (folder / f"{side}.json").write_text(text + "\n", encoding="utf-8")
-
-
-def character_coverage(texts: Collection[str], size: int) -> float:
-    """The share of the running text whose characters a model of ``size`` pieces must know."""
-    found = set[str]()
-    for text in texts:
-        found.update(text)
-        if FEW * len(found) > size:
-            return CHARACTER_COVERAGE
-    return 1.0

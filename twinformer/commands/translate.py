@@ -129,7 +129,7 @@ def write_outputs(
     ids: list[list[int]], translator: Translator, search: Search, request: Request
 ) -> None:
     """Decode, write and draw, block by block."""
-    if ids:
+    if any(ids):
         _ = translator.model  # what is wrong with it is said before a file is written
     processes = translator.world.processes
     with contextlib.ExitStack() as stack:

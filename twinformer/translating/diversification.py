@@ -89,12 +89,9 @@ def translated(
     from tqdm import tqdm
 
     translator = Translator(
-        path,
-        backend=request.backend,
-        device=request.device,
-        verify=request.verify,
+        path, backend=request.backend, device=request.device, verify=request.verify,
         mesh=request.mesh,
-    )
+    )  # fmt: skip
     config, search = translator.config, request.search
     ids = {text: translator.source.encode(text) for text, _ in pairs}
     frame = translator.source.frame

@@ -183,7 +183,7 @@ class Translator:
     ) -> Iterator[list[list[Hypothesis]]]:
         """The outputs of sources of token ids, in order, a block of sources at a time."""
         frame, rows = self.source.frame, self.batch_size * self.world.mesh.devices
-        decode, workers = self.decode_batch, self.workers
+        decode, workers = self.decode_batch, self.workers if any(ids) else ONE_WORKER
         return translate(ids, decode, search, rows, self.config, advance, frame, workers)
 
     @property

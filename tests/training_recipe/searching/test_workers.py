@@ -6,7 +6,10 @@ import time
 
 import pytest
 
+from training_recipe.searching.batches import decode_all
+from training_recipe.searching.search import Hypothesis, Search, search_bytes
 from training_recipe.searching.workers import ONE_WORKER, Stopped, Workers, check_wanted
+from transformer_spec import TransformerConfig
 
 PATIENCE = 30  # seconds
 
@@ -45,11 +48,13 @@ class TestMap:
         assert counts == [3, 3, 3]
 
     def test_an_error_is_raised_and_the_others_stop(self):
-        ended = []
+        begun, ended = threading.Event(), []
 
         def work(name: str) -> None:
             if name == "wrong":
+                assert begun.wait(PATIENCE)
                 raise ValueError(name)
+            begun.set()
             try:
                 for _ in range(1000 * PATIENCE):
                     time.sleep(0.001)
@@ -60,6 +65,7 @@ class TestMap:
 
         with pytest.raises(ValueError, match="wrong"):
             list(Workers(2).map(work, ["wrong", "long", *"abcdef"]))
+        assert "long" in ended
         assert set(ended) <= {"long", "a"}  # none was begun after the error was seen
 
     def test_one_that_nobody_listens_to_stops(self):
@@ -88,9 +94,30 @@ class TestMap:
 
 class TestAffordable:
     def test_no_more_than_there_is_memory_for(self, monkeypatch):
-        module = "training_recipe.searching.workers"
-        monkeypatch.setattr(f"{module}.available", lambda: 800)
-        monkeypatch.setattr(f"{module}.resident", lambda: 200)
+        monkeypatch.setattr("training_recipe.searching.workers.available", lambda: 1000)
         assert [Workers(8).affordable(n).most for n in (0, 1, 100, 250, 251, 9999)] == [
             8, 8, 5, 2, 1, 1,
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(("itemsize", "together"), [(4, 2), (8, 1)])
+    def test_batches_of_a_model_are_no_more(self, monkeypatch, itemsize, together):
+        """Half of what is free holds two batches of float32."""
+        config = TransformerConfig(9, 9, 8, 8, 2, 1, 1, max_length=20)
+        search, rows, length = Search(beam=3), 2, 8
+        needed = search_bytes(rows, length, config, search)
+        monkeypatch.setattr("training_recipe.searching.workers.available", lambda: 4 * needed)
+        lock, inside, most = threading.Lock(), [], []
+
+        def decode(source, search):
+            with lock:
+                inside.append(1)
+                most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+            return [[Hypothesis([], 0.0, 0.0)]] * len(source)
+
+        decode_all(
+            decode, [[5, 6, 7]] * 12, search, lambda length: rows, config,
+            workers=Workers(6, itemsize=itemsize),
+        )  # fmt: skip
+        assert max(most) == together

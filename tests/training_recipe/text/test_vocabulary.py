@@ -240,3 +240,14 @@ class TestRareCharacters:
         vocabulary = build_vocabulary("sentencepiece", texts, 400, algorithm=algorithm)
         assert vocabulary.count_unknown(self.NOISE) > 0
         assert vocabulary.count_unknown(self.TEXTS[0]) == 0
+
+
+@pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
+def test_as_many_pieces_as_a_small_corpus_with_rare_characters_supports(algorithm):
+    """Characters that are known for 8,000 pieces stay so for the fewer that there can be."""
+    draw, rare = random.Random(1), "абвгдежзийклмнопрстуфхцчшщ"
+    words = "zwei frauen blicken aus vielen fenstern".split()
+    texts = [" ".join(draw.choices(words, k=8)) for _ in range(1500)] + [rare[:13], rare[13:]]
+    vocabulary = build_vocabulary("sentencepiece", texts, algorithm=algorithm)
+    assert vocabulary.size < 8000
+    assert vocabulary.decode(vocabulary.encode(rare)) == rare

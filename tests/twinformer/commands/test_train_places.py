@@ -125,8 +125,10 @@ class TestBeams:
     )  # fmt: skip
 
     def test_the_estimate(self):
-        # Rows 2, beam 3, 20 columns: keys and values, cells, logits and logarithms, candidates.
-        wanted = 2 * 6 * 20 * 8 * 3 * 4 + 6 * 20 * 3 * (2 + 2 * 4) + 2 * 6 * 13 * 4 + 2 * 6 * 6 * 4
+        # Rows 2, 9 tokens, beam 3, 20 columns: keys and values, cells, logits and logarithms,
+        # candidates.
+        wanted = 2 * (2 * 9 + 6 * 20) * 8 * 3 * 4
+        wanted += 6 * 20 * 3 * (2 + 2 * 4) + 2 * 6 * 13 * 4 + 2 * 6 * 6 * 4
         assert search_bytes(2, 9, self.CONFIG, Search(beam=3)) == wanted
         apart = search_bytes(2, 9, self.CONFIG, Search(sample=True, nbest=3))
         assert apart == wanted - 6 * 20 * 2 * (2 + 2 * 4)

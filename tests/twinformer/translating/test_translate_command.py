@@ -79,7 +79,8 @@ class TestTexts:
         assert best[2] == "2\t0.0000\t" and best[6] == "5\t0.0000\t"
         _, sampled, _ = call(runs["torch"], "--file", tmp_path / "words", "--sample")
         assert len(sampled) == 5 and sampled[1:3] == ["", ""] and sampled[4] == ""
-        monkeypatch.setattr("torch_transformer.decoding.decode", None)
+        for name in ("decoding.decode", "device.model_on"):
+            monkeypatch.setattr(f"torch_transformer.{name}", None)
         assert call(runs["torch"], "", " ")[:2] == (0, ["", ""])
 
     def test_settings_reach_the_search(self, runs, call, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from training_recipe.sound.features import RATE
 
 GENERATE, OPENAI = "transformers generate", "openai-whisper"
 FASTER, FASTER_INT8 = "faster-whisper", "faster-whisper, int8"
-ENGLISH = ("jfk", "english", "bonsai")  # of the recordings
 SILENCE = RATE // 2
 Transcribe = Callable[[Path], str]
 
@@ -38,10 +37,9 @@ def make(name: str, task: dict[str, Any]) -> tuple[str, Turn]:
     return version, turn
 
 
-def write_parts(place: Path, recordings: Path, seconds: int, parts: int) -> None:
+def write_parts(place: Path, recordings: Sequence[Path], seconds: int, parts: int) -> None:
     """WAV files of equal length, together so many seconds, of recordings behind each other."""
-    files = sorted(path for path in recordings.iterdir() if path.stem in ENGLISH)
-    spoken = [part for path in files for part in (*Audio(path).blocks(), np.zeros(SILENCE))]
+    spoken = [part for path in recordings for part in (*Audio(path).blocks(), np.zeros(SILENCE))]
     whole, count = np.concatenate(spoken), seconds * RATE // parts
     for number in range(parts):
         taken = np.take(whole, np.arange(number * count, (number + 1) * count), mode="wrap")

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     result = Parser(
         prog="python -m parity mutations",
-        description="What every planted bug does to the logits, and who sees it: a few minutes.",
+        description="What every planted bug does to the logits, and who sees it: about a minute.",
     )
     result.add_argument("--layers", type=int, default=6, help="layers of each half [6]")
     result.add_argument("--width", type=int, default=512, help="width D; D/64 heads [512]")

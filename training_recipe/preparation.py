@@ -20,8 +20,9 @@ from training_recipe.batching.encoded import (
 )
 from training_recipe.batching.ids import Pairs
 from training_recipe.batching.recutting import Recut
-from training_recipe.corpora.corpus import Corpus, load_corpus
+from training_recipe.corpora.corpus import Corpus, Example, load_corpus
 from training_recipe.files.host_memory import made_once
+from training_recipe.options.invocation import typed
 from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.batches import ROOM
@@ -51,6 +52,7 @@ class Prepared:
     longest_target: int
     fingerprint: str
     judged_fingerprint: str
+    valid_fingerprint: str
     notes: list[str]
     search: Search = Search()
 
@@ -110,7 +112,8 @@ def prepare_again(
             return _read(settings, bool(config.feature_dim))
         except UserError as error:
             moved = (
-                f"where data lies elsewhere now: --resume {run.path} --data (--valid, --test) NEW"
+                f"where data lies elsewhere now: --resume {typed(run.path)} --data (--valid, "
+                "--test, --extra-data) NEW"
             )
             raise UserError(f"{error}; {moved}", error.faults) from None
 
@@ -169,16 +172,26 @@ def _prepare(
         _plan(data.valid, _evaluated(settings), config, both),
         longest_target=int(data.train.target.lengths.max()) + both[1].frame.size,
         fingerprint=data.fingerprint,
-        judged_fingerprint=fingerprint([*data.corpus.valid, *data.corpus.test]),
+        judged_fingerprint=fingerprint(_heard([*data.corpus.valid, *data.corpus.test], both)),
+        valid_fingerprint=fingerprint(_heard(data.corpus.valid, both)),
         notes=[
             *data.corpus.notes,
             *data.notes,
             *unshared,
             *describe(data, both, plan),
             _epochs(plan, settings),
+            *_warming(settings),
         ],
         search=_search(search, both[1], config),
     )
+
+
+def _heard(examples: list[Example], both: Vocabularies) -> list[Example]:
+    """The examples with what their recordings hold in place of the names, which may change."""
+    sounds = sound_files_of(both)
+    if sounds is None:
+        return examples
+    return [replace(example, source=sounds.digest(example.source)) for example in examples]
 
 
 def _search(search: Search | None, target: Vocabulary, config: TransformerConfig) -> Search:
@@ -258,6 +271,16 @@ def _epochs(plan: BatchPlan, settings: TrainingSettings) -> str:
     an_epoch = plan.batches_per_epoch / batches
     taken = f" of {batches} batches" if batches > 1 else ""
     return f"{steps:,} steps{taken}, {an_epoch:,.1f} an epoch: {steps / an_epoch:,.1f} epochs"
+
+
+def _warming(settings: TrainingSettings) -> list[str]:
+    """A note where the learning rate never reaches its peak."""
+    warmup, steps = settings.warmup_steps, settings.steps
+    if warmup < steps:
+        return []
+    return [
+        f"note: the learning rate rises in all {steps:,} steps, as --warmup-steps is {warmup:,}"
+    ]
 
 
 def default_run_path(settings: TrainingSettings, backend: str) -> Path:

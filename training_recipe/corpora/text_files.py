@@ -142,6 +142,13 @@ def _rows(name: str, text: str, faults: Faults) -> list[tuple[int, list[str]]]:
         return []
     if not rows:
         faults.add(f"{name} is empty")
+    swallowed = [number for number, row in rows if any("\n" in f and "\t" in f for f in row)]
+    if swallowed and delimiter == "\t":
+        faults.add(
+            f"{name}: {len(swallowed):,} of {len(rows):,} rows have a field with tabs and ends of "
+            f"lines in it, the first up to line {swallowed[0]:,}; a quotation mark that begins a "
+            "field goes on to the next one: put such a field in marks, and write its own twice"
+        )
     return rows
 
 
@@ -197,4 +204,5 @@ def _select(
 
 
 def _one_line(field: str) -> str:
-    return " ".join(field.splitlines()).strip() if "\n" in field else field.strip()
+    broken = "\n" in field or "\r" in field
+    return " ".join(field.splitlines()).strip() if broken else field.strip()

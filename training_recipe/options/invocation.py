@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,13 +24,19 @@ def words(command: str) -> str:
     return f"{front} {command}"
 
 
+def typed(word: str | Path) -> str:
+    """A word of a command as the system's shell takes it, in quotes where it needs them."""
+    return subprocess.list2cmdline([str(word)]) if os.name == "nt" else shlex.quote(str(word))
+
+
 def as_called(text: str) -> str:
     """A text of help in which ``python -m convert`` and the like read as the user called them."""
 
-    def typed(found: re.Match[str]) -> str:
+    def in_words(found: re.Match[str]) -> str:
         package, word = found.groups()
         if words(package) == f"python -m {package}":
             return found.group()
         return words(word.strip()) if word else words(package)
 
-    return re.sub(r"python -m (convert|parity)\b((?<=convert) (?:inspect|average)\b)?", typed, text)
+    named = r"python -m (convert|parity)\b((?<=convert) (?:inspect|average)\b)?"
+    return re.sub(named, in_words, text)

@@ -173,6 +173,11 @@ def _take(
             faults.add(f"{where}{name}: {error}")
 
 
+def preset_values(name: str) -> dict[str, Any]:
+    """The settings of a preset by name; of an unknown one, those that data of one's own has."""
+    return flatten(PRESETS.get(name, PRESETS[DATA_PRESET]), "preset: ", Faults())
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """What one place says of settings: defaults, a preset, a recipe or flags."""
@@ -194,7 +199,7 @@ def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
         faults.require(fault is None, f"{spelling}: {fault}")
     init = given.get("init")
     preset = given.get("preset") or preset_for(given.get("data", ALL["data"].default), init)
-    sizes = flatten(PRESETS.get(preset, PRESETS[DATA_PRESET]), "preset: ", faults)
+    sizes = preset_values(preset)
     usual = ALL if init is None else {name: d for name, d in ALL.items() if name not in MODEL}
     defaults = {name: d.default for name, d in usual.items() if d.default is not REQUIRED}
     return [

@@ -294,6 +294,9 @@ def _vocabulary_faults(values: dict[str, Any]) -> list[str]:
         faults.append(f"shared_vocabulary has one size, not {sizes[0]} and {sizes[1]}")
     if values["bpe_dropout"] and "sentencepiece" not in kinds:
         faults.append(f"bpe_dropout needs sentencepiece, not {' and '.join(kinds)}")
+    elif "sentencepiece" not in kinds and values["sentencepiece_algorithm"] == "bpe":
+        both = " and ".join(kinds)
+        faults.append(f"sentencepiece_algorithm bpe needs sentencepiece, not {both}")
     elif values["bpe_dropout"] and values["sentencepiece_algorithm"] != "bpe":
         given = values["sentencepiece_algorithm"]
         faults.append(f"bpe_dropout needs sentencepiece_algorithm bpe, not {given}")

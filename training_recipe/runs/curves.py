@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training_recipe.files.writing import replace_file
+from training_recipe.fonts import families_for
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.metrics import Record, read_metrics
 from transformer_spec.errors import printable_name
@@ -24,8 +26,11 @@ def draw_curves(run: RunFolder) -> None:
     train = [record for record in records if record["kind"] == "train"]
     valid = [record for record in records if record["kind"] == "evaluation"]
     if train or valid:
-        figure = _figure(printable_name(Path(os.path.realpath(run.path)).name), train, valid)
-        replace_file(run.curves, lambda partial: _save(figure, partial))
+        title = printable_name(Path(os.path.realpath(run.path)).name)
+        with warnings.catch_warnings():  # of letters in the title that no font here has
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure = _figure(title, train, valid)
+            replace_file(run.curves, lambda partial: _save(figure, partial))
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -38,7 +43,7 @@ def _figure(title: str, train: list[Record], valid: list[Record]) -> Any:
 
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False, family=families_for(title)[0])
     axes = figure.subplots(2, 2).flatten()
     _loss(axes[0], train, valid)
     _scores(axes[1], valid)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from training_recipe.files.writing import folder_aside, make_parent, remove
+from training_recipe.options.invocation import typed
 from transformer_spec.errors import UserError
 
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
@@ -106,7 +107,9 @@ class RunFolder:
         if self.best.is_dir():
             return Path(os.path.realpath(self.best))
         if not self.steps():
-            raise UserError(f"{self.path} has no checkpoint yet; go on with --resume {self.path}")
+            raise UserError(
+                f"{self.path} has no checkpoint yet; go on with --resume {typed(self.path)}"
+            )
         return self.checkpoint(self.steps()[-1])
 
     def remove_leftovers(self) -> list[str]:
@@ -121,6 +124,6 @@ class RunFolder:
 def already_there(path: Path) -> UserError:
     """The error for a run folder that would be overwritten."""
     return UserError(
-        f"{path} exists already and is never overwritten; go on with it by --resume {path}, "
+        f"{path} exists already and is never overwritten; go on with it by --resume {typed(path)}, "
         "or choose another --name"
     )

@@ -52,7 +52,7 @@ class Metrics:
         self.lines = truncate(run.metrics, lines)
         self._file = run.metrics.open("a", encoding="utf-8")
         shutil.rmtree(run.tensorboard, ignore_errors=True)
-        run.tensorboard.mkdir()
+        run.tensorboard.mkdir(exist_ok=True)
         self._events = EventFile(run.tensorboard)
         for record in read_metrics(run.metrics):
             self._add_events(record)

@@ -129,6 +129,11 @@ class Progress:
         self.step, self.epoch, self.index = step, last.epoch, last.index
         self.window.add(Taken(step, last.epoch, last.index, tokens, result))
 
+    def forget_best(self) -> None:
+        """What was the best so far counts no more: the next validation is the best."""
+        self.best_name = self.best_score = self.best_loss = self.best_step = None
+        self.since_best = 0
+
     def settle(self) -> None:
         """Wait for the results of all steps taken; one that diverged is a DivergedError."""
         pending = self.window.pending

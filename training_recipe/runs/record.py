@@ -21,6 +21,7 @@ ADDED: dict[str, Any] = {
     "newest_checkpoint": None,
     "plan_fingerprint": None,
     "judged_fingerprint": None,
+    "valid_fingerprint": None,
 }
 
 
@@ -29,7 +30,8 @@ class RunRecord:
     """``backend`` wrote ``newest_checkpoint``, or is to write the first where there is none.
 
     ``data_fingerprint`` is of the training pairs, ``plan_fingerprint`` of their batches,
-    ``judged_fingerprint`` of validation and test; records of older versions lack the last two.
+    ``judged_fingerprint`` of validation and test, ``valid_fingerprint`` of validation alone;
+    records of older versions lack the last three.
     """
 
     settings: TrainingSettings
@@ -38,6 +40,7 @@ class RunRecord:
     newest_checkpoint: int | None = None
     plan_fingerprint: str | None = None
     judged_fingerprint: str | None = None
+    valid_fingerprint: str | None = None
 
     def save(self, path: Path) -> None:
         """Replace settings.json at once."""

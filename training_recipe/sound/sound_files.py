@@ -136,6 +136,11 @@ class SoundFiles(Vocabulary):
         """Pairs of ids with what says which sound the source is, whatever its name."""
         return ((self._digests[source[0]], target) for source, target in pairs)
 
+    def digest(self, path: str) -> str:
+        """What says which sound a file holds, whatever its name; the file is read where not yet."""
+        self.hear([path])
+        return self._digests[self._numbers[path]]
+
     def token(self, index: int) -> str:
         return f"recording {index}"
 

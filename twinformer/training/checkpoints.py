@@ -15,7 +15,7 @@ from training_recipe.backend import Backend, Checkpoint
 from training_recipe.distributed.processes import ALONE, Processes
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.files.writing import folder_aside, point_link
-from training_recipe.options.invocation import words
+from training_recipe.options.invocation import typed, words
 from training_recipe.options.settings import TrainingSettings
 from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.folder import RunFolder
@@ -99,7 +99,7 @@ def _going_on(run: RunFolder) -> str:
         return "nothing of the run is there; make room, then start it again"
     steps = run.steps()
     kept = f"{run.checkpoint(steps[-1]).name} is whole" if steps else "no checkpoint exists yet"
-    return f"{kept}; make room, then go on with {words('train')} --resume {run.path}"
+    return f"{kept}; make room, then go on with {words('train')} --resume {typed(run.path)}"
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -148,7 +148,8 @@ def _alternatives(run: RunFolder, chosen: int) -> str:
     if not whole:
         return f"{run.path} has no other complete checkpoint"
     listed = ", ".join(run.checkpoint(step).name for step in whole)
-    return f"complete: {listed}; go on from there with --resume {run.path} --from-step {whole[-1]}"
+    going_on = f"--resume {typed(run.path)} --from-step {whole[-1]}"
+    return f"complete: {listed}; go on from there with {going_on}"
 
 
 def set_aside_after(run: RunFolder, step: int) -> list[str]:
@@ -173,6 +174,16 @@ def repair_best(run: RunFolder, progress: Progress) -> None:
         point_link(run.best, run.checkpoint(best))
     elif run.best.is_symlink():
         run.best.unlink()
+
+
+def forget_lost_best(run: RunFolder, progress: Progress, processes: Processes) -> list[str]:
+    """Forget a best checkpoint that was removed since, as a later one was better; a note on it."""
+    best = progress.best_step
+    if best is None or processes.broadcast(run.checkpoint(best).exists()):
+        return []
+    progress.forget_best()
+    name = run.checkpoint(best).name
+    return [f"note: {name}, the best until then, is there no more; the next validation is the best"]
 
 
 def prune(run: RunFolder, settings: TrainingSettings, best_step: int | None) -> None:

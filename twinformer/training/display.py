@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from training_recipe.runs.metrics import Record
+from transformer_spec.door import close_standard_output
 from transformer_spec.errors import printable
 
 SMALL_SCREEN = (80, 24)
@@ -17,11 +19,19 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{post
 class Display:
     """Shows steps, log records and messages; the bar goes to stderr, everything else to stdout.
 
-    Of several devices it also says the speed of each.
+    Of several devices it also says the speed of each. ``unread`` is called where stdout is a pipe
+    that nobody reads any more; nothing is said from then on.
     """
 
-    def __init__(self, steps: int, done: int, devices: int = 1, bar: bool = True) -> None:
-        self.steps, self.devices = steps, devices
+    def __init__(
+        self,
+        steps: int,
+        done: int,
+        devices: int = 1,
+        bar: bool = True,
+        unread: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.steps, self.devices, self.unread = steps, devices, unread
         self._started = time.monotonic()
         self._first = done
         self._bar: Any = _bar(steps, done) if bar and sys.stderr.isatty() else None
@@ -55,11 +65,15 @@ class Display:
 
     def line(self, text: str) -> None:
         """Print one message, above the bar if there is one."""
-        text = printable(text)
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stdout)
-        else:
-            print(text, flush=True)
+        text = as_far_as_encoded(printable(text), sys.stdout)
+        try:
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stdout)
+            else:
+                print(text, flush=True)
+        except BrokenPipeError:
+            close_standard_output()
+            self.unread()
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -78,6 +92,12 @@ class Silent(Display):
 
     def line(self, text: str) -> None:
         """Show nothing."""
+
+
+def as_far_as_encoded(text: str, stream: TextIO | None) -> str:
+    """A text in which what a stream's encoding lacks is written as \\uXXXX."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _bar(steps: int, done: int) -> Any:

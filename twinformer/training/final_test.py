@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from training_recipe.options.invocation import typed
 from training_recipe.runs.averages import averaged_steps
 from training_recipe.runs.metrics import Counted, Metrics, Record
 from twinformer.training.averages import save_average
@@ -60,7 +61,7 @@ class FinalTest:
             steps = f"step {self.progress.step} of {self.settings.steps}"
             self.display.line(
                 f"stopped early after {steps}: {self.progress.since_best} validations without "
-                f"improvement; go on with --resume {self.run_folder.path} --patience 0"
+                f"improvement; go on with --resume {typed(self.run_folder.path)} --patience 0"
             )
 
     def _take_best(self) -> tuple[str, int]:

@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM ask the loop to stop after its step; asking twice leaves at once.
 
-Where several processes train, a signal to one of them stops all after the same step.
+So does a reader of what is said that goes away, as ``head`` does. Where several processes train,
+all stop after the same step.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,14 +15,17 @@ from types import FrameType
 from training_recipe.distributed.processes import ALONE, Processes, Vote
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
+NO_READER = 1 << 16  # in place of a signal's number, of which the largest is heeded
 
 
 class Interrupted(Exception):
     """The run was asked to stop; ``status`` is the exit status that says so to the shell."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.status = 128 + number
+        unread = number == NO_READER
+        by = "a reader that takes no more" if unread else signal.Signals(number).name
+        super().__init__(f"stopped by {by}")
+        self.status = 1 if unread else 128 + number
 
 
 class Interrupts:
@@ -46,7 +51,12 @@ class Interrupts:
         self.number = number
         for each in ASKING:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nstopping after this step; once more to leave at once\n")
+        with contextlib.suppress(OSError):  # Ctrl-C ends what reads it too
+            os.write(2, b"\nstopping after this step; once more to leave at once\n")
+
+    def unread(self) -> None:
+        """Ask to stop because nobody reads what is said."""
+        self.number = self.number or NO_READER
 
     def check(self) -> None:
         """Raise Interrupted if a signal came, in another process until the check before this."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from training_recipe.backend import MakeBackend
 from training_recipe.distributed.processes import ALONE, Vote, World
 from training_recipe.options.extras import TRAINING, require
-from training_recipe.options.invocation import words
+from training_recipe.options.invocation import typed, words
 from training_recipe.options.request import Request
 from training_recipe.options.schedule import learning_rate
 from training_recipe.runs.curves import draw_curves
@@ -86,7 +86,8 @@ class Training:
         self.display = Silent()
         if self.processes.first:
             devices = started.world.mesh.devices
-            self.display = Display(self.settings.steps, self.progress.step, devices)
+            done, unread = self.progress.step, self.interrupts.unread
+            self.display = Display(self.settings.steps, done, devices, unread=unread)
         self.speed = Speed()
         self.saved_at = time.monotonic()
         for note in started.notes:
@@ -226,18 +227,19 @@ class Training:
         """Evaluate and save where the step asks for it; the best and the last are always saved."""
         improved = False
         if not self.progress.evaluated:
+            self._settle()
             with self.speed.paused():
                 improved = self._evaluate()
         over = self.progress.is_out_of(self.settings.patience)
         late = self._is_late()
         if improved or over or late or self._is_due(self.settings.save_every):
+            self._settle()
             with self.speed.paused():
                 self._save()
 
     def _evaluate(self) -> bool:
         """Write loss and scores of the held-out examples; whether they are the best so far."""
         began = time.monotonic()
-        self._settle()
         found = self.judge.validate()
         improved = self._note_best(found)
         record = {"kind": "evaluation", "step": self.progress.step, "epoch": self.progress.epoch}
@@ -292,5 +294,5 @@ class Training:
         self.display.line(f"{stop} after step {step} of {steps}; go on with:")
         mesh = self.started.world.mesh
         asked = f" --mesh {mesh.flag}" if mesh.devices > 1 else ""
-        self.display.line(f"  {words('train')} --resume {self.run.path}{asked}")
+        self.display.line(f"  {words('train')} --resume {typed(self.run.path)}{asked}")
         return Trained(self.run.path, step, {}, stop.status)

@@ -15,8 +15,9 @@ import numpy as np
 from convert.conversion.opening import open_model
 from training_recipe.backend import Backend, MakeBackend
 from training_recipe.distributed.processes import ALONE, World
+from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import check_parent
-from training_recipe.options.request import ALL, INVOCATION, MODEL, Request
+from training_recipe.options.request import ALL, INVOCATION, MODEL, Request, preset_values
 from training_recipe.options.settings import SETTINGS, TrainingSettings
 from training_recipe.preparation import (
     Prepared,
@@ -50,6 +51,7 @@ from twinformer.training.checkpoints import (
     choose_checkpoint,
     chosen_state,
     disk_full_is_clear,
+    forget_lost_best,
     repair_best,
     set_aside_after,
     write_checkpoint,
@@ -57,14 +59,19 @@ from twinformer.training.checkpoints import (
 from twinformer.training.evaluation.scores import bleu
 from twinformer.training.states import first_state
 
+JUDGING = ("bleu_tokenize", "valid_examples")  # of what may change on resuming
 COPIES = 4  # weights, gradients and two moments
 OTHER_BATCHES = (
     "note: the pairs are put into other batches than before, as another version of this program "
     "does; the run goes on with these, and not as it would have without the interruption"
 )
+OTHER_TEST = (
+    "note: the pairs to test by are not those that the run began with; its score does not compare "
+    "with an earlier one"
+)
 OTHER_JUDGES = (
-    "note: the pairs to validate or test by are not those that the run began with; scores from "
-    "here on do not compare with those before"
+    "note: the pairs to validate by, or how they are judged, are not those of before; scores from "
+    "here on do not compare with earlier ones, and the best so far is forgotten"
 )
 UNKNOWN_BATCHES = (
     "note: this run was begun by an older version, which did not record how pairs are put into "
@@ -96,9 +103,20 @@ def begun_or_new(request: Request) -> Request:
         asked = dataclasses.replace(request.invocation, name=name, resume_or_start=None)
         return dataclasses.replace(request, invocation=asked)
     asked = dataclasses.replace(request.invocation, resume=str(path), resume_or_start=None)
+    check_begun_alike(path, request)
     # The model that it began with is its own by now.
     given = {name: value for name, value in request.given.items() if name != "init"}
-    return dataclasses.replace(request, invocation=asked, given=given)
+    chosen = preset_values(given["preset"]) if "preset" in given else {}
+    return dataclasses.replace(request, invocation=asked, given=chosen | given)
+
+
+def check_begun_alike(path: Path, request: Request) -> None:
+    """Raise a UserError where a run that is there began with another model than is asked for."""
+    began = RunRecord.load(RunFolder.open(path).settings).settings.init
+    wanted = request.settings.init
+    if wanted is not None and began not in (wanted, str(Path(wanted).absolute())):
+        with_what = f"--init {began}" if began else "no --init"
+        raise UserError(f"{path} began with {with_what}, not {wanted}; give that, or another name")
 
 
 def device(request: Request) -> str:
@@ -143,7 +161,8 @@ def start(request: Request, name: str, make_backend: MakeBackend, world: World =
             folder = RunFolder(place.aside).checkpoint(progress.step)
             write_checkpoint(folder, backend, progress, processes)
     heading = f"run {place.path}: backend {name}, {settings.dtype}, preset {asked.preset}"
-    notes = [heading, *about_devices(prepared.plan, world), *begun.notes, *about(prepared)]
+    notes = [heading, *first.left, *about_devices(prepared.plan, world)]
+    notes += [*begun.notes, *about(prepared)]
     run, record = RunFolder(place.here), first_record(begun, name)
     return Started(run, record, prepared, backend, progress, notes, asked.verify, world)
 
@@ -168,6 +187,7 @@ class NewRun:
     def __init__(self, request: Request, name: str, shared: str | None) -> None:
         self.request, self.name, self.shared = request, name, shared
         self.begun: Beginning | None = None
+        self.left: list[str] = []  # notes on what a process that was killed had left
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Place]:
@@ -175,8 +195,8 @@ class NewRun:
         request, path = self.request, self._path()
         settings, verify = request.settings.anchored(), request.invocation.verify
         begun = begin(settings, request.model, request.given, verify, self.shared)
-        if begun.prepared.corpus.task == "translation":
-            bleu(begun.settings.bleu_tokenize)  # one that is not there is said before training
+        check_judging(begun.prepared, begun.settings)
+        self.left = remove_abandoned(path)
         with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
             with RunFolder.aside(path) as aside:
                 begun.save(aside)
@@ -218,7 +238,14 @@ def first_record(begun: Beginning, name: str) -> RunRecord:
         newest_checkpoint=None if begun.opened is None else begun.progress().step,
         plan_fingerprint=prepared.plan.fingerprint,
         judged_fingerprint=prepared.judged_fingerprint,
+        valid_fingerprint=prepared.valid_fingerprint,
     )
+
+
+def check_judging(prepared: Prepared, settings: TrainingSettings) -> None:
+    """Raise a UserError, before training, where the scores cannot be taken."""
+    if prepared.corpus.task == "translation":
+        bleu(settings.bleu_tokenize)
 
 
 def check_fits(prepared: Prepared, settings: TrainingSettings, world: World = ALONE) -> None:
@@ -269,6 +296,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
     with processes.together():
         progress = Progress() if step is None else Progress.load(run.checkpoint(step) / PROGRESS)
         prepared = same_data(run, record, settings, progress, shared)
+        check_judging(prepared, settings)
         check_rows(prepared.plan, world)
         check_fits(prepared, settings, world)
     agree_on_data(processes, prepared)
@@ -278,17 +306,22 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
         else:
             state = chosen_state(run, step, asked.verify)
         backend = make_backend(prepared.config, settings, state)
+    lost = forget_lost_best(run, progress, processes)
+    if judged_otherwise(record, settings, prepared):
+        progress.forget_best()
+        progress.evaluated = progress.evaluated and progress.validated is None
     with processes.together():
         settled = _settle_folder(run, progress, asked.from_step) if processes.first else []
     heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
     notes = [heading, *about_devices(prepared.plan, world), *about(prepared), *settled]
-    notes += changes(record, prepared)
+    notes += [*lost, *changes(record, settings, prepared)]
     record = dataclasses.replace(
         record,
         settings=settings,
         newest_checkpoint=step,
         plan_fingerprint=prepared.plan.fingerprint,
         judged_fingerprint=prepared.judged_fingerprint,
+        valid_fingerprint=prepared.valid_fingerprint,
     )
     return Started(run, record, prepared, backend, progress, notes, asked.verify, world)
 
@@ -312,14 +345,23 @@ def same_data(
     return prepared
 
 
-def changes(record: RunRecord, prepared: Prepared) -> list[str]:
+def changes(record: RunRecord, settings: TrainingSettings, prepared: Prepared) -> list[str]:
     """Notes on what is not as it was when the run began."""
     notes = []
     if prepared.plan.fingerprint != record.plan_fingerprint:
         notes.append(OTHER_BATCHES if record.plan_fingerprint else UNKNOWN_BATCHES)
-    if record.judged_fingerprint not in (None, prepared.judged_fingerprint):
+    if judged_otherwise(record, settings, prepared):
         notes.append(OTHER_JUDGES)
+    elif record.judged_fingerprint not in (None, prepared.judged_fingerprint):
+        notes.append(OTHER_TEST)
     return notes
+
+
+def judged_otherwise(record: RunRecord, settings: TrainingSettings, prepared: Prepared) -> bool:
+    """Whether scores of validations do not compare with those that the record's settings give."""
+    before = (getattr(record.settings, name) for name in JUDGING)
+    same = tuple(before) == tuple(getattr(settings, name) for name in JUDGING)
+    return not same or record.valid_fingerprint not in (None, prepared.valid_fingerprint)
 
 
 def _settle_folder(run: RunFolder, progress: Progress, from_step: int | None) -> list[str]:

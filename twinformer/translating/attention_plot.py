@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from training_recipe.files.writing import replace_file
+from training_recipe.fonts import families_for
 from twinformer.translating.attention import Map
-from twinformer.translating.fonts import families_for
 
 MEANINGS = {
     "cross": "cross attention: what the decoder looked at in the source to write a row's token",

@@ -270,7 +270,8 @@ def _table(columns: Sequence[str], pairs: Sequence[Pair]) -> Iterator[str]:
     for pair in pairs:
         row = [""] * (max(places) + 1)
         for place, text in zip(places, pair, strict=True):
-            row[place] = f'"{text.replace(chr(34), chr(34) * 2)}"' if '"' in text else text
+            quoted = any(mark in text for mark in '"\t\r\n')
+            row[place] = f'"{text.replace(chr(34), chr(34) * 2)}"' if quoted else text
         yield tab.join(row)
 
 

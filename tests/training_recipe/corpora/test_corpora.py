@@ -248,6 +248,14 @@ class TestTables:
         with pytest.raises(UserError, match=r"x\.csv, line [23]: .*quotation mark"):
             load_corpus("x.csv", columns=("Q", "A"))
 
+    def test_a_quotation_of_two_rows_is_no_field(self, folder):
+        rows = 'en\tfr\n"I came.\tJe suis venu.\nI saw."\tJ\'ai vu.\n'
+        (folder / "x.tsv").write_text(rows)
+        with pytest.raises(
+            UserError, check=saying("x.tsv: 1 of 2 rows", "line 3", "quotation mark")
+        ):
+            load_corpus("x.tsv", columns=("en", "fr"))
+
     def test_columns_are_asked_for(self, folder):
         with pytest.raises(UserError, match="--columns Q,A"):
             load_corpus("x.csv")

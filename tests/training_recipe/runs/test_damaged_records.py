@@ -104,7 +104,7 @@ def test_fingerprints_of_no_file_below(tmp_path, name) -> None:
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(RunRecord)])
 def test_settings(tmp_path, field) -> None:
     path = tmp_path / "settings.json"
-    RunRecord(TrainingSettings(), "torch", "a", 3, "b", "c").save(path)
+    RunRecord(TrainingSettings(), "torch", "a", 3, "b", "c", "d").save(path)
     whole = json.loads(path.read_text())
     for value in VALUES:
         path.write_text(json.dumps(whole | {field: value}))

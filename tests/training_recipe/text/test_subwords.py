@@ -116,6 +116,8 @@ def test_it_needs_merges() -> None:
     with pytest.raises(UserError, match="needs sentencepiece, not characters and whitespace"):
         parse(["--bpe-dropout", "0.1"])
     kinds = ["--source-vocabulary", "sentencepiece", "--target-vocabulary", "characters"]
+    with pytest.raises(UserError, match="algorithm bpe needs sentencepiece, not characters"):
+        parse(["--sentencepiece-algorithm", "bpe"])
     with pytest.raises(UserError, match="needs sentencepiece_algorithm bpe, not unigram"):
         parse([*kinds, "--bpe-dropout", "0.1"])
     merges = ["--sentencepiece-algorithm", "bpe"]

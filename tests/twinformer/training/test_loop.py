@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ from numpy_backend import NumpyBackend
 from training_cases import SMALL, metrics, run
 
 from training_recipe.backend import StepResult
+from training_recipe.runs.curves import draw_curves
 from twinformer.training import loop
 
 
@@ -113,3 +116,43 @@ def test_a_tokenization_that_is_not_there_is_said_before_training(place, capsys)
     assert run("numpy", [*SMALL, "--name", "a", "--bleu-tokenize", "x"]) == 2
     says(capsys.readouterr().err, "--bleu-tokenize x", "13a")
     assert not (place / "runs/a").exists()
+
+
+def test_what_the_clock_says_is_of_training_alone(place, quick, monkeypatch) -> None:
+    """Steps that wait for the device are waited for before the clock stops for a save."""
+    training, waiting = [], []
+    made, paused = loop.Training.__init__, loop.Speed.paused
+
+    def init(self, started) -> None:
+        made(self, started)
+        training.append(self)
+
+    def pause(self):
+        waiting.append(len(training[0].progress.window.pending))
+        return paused(self)
+
+    monkeypatch.setattr(loop.Training, "__init__", init)
+    monkeypatch.setattr(loop.Speed, "paused", pause)
+    assert run("numpy", [*SMALL, "--name", "a"]) == 0
+    assert len(waiting) > 4 and not any(waiting)
+
+
+@pytest.mark.parametrize("name", ["a$_$b", "\ud55c\uad6d\uc5b4"])
+def test_a_picture_of_a_run_of_any_name(name, place, quick, monkeypatch, recwarn) -> None:
+    monkeypatch.setattr(loop, "draw_curves", draw_curves)
+    assert run("numpy", [*SMALL, "--name", name]) == 0
+    assert (place / "runs" / name / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_notes_before_a_run(place, quick, capsys) -> None:
+    """What a killed process left of a run of this name, and a rate that never is at its peak."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = place / "runs" / f".a.partial-{ended.pid}-00000000"
+    left.mkdir(parents=True)
+    assert run("numpy", [*SMALL, "--name", "a", "--warmup-steps", "12"]) == 0
+    said = capsys.readouterr().out
+    says(said, "removed", left.relative_to(place), "killed")
+    says(said, "rate rises in all 12 steps", "--warmup-steps is 12")
+    assert not left.exists()

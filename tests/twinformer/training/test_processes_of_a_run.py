@@ -361,6 +361,8 @@ class TestResumeOrStart:
         side_by_side(1, work(self.AGAIN))
         said = errors(side_by_side(1, work([*self.AGAIN, "--hidden-dim", "16"])), 1)
         says(said[0], "--hidden-dim 16 differs from the run's 8")
+        said = errors(side_by_side(1, work([*self.AGAIN, "--preset", "small"])), 1)
+        says(said[0], "--schedule cosine differs from the run's linear")
 
     def test_of_a_model_that_came(self, place):
         side_by_side(1, work([*SMALL, "--name", "first"]))
@@ -368,3 +370,6 @@ class TestResumeOrStart:
         again += ["--steps", "4", "--device", "cpu", "--resume-or-start", "a"]
         for _ in range(2):
             assert side_by_side(1, work(again))[0].steps == 4
+        again[1] = "runs/a"
+        said = errors(side_by_side(1, work(again)), 1)
+        says(said[0], "runs/a began with --init", "not runs/a")

@@ -8,11 +8,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from messages import faults_say, says
 
+from training_recipe import fonts
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.search import Hypothesis
 from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
-from twinformer.translating import attention_plot, fonts
+from twinformer.translating import attention_plot
 from twinformer.translating.attention import Map, Pictures, attention_map, shown
 from twinformer.translating.attention_plot import draw_map
 

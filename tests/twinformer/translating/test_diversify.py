@@ -192,6 +192,9 @@ def test_tables_are_written_as_they_are_read(tmp_path):
         rest = {"valid": str(tmp_path / "more.tsv"), "test": str(tmp_path / "more.tsv")}
         read = TrainingSettings(data=str(tmp_path / "more.tsv"), columns=columns, **rest)
         assert training_pairs(read) == pairs
+        broken = [("a\tb", "c"), ("d\re", "f\ng")]  # as a quoted field of a .csv may hold them
+        write_pairs(tmp_path / "more", broken, settings)
+        assert training_pairs(read) == [("a\tb", "c"), ("d e", "f g")]
 
 
 def test_every_mistake_is_one_message(corpus, runs, tmp_path, capsys):

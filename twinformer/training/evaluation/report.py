@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from training_recipe.corpora.corpus import Example
-from training_recipe.options.invocation import words
+from training_recipe.options.invocation import typed, words
 from training_recipe.preparation import Prepared
 from training_recipe.runs.folder import RunFolder
 from twinformer.training.display import table
@@ -49,9 +49,9 @@ def final_lines(
 def _next(run: RunFolder, examples: Sequence[Example], task: str) -> list[str]:
     if task == "transcription":
         file = examples[0].source if examples else "FILE"
-        return [f"try: python -m twinformer transcribe {run.path} {file}"]
+        return [f"try: python -m twinformer transcribe {typed(run.path)} {typed(file)}"]
     text = examples[0].source if examples else "text"
-    return [f'try: {words("translate")} {run.path} "{text}"']
+    return [f"try: {words('translate')} {typed(run.path)} {typed(text)}"]
 
 
 def output_lines(examples: Sequence[Example], outputs: Sequence[str], count: int) -> list[str]:

@@ -247,6 +247,32 @@ class TestOptimizers:
         assert nested.optimizer is None
         says(nested.undone, "torch.optim.adamw.AdamW", "state_dict()")
 
+    def test_moments_are_those_of_the_weights_that_were_trained(self, tmp_path):
+        """Not of the averages that a key chooses."""
+        content = {"model": state(), "ema": state(5), "optimizer": optimizer(5).state_dict()}
+        path = saved(tmp_path / "m.pt", content)
+        assert open_nested(path).optimizer and open_nested(path, "model").optimizer
+        nested = open_nested(path, "ema")
+        assert first(nested) == 5 and nested.optimizer is None
+        says(nested.undone, "the optimizer is left out", "its moments are not those of ema")
+
+    @pytest.mark.parametrize(
+        ("key", "carried"), [("net", True), ("state_dict.net", True), ("average", False)]
+    )
+    def test_moments_and_a_beginning_of_names(self, tmp_path, key, carried):
+        both = state(0, "net.") | state(5, "average.") | {"loss.weight": torch.ones(2)}
+        content = {"state_dict": both, "optimizer": optimizer(5).state_dict()}
+        nested = open_nested(saved(tmp_path / "m.pt", content), key)
+        assert first(nested) == (0 if carried else 5)
+        assert (nested.optimizer is not None) == carried == (not nested.undone)
+
+    def test_moments_of_what_one_beginning_has_and_no_other(self, tmp_path):
+        content = {"model": state(0, "net."), "optimizer": optimizer(5).state_dict()}
+        path = saved(tmp_path / "m.pt", content)
+        assert open_nested(path, "net").optimizer
+        path = saved(tmp_path / "a.pt", {**content, "model": state() | state(5, "module_ema.")})
+        assert open_nested(path).optimizer and not open_nested(path, "module_ema").optimizer
+
 
 class TestCopies:
     @pytest.mark.parametrize(

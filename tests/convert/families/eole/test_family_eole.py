@@ -56,6 +56,7 @@ def test_same_logits_and_back(name):
     source = given(checkpoint)
     assert recognize(source).name == "eole"
     config, canonical = import_source(FAMILY, source)
+    assert (config.tied_embeddings == "source_target") == (name == "inputs tied")
     ids = batch(config)
     expected = Reference(checkpoint).logits(*map(torch.from_numpy, ids)).numpy()
     assert_same_logits(FAMILY, config, canonical, *ids, expected)

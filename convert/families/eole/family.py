@@ -52,6 +52,7 @@ class Ones(Copy):
     """A factor on a layer's output, which must be 1: our layers have none."""
 
     label = "checked"
+    compares = reversed_compares = True
 
     def forward(self, *arrays: np.ndarray) -> Arrays:
         if not np.all(arrays[0] == 1):

@@ -28,6 +28,7 @@ from parity.__main__ import main  # noqa: E402
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
+from parity.forward.ids import read_ids  # noqa: E402
 from parity.forward.substeps import is_step, substeps  # noqa: E402
 from transformer_spec import UserError, trained_names  # noqa: E402
 
@@ -361,6 +362,16 @@ class TestRefusals:
         says(error, "line 1", "source", 99, 17)
         assert "line 2: 'target'" in error
         says(error, "line 3", "source", "no list of ids")
+
+    def test_targets_that_are_padding_alone(self, tmp_path, folder, capsys):
+        lines = ['{"source": [1], "target": [0, 2]}'] + ['{"source": [3], "target": [1, 1]}'] * 2
+        path = tmp_path / "ids.jsonl"
+        path.write_text("\n".join(lines))
+        error = failed(capsys, folder, folder, "--ids", path)
+        says(error, "2 faults")
+        says(error, "line 2: target is padding alone", "give it tokens or leave it out")
+        begun = replace(TINY, decoder_start_id=TINY.pad_id)
+        assert [ids.target.shape for ids in read_ids(path, begun)] == [(3, 2)]
 
     def test_ids_that_do(self, tmp_path, folder, capsys):
         path = tmp_path / "ids.jsonl"

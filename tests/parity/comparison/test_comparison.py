@@ -24,6 +24,7 @@ from parity_cases import (  # noqa: E402
     write,
 )
 
+import torch_transformer  # noqa: E402
 from parity.__main__ import main  # noqa: E402
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
@@ -187,6 +188,21 @@ class TestNotTheSame:
         text = capsys.readouterr().out
         assert "tied embeddings: A 'target_output', B 'none'" in text
         says(text, "gradient of decoder.embedding.weight", "first")
+
+    def test_a_path_of_gradients_that_is_lost(self, monkeypatch):
+        """What one side gives no gradient of has zeros there, and the other has not."""
+        encode = torch_transformer.Transformer.encoder_states
+        monkeypatch.setattr(
+            torch_transformer.Transformer,
+            "encoder_states",
+            lambda *a, **k: encode(*a, **k).detach(),
+        )
+        settings = replace(EXACT, explain=False)
+        report = compare_sides(torch_side(TINY), flax_side(TINY), settings)
+        far = [row.part for row in report.rows if row.float64 > row.bound]
+        lost = [f"gradient of {n}" for n in trained_names(TINY) if n.startswith("encoder.")]
+        assert not report.same and far
+        assert set(far) == {part for part in lost if "fcK.bias" not in part}
 
     def test_what_nothing_explains_is_said(self, tmp_path, folder, capsys):
         weights = random_weights(TINY)

@@ -496,6 +496,26 @@ class TestPlaces:
             "other.ckpt",
         )
 
+    def test_weights_behind_many_other_files(self, tmp_path):
+        """Files that are none by their names do not count; of too many others none is missed."""
+        for number in range(60):
+            (tmp_path / f"a{number}.json").write_text("{}")
+        saved(tmp_path / "first.ckpt", state())
+        assert len(open_content(tmp_path).tensors) == len(NAMES)
+        saved(tmp_path / "second.ckpt", state())
+        with pytest.raises(UserError, check=saying("several files of weights", "second.ckpt")):
+            open_content(tmp_path)
+        for number in range(60):
+            (tmp_path / f"g{number}.log").write_text("")
+        with pytest.raises(UserError, check=saying("62 files", "up to 50", "name the one to read")):
+            open_content(tmp_path)
+
+    def test_many_shards_without_their_index(self, tmp_path):
+        for number in range(60):
+            (tmp_path / f"model-{number:05}-of-00060.safetensors").write_text("")
+        with pytest.raises(UserError, check=saying("60 files", "shards of one model", "the index")):
+            open_content(tmp_path)
+
     @pytest.mark.parametrize(
         ("name", "content", "what"),
         [

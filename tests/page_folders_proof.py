@@ -21,7 +21,7 @@ from recording_cases import sound, write_wav
 ENGLISH = 51864
 # Fewer steps of smaller models; a TPU's compiler is in no environment of the tests.
 SMALL = "--hidden-dim 8 --inner-dim 12 --num-heads 2 --num-encoder-layers 1 --num-decoder-layers 1"
-FEWER_MUTATIONS = (("parity mutations", "parity mutations --layers 1 --width 64 --vocabulary 40"),)
+FEWER_MUTATIONS = (("parity mutations", "parity mutations --layers 2 --width 64 --vocabulary 40"),)
 CHANGES = (
     *FEWER_MUTATIONS,
     ("parity train", f"parity train --steps 2 {SMALL}"),

@@ -70,6 +70,8 @@ def open_nested(path: Path, key: str | None = None) -> Nested:
         tensors = _with_generator(file, tensors)
     settings, source = settings_in(file, part)
     optimizer, undone = optimizer_in(file)
+    if key is not None and optimizer and not _is_usual(file, part, place):
+        optimizer, undone = None, f"{LEFT_OUT}its moments are not those of {key}"
     notes += _objects(file, [part, source])
     return Nested(tensors, settings, optimizer, undone, notes)
 
@@ -89,6 +91,25 @@ def _usual(file: ContentFile) -> tuple[str, Any]:
     named = " and ".join(found) or "none of the usual names"
     check_objects(inside, str(file.path))
     raise UserError(f"{file.path} holds more than tensors: {named}; {file.choices()}")
+
+
+def _is_usual(file: ContentFile, part: Any, place: str) -> bool:
+    """Whether a part is of the weights that are read unless a key says otherwise.
+
+    Where a key has to say it, whether its words are not those of averages.
+    """
+    try:
+        where, usual = _usual(file)
+        kept, _ = one_copy(_weights(file, usual)[0], where)
+    except UserError:
+        return not any(word in place.lower() for word in AVERAGES)
+    trained = {id(value) for name, value in _leaves(file, usual).items() if name in kept}
+    return all(id(value) in trained for value in _leaves(file, part).values())
+
+
+def _leaves(file: ContentFile, part: Any) -> dict[str, Any]:
+    inside = file.mapping(part) or {}
+    return {str(name): value for name, value in inside.items() if is_array(value)}
 
 
 def _holds_arrays(file: ContentFile, value: Any) -> bool:

@@ -52,11 +52,7 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     What else lies there is named with what to do about it.
     """
     weights, told = list[Path](), list[str]()
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()][:MOST]
-    check_undistributed(files)
-    for path in files:
-        if BESIDE.fullmatch(path.name) or path.name.startswith("."):
-            continue
+    for path in _candidates(folder, usual):
         try:
             weights += [path] if container_of(path) else []
         except UserError as error:
@@ -65,15 +61,33 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
         return weights[0]
     if weights:
         names = ", ".join(path.name for path in weights)
-        parts = next((told for part, told in PARTS if all(part(p.name) for p in weights)), None)
-        to_do = parts or "name the one to read"
-        raise UserError(f"{folder} holds several files of weights ({names}); {to_do}")
+        raise UserError(f"{folder} holds several files of weights ({names}); {_advice(weights)}")
     found = f": {told[0]}" if told else ""
     more = f" (and {len(told) - 1} more such files)" if len(told) > 1 else ""
     raise UserError(
         f"{folder} should hold one of {', '.join(usual)}; it has none of them{found}{more}"
         + models_below(folder)
     )
+
+
+def _candidates(folder: Path, usual: Sequence[str]) -> list[Path]:
+    """The files whose names do not say that they are no weights; too many are a UserError."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    check_undistributed(files)
+    found = [p for p in files if not BESIDE.fullmatch(p.name) and not p.name.startswith(".")]
+    if len(found) > MOST:
+        raise UserError(
+            f"{folder} should hold one of {', '.join(usual)}; it has none of them, and "
+            f"{len(found)} files that could be weights by their names, which are looked into up "
+            f"to {MOST}; {_advice(found)}{models_below(folder)}"
+        )
+    return found
+
+
+def _advice(files: Sequence[Path]) -> str:
+    """What to do with several files that could be weights."""
+    joined = (told for part, told in PARTS if all(part(path.name) for path in files))
+    return next(joined, "name the one to read")
 
 
 def models_below(folder: Path) -> str:

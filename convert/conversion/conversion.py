@@ -23,7 +23,7 @@ from convert.core.ledger import Hashed, plan_lines, write_ledger
 from convert.core.numbers import AsDtype, as_dtype
 from convert.core.operations import RuleError
 from convert.core.pipeline import Converted
-from convert.core.rules import Rule
+from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Subset, Tensors, as_bytes
 from convert.families.sinusoids import dropped_tables
 from training_recipe.files.abandoned import remove_abandoned
@@ -185,6 +185,11 @@ def check_stated(tensors: Tensors, rules: list[Rule]) -> None:
         "settings have to say so"
     )
     faults.raise_if_any(f"{tensors.label} is not what its config says", advice=advice * tied)
+
+
+def check_unread(tensors: Tensors, rules: list[Rule]) -> None:
+    """``check_stated`` of tensors that become no weight: whoever reads weights alone reads none."""
+    check_stated(tensors, [r for r in rules if all(t.startswith(ASIDE) for t in r.targets)])
 
 
 def _odd(rule: Rule, arrays: list[np.ndarray]) -> str:

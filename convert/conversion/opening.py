@@ -13,13 +13,12 @@ import numpy as np
 
 from convert.checkpoints.folders import Located, locate, no_config
 from convert.conversion.beside import VOCABULARY, folder_of
-from convert.conversion.conversion import check_stated
+from convert.conversion.conversion import check_unread
 from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.origin import Origin
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
 from convert.core.numbers import as_dtype
-from convert.core.rules import ASIDE
 from convert.core.tensors import Tensors
 from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.search import Search
@@ -67,8 +66,7 @@ class OpenModel:
 
     def tensors(self) -> Tensors:
         """The same with no weight read yet, but for stored tables: each is read when asked for."""
-        aside = [r for r in self.found.rules if all(t.startswith(ASIDE) for t in r.targets)]
-        check_stated(self.found.content.tensors, aside)
+        check_unread(self.found.content.tensors, self.found.rules)
         return weights_of(self.found)
 
     def of_one_format(self) -> Tensors:

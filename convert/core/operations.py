@@ -234,11 +234,15 @@ class MergeAxes(Operation):
 
 
 class Duplicate(Operation):
-    """One array used in several places; the reverse ties them, which needs equal bytes."""
+    """One array used in several places; the reverse ties them, which needs equal bytes.
+
+    A weight's moments are of the sum over all places, and of none of them alone.
+    """
 
     label = "duplicated"
     reversed_label = "tied"
     reversed_compares = True
+    moments = False
 
     def __init__(self, copies: int) -> None:
         self.copies = copies

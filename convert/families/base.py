@@ -192,12 +192,17 @@ class Settings:
         return self.values.get(key)
 
     def only(self, key: str, *allowed: Any, default: Any = None) -> Any:
-        """A key that may have some values alone; another one is a fault that names them."""
+        """A key that may have some values alone; another one is a fault that names them.
+
+        1 and 0, which some files have for True and False, are given as what is allowed.
+        """
         value = self.get(key, default)
-        if value not in allowed:
+        equal = [one for one in allowed if one == value]
+        if not equal:
             wanted = " or ".join(map(repr, allowed))
             self.faults.add(f"{key} is {value!r}; only {wanted} can be expressed")
-        return value
+            return value
+        return next((one for one in equal if type(one) is type(value)), equal[0])
 
     def training_only(self, key: str, *harmless: Any) -> None:
         """A key that changes training alone: said in a note unless it has a harmless value."""

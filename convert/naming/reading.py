@@ -14,6 +14,7 @@ from convert.naming.settings import (
     evaluated,
     is_expression,
     settings_of,
+    usual_ids,
     written_fields,
 )
 from convert.naming.table import HALVES, NamingTable
@@ -87,10 +88,10 @@ class ConfigReader:
         what = f"{self.source.tensors.label} is not as the table {self.table.name} says"
         self.faults.raise_if_any(what, advice=self._advice())
         notes = [f"{self.table.name}: {told}, as given"] if told else []
-        notes += self._taken()
+        notes += self._taken() + self._taken_ids()
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")
-        config = self._config({**self.given, **fields})
+        config = self._config({**usual_ids(self.given), **self.given, **fields})
         self._check_places(config)
         return Reading(config, notes, settings_of(self.table, config))
 
@@ -116,6 +117,20 @@ class ConfigReader:
         return [
             f"{self.table.name}: taken with {taken}, as the module has it unless it is told "
             "otherwise, which no weight shows; flags say otherwise"
+        ]
+
+    def _taken_ids(self) -> list[str]:
+        """Ids that no weight shows and nobody gave: what decodes and exports goes by them."""
+        taken = usual_ids(self.given)
+        if not taken:
+            return []
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in taken)
+        if "bos_id" in taken and "decoder_start_id" not in self.given:
+            taken["decoder_start_id"] = taken["bos_id"]
+        told = ", ".join(f"{name} {number}" for name, number in taken.items())
+        return [
+            f"{self.table.name}: not given, and no weight shows them: {told} are taken; decoding "
+            f"and exports go by them, so give {flags} where yours are others"
         ]
 
     def _advice(self) -> str:

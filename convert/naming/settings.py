@@ -21,7 +21,8 @@ SIZES = (
     "source_vocab_size", "target_vocab_size", "hidden_dim", "inner_dim", "num_heads", "head_dim",
     "num_encoder_layers", "num_decoder_layers", "max_length",
 )  # fmt: skip
-IDS = ("pad_id", "unk_id", "bos_id", "eos_id", "decoder_start_id")
+BESIDE = ("unk_id", "bos_id", "eos_id")  # ids that are no part of what a module computes
+IDS = ("pad_id", *BESIDE, "decoder_start_id")
 SINUSOIDS = ("sinusoid_layout", "sinusoid_frequency")
 # Numbers that a table may write as what they are of the model's widths.
 EXPRESSION = re.compile(r"(1/)?(float32\()?(sqrt\()?([DAFH])(?(3)\))(?(2)\))")
@@ -37,6 +38,17 @@ def written_fields(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     """The fields of a config.json that was written here."""
     fields = (settings or {}).get(SETTINGS) if NAMES in (settings or {}) else None
     return dict(fields) if isinstance(fields, Mapping) else {}
+
+
+def usual_ids(given: Mapping[str, Any]) -> dict[str, int]:
+    """Ids that are not given: the usual ones, or the first free one where another has it."""
+    found = dict[str, int]()
+    for name in BESIDE:
+        if name not in given:
+            taken = {given.get(other) for other in ("pad_id", *BESIDE)} | {*found.values()}
+            numbers = (DECLARATIONS[name].default, *range(len(taken) + 1))
+            found[name] = next(number for number in numbers if number not in taken)
+    return found
 
 
 def kinds_of(config: TransformerConfig) -> dict[str, str]:
@@ -82,7 +94,7 @@ def _same(given: Any, value: Any) -> bool:
 def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
     """The fields whose values the module has, whatever its sizes: the table's, and the defaults."""
     training = {*DROPOUTS, "dropout_after_norm"}
-    free = {*SIZES, *IDS, "tied_embeddings"} - {*table.config} | training
+    free = {*SIZES, *IDS, "tied_embeddings"} - {*table.config} | training | {*BESIDE}
     shown = {
         "attention_bias", "attention_output_bias", "ffn_bias", "final_norm", "embedding_norm",
         "gated_ffn", "output_bias", *(f"{half}_positions" for half in HALVES),
@@ -95,7 +107,7 @@ def _expected(table: NamingTable, config: TransformerConfig) -> dict[str, Any]:
     usual["attention_scale"] = config.head_dim**-0.5
     usual["max_source_length"] = config.max_length
     usual["key_bias"] = _has_key_bias(table, config)
-    fields = usual | {k: v for k, v in table.config.items() if k not in training}
+    fields = usual | {k: v for k, v in table.config.items() if k not in training | {*BESIDE}}
     held, kinds = _held(table), kinds_of(config)
     for half in held:  # what lies in a buffer may be any table
         if kinds[half] in ("frozen", "sinusoidal"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from parity.certificates.certificate import CERTIFICATE, NOT_COVERED, Certificate, read_certificate
@@ -21,7 +22,7 @@ from parity.comparison.report import Report, Row
 from parity.comparison.settings import Settings
 from parity.forward.substeps import is_step
 from parity.frameworks import both_frameworks
-from parity.sides.given import HUGGING_FACE, exists, local_path, path_and_flags
+from parity.sides.given import HUGGING_FACE, MODULE, exists, local_path, path_and_flags
 from transformer_spec import UserError
 
 ALL, DIFFERS, PARTLY = 0, 1, 3
@@ -33,7 +34,7 @@ Rerun = Callable[[str, str, Settings], Report]
 class Verify:
     """What to verify: a folder with a certificate; ``a`` is where A is now, ``max_ram`` bytes.
 
-    ``quick`` verifies the files alone.
+    ``quick`` verifies the files alone. Code that a certificate names as A is run only as ``a``.
     """
 
     folder: Path
@@ -141,6 +142,12 @@ def with_a(
         return replace(found, verdict=f"{found.verdict} (--quick: nothing was computed)")
     if not exists(str(local_path(a))):
         verdict = f"only the files were verified: A, {a}, is not there; --a says where it is"
+        return replace(found, status=PARTLY, verdict=verdict)
+    if request.a is None and a.startswith(MODULE):
+        verdict = (
+            f"only the files were verified: A, {a}, is code that the certificate names; read it, "
+            f"and give --a {quote(a)} to run it"
+        )
         return replace(found, status=PARTLY, verdict=verdict)
     return with_rows(found, request, certificate.report, rerun(*again(a, request, certificate)))
 

@@ -27,8 +27,8 @@ EPILOG = """exit status:
   0    everything asked for is as certified, and what is certified is PASS
   1    a file or a row differs, or what is certified is FAIL
   2    a mistake in what was given
-  3    what could be verified is as certified, but A is not there to be compared again, or
-       memory does not suffice for the gradients"""
+  3    what could be verified is as certified, but A is not there to be compared again, A is
+       code that --a does not name, or memory does not suffice for the gradients"""
 
 
 def main(arguments: Sequence[str], rerun: Rerun | None = None) -> int:
@@ -48,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("folder", type=Path, metavar="FOLDER", help=f"has {CERTIFICATE}")
     top.add_argument("--quick", action="store_true", help="the files alone, no comparison")
-    top.add_argument("--a", metavar="A", help="where A is now (default: as it was given)")
+    top.add_argument(
+        "--a",
+        metavar="A",
+        help="where A is now (default: as it was "
+        "given; module:FILE.py:FUNCTION is code, and run only where it is named here)",
+    )
     top.add_argument("--max-ram", type=size, metavar="SIZE",
         help="most memory to use, as in 8GB (default: most of what is free)")  # fmt: skip
     top.add_argument("--full", action="store_true", help="show every row, not those alone that "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.forward.ids import Ids, generated_targets
+from parity.forward.ids import ONLY_PADDING, Ids, generated_targets, only_padding
 from transformer_spec import Faults, TransformerConfig, UserError, source_positions
 
 FEATURES, TARGET = "features", "target"
@@ -83,3 +83,5 @@ def _check_target(target: np.ndarray, rows: int, config: TransformerConfig, faul
     wrong = target[(target < 0) | (target >= size)]
     if wrong.size:
         faults.add(f"{TARGET} has {wrong[0]}; its vocabulary has {size} tokens")
+    for row in np.flatnonzero(only_padding(target, config)):
+        faults.add(f"row {row + 1} of {TARGET} {ONLY_PADDING}")

@@ -28,7 +28,10 @@ def torch_gradients(
     smoothing: float = 0.0,
     dropout: torch_transformer.Dropout | None = None,
 ) -> tuple[float, Gradients]:
-    """Of source (B, S), decoder input and wanted output (B, T), ``tokens`` of which count."""
+    """Of source (B, S), decoder input and wanted output (B, T), ``tokens`` of which count.
+
+    What the loss does not reach has zeros, as in JAX: a path that is lost on one side shows.
+    """
     place = next(model.parameters()).device
     ids = [torch.from_numpy(np.asarray(x, np.int64)).to(place) for x in arrays[1:]]
     parts = model.as_source(arrays[0]), *ids
@@ -36,8 +39,13 @@ def torch_gradients(
     loss = torch_objective(model, *parts, smoothing=smoothing, dropout=dropout) / tokens
     loss.backward()
     held = tensors(model)
-    found = {name: held[name].grad for name in trained_names(model.config)}
-    return float(loss.detach()), {n: g.cpu().numpy() for n, g in found.items() if g is not None}
+    found = {name: _gradient(held[name]) for name in trained_names(model.config)}
+    return float(loss.detach()), found
+
+
+def _gradient(weight: torch.Tensor) -> np.ndarray:
+    found = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    return found.detach().cpu().numpy()
 
 
 def flax_gradients(

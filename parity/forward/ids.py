@@ -15,6 +15,7 @@ SHORT = 20
 ROWS = 32
 WHOLE_ROWS = [1, 2, 5]  # of the generated short rows, where each has a whole source
 PADDING = ANYWHERE, BEHIND = "anywhere", "behind"  # where generated rows have padding
+ONLY_PADDING = "is padding alone, of which nothing is compared; give it tokens or leave it out"
 Pair = tuple[list[int], list[int]]
 
 
@@ -164,8 +165,17 @@ def batches_of(pairs: list[Pair], pad_id: int) -> list[Ids]:
 
 
 def check_pair(source: list[int], target: list[int], config: TransformerConfig) -> Pair:
-    """The pair; ValueError unless it is ids that the model can take."""
-    return _checked(source, "source", config), _checked(target, "target", config)
+    """The pair; ValueError unless it is ids that the model can take, and something is compared."""
+    pair = _checked(source, "source", config), _checked(target, "target", config)
+    if only_padding(np.array([target]), config)[0]:
+        raise ValueError(f"target {ONLY_PADDING}")
+    return pair
+
+
+def only_padding(target: np.ndarray, config: TransformerConfig) -> np.ndarray:
+    """Which rows of targets (B, T) have no position that counts."""
+    starts = config.decoder_start_id == config.pad_id
+    return (target == config.pad_id).all(1) & (not starts)
 
 
 def _checked(ids: list[int], side: str, config: TransformerConfig) -> list[int]:

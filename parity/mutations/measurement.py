@@ -19,9 +19,9 @@ from parity.forward.measures import STEP_BOUND, divergence
 from parity.forward.substeps import LOGITS
 from parity.frameworks import exact_numbers
 from parity.mutations.running import run
-from parity.mutations.subjects import Subject
+from parity.mutations.subjects import Mutation, Subject
 from parity.mutations.table import MUTATIONS
-from transformer_spec import TransformerConfig, initial_weights
+from transformer_spec import Faults, TransformerConfig, initial_weights
 
 PUBLISHED = {
     "MaxText, KL 0.015": ("kl", 0.015),
@@ -93,15 +93,25 @@ class Planted:
 
 
 def plant(size: Size) -> Iterator[Planted]:
-    """The first variant of every mutation, planted in the first model that has a place for it."""
+    """The first variant of every mutation, planted in the first model that has a place for it.
+
+    A mutation that none has a place for is a UserError, before anything is computed.
+    """
     exact_numbers()
     models = [Right(random_subject(config)) for config in size.models()]
+    places = {mutation.name: _place(mutation, models) for mutation in MUTATIONS}
+    faults = Faults()
+    for name in [name for name, model in places.items() if model is None]:
+        faults.add(f"no model has a place for {name!r}")
+    faults.raise_if_any("not every bug can be planted", advice="give more --layers or --width")
     for mutation in MUTATIONS:
-        for model in models:
-            variant = next(mutation.variants(model.subject), None)
-            if variant is not None:
-                yield model.spoiled(mutation.name, *variant)
-                break
+        model = places[mutation.name]
+        assert model is not None
+        yield model.spoiled(mutation.name, *next(mutation.variants(model.subject)))
+
+
+def _place(mutation: Mutation, models: Sequence[Right]) -> Right | None:
+    return next((one for one in models if next(mutation.variants(one.subject), None)), None)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from convert.naming.proposal import Proposal
+from convert.naming.settings import usual_ids
 from convert.naming.table import HALVES
 from parity.comparison.comparison import compare_sides
 from parity.comparison.report import Report
@@ -191,7 +192,7 @@ def _padding(stages: Stages, pad_id: int | None) -> tuple[Candidate, str]:
     """
     weights = stages.probes.layered_weights()
     tried = [
-        candidate.settled(pad_id=pad, **_ids_beside(pad), positions_skip_padding=skip)
+        candidate.settled(pad_id=pad, **usual_ids({"pad_id": pad}), positions_skip_padding=skip)
         for candidate in stages.candidates
         for skip in (False, True)
         for pad in (PADS if pad_id is None else (pad_id,))
@@ -202,11 +203,6 @@ def _padding(stages: Stages, pad_id: int | None) -> tuple[Candidate, str]:
         if min(sizes) <= EXACT:
             return tried[int(np.argmin(sizes))], padding
     raise stages.departure("what padding changes", len(tried), min(sizes))
-
-
-def _ids_beside(pad: int) -> dict[str, int]:
-    """The end's id, which must be another."""
-    return {"eos_id": 2} if pad == 3 else {}
 
 
 def _padded_distance(

@@ -11,6 +11,7 @@ import numpy as np
 
 from convert.naming.parsing import kind_of, table_of
 from convert.naming.proposal import Proposal, targets_of
+from convert.naming.settings import BESIDE
 from convert.naming.table import HALVES
 from parity.forward.ids import ANYWHERE, BEHIND
 from parity.naming.candidates import Candidate, TwinSide
@@ -27,8 +28,6 @@ ALWAYS = (
     "norm_position", "activation", "embedding_scale", "norm_epsilon", "pad_id", "num_heads",
     "encoder_positions", "decoder_positions",
 )  # fmt: skip
-# What ids beside the padding are is no part of the function.
-IDS = ("eos_id",)
 Told = tuple[str, float, int, str]
 
 
@@ -174,7 +173,7 @@ def _short(settings: Mapping[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in settings.items()
         if name in always
-        or (name not in IDS and value != usual.get(name, DECLARATIONS[name].default))
+        or (name not in BESIDE and value != usual.get(name, DECLARATIONS[name].default))
     }
 
 

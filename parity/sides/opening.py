@@ -9,10 +9,9 @@ import numpy as np
 
 from convert.checkpoints.layouts import BESIDE
 from convert.commands.inspection import source_request
-from convert.conversion.conversion import check_stated
+from convert.conversion.conversion import check_unread
 from convert.conversion.source import Import, read_import
 from convert.core.pipeline import Converted
-from convert.core.rules import ASIDE
 from parity.sides.given import HUGGING_FACE, MODULE, path_and_flags, words
 from parity.sides.side import Side
 from parity.sides.twins import TWINS
@@ -72,8 +71,7 @@ def checkpoint_side(given: str, framework: str | None, verify: bool) -> Side:
     request = source_request([path, *words(flags)])
     verify = verify and request.verify
     found = read_import(replace(request, optimizer=False, verify=verify))
-    aside = [rule for rule in found.rules if any(t.startswith(ASIDE) for t in rule.targets)]
-    check_stated(found.content.tensors, aside)  # the others are compared when they are read
+    check_unread(found.content.tensors, found.rules)  # others are compared when they are read
     framework = framework or ("jax" if found.content.layout.twin == "flax" else "torch")
     what = f"{found.located.kind}, {found.names} names, run by the {framework} twin"
     return TWINS[framework](given, what, framework, found.config, Stored(found))

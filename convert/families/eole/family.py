@@ -52,6 +52,7 @@ class Ones(Copy):
     """A factor on a layer's output, which must be 1: our layers have none."""
 
     label = "checked"
+    compares = reversed_compares = True
 
     def forward(self, *arrays: np.ndarray) -> Arrays:
         if not np.all(arrays[0] == 1):
@@ -110,7 +111,7 @@ def _renamed(source: Source) -> tuple[Source, Mapping[str, str]]:
     plain = [name for name in source.tensors if not name.endswith(f".{SCALAR}")]
     theirs = {_opennmt_name(name): name for name in plain}
     values = (source.settings or {}).get("model")
-    shared = isinstance(values, Mapping) and values.get("share_embeddings") is True
+    shared = isinstance(values, Mapping) and bool(values.get("share_embeddings"))
     if shared and SOURCE_TABLE in theirs:  # eole saves the table once
         theirs.setdefault(TARGET_TABLE, theirs[SOURCE_TABLE])
     return replace(source, tensors=Renamed(source.tensors, theirs)), theirs

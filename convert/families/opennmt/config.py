@@ -129,7 +129,7 @@ def _switches(settings: Settings, tensors: Tensors) -> dict[str, Any]:
 
 
 def _tied(settings: Settings, tensors: Tensors) -> str:
-    """Source and target table alone cannot be tied in our model: they become two equal ones."""
+    """Which tables are one; those that the options call so and that differ are a fault."""
     both, output = settings.get("share_embeddings"), settings.get("share_decoder_embeddings")
     if both and not output:
         names = [name for name in (SOURCE_TABLE, TARGET_TABLE) if name in tensors]
@@ -139,10 +139,7 @@ def _tied(settings: Settings, tensors: Tensors) -> str:
             same,
             f"share_embeddings is True; {SOURCE_TABLE}, {TARGET_TABLE} should be one, and differ",
         )
-        settings.notes.append(
-            "share_embeddings without share_decoder_embeddings: the shared table becomes two, "
-            "equal now and trained apart from here on"
-        )
+        return "source_target"
     return "none" if not output else "all" if both else "target_output"
 
 

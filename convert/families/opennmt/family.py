@@ -22,7 +22,7 @@ from convert.families.opennmt.config import (
     has,
 )
 from convert.families.sinusoids import sinusoid_rule
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, tied_weights
 
 HALVES = ("encoder", "decoder")
 OURS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
@@ -93,15 +93,17 @@ def _tables(config: TransformerConfig, names: Tensors) -> list[Rule]:
         TARGET_TABLE: "decoder.embedding.weight",
         output: "decoder.finalFc.weight",
     }
-    groups = {"none": 1, "target_output": 2, "all": 3}[config.tied_embeddings]
-    theirs = list(tables)
-    rules = [rename(name, tables[name]) for name in theirs[: 3 - groups]]
-    tied = theirs[3 - groups :]
-    there = tuple(name for name in tied if name in names) or tuple(tied[:1])
-    ours = tables[tied[0]]
+    kept, groups = tied_weights(config), dict[str, list[str]]()
+    for theirs, ours in tables.items():
+        groups.setdefault(kept.get(ours, ours), []).append(theirs)
+    return [_table(theirs, ours, names) for ours, theirs in groups.items()]
+
+
+def _table(theirs: list[str], ours: str, names: Tensors) -> Rule:
+    there = tuple(name for name in theirs if name in names) or tuple(theirs[:1])
     if len(there) == 1:
-        return [*rules, rename(there[0], ours)]
-    return [*rules, Rule(there, (ours,), Duplicate(len(there)).reversed, "tied")]
+        return rename(there[0], ours)
+    return Rule(there, (ours,), Duplicate(len(there)).reversed, "tied")
 
 
 def _layer(

@@ -18,6 +18,12 @@ CLASS = "torch.nn.Transformer"
 SOURCE_TABLE, TARGET_TABLE = "encoder.embedding.weight", "decoder.embedding.weight"
 OUTPUT_TABLE = "decoder.finalFc.weight"
 TABLES = (SOURCE_TABLE, TARGET_TABLE, OUTPUT_TABLE)
+TIES = {
+    (False, False): "target_output",
+    (False, True): "none",
+    (True, False): "all",
+    (True, True): "source_target",
+}  # (one table for both halves, own output)
 
 # What neither names nor shapes show, and what to give.
 GIVEN = {
@@ -158,11 +164,11 @@ def _tied(source: Source, layout: Layout, faults: Faults) -> str:
     given, tensors = source.flags.get("tied_embeddings"), source.tensors
     encoder, decoder, output = (layout.tensors.get(name) for name in TABLES)
     if given is None:
-        if output is not None and not _same(tensors, decoder, output):
-            return "none"
-        return "all" if _same(tensors, encoder, decoder) else "target_output"
-    if given == "none" and output is None:
-        faults.add("tied_embeddings is given as 'none'; no weight of decoder.finalFc is stored")
+        own = output is not None and not _same(tensors, decoder, output)
+        both = _same(tensors, encoder, decoder)
+        return TIES[both, own]
+    if given in ("none", "source_target") and output is None:
+        faults.add(f"tied_embeddings is given as {given!r}; no weight of decoder.finalFc is stored")
     if given == "target_output" and encoder == decoder:
         faults.add("tied_embeddings is given as 'target_output'; one table serves all: 'all'")
     return given
@@ -184,7 +190,7 @@ def notes_of(source: Source, layout: Layout, config: TransformerConfig) -> list[
     taken = [f"{name} {getattr(config, name)!r}" for name in names if name not in source.flags]
     notes = [f"not given and taken as usual: {', '.join(taken)}"] if taken else []
     one = layout.tensors[SOURCE_TABLE] == layout.tensors[TARGET_TABLE]
-    if one and config.tied_embeddings != "all":
+    if one and config.tied_embeddings not in ("all", "source_target"):
         notes.append(f"{layout.tensors[SOURCE_TABLE]} serves both halves; kept as two tables")
     if source.settings and CLASS not in source.settings:
         notes.append(f"the module's own settings are not read: {', '.join(source.settings)}")

@@ -77,7 +77,7 @@ class TorchTransformer(Family):
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         faults = Faults()
-        layout = find_layout(source, faults)
+        layout = find_layout(source, faults, tied_weights(config))
         faults.raise_if_any("this torch.nn.Transformer cannot be read")
         rules = _rules(config, layout)
         return rules + _stored_sinusoids(config, source.tensors, rules)

@@ -70,22 +70,26 @@ def depth(names: Collection[str], prefix: str) -> int:
     return max((1 + int(match[1]) for match in map(pattern.match, names) if match), default=0)
 
 
-def find_layout(source: Source, faults: Faults) -> Layout:
-    """The layout of a source; what cannot be found is a fault that says how to name it."""
+def find_layout(source: Source, faults: Faults, tied: Mapping[str, str] | None = None) -> Layout:
+    """The layout of a source; what cannot be found is a fault that says how to name it.
+
+    Of tables that are ``tied`` (alias -> kept name) one name is enough.
+    """
     names, given = source.tensors, source.wrapper
     allowed = (TRANSFORMER, *HALVES, *USUAL)
     for ours in sorted(given.keys() - set(allowed)):
         faults.add(f"--map {ours}={given[ours]}: {ours} is not one of {', '.join(allowed)}")
     encoder, decoder = (_find_stack(source, half, faults) for half in HALVES)
-    tensors: dict[str, str] = {}
-    for ours, usual in USUAL.items():
-        found = _find_module(names, ours, given.get(ours, usual))
-        if not found and (ours in NEEDED or ours in given and ours != OUTPUT):
+    places = {ours: given.get(ours, usual) for ours, usual in USUAL.items()}
+    found = {ours: _find_module(names, ours, theirs) for ours, theirs in places.items()}
+    tensors = {name: there for module in found.values() for name, there in module.items()}
+    for ours, theirs in places.items():
+        needed = ours in NEEDED or ours in given and ours != OUTPUT
+        if needed and not found[ours] and not _is_tied(ours, tensors, tied or {}):
             faults.add(
-                f"{ours}: no tensor {given.get(ours, usual)}.weight; say where it is with "
+                f"{ours}: no tensor {theirs}.weight; say where it is with "
                 f"--map {ours}=NAME (tables outside the layers: {_tables(source.tensors)})"
             )
-        tensors |= found
     inside = [n.removeprefix(p) for p in (encoder, decoder) for n in names if n.startswith(p)]
     norm_bias = any(_NORM_BIAS.fullmatch(name) for name in inside)
     return Layout(
@@ -116,6 +120,12 @@ def _find_module(names: Collection[str], ours: str, theirs: str) -> dict[str, st
         return {f"{ours}.weight": theirs}
     leaves = {f"{ours}.{leaf}": f"{theirs}.{leaf}" for leaf in ("weight", "bias")}
     return {name: found for name, found in leaves.items() if found in names}
+
+
+def _is_tied(ours: str, tensors: Collection[str], tied: Mapping[str, str]) -> bool:
+    """Whether a table that has no name of its own is there under that of another one."""
+    kept = tied.get(f"{ours}.weight", f"{ours}.weight")
+    return any(tied.get(name, name) == kept for name in tensors)
 
 
 def _tables(given: Tensors) -> str:

@@ -247,6 +247,32 @@ class TestOptimizers:
         assert nested.optimizer is None
         says(nested.undone, "torch.optim.adamw.AdamW", "state_dict()")
 
+    def test_moments_are_those_of_the_weights_that_were_trained(self, tmp_path):
+        """Not of the averages that a key chooses."""
+        content = {"model": state(), "ema": state(5), "optimizer": optimizer(5).state_dict()}
+        path = saved(tmp_path / "m.pt", content)
+        assert open_nested(path).optimizer and open_nested(path, "model").optimizer
+        nested = open_nested(path, "ema")
+        assert first(nested) == 5 and nested.optimizer is None
+        says(nested.undone, "the optimizer is left out", "its moments are not those of ema")
+
+    @pytest.mark.parametrize(
+        ("key", "carried"), [("net", True), ("state_dict.net", True), ("average", False)]
+    )
+    def test_moments_and_a_beginning_of_names(self, tmp_path, key, carried):
+        both = state(0, "net.") | state(5, "average.") | {"loss.weight": torch.ones(2)}
+        content = {"state_dict": both, "optimizer": optimizer(5).state_dict()}
+        nested = open_nested(saved(tmp_path / "m.pt", content), key)
+        assert first(nested) == (0 if carried else 5)
+        assert (nested.optimizer is not None) == carried == (not nested.undone)
+
+    def test_moments_of_what_one_beginning_has_and_no_other(self, tmp_path):
+        content = {"model": state(0, "net."), "optimizer": optimizer(5).state_dict()}
+        path = saved(tmp_path / "m.pt", content)
+        assert open_nested(path, "net").optimizer
+        path = saved(tmp_path / "a.pt", {**content, "model": state() | state(5, "module_ema.")})
+        assert open_nested(path).optimizer and not open_nested(path, "module_ema").optimizer
+
 
 class TestCopies:
     @pytest.mark.parametrize(
@@ -469,6 +495,26 @@ class TestPlaces:
             "several files of weights",
             "other.ckpt",
         )
+
+    def test_weights_behind_many_other_files(self, tmp_path):
+        """Files that are none by their names do not count; of too many others none is missed."""
+        for number in range(60):
+            (tmp_path / f"a{number}.json").write_text("{}")
+        saved(tmp_path / "first.ckpt", state())
+        assert len(open_content(tmp_path).tensors) == len(NAMES)
+        saved(tmp_path / "second.ckpt", state())
+        with pytest.raises(UserError, check=saying("several files of weights", "second.ckpt")):
+            open_content(tmp_path)
+        for number in range(60):
+            (tmp_path / f"g{number}.log").write_text("")
+        with pytest.raises(UserError, check=saying("62 files", "up to 50", "name the one to read")):
+            open_content(tmp_path)
+
+    def test_many_shards_without_their_index(self, tmp_path):
+        for number in range(60):
+            (tmp_path / f"model-{number:05}-of-00060.safetensors").write_text("")
+        with pytest.raises(UserError, check=saying("60 files", "shards of one model", "the index")):
+            open_content(tmp_path)
 
     @pytest.mark.parametrize(
         ("name", "content", "what"),

@@ -180,6 +180,19 @@ class TestComparison:
         assert "only the files were verified" in capsys.readouterr().out
         assert verify(folder, "--a", str(tmp_path / "moved"), rerun=lambda *_: report_of()) == 0
 
+    def test_code_that_a_certificate_names_is_run_where_the_user_names_it(
+        self, folder, tmp_path, capsys
+    ):
+        """It may have come with the folder."""
+        a = f"module:{tmp_path / 'its maker.py'}:make"
+        (tmp_path / "its maker.py").write_text("raise SystemExit('run')")
+        write_certificate(folder, report_of(a))
+        assert verify(folder) == 3
+        said = capsys.readouterr().out
+        says(said, "only the files were verified", f"--a '{a}' to run it")
+        assert len(said.splitlines()) == 3 and "all 1 files of A are as certified" in said
+        assert verify(folder, "--a", a, rerun=lambda *_: report_of(a)) == 0
+
     def test_a_certified_failure_is_none_to_rely_on(self, folder, capsys):
         write_certificate(folder, report_of(difference=1e-3))
         assert verify(folder, "--quick", "--card") == 1

@@ -24,10 +24,12 @@ from parity_cases import (  # noqa: E402
     write,
 )
 
+import torch_transformer  # noqa: E402
 from parity.__main__ import main  # noqa: E402
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
+from parity.forward.ids import read_ids  # noqa: E402
 from parity.forward.substeps import is_step, substeps  # noqa: E402
 from transformer_spec import UserError, trained_names  # noqa: E402
 
@@ -186,6 +188,21 @@ class TestNotTheSame:
         text = capsys.readouterr().out
         assert "tied embeddings: A 'target_output', B 'none'" in text
         says(text, "gradient of decoder.embedding.weight", "first")
+
+    def test_a_path_of_gradients_that_is_lost(self, monkeypatch):
+        """What one side gives no gradient of has zeros there, and the other has not."""
+        encode = torch_transformer.Transformer.encoder_states
+        monkeypatch.setattr(
+            torch_transformer.Transformer,
+            "encoder_states",
+            lambda *a, **k: encode(*a, **k).detach(),
+        )
+        settings = replace(EXACT, explain=False)
+        report = compare_sides(torch_side(TINY), flax_side(TINY), settings)
+        far = [row.part for row in report.rows if row.float64 > row.bound]
+        lost = [f"gradient of {n}" for n in trained_names(TINY) if n.startswith("encoder.")]
+        assert not report.same and far
+        assert set(far) == {part for part in lost if "fcK.bias" not in part}
 
     def test_what_nothing_explains_is_said(self, tmp_path, folder, capsys):
         weights = random_weights(TINY)
@@ -361,6 +378,16 @@ class TestRefusals:
         says(error, "line 1", "source", 99, 17)
         assert "line 2: 'target'" in error
         says(error, "line 3", "source", "no list of ids")
+
+    def test_targets_that_are_padding_alone(self, tmp_path, folder, capsys):
+        lines = ['{"source": [1], "target": [0, 2]}'] + ['{"source": [3], "target": [1, 1]}'] * 2
+        path = tmp_path / "ids.jsonl"
+        path.write_text("\n".join(lines))
+        error = failed(capsys, folder, folder, "--ids", path)
+        says(error, "2 faults")
+        says(error, "line 2: target is padding alone", "give it tokens or leave it out")
+        begun = replace(TINY, decoder_start_id=TINY.pad_id)
+        assert [ids.target.shape for ids in read_ids(path, begun)] == [(3, 2)]
 
     def test_ids_that_do(self, tmp_path, folder, capsys):
         path = tmp_path / "ids.jsonl"

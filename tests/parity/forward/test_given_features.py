@@ -84,6 +84,10 @@ WRONG = {
         {"features": np.ones((1, 3, 5)), "target": np.ones((1, 10), int)},
         "target has 10 tokens; the model takes 9",
     ),
+    "padding": (
+        {"features": np.ones((2, 3, 5)), "target": np.array([[0, 1], [1, 1]])},
+        "row 2 of target is padding alone",
+    ),
     "name": ({"mel": np.ones(3)}, "holds mel; give an array named features"),
 }  # fmt: skip
 

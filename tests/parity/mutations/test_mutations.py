@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
+from messages import saying  # noqa: E402
 from page_blocks import DOCS  # noqa: E402
 from parity_cases import TINY, WHISPER, random_weights, torch_side  # noqa: E402
 
@@ -20,6 +21,7 @@ from parity.mutations.measurement import Size  # noqa: E402
 from parity.mutations.measurement import plant as planted_in  # noqa: E402
 from parity.mutations.running import run  # noqa: E402
 from parity.mutations.table import MUTATIONS, UNSEEN  # noqa: E402
+from transformer_spec import UserError  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 SAME_SIZE = replace(TINY, source_vocab_size=19)
@@ -165,6 +167,12 @@ def test_the_command_has_a_model_with_a_place_for_every_bug_and_its_page_a_row()
     assert [row.bug for row in planted_in(Size(2, 16, 20))] == names
     page = (DOCS / "parity.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| ([^:|]+): .* \| (?:passes|caught) \|$", page, re.MULTILINE) == names
+
+
+def test_bugs_that_no_model_has_a_place_for_are_named():
+    """They are not left out of what is said to be all of them."""
+    with pytest.raises(UserError, check=saying("no model has a place for 'order of layers'")):
+        next(planted_in(Size(1, 16, 20)))
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)

@@ -19,13 +19,17 @@ from family_checks import (  # noqa: E402
     source_of,
 )
 from opennmt_reference import Checkpoint, Reference  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
+from convert.conversion.opening import open_model  # noqa: E402
 from convert.families.base import Source  # noqa: E402
 from convert.families.eole.family import Eole  # noqa: E402
 from convert.families.registry import recognize  # noqa: E402
+from parity.sides.opening import open_side  # noqa: E402
 from transformer_spec import TransformerConfig, UserError  # noqa: E402
 
 FAMILY = Eole()
+SHARD = "model.00.safetensors"
 pytestmark = pytest.mark.usefixtures("float64")
 TIED = {"share_embeddings": True, "share_decoder_embeddings": True}
 CHECKPOINTS = {
@@ -56,6 +60,7 @@ def test_same_logits_and_back(name):
     source = given(checkpoint)
     assert recognize(source).name == "eole"
     config, canonical = import_source(FAMILY, source)
+    assert (config.tied_embeddings == "source_target") == (name == "inputs tied")
     ids = batch(config)
     expected = Reference(checkpoint).logits(*map(torch.from_numpy, ids)).numpy()
     assert_same_logits(FAMILY, config, canonical, *ids, expected)
@@ -120,6 +125,18 @@ def test_a_factor_that_is_not_one():
     arrays["decoder.transformer_layers.1.layer_scalar"] = np.full(1, 0.5, np.float32)
     with pytest.raises(UserError, match="multiplies a layer's output, and it is not 1"):
         import_source(FAMILY, source_of(arrays, source.settings))
+
+
+def test_a_factor_that_is_not_one_in_a_folder_that_is_used_as_it_is(tmp_path, capsys):
+    """Nothing is written, and so nothing else reads it."""
+    checkpoint = Checkpoint()
+    folder = write(tmp_path / "eole", checkpoint)
+    name = "decoder.transformer_layers.1.layer_scalar"
+    save_file(state_of(checkpoint) | {name: torch.full((1,), 0.5)}, folder / SHARD)
+    for used in (lambda: open_model(folder).tensors(), lambda: open_side(str(folder))):
+        with pytest.raises(UserError, match=f"{name}: it multiplies a layer's output"):
+            used()
+    assert f"{name}: it multiplies" in fail(capsys, folder, tmp_path / "b", "--to", "torch")
 
 
 def test_missing_tensors_have_their_own_names():

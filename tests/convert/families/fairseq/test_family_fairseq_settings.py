@@ -94,6 +94,13 @@ class TestFields:
         assert FAMILY.recognizes(grouped)
         assert FAMILY.read_config(grouped).config == config_of()
 
+    @pytest.mark.parametrize("change", ["no_scale_embedding", "no_token_positional_embeddings"])
+    def test_settings_that_are_1_and_0_for_true_and_false(self, change):
+        told = {n: value for n, value in SETTINGS.items() if isinstance(value, bool)}
+        told |= {change: True}
+        config = config_of(**{name: int(value) for name, value in told.items()})
+        assert config == config_of(**told) != config_of()
+
     def test_lengths_of_both_sides(self):
         given = source(max_source_positions=16, max_target_positions=20)
         reading = FAMILY.read_config(given)

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from messages import says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -20,6 +22,8 @@ from torch_nn_cases import (  # noqa: E402
     without,
 )
 
+from convert import ConversionRequest, convert  # noqa: E402
+from convert.formats.safetensors import open_safetensors  # noqa: E402
 from transformer_spec import UserError  # noqa: E402
 
 pytestmark = [
@@ -36,7 +40,7 @@ def test_same_logits_and_bytes_there_and_back(case):
     config = assert_imports(module, source)
     assert config.num_encoder_layers == 3 and config.num_decoder_layers == 2
     assert config.final_norm == case.final_norm and config.attention_bias == case.bias
-    assert config.tied_embeddings == {"embeddings": "none"}.get(case.tied, case.tied)
+    assert config.tied_embeddings == {"embeddings": "source_target"}.get(case.tied, case.tied)
 
 
 def test_a_tied_weight_that_is_stored_once():
@@ -46,8 +50,9 @@ def test_a_tied_weight_that_is_stored_once():
     flags = module.case.flags()
     config = assert_imports(module, source_of(once, flags=flags))
     assert config.tied_embeddings == "target_output"
-    with pytest.raises(UserError, match="no weight of decoder.finalFc is stored"):
-        FAMILY.read_config(source_of(once, flags=flags | {"tied_embeddings": "none"}))
+    for tied in ("none", "source_target"):
+        with pytest.raises(UserError, match=f"'{tied}'; no weight of decoder.finalFc is stored"):
+            FAMILY.read_config(source_of(once, flags=flags | {"tied_embeddings": tied}))
 
 
 def test_a_tie_that_is_told_and_does_not_hold_is_refused():
@@ -90,8 +95,53 @@ def test_one_table_of_positions_and_one_of_words_for_both_halves():
     state = without(module.state_dict(), "tgt_pos.weight", "tgt_emb.weight")
     wrapper = {"decoder.embedding": "src_emb", "decoder.pos_embedding": "src_pos"}
     shared = replace(source_of(state), flags=source.flags, wrapper=wrapper)
-    assert assert_imports(module, shared).tied_embeddings == "none"
-    assert "serves both halves" in " ".join(FAMILY.read_config(shared).notes)
+    assert assert_imports(module, shared).tied_embeddings == "source_target"
+    assert "serves both halves" not in " ".join(FAMILY.read_config(shared).notes)
+    apart = replace(shared, flags=source.flags | {"tied_embeddings": "none"})
+    assert assert_imports(module, apart).tied_embeddings == "none"
+    assert "serves both halves" in " ".join(FAMILY.read_config(apart).notes)
+
+
+def converted(module, folder, **fields) -> dict:
+    """A file of a module and its optimizer after a step as our folder; the optimizer's state."""
+    module.float()
+    optimizer = torch.optim.AdamW(module.parameters())
+    for parameter in module.parameters():
+        parameter.grad = torch.rand_like(parameter)
+    optimizer.step()
+    saved = {"model": module.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(saved, folder / "trained.pt")
+    fields = {"fields": module.case.flags(), "family": "torch-nn", **fields}
+    convert(ConversionRequest(folder / "trained.pt", folder / "ours", to="torch", **fields))
+    return optimizer.state_dict()
+
+
+@pytest.mark.parametrize("tied", ["embeddings", "all", "target_output"])
+def test_moments_of_a_table_that_is_one_here_too(tied, tmp_path):
+    """The optimizer has it once, and the way back too."""
+    module = Case(tied=tied).module()
+    state = converted(module, tmp_path)
+    moments = open_safetensors(tmp_path / "ours" / "optimizer.safetensors")
+    table = "encoder.embedding.weight" if tied != "target_output" else "decoder.embedding.weight"
+    expected = state["state"][0 if tied != "target_output" else 1]["exp_avg"].numpy()
+    np.testing.assert_array_equal(moments.read(f"exp_avg/{table}"), expected)
+    convert(ConversionRequest(tmp_path / "ours", tmp_path / "back", to="torch-nn"))
+    back = torch.load(tmp_path / "back" / "optimizer.pt")
+    assert back["state"].keys() == state["state"].keys()
+    assert all((back["state"][i]["exp_avg"] == x["exp_avg"]).all() for i, x in
+               state["state"].items())  # fmt: skip
+
+
+def test_moments_of_what_is_one_there_and_two_here(tmp_path):
+    """Their gradient is a sum over both halves."""
+    module = replace(CASES["learned"], embedding_norm=False).module()
+    module.tgt_pos = module.src_pos
+    state = module.state_dict()
+    module.state_dict = lambda: without(state, "tgt_pos.weight")
+    with pytest.raises(UserError, match="moments are of other weights") as error:
+        converted(module, tmp_path, map={"decoder.pos_embedding": "src_pos"})
+    says(str(error.value), "src_pos.weight is duplicated, of which each is trained here")
+    assert not (tmp_path / "ours").exists()
 
 
 def test_modules_by_other_names():

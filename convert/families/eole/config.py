@@ -6,6 +6,7 @@ encoders/transformer.py, decoders/transformer.py, modules/multi_headed_attn.py, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,7 +145,7 @@ def options_of(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         "heads": model.both("heads", 8),
         "transformer_ff": model.both("transformer_ff", 2048),
         "hidden_size": model.both("hidden_size", 512),
-        "norm_eps": model.both("norm_eps", 1e-5),
+        "norm_eps": _norm_eps(model),
         "add_qkvbias": qkv,
         "add_ffnbias": model.both("add_ffnbias", False),
         "share_embeddings": model.of("embeddings", "share_embeddings", False),
@@ -156,6 +157,17 @@ def options_of(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     options |= _words(model) | _positions(model) | _rates(config) | _vocabulary(config)
     model.finish()
     return options
+
+
+def _norm_eps(model: Model) -> float:
+    """That of every norm; a file says it only where it was set, and the usual one has changed."""
+    found, version = model.both("norm_eps"), str(model.whole.get("eole_version", "none"))
+    if found is None and re.match(r"0\.[01](\D|$)|none$", version):
+        model.settings.notes.append(
+            f"norm_eps is not said, and taken as 1e-05; eole before 0.2 had 1e-06 (eole_version: "
+            f"{version})"
+        )
+    return 1e-5 if found is None else found
 
 
 def activation_of(config: Mapping[str, Any], settings: Settings) -> str:

@@ -83,6 +83,20 @@ def test_activations(theirs, ours):
     assert config.activation == ours
 
 
+@pytest.mark.parametrize(
+    ("version", "noted"), [("0.1.2", True), (None, True), ("0.2.0", False), ("0.10.1", False)]
+)
+def test_an_epsilon_that_is_not_said(version, noted):
+    """eole writes what was set alone, and 1e-06 was usual before 0.2."""
+    source = given(Checkpoint(), norm_eps=None, eole_version=version)
+    model = source.settings["model"]
+    for name in [name for name, value in model.items() if value is None]:
+        del model[name]
+    reading = FAMILY.read_config(source)
+    assert reading.config.norm_epsilon == 1e-5
+    assert any("norm_eps is not said" in note for note in reading.notes) == noted
+
+
 def test_a_half_s_own_setting_counts_before_the_model_s():
     encoder = {"encoder_type": "transformer", "layers": 3, "heads": 3}
     decoder = {"decoder_type": "transformer", "layers": 2, "heads": 3}

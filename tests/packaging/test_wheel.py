@@ -107,7 +107,7 @@ def test_what_it_holds(wheel):
     assert tops == set(PACKAGES)
     assert all(f"{package}/py.typed" in names for package in PACKAGES)
     recipes = {name for name in names if name.startswith("training_recipe/recipes/")}
-    assert "training_recipe/recipes/cmudict.toml" in recipes and len(recipes) == 6
+    assert "training_recipe/recipes/cmudict.toml" in recipes and len(recipes) == 7
     assert {"parity/page/style.css", "parity/page/script.js"} < set(names)
 
 

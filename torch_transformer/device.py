@@ -14,6 +14,7 @@ from training_recipe.distributed.mesh import Mesh
 from training_recipe.searching.workers import MOST, ONE_WORKER, Workers
 from transformer_spec import TransformerConfig
 
+SETTING = threading.Lock()
 BY_OPENMP = "ATen parallel backend: OpenMP"
 
 
@@ -63,12 +64,14 @@ def cores_of_this_thread(count: int) -> Iterator[None]:
     A thread of OpenMP keeps a number of its own. PyTorch gives it the one that was set last, by
     whichever thread, before the first time that it asks.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    again = threading.Thread(target=torch.set_num_threads, args=(before,))
-    again.start()
-    again.join()
+    with SETTING:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        again = threading.Thread(target=torch.set_num_threads, args=(before,))
+        again.start()
+        again.join()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with SETTING:
+            torch.set_num_threads(before)

@@ -134,6 +134,11 @@ class Progress:
         self.best_name = self.best_score = self.best_loss = self.best_step = None
         self.since_best = 0
 
+    def judge_anew(self) -> None:
+        """Forget the best, and validate this step again where it or one before it was validated."""
+        self.forget_best()
+        self.evaluated = self.evaluated and self.validated is None
+
     def settle(self) -> None:
         """Wait for the results of all steps taken; one that diverged is a DivergedError."""
         pending = self.window.pending

@@ -236,10 +236,17 @@ def first_record(begun: Beginning, name: str) -> RunRecord:
         name,
         prepared.fingerprint,
         newest_checkpoint=None if begun.opened is None else begun.progress().step,
-        plan_fingerprint=prepared.plan.fingerprint,
-        judged_fingerprint=prepared.judged_fingerprint,
-        valid_fingerprint=prepared.valid_fingerprint,
+        **fingerprints_of(prepared),
     )
+
+
+def fingerprints_of(prepared: Prepared) -> dict[str, str]:
+    """What a record says of batches and of what judges, by its fields' names."""
+    return {
+        "plan_fingerprint": prepared.plan.fingerprint,
+        "judged_fingerprint": prepared.judged_fingerprint,
+        "valid_fingerprint": prepared.valid_fingerprint,
+    }
 
 
 def check_judging(prepared: Prepared, settings: TrainingSettings) -> None:
@@ -308,8 +315,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
         backend = make_backend(prepared.config, settings, state)
     lost = forget_lost_best(run, progress, processes)
     if judged_otherwise(record, settings, prepared):
-        progress.forget_best()
-        progress.evaluated = progress.evaluated and progress.validated is None
+        progress.judge_anew()
     with processes.together():
         settled = _settle_folder(run, progress, asked.from_step) if processes.first else []
     heading = f"run {run.path}: backend {name}, {settings.dtype}, after step {progress.step}"
@@ -319,9 +325,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
         record,
         settings=settings,
         newest_checkpoint=step,
-        plan_fingerprint=prepared.plan.fingerprint,
-        judged_fingerprint=prepared.judged_fingerprint,
-        valid_fingerprint=prepared.valid_fingerprint,
+        **fingerprints_of(prepared),
     )
     return Started(run, record, prepared, backend, progress, notes, asked.verify, world)
 

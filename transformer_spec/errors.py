@@ -88,10 +88,16 @@ class Faults:
             by_kind.setdefault(kind or f"{number}", []).append(message)
         lines: list[str] = []
         for kind, messages in by_kind.items():
-            many = len(messages) > MOST_OF_A_KIND
-            lines += messages[:SHOWN_OF_A_KIND] if many else messages
-            lines += [f"and {len(messages) - SHOWN_OF_A_KIND:,} more {kind}"] if many else []
+            lines += first_of(messages, kind)
         return lines
+
+
+def first_of(messages: Sequence[str], kind: str) -> list[str]:
+    """Messages of one kind; of too many to be read the first ones and a line with the number."""
+    if len(messages) <= MOST_OF_A_KIND:
+        return list(messages)
+    more = f"and {len(messages) - SHOWN_OF_A_KIND:,} more {kind}"
+    return [*messages[:SHOWN_OF_A_KIND], more]
 
 
 def closest(given: str, allowed: Iterable[str]) -> str:

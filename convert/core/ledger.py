@@ -18,7 +18,7 @@ from convert.core.operations import COPY
 from convert.core.parallel import in_threads
 from convert.core.rules import Rule
 from convert.core.tensors import Tensors, contiguous, pieces
-from transformer_spec.errors import printable_name
+from transformer_spec.errors import first_of, printable_name
 
 LEDGER_VERSION = 1
 CANCELLING = ("transposed", "transposed")
@@ -80,12 +80,13 @@ class Hashed(Tensors):
 
     def warnings(self) -> list[str]:
         """What to say of tensors that hold NaN or infinite numbers."""
-        return [
+        lines = [
             f"warning: {count:,} of {math.prod(self[name].shape):,} numbers of "
             f"{printable_name(name)} are NaN or infinite"
             for name in self
             if (count := self.found[name].not_finite)
         ]
+        return first_of(lines, "tensors with such numbers")
 
 
 class Fingerprint:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from messages import faults_say
 
-from convert.core.numbers import as_dtype, count_not_finite
+from convert.core.numbers import as_dtype, count_not_finite, count_zeros
 from convert.core.tensors import Held
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -57,6 +57,44 @@ class TestAsDtype:
         faults_say(tensors.warnings(), ("warning", 3, "w", "too large", "float16"))
         tensors.read("w")
         assert tensors.overflowed == {"w": 3}
+
+    def test_what_became_zero_is_said(self):
+        """Of weights one number in a million, as a rule; an array of such numbers is lost."""
+        arrays = {
+            "w": np.array([1, 6e-8, 2e-8, -2e-8, 0, -0.0, np.nan, np.inf], np.float32),
+            "moments": np.full(5, 1e-9, np.float32),
+            "zero": np.zeros(3, np.float32),
+            "half": np.array([6e-8], np.float16),
+        }
+        tensors = as_dtype(Held(arrays), np.dtype(np.float16))
+        assert tensors.warnings() == []
+        for name in arrays:
+            tensors.read(name)
+        assert tensors.underflowed == {"w": 2, "moments": 5}
+        warning, note = tensors.warnings()
+        faults_say([warning], ("warning", "moments", "too small", "float16"))
+        faults_say([note], ("note", 7, "too small"))
+
+    @pytest.mark.parametrize("wanted", [np.float32, np.float64, ml_dtypes.bfloat16, np.float16])
+    def test_zeros_are_those_of_numpy(self, wanted):
+        """Also of arrays in another order of axes, which are counted where they lie."""
+        numbers = (
+            np.random.default_rng(0).normal(size=(70, 1000)) * 10.0 ** -(np.arange(1000) ** 0.6)
+        )
+        for array in (numbers, np.asfortranarray(numbers), numbers[:, ::3]):
+            tensors = as_dtype(Held({"w": array}), np.dtype(wanted))
+            read = tensors.read("w")
+            assert count_zeros(read) == int(np.sum(read.astype(np.float64) == 0))
+            expected = count_zeros(read) - int(np.sum(array == 0))
+            assert tensors.underflowed == ({"w": expected} if expected else {})
+            assert not tensors.vanished
+
+    def test_many_arrays_are_a_few_lines(self):
+        arrays = {f"w{i}": np.full(2, 1e9 if i % 2 else 1e-9) for i in range(50)}
+        tensors = as_dtype(Held(arrays), np.dtype(np.float16))
+        for name in arrays:
+            tensors.read(name)
+        assert len(tensors.warnings()) < 10
 
     @pytest.mark.parametrize(
         ("given", "wanted", "largest"),

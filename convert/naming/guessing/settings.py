@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from transformer_spec import UserError
 from transformer_spec.config import ACTIVATIONS, NORMS, SINUSOID_FREQUENCIES, SINUSOID_LAYOUTS
 
 LEARNED, FROZEN, SINUSOIDAL, NONE = "learned", "frozen", "sinusoidal", "none"
@@ -49,7 +50,11 @@ class Setting:
 
 
 def settings_of(facts: Facts, given: Mapping[str, Any]) -> dict[str, Setting]:
-    """The settings that are given, and the most usual value of each that nothing shows."""
+    """The settings that are given, and the most usual value of each that nothing shows.
+
+    Heads that the tensors cannot have are a UserError.
+    """
+    _check_heads(facts, given.get("num_heads"))
     found = _norms(facts) | _computation(facts) | _positions(facts, given) | _ties(facts)
     found |= {"pad_id": Setting(0, (1, 2, 3))} | _heads(facts)
     told = {name: Setting(value, remark="as given") for name, value in given.items()}
@@ -107,10 +112,23 @@ def _ties(facts: Facts) -> dict[str, Setting]:
     return {"tied_embeddings": Setting(tied, remark="shown: there is no table of the output's own")}
 
 
+def _check_heads(facts: Facts, told: int | None) -> None:
+    if told is None or told in (facts.heads, *(_divisors(facts) if facts.heads is None else ())):
+        return
+    allowed = "a divisor of it" if facts.heads is None else f"{facts.heads}, as the tensors show"
+    raise UserError(
+        f"num_heads is given as {told}, and the attention is {facts.heads_dim} wide; give {allowed}"
+    )
+
+
+def _divisors(facts: Facts) -> list[int]:
+    return [n for n in range(1, facts.heads_dim + 1) if facts.heads_dim % n == 0]
+
+
 def _heads(facts: Facts) -> dict[str, Setting]:
     if facts.heads is not None:
         return {}
-    divisors = [n for n in range(1, facts.heads_dim + 1) if facts.heads_dim % n == 0]
+    divisors = _divisors(facts)
     likely = [facts.heads_dim // USUAL_HEAD] if facts.heads_dim % USUAL_HEAD == 0 else []
     usual = next(n for n in (*likely, *HEADS) if n in divisors)
     return {"num_heads": _setting(usual, *divisors)}

@@ -281,6 +281,13 @@ def test_the_command_prints_or_writes_a_table(style, tmp_path, capsys) -> None:
     assert main([file, "made", "--to", "torch", "--names", "new/My Table.toml"]) == 0
 
 
+def test_heads_that_do_not_fit_are_refused(style, tmp_path, capsys) -> None:
+    """They divide the width that the tensors show, and nothing is written else."""
+    file = style(parse_table(STYLES["flat"], "flat"))
+    says(fail(capsys, "names", file, "--num-heads", "5", "--output", "mine.toml"), 5, 12, "divisor")
+    assert not (tmp_path / "mine.toml").exists()
+
+
 def test_the_command_never_writes_over_a_file(style, tmp_path, capsys) -> None:
     file, kept = style(parse_table(STYLES["flat"], "flat")), tmp_path / "mine.toml"
     kept.write_text("kept")

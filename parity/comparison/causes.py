@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.comparison.report import NO_SLIP, Cause
 from parity.forward.ids import Ids
-from parity.forward.measures import STEP_BOUND, allowed, largest, largest_difference, mask_of
+from parity.forward.measures import STEP_BOUND, allowed, differing, largest, mask_of
 from parity.forward.substeps import LOGITS, over_source
 from parity.mutations.running import run
 from parity.mutations.subjects import Subject
@@ -67,8 +67,8 @@ def padding_in_front(
     for (one, other), ids in zip(truths, batches, strict=True):
         mask = ids.real(config)[1] & ~ids.behind_padding(config)
         for part in {step, LOGITS}:
-            apart = largest_difference(one[part], other[part], mask)
-            if not apart <= allowed(STEP_BOUND, largest(one[part][mask])):
+            apart, scale = differing(part, one[part], other[part], mask)
+            if not apart <= allowed(STEP_BOUND, scale):
                 return None
             left = max(left, apart)
     return Cause("padding in front", IN_FRONT, left)
@@ -132,8 +132,8 @@ def difference(subject: Subject, truth: Trace, ids: Ids, first: str) -> float:
         if found is None or found.shape != right.shape:
             return math.inf
         mask = mask_of(step, ids, subject.config)
-        left = largest_difference(found, right, mask)
-        if not left <= allowed(STEP_BOUND, largest(right[mask])):
+        left, scale = differing(step, right, found, mask)
+        if not left <= allowed(STEP_BOUND, scale):
             return math.inf
     return left
 
@@ -163,8 +163,30 @@ def tensors_apart(a: Side, b: Side) -> str | None:
     )
 
 
+def hidden_apart(a: Side, b: Side, judged: Collection[str]) -> str | None:
+    """Which tensors differ where no number that was compared does; None where none does.
+
+    ``judged`` tensors, which were compared whole, are left out. Where other numbers of two configs
+    make up for it, differing weights are the same function.
+    """
+    one, other = a.weights or {}, b.weights or {}
+    names = [name for name in one if name in other and name not in judged]
+    apart = [n for n in names if not np.array_equal(_wide(one[n]), _wide(other[n]))]
+    if not apart:
+        return None
+    some = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
+    verb = "differs" if len(apart) == 1 else "differ"
+    return (
+        f"but {len(apart)} of {len(names)} tensors {verb} ({some}), which nothing that was "
+        "compared shows"
+    )
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64)
+
+
 def shared_tensors(a: Side, b: Side) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The weights of both sides in float64, by the names that both have."""
     one, other = a.weights or {}, b.weights or {}
-    wide = np.float64
-    return {n: (one[n].astype(wide), other[n].astype(wide)) for n in one if n in other}
+    return {n: (_wide(one[n]), _wide(other[n])) for n in one if n in other}

@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.comparison.causes import explain, other_weights, padding_in_front, tensors_apart
+from parity.comparison.causes import (
+    explain,
+    hidden_apart,
+    other_weights,
+    padding_in_front,
+    tensors_apart,
+)
 from parity.comparison.finite import check_traces, check_weights
 from parity.comparison.memory import Plan, limit_of, needs, plan
 from parity.comparison.report import Cause, Departure, Report, Rounding, Row, SideSummary
@@ -17,9 +23,10 @@ from parity.comparison.rounding import agreement_of, not_computed, rounding, wit
 from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
 from parity.comparison.settings import Settings
 from parity.comparison.tables import table_causes, table_rows
+from parity.comparison.text import EVERY_ROW
 from parity.forward.features import read_features
 from parity.forward.ids import Ids, generated, generated_targets, read_ids
-from parity.forward.measures import largest_difference, mask_of
+from parity.forward.measures import differing, in_proportion, mask_of
 from parity.frameworks import check_devices, exact_numbers
 from parity.sides.opening import check_comparable, different_settings, open_sides
 from parity.sides.side import Side, Trace
@@ -82,7 +89,8 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
         budget=rounded.budget,
     )
     if report.same:
-        return report
+        whole = {row.part.removeprefix(EVERY_ROW) for row in rows}
+        return replace(report, weights=hidden_apart(a, b, whole))
     wanted = settings.explain and not how.streamed
     found = with_causes(report, (a, b), truths, batches, say if wanted else None)
     return replace(found, causes=(*sound.causes, *(found.causes or ()))) if sound.causes else found
@@ -164,7 +172,7 @@ def departure(step: str, truths: Traces, batches: list[Ids], side: Side) -> Depa
     """Where a sub-step differs most, in the batch in which it does."""
     masks = [mask_of(step, ids, side.config) for ids in batches]
     sizes = [
-        largest_difference(one[step], other[step], mask)
+        differing(step, one[step], other[step], mask)[0]
         for (one, other), mask in zip(truths, masks, strict=True)
     ]
     k = int(np.argmax(np.nan_to_num(sizes, nan=np.inf)))
@@ -172,7 +180,8 @@ def departure(step: str, truths: Traces, batches: list[Ids], side: Side) -> Depa
     if one.shape != other.shape:
         return Departure(step, k, (), np.nan, np.nan, np.inf)
     apart = np.zeros_like(one)
-    apart[masks[k]] = np.abs(one - other)[masks[k]]
+    factors, _ = in_proportion(step, one[masks[k]])
+    apart[masks[k]] = (np.abs(one - other) * factors)[masks[k]]
     at = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)
     place = tuple(int(i) for i in at)
     return Departure(step, k, place, float(one[at]), float(other[at]), sizes[k])

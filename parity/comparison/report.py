@@ -175,7 +175,7 @@ class Report:
     """The comparison of A and B.
 
     ``batches`` are the shapes of source and target of each; ``causes`` is None where none was
-    looked for; ``weights`` says what is known of the tensors of two models that differ.
+    looked for; ``weights`` says which tensors differ, where some do.
     """
 
     a: SideSummary
@@ -203,7 +203,9 @@ class Report:
         if self.same:
             found = self.budget.items()
             rounding = [f"{name} rounding {entry.max_abs:.0e}" for name, entry in found]
-            return "; ".join(["same function", *rounding])
+            return "; ".join(
+                ["same function", *rounding, *([self.weights] if self.weights else [])]
+            )
         failed = next(row for row in self.rows if not row.passed)
         shown = self.first is not None and self.first.part == failed.part
         what = self.first.in_words if self.first and shown else failed.part

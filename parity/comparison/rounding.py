@@ -13,7 +13,7 @@ from parity.comparison.finite import first_not_finite
 from parity.comparison.report import Agreement, Rounding, Row
 from parity.comparison.rows import Traces
 from parity.forward.ids import Ids
-from parity.forward.measures import divergence, largest, largest_difference, mask_of, top
+from parity.forward.measures import differing, divergence, in_proportion, largest, mask_of, top
 from parity.forward.number_formats import NUMPY
 from parity.forward.substeps import LOGITS, in_words
 from parity.sides.side import Side, Trace
@@ -36,7 +36,7 @@ def with_errors(
         if not able or not all(step in truths[k] for k in able):
             return row
         mask = mask_of(step, ids, config)
-        errors = [largest_difference(runs[k][step], truths[k][step], mask) for k in able]
+        errors = [differing(step, truths[k][step], runs[k][step], mask)[0] for k in able]
         return replace(row, errors={**row.errors, name: float(np.max(errors))})
 
     return [judged(row) for row in rows]
@@ -64,7 +64,7 @@ def rounding(
 def honest_range(name: str, logits: np.ndarray) -> tuple[float, float]:
     """Where rounding alone leaves logits: from a fraction of one rounding to some hundreds."""
     unit = float(ml_dtypes.finfo(NUMPY.get(name, NUMPY["bfloat16"])).eps)
-    return unit / 16, 256 * unit * max(1.0, largest(logits))
+    return unit / 16, 256 * unit * max(1.0, in_proportion(LOGITS, logits)[1])
 
 
 def agreement_of(truths: Traces, batches: list[Ids], config: TransformerConfig) -> Agreement:
@@ -79,12 +79,13 @@ def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Agreement:
     most = np.zeros(3)
     sums, rows, moments = np.zeros(3), 0, np.zeros(3)
     for truth, logits in pairs:
-        apart = divergence(truth, logits)
-        most = np.maximum(most, (largest(logits - truth), largest(truth), apart.max()))
+        apart, (factors, scale) = divergence(truth, logits), in_proportion(LOGITS, truth)
+        most = np.maximum(most, (largest((logits - truth) * factors), scale, apart.max()))
         best = (top(logits, 1) == top(truth, 1)).all(-1).sum()
         five = (np.sort(top(logits, 5)) == np.sort(top(truth, 5))).all(-1).sum()
         sums, rows = sums + (apart.sum(), best, five), rows + len(truth)
-        moments += truth.size, truth.sum(), np.square(truth).sum()
+        near = truth[:, factors == 1.0] if isinstance(factors, np.ndarray) else truth
+        moments += near.size, near.sum(), np.square(near).sum()
     (max_abs, scale, max_kl), (mean_kl, top1, top5) = most.tolist(), (sums / rows).tolist()
     relative = max_abs / scale if scale else 0.0
     spread = _deviation(*moments.tolist())

@@ -12,8 +12,8 @@ from parity.forward.measures import (
     GRADIENT_BOUND,
     STEP_BOUND,
     allowed,
+    differing,
     largest,
-    largest_difference,
     mask_of,
     worst,
 )
@@ -32,8 +32,8 @@ def step_rows(a: Side, truths: Traces, batches: list[Ids]) -> list[Row]:
         difference = scale = 0.0
         for (one, other), ids in zip(truths, batches, strict=True):
             mask = mask_of(step, ids, a.config)
-            difference = worst(difference, largest_difference(one[step], other[step], mask))
-            scale = worst(scale, largest(one[step][mask]))
+            apart, size = differing(step, one[step], other[step], mask)
+            difference, scale = worst(difference, apart), worst(scale, size)
         rows.append(row_of(step, difference, scale, STEP_BOUND))
     return rows
 

@@ -1,8 +1,9 @@
-"""The rows of embedding tables: a comparison on some tokens looks up the rows of no others."""
+"""The rows of embedding and position tables: a comparison on some ids looks up no others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,38 +16,90 @@ from parity.sides.side import Side
 
 HALVES = ("encoder", "decoder")
 PIECE = 1 << 12
+TOKENS, POSITIONS = "tokens", "positions"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What both sides look up by the same ``numbers``, those of tokens or of positions.
+
+    Number k is row k + ``offsets`` of the arrays, times ``scales``.
+    """
+
+    name: str
+    of: str
+    numbers: np.ndarray
+    arrays: tuple[np.ndarray, np.ndarray]
+    scales: tuple[float, float] = (1.0, 1.0)
+    offsets: tuple[int, int] = (0, 0)
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Some of the numbers with both sides' rows (N, D) in float64, until all are done."""
+        for start in range(0, len(self.numbers), PIECE):
+            numbers = self.numbers[start : start + PIECE]
+            parts = zip(self.arrays, self.scales, self.offsets, strict=True)
+            one, other = (table[numbers + k].astype(np.float64) * by for table, by, k in parts)
+            yield numbers, one, other
+
+    @property
+    def row(self) -> Row:
+        """The largest difference of all rows."""
+        difference = scale = 0.0
+        for _, one, other in self.pieces():
+            difference, scale = worst(difference, largest(one - other)), worst(scale, largest(one))
+        return row_of(EVERY_ROW + self.name, difference, scale, STEP_BOUND)
+
+    @property
+    def cause(self) -> Cause:
+        """Which rows differ."""
+        bound, apart = self.row.bound, list[int]()
+        for numbers, one, other in self.pieces():
+            apart += numbers[~(np.abs(one - other) <= bound).all(-1)].tolist()
+        some = ", ".join(map(str, apart[:5])) + (", ..." if len(apart) > 5 else "")
+        rows = f"{len(apart):,} of {len(self.arrays[0]):,} rows of {self.name}"
+        return Cause(f"{self.of[:-1]} rows", f"{rows} differ: those of {self.of} {some}")
 
 
 def table_rows(a: Side, b: Side, batches: Sequence[Ids]) -> tuple[list[Row], list[str]]:
-    """A row for each embedding table, scaled as it is used, or a note what was not looked up.
+    """A row for each table that is looked up, scaled as it is used, or a note what was not.
 
     The row of padding is left out where no output depends on it.
     """
     if a.weights is None or b.weights is None:
         return [], [not_looked_up(a, b, batches)]
-    return [_table_row(a, b, half) for half in halves(a)], []
+    return [table.row for table in tables(a, b)], []
 
 
-def halves(side: Side) -> tuple[str, ...]:
-    """The halves that read tokens."""
-    return HALVES[1:] if side.config.feature_dim else HALVES
+def tables(a: Side, b: Side) -> list[Table]:
+    """Those of tokens, and those of positions that both sides store."""
+    found = [_of_tokens(a, b, half) for half in HALVES if half == "decoder" or reads_tokens(a)]
+    return found + [table for half in HALVES for table in _of_positions(a, b, half)]
 
 
-def _table_row(a: Side, b: Side, half: str) -> Row:
-    one, other = table_of(a, half), table_of(b, half)
-    difference = scale = 0.0
-    for start in range(0, len(one), PIECE):
-        rows = _counted(a, half, start, min(start + PIECE, len(one)))
-        ours, theirs = scaled(a, one, rows), scaled(b, other, rows)
-        difference, scale = worst(difference, largest(ours - theirs)), worst(scale, largest(ours))
-    return row_of(EVERY_ROW + name_of(half), difference, scale, STEP_BOUND)
+def reads_tokens(side: Side) -> bool:
+    """Whether the source is tokens."""
+    return not side.config.feature_dim
 
 
-def _counted(side: Side, half: str, start: int, end: int) -> np.ndarray:
-    """Numbers of the rows from ``start`` to ``end`` whose tokens count."""
-    rows, config = np.arange(start, end), side.config
-    starts = half == "decoder" and config.decoder_start_id == config.pad_id
-    return rows if starts else rows[rows != config.pad_id]
+def _of_tokens(a: Side, b: Side, half: str) -> Table:
+    arrays, config = (table_of(a, half), table_of(b, half)), a.config
+    numbers = np.arange(len(arrays[0]))
+    if half == "encoder" or config.decoder_start_id != config.pad_id:
+        numbers = numbers[numbers != config.pad_id]
+    scales = a.config.embedding_scale, b.config.embedding_scale
+    return Table(name_of(half), TOKENS, numbers, arrays, scales)
+
+
+def _of_positions(a: Side, b: Side, half: str) -> list[Table]:
+    """The table of a half's positions, if both sides have one."""
+    assert a.weights is not None
+    assert b.weights is not None
+    name, configs = f"{half}.pos_embedding.weight", (a.config, b.config)
+    if name not in a.weights or name not in b.weights:
+        return []
+    numbers = np.arange(min(config.longest(half) for config in configs))
+    offsets = a.config.position_offset, b.config.position_offset
+    return [Table(name, POSITIONS, numbers, (a.weights[name], b.weights[name]), offsets=offsets)]
 
 
 def name_of(half: str) -> str:
@@ -58,10 +111,6 @@ def table_of(side: Side, half: str) -> np.ndarray:
     assert side.weights is not None
     own = name_of(half)
     return side.weights[own if own in side.weights else name_of("encoder")]
-
-
-def scaled(side: Side, table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return table[rows].astype(np.float64) * side.config.embedding_scale
 
 
 def not_looked_up(a: Side, b: Side, batches: Sequence[Ids]) -> str:
@@ -82,26 +131,8 @@ def not_looked_up(a: Side, b: Side, batches: Sequence[Ids]) -> str:
 
 
 def table_causes(a: Side, b: Side, rows: Sequence[Row]) -> tuple[Cause, ...]:
-    """Which rows differ where nothing else does."""
-    failed = [half for half in halves(a) for row in rows if row.part == EVERY_ROW + name_of(half)
-              and not row.passed]  # fmt: skip
-    return tuple(Cause("embedding rows", _in_words(a, b, half)) for half in failed)
-
-
-def _in_words(a: Side, b: Side, half: str) -> str:
-    one, other = table_of(a, half), table_of(b, half)
-    apart = [
-        token
-        for start in range(0, len(one), PIECE)
-        for token in _apart(
-            a, b, one, other, _counted(a, half, start, min(start + PIECE, len(one)))
-        )
-    ]
-    some = ", ".join(map(str, apart[:5])) + (", ..." if len(apart) > 5 else "")
-    return f"{len(apart):,} of {len(one):,} rows of {name_of(half)} differ: those of tokens {some}"
-
-
-def _apart(a: Side, b: Side, one: np.ndarray, other: np.ndarray, rows: np.ndarray) -> list[int]:
-    ours = scaled(a, one, rows)
-    far = np.abs(ours - scaled(b, other, rows)) > STEP_BOUND * max(1.0, largest(ours))
-    return [int(token) for token in rows[far.any(-1)]]
+    """Which rows of tables differ where nothing else does."""
+    failed = {row.part for row in rows if not row.passed and row.part.startswith(EVERY_ROW)}
+    if not failed:
+        return ()
+    return tuple(table.cause for table in tables(a, b) if EVERY_ROW + table.name in failed)

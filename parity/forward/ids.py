@@ -62,8 +62,8 @@ def generated(
     """Two batches: six short rows, and one row of the longest length (or ``longest``, if shorter).
 
     The rows: not padded; padded on the right; on the left; one token; one source token under a full
-    target; both ends of both vocabularies. Source and target never have the same length. With
-    padding ``behind`` the third has it on the right as well.
+    target; both ends of both vocabularies. Of these source and target never have the same length.
+    With padding ``behind`` the third has it on the right as well.
 
     A model that reads features is given normal numbers. With ``whole`` there are always as many
     frames as it has positions for, and of the short rows the padded ones and the last.
@@ -85,7 +85,7 @@ def generated(
         row[-len(ends[: len(row)]) :] = ends[: len(row)]
     long = Ids(
         _sources(draw, (1, source_length), config),
-        _tokens(draw, (1, max(1, length - 1)), config.target_vocab_size, config.pad_id),
+        _tokens(draw, (1, length), config.target_vocab_size, config.pad_id),
     )
     kept = WHOLE_ROWS if whole else slice(None)
     batches = [Ids(source[kept], target[kept]), long]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.forward.substeps import OVER_FRAMES, over_source
+from parity.forward.substeps import LOGITS, OVER_FRAMES, over_source
 
 if TYPE_CHECKING:
     from parity.forward.ids import Ids
@@ -17,6 +17,8 @@ STEP_BOUND = 1e-11
 GRADIENT_BOUND = 1e-10
 # Of float32 logits beside their own float64, over their spread where that is above 1.
 FLOAT32_BOUND = 2e-5
+# Above this many times the size of most tokens, in every row, a bias holds a token's logits apart.
+HELD_APART = 30.0
 
 
 def allowed(bound: float, scale: float) -> float:
@@ -47,12 +49,35 @@ def mask_of(step: str, ids: Ids, config: TransformerConfig) -> np.ndarray:
     return source if over_source(step) else target
 
 
-def largest_difference(one: np.ndarray, other: np.ndarray, mask: np.ndarray) -> float:
-    """Largest absolute difference over the rows in ``mask``; NaN anywhere there gives NaN.
+def differing(
+    step: str, one: np.ndarray, other: np.ndarray, mask: np.ndarray
+) -> tuple[float, float]:
+    """Largest absolute difference of a sub-step over the rows in ``mask``, and their scale.
 
-    That of other shapes is infinite.
+    NaN anywhere there gives NaN; a difference of other shapes is infinite. Logits that a bias holds
+    apart count by their own size.
     """
-    return largest(one[mask] - other[mask]) if one.shape == other.shape else math.inf
+    factors, scale = in_proportion(step, one[mask])
+    if one.shape != other.shape:
+        return math.inf, scale
+    return largest((one[mask] - other[mask]) * factors), scale
+
+
+def in_proportion(step: str, rows: np.ndarray) -> tuple[np.ndarray | float, float]:
+    """What differences of a sub-step's columns count times, and its largest number.
+
+    A bias of -1e9, which keeps a token from being written, would else allow every logit 1e-2. A
+    token that is held apart so counts in proportion: as if its logits were of the others' size.
+    """
+    if step != LOGITS or not rows.size:
+        return 1.0, largest(rows)
+    sizes = np.abs(rows)
+    most = sizes.max(0)
+    apart = sizes.min(0) > HELD_APART * max(1.0, float(np.median(most)))
+    if not apart.any():
+        return 1.0, float(most.max())
+    scale = float(most[~apart].max())
+    return np.where(apart, np.minimum(1.0, max(1.0, scale) / most), 1.0), scale
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

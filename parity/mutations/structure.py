@@ -98,7 +98,8 @@ def embedding_norms(subject: Subject) -> Variants:
 def rounded(subject: Subject) -> Variants:
     """Weights that went through a narrower format."""
     for name, dtype in (("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16)):
-        narrow = {n: a.astype(dtype).astype(a.dtype) for n, a in subject.weights.items()}
+        with np.errstate(over="ignore"):
+            narrow = {n: a.astype(dtype).astype(a.dtype) for n, a in subject.weights.items()}
         yield f"to {name}", with_weights(subject, narrow)
 
 

@@ -29,8 +29,9 @@ from parity.__main__ import main  # noqa: E402
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
-from parity.forward.ids import read_ids  # noqa: E402
-from parity.forward.substeps import is_step, substeps  # noqa: E402
+from parity.forward.ids import generated, read_ids  # noqa: E402
+from parity.forward.substeps import LOGITS, is_step, substeps  # noqa: E402
+from parity.sides.side import Side  # noqa: E402
 from transformer_spec import UserError, trained_names  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -79,6 +80,71 @@ class TestSameFunction:
         assert "PASS: same function" in capsys.readouterr().out
 
 
+class Behind(Side):
+    """A side that shows the logits of another alone, as somebody's own module does."""
+
+    def __init__(self, side: Side):
+        super().__init__(side.given, side.what, side.framework, side.config)
+        self.side = side
+
+    def trace(self, ids, precision):
+        return {LOGITS: self.side.trace(ids, precision)[LOGITS]}
+
+
+class TestTokensThatABiasHoldsApart:
+    """A bias that keeps a token from being written makes no room for the logits of others."""
+
+    CONFIG = replace(TINY, output_bias="trained")
+    NEVER, OTHER = 1, 7
+
+    def weights(self, size: float, moved: float = 0.0) -> dict[str, np.ndarray]:
+        weights = random_weights(self.CONFIG)
+        bias = weights["decoder.finalFc.bias"].copy()
+        bias[self.NEVER] = size
+        bias[self.OTHER] += moved
+        return weights | {"decoder.finalFc.bias": bias}
+
+    @pytest.mark.parametrize("size", [-1e9, float(np.finfo(np.float32).min)])
+    def test_a_slip_is_seen(self, size):
+        """One of a bias is in no other sub-step, and no gradient tells."""
+        one = torch_side(self.CONFIG, self.weights(size))
+        same, moved = (flax_side(self.CONFIG, self.weights(size, by)) for by in (0, 1e-9))
+        settings = replace(EXACT, gradients=False, explain=False)
+        assert compare_sides(one, same, settings).same
+        report = compare_sides(one, moved, settings)
+        assert [row.part for row in report.rows if not row.passed] == [LOGITS]
+        assert report.first.at[-1] == self.OTHER
+
+    def test_a_slip_behind_logits_alone_is_explained(self):
+        config = replace(self.CONFIG, activation="gelu")
+        one = Behind(torch_side(config, self.weights(-1e9)))
+        other = flax_side(replace(config, activation="gelu_tanh"), self.weights(-1e9))
+        report = compare_sides(one, other, replace(EXACT, gradients=False))
+        assert report.causes[0].in_words == "activation: A 'gelu', B 'gelu_tanh'"
+
+    def test_the_token_itself_is_judged_by_its_size(self):
+        weights = self.weights(-1e9)
+        bias = weights["decoder.finalFc.bias"].copy()
+        bias[self.NEVER] *= 1 + 1e-8
+        other = flax_side(self.CONFIG, weights | {"decoder.finalFc.bias": bias})
+        report = compare_sides(
+            torch_side(self.CONFIG, weights), other, replace(EXACT, gradients=False)
+        )
+        assert [row.part for row in report.rows if not row.passed] == [LOGITS]
+        assert report.first.at[-1] == self.NEVER
+
+    def test_what_float32_rounds_is_that_of_the_others(self):
+        settings = Settings(("float32",), gradients=False, longest=7)
+        plain, held = (
+            compare_sides(torch_side(self.CONFIG, w), flax_side(self.CONFIG, w), settings)
+            for w in (self.weights(0.0), self.weights(-1e9))
+        )
+        found, expected = held.budget["float32"].a, plain.budget["float32"].a
+        assert found.max_abs == pytest.approx(expected.max_abs, rel=0.5)
+        assert found.spread == pytest.approx(expected.spread, rel=0.1)
+        assert held.budget["float32"].honest == plain.budget["float32"].honest
+
+
 class TestRowsThatNoTokenLooksUp:
     """The ids of a comparison are a few; the tables are compared whole."""
 
@@ -120,6 +186,49 @@ class TestRowsThatNoTokenLooksUp:
         report = compare_sides(side, shown, settings)
         assert report.same
         says(report.notes, "of 9,000 source tokens", "not compared", "--ids")
+
+
+class TestRowsThatNoTokenReaches:
+    """Of positions the last ones count too, where weights are seen and where they are not."""
+
+    CONFIG = replace(PRE, position_offset=2)
+
+    def report(self, row: int) -> Report:
+        weights, name = random_weights(self.CONFIG), "decoder.pos_embedding.weight"
+        table = weights[name].copy()
+        table[row] += 1
+        sides = torch_side(self.CONFIG, weights), flax_side(self.CONFIG, weights | {name: table})
+        settings = replace(EXACT, gradients=False, explain=False)
+        return compare_sides(*sides, settings)
+
+    def test_a_row_beyond_the_longest_text(self):
+        report = self.report(-1)
+        part = "every row of decoder.pos_embedding.weight"
+        assert [row.part for row in report.rows if not row.passed] == [part]
+        says(report.verdict, "not the same function", "those of positions 8")
+
+    def test_a_unit_that_no_token_switches_on(self):
+        """Its weights are dead for the few tokens that were compared, and not for others."""
+        weights, fc1, fc2 = (
+            random_weights(TINY),
+            *(f"encoder.enc_layers.0.ffn.{leaf}" for leaf in ("fc1.bias", "fc2.weight")),
+        )
+        bias, table = weights[fc1].copy(), weights[fc2].copy()
+        bias[3] = -50
+        table[:, 3] += 1
+        one = torch_side(TINY, weights | {fc1: bias})
+        other = flax_side(TINY, weights | {fc1: bias, fc2: table})
+        report = compare_sides(one, other, EXACT)
+        assert report.same
+        says(report.verdict, "same function", f"1 of {len(weights) - 2} tensors", fc2)
+
+    def test_rows_before_the_offset_are_never_read(self):
+        assert self.report(1).same
+
+    def test_the_longest_generated_target_has_all_positions(self):
+        for longest, most in ((None, self.CONFIG.max_length), (7, 7)):
+            long = generated(self.CONFIG, longest)[1]
+            assert long.source.shape == long.target.shape == (1, most)
 
 
 class TestReport:
@@ -320,7 +429,7 @@ class TestInputs:
         flags = ["--json", "--precision", "--no-gradients"]
         assert main([str(folder), str(folder), *flags, "--length", "5"]) == 0
         found = json.loads(capsys.readouterr().out)["batches"]
-        assert found == [[[6, 5], [6, 2]], [[1, 5], [1, 4]]]
+        assert found == [[[6, 5], [6, 2]], [[1, 5], [1, 5]]]
 
     @pytest.mark.parametrize("target", ["[0]", "[0, 1, 1]"])
     def test_targets_without_a_token_that_counts(self, tmp_path, folder, capsys, target):

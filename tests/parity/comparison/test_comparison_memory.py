@@ -27,7 +27,7 @@ from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.memory import Needs, available, needs, plan, resident  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
 from parity.forward.ids import generated  # noqa: E402
-from parity.forward.measures import largest_difference, mask_of  # noqa: E402
+from parity.forward.measures import differing, mask_of  # noqa: E402
 from parity.forward.substeps import substeps  # noqa: E402
 from transformer_spec import TransformerConfig, UserError, initial_weights  # noqa: E402
 
@@ -131,7 +131,7 @@ def test_module_by_module_is_the_same_function(name, precision, backend, monkeyp
     unit = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 0.5}[precision]
     for step in substeps(config):
         mask = mask_of(step, ids, config)
-        assert largest_difference(streamed[step], whole[step], mask) <= unit
+        assert differing(step, whole[step], streamed[step], mask)[0] <= unit
 
 
 def between(sides, monkeypatch) -> int:

@@ -15,7 +15,7 @@ from parity_cases import TINY, WHISPER, random_weights, torch_side  # noqa: E402
 
 from parity.comparison.causes import explain, subject_of  # noqa: E402
 from parity.forward.ids import generated  # noqa: E402
-from parity.forward.measures import STEP_BOUND, largest_difference, mask_of  # noqa: E402
+from parity.forward.measures import STEP_BOUND, differing, mask_of  # noqa: E402
 from parity.forward.substeps import LOGITS, substeps  # noqa: E402
 from parity.mutations.measurement import Size  # noqa: E402
 from parity.mutations.measurement import plant as planted_in  # noqa: E402
@@ -101,7 +101,7 @@ def plant(family, number):
         for step in substeps(config):
             if step in trace:
                 mask = mask_of(step, ids, config)
-                if not largest_difference(trace[step], truth[step], mask) <= STEP_BOUND:
+                if not differing(step, truth[step], trace[step], mask)[0] <= STEP_BOUND:
                     # What the bug does to the code is not in the weights: B shows its numbers only.
                     shown = None if wrong.patches else wrong.weights
                     side = torch_side(wrong.config, shown or {"none": None}, "b")
@@ -132,7 +132,7 @@ def test_every_bug_is_caught_and_nine_in_ten_are_named(family, request):
         step, sides, traces, ids = found
         planted += 1
         mask = mask_of(LOGITS, ids, config)
-        assert largest_difference(traces[0][LOGITS], traces[1][LOGITS], mask) > STEP_BOUND
+        assert differing(LOGITS, traces[0][LOGITS], traces[1][LOGITS], mask)[0] > STEP_BOUND
         if all_of_them or family == asked_in(number):
             asked += 1
             causes = explain(sides, traces, ids, step)
@@ -193,7 +193,7 @@ def test_a_bias_of_fcK_is_the_one_slip_that_no_logit_shows():
     ((_, wrong),) = slip.variants(subject_of(right))
     trace = run(wrong, ids)
     apart = {
-        step: largest_difference(trace[step], truth[step], mask_of(step, ids, right.config))
+        step: differing(step, truth[step], trace[step], mask_of(step, ids, right.config))[0]
         for step in ("encoder.enc_layers.0.multiheadattention.fcK", LOGITS)
     }
     first, logits = apart.values()

@@ -15,6 +15,7 @@ from parity.comparison.settings import Settings
 from parity.forward.measures import FLOAT32_BOUND, over_spread
 from parity.forward.substeps import in_words
 from transformer_spec import UserError
+from transformer_spec.errors import first_of
 
 FORMAT_VERSION = 2
 NO_SLIP = "no single known slip explains it"
@@ -207,11 +208,20 @@ class Report:
         failed = next(row for row in self.rows if not row.passed)
         shown = self.first is not None and self.first.part == failed.part
         what = self.first.in_words if self.first and shown else failed.part
-        behind = self.causes[0].in_words if self.causes else self.weights
+        behind = self.causes[0].in_words if self.causes else self.unexplained
         return (
             f"not the same function: {what} is the first to differ, by {failed.float64:.3e}, where "
             f"rounding is at most {failed.bound:.3e}{f'; {behind}' if behind else ''}"
         )
+
+    @property
+    def unexplained(self) -> str:
+        """What is known of a difference that no cause was found for; nothing where nothing is."""
+        fields = fields_in_words(self.different_settings)
+        told = f"different in their configs: {fields}" if fields else ""
+        looked_for = self.first is not None and self.causes is not None
+        known = self.weights or (NO_SLIP if looked_for else "")
+        return "; ".join(filter(None, (known, told)))
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
         """Write all of it as one page for a browser, which needs nothing beside it; its path.
@@ -245,6 +255,12 @@ class Report:
             return cls(**_fields(content))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"the report is damaged: {type(error).__name__}: {error}") from None
+
+
+def fields_in_words(fields: Mapping[str, tuple[Any, Any]]) -> str:
+    """``num_heads (A 4, B 8), head_dim (A 16, B 8)``; of many the first ones and their number."""
+    each = [f"{name} (A {one!r}, B {other!r})" for name, (one, other) in fields.items()]
+    return ", ".join(first_of(each, "fields"))
 
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:

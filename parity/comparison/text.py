@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from parity.comparison.report import NO_SLIP, Report, Rounding, Row
+from parity.comparison.report import Report, Rounding, Row
 from parity.forward.measures import FLOAT32_BOUND
 from parity.forward.substeps import in_words, is_step
 
@@ -119,4 +119,4 @@ def departure_lines(report: Report) -> list[str]:
     lines = [f"first to differ: {first.in_words}, at [{at}]: A {first.a:.17g}, B {first.b:.17g}"]
     if causes:
         return [*lines, *(f"what explains all of it: {cause.in_words}" for cause in causes[:5])]
-    return lines if causes is None else [*lines, report.weights or NO_SLIP]
+    return lines if causes is None else [*lines, report.unexplained]

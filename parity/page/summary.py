@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from parity.comparison.report import NO_SLIP, Departure, Report, Row, SideSummary
+from parity.comparison.report import Departure, Report, Row, SideSummary
 from parity.comparison.text import shown
 from parity.page.markup import Markup, element
 from parity.page.numbers import exact, number, share
@@ -113,7 +113,7 @@ def explanation(report: Report) -> Iterator[Markup]:
         said = (element("li", cause.in_words) for cause in causes[:MOST_CAUSES])
         yield element("ul", *said, class_="causes")
     elif report.first is not None:
-        unknown = "no cause was looked for" if causes is None else report.weights or NO_SLIP
+        unknown = "no cause was looked for" if causes is None else report.unexplained
         yield element("h3", "What explains it")
         yield element("p", unknown)
 

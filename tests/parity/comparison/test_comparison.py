@@ -168,6 +168,52 @@ class TestNotTheSame:
         assert report["causes"][0]["in_words"] == "LayerNorm epsilon: A 1e-05, B 0.001"
         assert report["different_settings"] == {"norm_epsilon": [1e-5, 1e-3]}
 
+    def test_heads_of_a_config_that_was_edited(self, tmp_path, folder, capsys):
+        """The factor on scores stands in the file, and stays what it was."""
+        edited = replace(TINY, num_heads=6, head_dim=2)
+        assert edited.attention_scale == TINY.attention_scale
+        other = write(tmp_path / "b", edited, random_weights(TINY))
+        page = tmp_path / "page.html"
+        assert main([str(folder), str(other), "--precision", "--html", str(page)]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        says(last, "FAIL: not the same function", "number of heads: A 3, B 6")
+        says(page.read_text(encoding="utf-8"), "number of heads: A 3, B 6")
+
+    @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
+    def test_heads_of_a_module_that_shows_its_logits_alone(self, tmp_path, config, capsys):
+        """Its weights are right under any number of heads; the factor on scores goes with it."""
+        weights = random_weights(config)
+        right = write(tmp_path / "right", config, weights)
+        wrong = replace(config, num_heads=2, head_dim=None, attention_scale=None)
+        given = write(tmp_path / "wrong", wrong, weights)
+        (tmp_path / "mine.py").write_text(
+            "from torch import nn\nimport torch_transformer\n"
+            "class Mine(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__()\n"
+            f"        self.held = torch_transformer.load({str(right)!r})\n"
+            "    def forward(self, source, target):\n        return self.held(source, target)\n"
+            "make = Mine\n"
+        )
+        mine = f"module:{tmp_path / 'mine.py'}:make"
+        for sides, said in (((mine, given), "A 3, B 2"), ((given, mine), "A 2, B 3")):
+            assert main([*map(str, sides), "--precision"]) == 1
+            last = capsys.readouterr().out.splitlines()[-1]
+            says(last, "logits is the first to differ", f"number of heads: {said}")
+
+    def test_settings_that_differ_where_nothing_explains_it(self, tmp_path, folder, capsys):
+        both = replace(TINY, activation="gelu", norm_epsilon=1e-3)
+        other = write(tmp_path / "b", both, random_weights(TINY))
+        page, fields = tmp_path / "page.html", ("activation (A 'relu', B 'gelu')", "norm_epsilon")
+        flags = ["--precision", "--no-gradients"]
+        assert main([str(folder), str(other), *flags, "--html", str(page)]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        says(last, "no single known slip", "different in their configs", *fields)
+        says(page.read_text(encoding="utf-8"), "no single known slip", "norm_epsilon (A 1e-05")
+        assert main([str(folder), str(other), *flags, "--no-explain"]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        says(last, "different in their configs", *fields)
+        assert "no single known slip" not in last
+
     def test_in_words(self, tmp_path, folder, capsys):
         weights = random_weights(TINY)
         name = "decoder.dec_layers.1.multiheadattention2.fcOut.weight"

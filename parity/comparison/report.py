@@ -19,6 +19,7 @@ from transformer_spec.errors import first_of
 
 FORMAT_VERSION = 2
 NO_SLIP = "no single known slip explains it"
+NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,8 @@ class Report:
     """The comparison of A and B.
 
     ``batches`` are the shapes of source and target of each; ``causes`` is None where none was
-    looked for; ``weights`` says what is known of the tensors of two models that differ.
+    looked for; ``weights`` says what is known of the tensors of two models that differ;
+    ``not_judged`` are settings that differ and change nothing that is compared.
     """
 
     a: SideSummary
@@ -192,6 +194,7 @@ class Report:
     first: Departure | None = None
     causes: tuple[Cause, ...] | None = None
     weights: str | None = None
+    not_judged: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @cached_property
     def same(self) -> bool:
@@ -204,7 +207,9 @@ class Report:
         if self.same:
             found = self.budget.items()
             rounding = [f"{name} rounding {entry.max_abs:.0e}" for name, entry in found]
-            return "; ".join(["same function", *rounding])
+            others = fields_in_words(self.not_judged)
+            told = [f"{NOT_JUDGED}, and different: {others}"] if others else []
+            return "; ".join(["same function", *rounding, *told])
         failed = next(row for row in self.rows if not row.passed)
         shown = self.first is not None and self.first.part == failed.part
         what = self.first.in_words if self.first and shown else failed.part
@@ -217,7 +222,8 @@ class Report:
     @property
     def unexplained(self) -> str:
         """What is known of a difference that no cause was found for; nothing where nothing is."""
-        fields = fields_in_words(self.different_settings)
+        judged = {n: v for n, v in self.different_settings.items() if n not in self.not_judged}
+        fields = fields_in_words(judged)
         told = f"different in their configs: {fields}" if fields else ""
         looked_for = self.first is not None and self.causes is not None
         known = self.weights or (NO_SLIP if looked_for else "")
@@ -265,13 +271,12 @@ def fields_in_words(fields: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     first, causes = content["first"], content["causes"]
-    pairs = content["different_settings"].items()
     return {
         **{side: SideSummary(**content[side]) for side in ("a", "b")},
         "settings": Settings.from_dict(content["settings"]),
         "batches": tuple(tuple(map(tuple, batch)) for batch in content["batches"]),
         "config": content["config"],
-        "different_settings": {name: (one, other) for name, (one, other) in pairs},
+        "different_settings": _pairs(content["different_settings"]),
         "notes": tuple(content["notes"]),
         "agreement": Agreement.from_dict(content["agreement"]),
         "rows": tuple(map(Row.from_dict, content["rows"])),
@@ -279,7 +284,12 @@ def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
         "first": first and Departure.from_dict(first),
         "causes": None if causes is None else tuple(map(Cause.from_dict, causes)),
         "weights": content["weights"],
+        "not_judged": _pairs(content.get("not_judged", {})),  # older files have none
     }
+
+
+def _pairs(content: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (one, other) for name, (one, other) in content.items()}
 
 
 def plain(value: Any) -> Any:

@@ -119,13 +119,14 @@ def explanation(report: Report) -> Iterator[Markup]:
 
 
 def different_settings(report: Report) -> Markup | None:
-    if not report.different_settings:
+    found = {**report.different_settings, **report.not_judged}
+    if not found:
         return None
     rows = [
-        (element("code", name), repr(one), repr(other))
-        for name, (one, other) in report.different_settings.items()
+        (element("code", name), repr(one), repr(other), ("yes", "no")[name in report.not_judged])
+        for name, (one, other) in found.items()
     ]
-    table = small_table(("setting", "A", "B"), rows)
+    table = small_table(("setting", "A", "B", "judged"), rows)
     return element("section", element("h2", "Different in their configs"), table)
 
 

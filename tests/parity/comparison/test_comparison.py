@@ -26,6 +26,7 @@ from parity_cases import (  # noqa: E402
 
 import torch_transformer  # noqa: E402
 from parity.__main__ import main  # noqa: E402
+from parity.certificates.certificate import read_certificate  # noqa: E402
 from parity.comparison.comparison import compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
@@ -77,6 +78,59 @@ class TestSameFunction:
         one, other = (write(tmp_path / n, TINY, w) for n, w in (("half", half), ("wide", wide)))
         assert main([str(one), str(other), "--precision", "--no-gradients"]) == 0
         assert "PASS: same function" in capsys.readouterr().out
+
+
+class TestSettingsThatAreNotJudged:
+    OTHER = replace(TINY, decoder_start_id=7, max_length=8, max_source_length=None, dropout=0.5)
+
+    def test_the_last_line_says_them(self, tmp_path, folder, capsys):
+        """The same function, and a model that translates to something else."""
+        other = write(tmp_path / "b", replace(self.OTHER, eos_id=7), random_weights(TINY))
+        flags, page = ["--precision", "float32", "--card"], tmp_path / "page.html"
+        assert main([str(folder), str(other), *flags, "--html", str(page)]) == 0
+        said = capsys.readouterr().out
+        says(said.splitlines()[-1], "PASS: same function", "float32 rounding", "not judged",
+             "decoder_start_id (A 0, B 7)", "max_length (A 9, B 8)", "dropout (A 0.1, B 0.5)",
+             "eos_id (A 3, B 7)")  # fmt: skip
+        for line in ("decoder_start_id: A 0, B 7", "eos_id: A 3, B 7"):
+            assert said.count(line) == 1
+            says(said, "different in their configs", "not judged", line)
+        for name in ("PARITY.md", "certificate.json"):
+            says((other / name).read_text(), "PASS" if name.endswith("md") else "verdict",
+                 "not judged", "decoder_start_id (A 0, B 7)")  # fmt: skip
+        assert "not judged, and different: " in page.read_text(encoding="utf-8")
+        held = read_certificate(other).report
+        assert held.not_judged["decoder_start_id"] == (0, 7) and "max_source_length" not in said
+        assert held.different_settings == {"decoder_start_id": (0, 7)}
+
+    def test_what_training_does_otherwise(self):
+        trained = replace(TINY, output_bias="frozen", dropout_after_norm=True)
+        report = compare_sides(torch_side(TINY), flax_side(trained), EXACT)
+        says(report.verdict, "same function", "not judged", "output_bias", "dropout_after_norm")
+
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_ties_are_judged_by_gradients(self, gradients):
+        tied = replace(TINY, tied_embeddings="target_output")
+        weights = random_weights(tied)
+        own = weights | {"decoder.finalFc.weight": weights["decoder.embedding.weight"]}
+        settings = replace(EXACT, gradients=gradients)
+        report = compare_sides(torch_side(TINY, own), flax_side(tied, weights), settings)
+        held = {"tied_embeddings": ("none", "target_output")}
+        assert report.same is not gradients
+        assert (report.different_settings, report.not_judged)[not gradients] == held
+        assert (report.different_settings, report.not_judged)[gradients] == {}
+
+    def test_a_start_that_is_padding_is_judged(self):
+        padded = replace(TINY, decoder_start_id=TINY.pad_id)
+        sides = torch_side(padded), flax_side(replace(TINY, decoder_start_id=2))
+        report = compare_sides(*sides, replace(EXACT, explain=False))
+        assert not report.same and report.not_judged == {}
+        says(report.verdict, "different in their configs", "decoder_start_id (A 1, B 2)")
+
+    def test_a_report_from_before_has_none(self):
+        content = compare_sides(torch_side(TINY), flax_side(self.OTHER), EXACT).to_dict()
+        assert content.pop("not_judged")["dropout"] == [0.1, 0.5]
+        assert Report.from_dict(content).not_judged == {}
 
 
 class TestRowsThatNoTokenLooksUp:

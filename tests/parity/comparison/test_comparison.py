@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from messages import says
+from messages import saying, says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -27,7 +27,7 @@ from parity_cases import (  # noqa: E402
 import torch_transformer  # noqa: E402
 from parity.__main__ import main  # noqa: E402
 from parity.certificates.certificate import read_certificate  # noqa: E402
-from parity.comparison.comparison import compare_sides  # noqa: E402
+from parity.comparison.comparison import compare, compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
 from parity.forward.ids import read_ids  # noqa: E402
@@ -476,8 +476,43 @@ class TestRefusals:
         error = failed(capsys, folder, folder, "--ids", path)
         says(error, "4 faults")
         says(error, "line 1", "source", 99, 17)
-        assert "line 2: 'target'" in error
+        says(error, "line 2", "no 'target'", '{"source": [5, 9, 0], "target": [7, 4, 0]}')
         says(error, "line 3", "source", "no list of ids")
+        says(error, "line 4", "no JSON", '{"source": [5, 9, 0], "target": [7, 4, 0]}')
+        assert "Expecting" not in error
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("5 9 0", ("no JSON",)),
+            ("[5, 9]", ("no JSON object", "list")),
+            ("{}", ("no 'source'", "no 'target'")),
+            ('{"source": {}, "target": [1]}', ("source is no list of ids",)),
+            ('{"source": [99], "target": [0]}', ("source has 99",)),
+        ],
+    )
+    def test_of_many_lines_the_first_and_a_count(self, tmp_path, folder, capsys, line, said):
+        path = tmp_path / "ids.jsonl"
+        path.write_text(f"{line}\n" * 1500)
+        error = failed(capsys, folder, folder, "--ids", path)
+        says(error, "1500 faults")
+        says(error, "line 3", *said)
+        says(error, "and 1,497 more lines")
+        assert len(error.splitlines()) < 8
+
+    def test_what_cannot_be_read(self, tmp_path, folder, capsys):
+        (tmp_path / "latin.jsonl").write_bytes(b"\xe4\n")
+        for name, said in (("none", "none"), ("latin.jsonl", "UTF-8")):
+            error = failed(capsys, folder, folder, "--ids", tmp_path / name)
+            says(error, "ids", said)
+            assert "Errno" not in error and "codec" not in error
+
+    def test_one_of_texts_and_ids(self, folder):
+        given = {"text": "none.tsv", "ids": "none", "audio": "none.wav"}
+        for names in (("text", "ids"), ("text", "audio"), ("text", "ids", "audio")):
+            chosen = {name: given[name] for name in names}
+            with pytest.raises(UserError, check=saying(" and ".join(names), "give one")):
+                compare(str(folder), str(folder), Settings(**chosen))
 
     def test_targets_that_are_padding_alone(self, tmp_path, folder, capsys):
         lines = ['{"source": [1], "target": [0, 2]}'] + ['{"source": [3], "target": [1, 1]}'] * 2

@@ -28,7 +28,11 @@ def refused(number: int, *names) -> OSError:
 
 
 @pytest.mark.parametrize("number", [*ADVICE, errno.EBUSY])
-def test_what_the_system_refuses_is_one_line_with_the_path_and_advice(number, capsys) -> None:
+def test_what_the_system_refuses_is_one_line_with_the_path_and_advice(
+    number, capsys, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("runs")
     assert exit_status(raising(refused(number, "runs/x")), "stopped") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -69,6 +73,16 @@ def test_long_paths_and_two_paths() -> None:
     assert long not in (said := system_fault(refused(errno.ENAMETOOLONG, long)))
     says(said, "a" * 100 + "..." + "a" * 100, "shorter name")
     says(system_fault(refused(errno.EACCES, "a", None, "b")), "a -> b")
+
+
+def test_what_is_not_there_and_what_has_no_folder(tmp_path) -> None:
+    """A folder that never was is no file that was moved."""
+    said = system_fault(refused(errno.ENOENT, str(tmp_path / "none" / "x.txt")))
+    says(said, str(tmp_path / "none" / "x.txt"), f"there is no folder {tmp_path / 'none'}")
+    said = system_fault(refused(errno.ENOENT, os.fsencode(tmp_path / "x.txt")))
+    assert "there is no folder" not in said
+    for unsaid in (said, system_fault(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))):
+        says(unsaid, "it or its folder is not there", "moved or removed, or never made")
 
 
 def test_texts_keep_their_lines_and_names_do_not() -> None:

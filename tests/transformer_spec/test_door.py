@@ -124,6 +124,36 @@ def test_signals_end_a_command_with_one_line_and_leave_nothing(tmp_path, name) -
     assert list(tmp_path.iterdir()) == []
 
 
+ENDING = """
+import atexit, os, signal, sys, time
+sys.argv[0] = "train.py"
+signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+from transformer_spec.door import exit_status
+class Late:
+    def __init__(self, kill=os.kill, number=os.getpid(), asked=signal.SIGINT):
+        self.ask = lambda: kill(number, asked)
+    def __del__(self):
+        self.ask()
+def command():
+    print("done")
+    if {when!r} == "at exit":
+        atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(20)))
+    return 1
+late = Late() if {when!r} == "torn down" else None
+sys.exit(exit_status(command, "stopped"))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are a POSIX matter")
+@pytest.mark.parametrize(("when", "status"), [("at exit", 130), ("torn down", 1)])
+def test_ctrl_c_after_all_is_done(tmp_path, when, status) -> None:
+    """What libraries do at the end may be ended; Python's own end, where none of its code can
+    answer, is waited for: the command is done, and is not killed by the signal."""
+    done = python(ENDING.format(when=when), tmp_path)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert status == 130 or done.stdout == "done\n"
+
+
 def test_another_program_that_calls_a_command_hears_ctrl_c_itself(tmp_path) -> None:
     done = python(CODE.format(called="mine.py", name="SIGINT"), tmp_path)
     assert (done.returncode, done.stderr) == (130, "stopped\n")

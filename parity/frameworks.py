@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 
+from parity.sides.given import HUGGING_FACE
 from transformer_spec import Faults, UserError
+
+FRAMEWORKS = ("torch", "jax", "flax")
+LIBRARY = "transformers"
 
 
 @contextlib.contextmanager
-def both_frameworks(otherwise: str = "") -> Iterator[None]:
-    """A library that the imports of the block miss becomes a UserError that says what to install.
+def both_frameworks(otherwise: str = "", givens: Iterable[str] = ()) -> Iterator[None]:
+    """Libraries that the imports of the block miss become a UserError that says what to install.
 
-    ``otherwise`` is what can be done without it.
+    ``otherwise`` is what can be done without them. ``givens`` are A and B as typed, one of which
+    may need a library of its own.
     """
     try:
         yield
     except ModuleNotFoundError as error:
+        by_library = any(given.startswith(HUGGING_FACE) for given in givens)
+        needed = [*FRAMEWORKS, LIBRARY] if by_library else FRAMEWORKS
+        lacking = [name for name in needed if find_spec(name) is None] or [error.name]
+        more = f", and {HUGGING_FACE} {LIBRARY}" if LIBRARY in lacking else ""
         raise UserError(
-            f"{error.name} is not installed; the comparison needs both frameworks: "
-            f"pip install 'twinformer[all]'{otherwise and f'; {otherwise}'}"
+            f"not installed: {', '.join(map(str, lacking))}; the comparison needs both "
+            f"frameworks{more}: pip install 'twinformer[all]'{f' {LIBRARY}' if more else ''}"
+            f"{otherwise and f'; {otherwise}'}"
         ) from None
 
 

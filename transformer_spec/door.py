@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -54,7 +55,8 @@ def ending_at_signals(message: str) -> Generator[None]:
     """A block in which Ctrl-C and SIGTERM end a process that is a command, at once.
 
     What is half-written is taken away and the message said. Nothing is raised: libraries swallow
-    exceptions, and some die from them. The exit status is 128 + the signal's number.
+    exceptions, and some die from them. The exit status is 128 + the signal's number. Ctrl-C while
+    Python itself ends, after all that libraries do at the end, changes nothing any more.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -74,6 +76,10 @@ def ending_at_signals(message: str) -> Generator[None]:
     heard = [number for number in ASKING if before[number] not in (signal.SIG_IGN, None)]
     for number in heard:
         signal.signal(number, leave)
+    if signal.SIGINT in heard:
+        # Registered before the libraries', it is called after theirs. Python gives the signal back
+        # to the system then, which would kill a command that is done.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:

@@ -13,7 +13,8 @@ LONGEST_PATH = 200
 CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 IN_TEXTS = re.compile(f"[{CONTROLS}]")
 IN_NAMES = re.compile(f"[{CONTROLS}\t\n\u2028\u2029]")
-MOVED = "it is not there now; was it moved or removed?"
+MOVED = "was it moved or removed, or never made?"
+ABSENT = f"it or its folder is not there; {MOVED}"
 ROOM = "make room, or name a place on another disk"
 RIGHTS = "this user may not; change the permissions or name another place"
 ADVICE = {
@@ -24,8 +25,8 @@ ADVICE = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EACCES: RIGHTS,
     errno.EPERM: RIGHTS,
-    errno.ENOENT: MOVED,
-    errno.ESTALE: MOVED,
+    errno.ENOENT: ABSENT,
+    errno.ESTALE: ABSENT,
     errno.ENOTDIR: "a part of the path is a file; name a place in a folder",
     errno.EISDIR: "it is a folder; name a file",
     errno.ELOOP: "its symbolic links lead in a circle; name the place that is meant",
@@ -129,8 +130,19 @@ def system_fault(error: OSError) -> str:
     names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     where = " -> ".join(map(_shown_path, names))
     reason = error.strerror or str(error) or type(error).__name__
-    advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
-    return f"{where}: {reason}{advice}" if where else f"{reason}{advice}"
+    advice = _no_folder(names) if error.errno == errno.ENOENT else None
+    advice = advice or ADVICE.get(error.errno or 0)
+    told = f"{reason}; {advice}" if advice else reason
+    return f"{where}: {told}" if where else told
+
+
+def _no_folder(paths: Iterable[str | bytes]) -> str | None:
+    """That the folder in which one of these paths would lie is not there, where it is so."""
+    folders = (os.path.dirname(os.fsdecode(path)) for path in paths)
+    for folder in folders:
+        if folder and not os.path.isdir(folder):
+            return f"there is no folder {_shown_path(folder)}; {MOVED}"
+    return None
 
 
 def _shown_path(path: str | bytes) -> str:

@@ -79,13 +79,14 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
     a page for a browser. Needs both frameworks; JAX has 64-bit numbers from then on. Raises
     UserError where the two cannot be compared.
     """
-    for name in ("jax", "torch"):
-        twin(name)
-    from parity.comparison.comparison import compare as run_comparison
     from parity.comparison.settings import Settings
+    from parity.frameworks import both_frameworks
 
     _check_names(options, {field.name for field in dataclasses.fields(Settings)})
-    return run_comparison(_path(a, "a"), _path(b, "b"), Settings(**options))
+    givens = _path(a, "a"), _path(b, "b")
+    with both_frameworks(givens=givens):
+        from parity.comparison.comparison import compare as run_comparison
+    return run_comparison(*givens, Settings(**options))
 
 
 def _check_names(options: Mapping[str, Any], known: Collection[str]) -> None:

@@ -86,7 +86,7 @@ class Verification:
 
 def compare_again(a: str, b: str, settings: Settings, say: Said = lambda _: None) -> Report:
     """The same comparison, made now."""
-    with both_frameworks("--quick verifies the files alone"):
+    with both_frameworks("--quick verifies the files alone", (a, b)):
         from parity.comparison.comparison import compare
     return compare(a, b, settings, say)
 

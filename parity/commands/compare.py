@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     check(options, settings)
     # The frameworks take seconds to import, which --help must not wait for.
-    with both_frameworks():
+    with both_frameworks(givens=(options.a, options.b)):
         from parity.comparison.comparison import compare
     from parity.comparison.report import json_of
     from parity.comparison.text import as_text, verdict_line

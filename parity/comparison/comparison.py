@@ -23,12 +23,17 @@ from parity.comparison.rounding import agreement_of, not_computed, rounding, wit
 from parity.comparison.rows import Traces, gradient_rows, step_rows, unseen
 from parity.comparison.settings import Settings
 from parity.comparison.tables import table_causes, table_rows
-from parity.comparison.text import EVERY_ROW
+from parity.comparison.text import EVERY_ROW, GRADIENT
 from parity.forward.features import read_features
 from parity.forward.ids import Ids, generated, generated_targets, read_ids
 from parity.forward.measures import differing, in_proportion, mask_of
 from parity.frameworks import check_devices, exact_numbers
-from parity.sides.opening import check_comparable, different_settings, open_sides
+from parity.sides.opening import (
+    check_comparable,
+    different_settings,
+    open_sides,
+    settings_not_judged,
+)
 from parity.sides.side import Side, Trace
 from parity.sides.texts import read_texts
 from parity.sound.comparison import Compared, compared, heard
@@ -75,6 +80,7 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
         say("gradients")
         for held, found in zip((rows, notes), gradient_rows(a, b, batches), strict=True):
             held += found
+    configs, judged = (a.config, b.config), judged_settings(a.config, batches, rows)
     rounded = in_formats(a, b, settings.precisions, (rows, truths[0], batches[0]), say)
     report = Report(
         a=described(a),
@@ -82,7 +88,8 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
         settings=replace(settings, gradients=how.gradients),
         batches=tuple(tuple(part.shape for part in ids) for ids in batches),
         config=b.config.to_dict(),
-        different_settings=different_settings(a.config, b.config),
+        different_settings=different_settings(*configs, judged),
+        not_judged=settings_not_judged(*configs, judged),
         notes=(*notes, *rounded.notes),
         agreement=agreement_of(truths, batches, a.config),
         rows=tuple(rounded.rows),
@@ -94,6 +101,17 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     wanted = settings.explain and not how.streamed
     found = with_causes(report, (a, b), truths, batches, say if wanted else None)
     return replace(found, causes=(*sound.causes, *(found.causes or ()))) if sound.causes else found
+
+
+def judged_settings(
+    config: TransformerConfig, batches: Sequence[Ids], rows: Sequence[Row]
+) -> set[str]:
+    """Settings that these rows of A and ids show, and other ones do not."""
+    start = config.decoder_start_id
+    padded = start == config.pad_id and any((ids.target[:, 0] == start).any() for ids in batches)
+    learned = any(row.part.startswith(GRADIENT) for row in rows)
+    shown = {"decoder_start_id": padded, "tied_embeddings": learned}
+    return {name for name, holds in shown.items() if holds}
 
 
 class Rounded(NamedTuple):

@@ -15,9 +15,11 @@ from parity.comparison.settings import Settings
 from parity.forward.measures import FLOAT32_BOUND, over_spread
 from parity.forward.substeps import in_words
 from transformer_spec import UserError
+from transformer_spec.errors import first_of
 
 FORMAT_VERSION = 2
 NO_SLIP = "no single known slip explains it"
+NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ class Report:
     """The comparison of A and B.
 
     ``batches`` are the shapes of source and target of each; ``causes`` is None where none was
-    looked for; ``weights`` says which tensors differ, where some do.
+    looked for; ``weights`` says which tensors differ, where some do; ``not_judged`` are settings
+    that differ and change nothing that is compared.
     """
 
     a: SideSummary
@@ -191,6 +194,7 @@ class Report:
     first: Departure | None = None
     causes: tuple[Cause, ...] | None = None
     weights: str | None = None
+    not_judged: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @cached_property
     def same(self) -> bool:
@@ -203,17 +207,28 @@ class Report:
         if self.same:
             found = self.budget.items()
             rounding = [f"{name} rounding {entry.max_abs:.0e}" for name, entry in found]
-            return "; ".join(
-                ["same function", *rounding, *([self.weights] if self.weights else [])]
-            )
+            others = fields_in_words(self.not_judged)
+            told = [f"{NOT_JUDGED}, and different: {others}"] if others else []
+            unseen = [self.weights] if self.weights else []
+            return "; ".join(["same function", *rounding, *unseen, *told])
         failed = next(row for row in self.rows if not row.passed)
         shown = self.first is not None and self.first.part == failed.part
         what = self.first.in_words if self.first and shown else failed.part
-        behind = self.causes[0].in_words if self.causes else self.weights
+        behind = self.causes[0].in_words if self.causes else self.unexplained
         return (
             f"not the same function: {what} is the first to differ, by {failed.float64:.3e}, where "
             f"rounding is at most {failed.bound:.3e}{f'; {behind}' if behind else ''}"
         )
+
+    @property
+    def unexplained(self) -> str:
+        """What is known of a difference that no cause was found for; nothing where nothing is."""
+        judged = {n: v for n, v in self.different_settings.items() if n not in self.not_judged}
+        fields = fields_in_words(judged)
+        told = f"different in their configs: {fields}" if fields else ""
+        looked_for = self.first is not None and self.causes is not None
+        known = self.weights or (NO_SLIP if looked_for else "")
+        return "; ".join(filter(None, (known, told)))
 
     def save_html(self, path: str | os.PathLike[str]) -> Path:
         """Write all of it as one page for a browser, which needs nothing beside it; its path.
@@ -249,15 +264,20 @@ class Report:
             raise UserError(f"the report is damaged: {type(error).__name__}: {error}") from None
 
 
+def fields_in_words(fields: Mapping[str, tuple[Any, Any]]) -> str:
+    """``num_heads (A 4, B 8), head_dim (A 16, B 8)``; of many the first ones and their number."""
+    each = [f"{name} (A {one!r}, B {other!r})" for name, (one, other) in fields.items()]
+    return ", ".join(first_of(each, "fields"))
+
+
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     first, causes = content["first"], content["causes"]
-    pairs = content["different_settings"].items()
     return {
         **{side: SideSummary(**content[side]) for side in ("a", "b")},
         "settings": Settings.from_dict(content["settings"]),
         "batches": tuple(tuple(map(tuple, batch)) for batch in content["batches"]),
         "config": content["config"],
-        "different_settings": {name: (one, other) for name, (one, other) in pairs},
+        "different_settings": _pairs(content["different_settings"]),
         "notes": tuple(content["notes"]),
         "agreement": Agreement.from_dict(content["agreement"]),
         "rows": tuple(map(Row.from_dict, content["rows"])),
@@ -265,7 +285,12 @@ def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
         "first": first and Departure.from_dict(first),
         "causes": None if causes is None else tuple(map(Cause.from_dict, causes)),
         "weights": content["weights"],
+        "not_judged": _pairs(content.get("not_judged", {})),  # older files have none
     }
+
+
+def _pairs(content: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (one, other) for name, (one, other) in content.items()}
 
 
 def plain(value: Any) -> Any:

@@ -59,6 +59,9 @@ class Settings:
         words = " or ".join(map(repr, PADDING))
         known = self.padding in PADDING
         faults.require(known, f"padding is {self.padding!r}; give {words}")
+        given = [name for name in ("text", "ids", "audio") if getattr(self, name) is not None]
+        told = f"{' and '.join(given)} are given; give one of them to compare on"
+        faults.require(len(given) < 2, told)
         self._find_names(faults)
 
     def _find_names(self, faults: Faults) -> None:

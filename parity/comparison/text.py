@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from parity.comparison.report import NO_SLIP, Report, Rounding, Row
+from parity.comparison.report import NOT_JUDGED, Report, Rounding, Row
 from parity.forward.measures import FLOAT32_BOUND
 from parity.forward.substeps import in_words, is_step
 
@@ -18,8 +18,9 @@ def as_text(report: Report, full: bool = False) -> str:
     """Sides, table, budget, what is behind a failure; ``full`` shows every row."""
     sides = (("A", report.a), ("B", report.b))
     lines = [f"{name}  {side.given}: {side.what}" for name, side in sides]
-    for field, (one, other) in report.different_settings.items():
-        lines.append(f"different in their configs: {field}: A {one!r}, B {other!r}")
+    for field, (one, other) in {**report.different_settings, **report.not_judged}.items():
+        how = f", {NOT_JUDGED}" if field in report.not_judged else ""
+        lines.append(f"different in their configs{how}: {field}: A {one!r}, B {other!r}")
     rows = report.rows if full else grouped(report.rows)
     lines += [*report.notes, "", *table(rows, list(report.budget)), ""]
     return "\n".join([*lines, *budget_lines(report.budget), *departure_lines(report)]).rstrip()
@@ -119,4 +120,4 @@ def departure_lines(report: Report) -> list[str]:
     lines = [f"first to differ: {first.in_words}, at [{at}]: A {first.a:.17g}, B {first.b:.17g}"]
     if causes:
         return [*lines, *(f"what explains all of it: {cause.in_words}" for cause in causes[:5])]
-    return lines if causes is None else [*lines, report.weights or NO_SLIP]
+    return lines if causes is None else [*lines, report.unexplained]

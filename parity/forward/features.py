@@ -10,6 +10,7 @@ import numpy as np
 
 from parity.forward.ids import ONLY_PADDING, Ids, generated_targets, only_padding
 from transformer_spec import Faults, TransformerConfig, UserError, source_positions
+from transformer_spec.errors import system_fault
 
 FEATURES, TARGET = "features", "target"
 ROWS = 4
@@ -48,6 +49,8 @@ def _arrays(path: Path) -> Mapping[str, np.ndarray]:
             return {FEATURES: held}
         with held:
             arrays = {name: held[name] for name in held.files}
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {system_fault(error)}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {path} as .npy or .npz: {error}") from None
     if FEATURES not in arrays:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from transformer_spec import Faults, TransformerConfig, UserError
+from training_recipe.corpora.text_files import read_lines
+from transformer_spec import Faults, TransformerConfig
 from transformer_spec.positions import convolved
 
 SHORT = 20
@@ -16,6 +17,8 @@ ROWS = 32
 WHOLE_ROWS = [1, 2, 5]  # of the generated short rows, where each has a whole source
 PADDING = ANYWHERE, BEHIND = "anywhere", "behind"  # where generated rows have padding
 ONLY_PADDING = "is padding alone, of which nothing is compared; give it tokens or leave it out"
+FORM = '{"source": [5, 9, 0], "target": [7, 4, 0]}'
+UNFIT = "lines hold what the model does not take"
 Pair = tuple[list[int], list[int]]
 
 
@@ -136,24 +139,39 @@ def _tokens(
 
 
 def read_ids(path: Path, config: TransformerConfig) -> list[Ids]:
-    """Lines of ``{"source": [...], "target": [...]}``; every faulty line is named at once.
+    """Lines of ``{"source": [...], "target": [...]}``; the faulty ones are named at once.
 
     The target is taken as the decoder gets it, its start token included.
     """
     faults, pairs = Faults(), []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+    lines = read_lines(str(path), faults) or []
+    faults.raise_if_any("cannot read the ids")
     for number, line in enumerate(lines, 1):
+        given = _sides_of(line)
+        if isinstance(given, str):
+            faults.add(f"line {number} {given}; it should look like {FORM}", "lines are not so")
+            continue
         try:
-            content = json.loads(line)
-            pairs.append(check_pair(content["source"], content["target"], config))
-        except (ValueError, LookupError, TypeError) as error:
-            faults.add(f"line {number}: {error}")
+            pairs.append(check_pair(*given, config))
+        except ValueError as error:
+            faults.add(f"line {number}: {error}", UNFIT)
     faults.require(bool(lines), "it is empty")
     faults.raise_if_any(f"{path} holds no ids for this model")
     return batches_of(pairs, config.pad_id)
+
+
+def _sides_of(line: str) -> tuple[Any, Any] | str:
+    """What a line of JSON gives as source and target, or what is wrong with it."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return "is no JSON" if line else "is empty"
+    if not isinstance(content, dict):
+        return f"holds no JSON object but a {type(content).__name__}"
+    lacking = [repr(side) for side in ("source", "target") if side not in content]
+    if lacking:
+        return f"has no {' and no '.join(lacking)}"
+    return content["source"], content["target"]
 
 
 def batches_of(pairs: list[Pair], pad_id: int) -> list[Ids]:
@@ -164,7 +182,7 @@ def batches_of(pairs: list[Pair], pad_id: int) -> list[Ids]:
     ]
 
 
-def check_pair(source: list[int], target: list[int], config: TransformerConfig) -> Pair:
+def check_pair(source: Any, target: Any, config: TransformerConfig) -> Pair:
     """The pair; ValueError unless it is ids that the model can take, and something is compared."""
     pair = _checked(source, "source", config), _checked(target, "target", config)
     if only_padding(np.array([target]), config)[0]:
@@ -178,7 +196,7 @@ def only_padding(target: np.ndarray, config: TransformerConfig) -> np.ndarray:
     return (target == config.pad_id).all(1) & (not starts)
 
 
-def _checked(ids: list[int], side: str, config: TransformerConfig) -> list[int]:
+def _checked(ids: Any, side: str, config: TransformerConfig) -> list[int]:
     size = getattr(config, f"{side}_vocab_size")
     if not isinstance(ids, list) or not ids or not all(type(i) is int for i in ids):
         raise ValueError(f"{side} is no list of ids")

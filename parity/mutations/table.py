@@ -63,6 +63,7 @@ from parity.mutations.weights import (
     norm_weights_from_one,
     not_transposed,
     other_head_order,
+    other_heads,
     without_bias,
 )
 
@@ -150,6 +151,7 @@ MUTATIONS = (
     Mutation("kernels of convolutions not transposed", kernels_transposed),
     features_patch("layout of features", TURNED),
     features_patch("frames one off", LATER, EARLIER),
+    Mutation("number of heads", other_heads),
 )  # fmt: skip
 # What moves a sub-step and no logits.
 UNSEEN = (Mutation("bias of fcK", key_biases),)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from parity.mutations.subjects import Mutation, Subject, Variants, with_weights
+from parity.mutations.relative import relative_halves
+from parity.mutations.subjects import Mutation, Subject, Variants, with_fields, with_weights
 from transformer_spec import TransformerConfig, weight_shapes
+
+MOST_HEADS = 128
 
 
 def attentions(config: TransformerConfig) -> list[str]:
@@ -93,6 +97,25 @@ def other_head_order(subject: Subject) -> Variants:
         ]
         there = [name for name in names if name in subject.weights]
         yield words, with_weights(subject, {n: subject.weights[n][order] for n in there})
+
+
+def other_heads(subject: Subject) -> Variants:
+    """The same width cut into another number of heads, the nearest numbers first.
+
+    The factor on scores follows where it is that of the head's width. Tables of relative positions
+    have a column for each head, which shows how many there are.
+    """
+    config = subject.config
+    now, width = config.num_heads, config.heads_dim
+    if relative_halves(subject):
+        return
+    by_width = math.isclose(config.attention_scale, 1 / math.sqrt(config.head_dim))
+    others = (H for H in range(1, min(width, MOST_HEADS) + 1) if width % H == 0 and H != now)
+    for H in sorted(others, key=lambda H: abs(math.log(H / now))):
+        A = width // H
+        scale = 1 / math.sqrt(A) if by_width else config.attention_scale
+        changed = with_fields(subject, num_heads=H, head_dim=A, attention_scale=scale)
+        yield f"{H} for {now}", changed
 
 
 def without_bias(suffixes: tuple[str, ...], words: str) -> Mutation:

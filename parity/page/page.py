@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
@@ -22,6 +23,7 @@ from parity.page.markup import Markup, element, joined, verbatim
 from parity.page.summary import difference, different_settings, header, notes
 from parity.page.table import budget_table, rows_table
 from training_recipe.files.writing import written_aside
+from transformer_spec import UserError
 
 FORMAT = "utf-8"
 
@@ -31,6 +33,8 @@ def write_page(report: Report, path: Path) -> Path:
 
     What cannot be written is a UserError.
     """
+    if not os.path.isdir(path.parent):
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}; make it first")
     content = page(report)
     with written_aside(path) as aside:
         aside.write_text(content, encoding=FORMAT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from parity.comparison.report import NO_SLIP, Departure, Report, Row, SideSummary
+from parity.comparison.report import Departure, Report, Row, SideSummary
 from parity.comparison.text import shown
 from parity.page.markup import Markup, element
 from parity.page.numbers import exact, number, share
@@ -113,19 +113,20 @@ def explanation(report: Report) -> Iterator[Markup]:
         said = (element("li", cause.in_words) for cause in causes[:MOST_CAUSES])
         yield element("ul", *said, class_="causes")
     elif report.first is not None:
-        unknown = "no cause was looked for" if causes is None else report.weights or NO_SLIP
+        unknown = "no cause was looked for" if causes is None else report.unexplained
         yield element("h3", "What explains it")
         yield element("p", unknown)
 
 
 def different_settings(report: Report) -> Markup | None:
-    if not report.different_settings:
+    found = {**report.different_settings, **report.not_judged}
+    if not found:
         return None
     rows = [
-        (element("code", name), repr(one), repr(other))
-        for name, (one, other) in report.different_settings.items()
+        (element("code", name), repr(one), repr(other), ("yes", "no")[name in report.not_judged])
+        for name, (one, other) in found.items()
     ]
-    table = small_table(("setting", "A", "B"), rows)
+    table = small_table(("setting", "A", "B", "judged"), rows)
     return element("section", element("h2", "Different in their configs"), table)
 
 

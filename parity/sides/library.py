@@ -24,7 +24,8 @@ from convert.core.pipeline import Converted, check_source
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Held
 from convert.families.base import Family, Source
-from convert.families.registry import recognize
+from convert.families.huggingface.library_class import LibraryClass
+from convert.families.registry import FAMILIES, recognize
 from parity.forward.ids import Ids
 from parity.forward.number_formats import NUMPY, as_float64, in_format, in_precision
 from parity.forward.recording import recorded_torch
@@ -32,8 +33,10 @@ from parity.forward.substeps import CONVOLUTIONS, LOGITS
 from parity.sides.functions import check_logits, from_function
 from parity.sides.side import Side, Trace, Weights
 from transformer_spec import Faults, TransformerConfig, UserError, trained_names, weight_shapes
+from transformer_spec.errors import closest
 
 SPEECH = "whisper"
+LONGEST_REASON = 300
 
 
 @dataclass
@@ -190,11 +193,12 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
     folder = locate(folder).weights
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} has no config.json; hf: takes a folder of transformers")
+    settings = read_settings(folder / "config.json")
+    check_class(folder, settings)
     try:
         import transformers
     except ImportError:
         raise UserError("hf: needs transformers: pip install transformers") from None
-    settings = read_settings(folder / "config.json")
     transformers.utils.logging.disable_progress_bar()
     hears = settings.get("model_type") == SPEECH
     auto = transformers.AutoModelForSpeechSeq2Seq if hears else transformers.AutoModelForSeq2SeqLM
@@ -205,7 +209,8 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
             )
     except Exception as error:  # whatever the library meets in damaged settings and weights
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"transformers cannot read {folder}: {reason}") from error
+        shown = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} ..."
+        raise UserError(f"transformers cannot read {folder}: {shown}") from error
     what = f"{type(module).__name__} of transformers {transformers.__version__}"
     call, kind = (call_speech, SpeechModule) if hears else (call_hugging_face, TorchModule)
     return of_module(given, what, module, settings, call, kind)
@@ -218,6 +223,19 @@ def refuse_ours(folder: Path) -> None:
         raise UserError(
             f"{folder} is a run or a converted folder, which transformers does not read; "
             "give it without hf:"
+        )
+
+
+def check_class(folder: Path, settings: dict[str, Any]) -> None:
+    """A class that no family of ``convert`` is of is a UserError."""
+    said = settings.get("model_type")
+    families = (family for family in FAMILIES.values() if isinstance(family, LibraryClass))
+    types = list(dict.fromkeys(family.model_type for family in families))
+    if said is not None and said not in types:
+        near = closest(said, types) if isinstance(said, str) else ""
+        raise UserError(
+            f"{folder} is of model_type {said!r} by its config.json, which convert does not read; "
+            f"those of Hugging Face that it reads: {', '.join(types)}{near}"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -107,11 +107,32 @@ def check_comparable(a: Side, b: Side) -> None:
     faults.raise_if_any("A and B are different models")
 
 
-def different_settings(a: TransformerConfig, b: TransformerConfig) -> dict[str, tuple]:
-    """Fields that change what is computed: field -> (A, B)."""
+def different_settings(
+    a: TransformerConfig, b: TransformerConfig, judged: Collection[str] = ()
+) -> dict[str, tuple]:
+    """Fields that change what is computed, and those ``judged`` besides: field -> (A, B)."""
+    return {
+        name: values
+        for name, values in different_fields(a, b).items()
+        if name not in HARMLESS or name in judged
+    }
+
+
+def settings_not_judged(
+    a: TransformerConfig, b: TransformerConfig, judged: Collection[str] = ()
+) -> dict[str, tuple]:
+    """Fields that differ and change nothing that is compared, but for those ``judged``."""
+    found = different_fields(a, b)
+    if all(config.max_source_length == config.max_length for config in (a, b)):
+        found.pop("max_source_length", None)  # it is the other one's default
+    return {n: values for n, values in found.items() if n in NOT_JUDGED and n not in judged}
+
+
+def different_fields(a: TransformerConfig, b: TransformerConfig) -> dict[str, tuple]:
+    """Every field of which A and B have other values, but for sizes: field -> (A, B)."""
     one, other = asdict(a), asdict(b)
-    fields = [name for name in one if name not in (*SHAPES, *HARMLESS)]
-    return {name: (one[name], other[name]) for name in fields if one[name] != other[name]}
+    fields = [name for name in one if name not in SHAPES and one[name] != other[name]]
+    return {name: (one[name], other[name]) for name in fields}
 
 
 SHAPES = (
@@ -134,3 +155,5 @@ HARMLESS = (
     "output_bias",
     "tied_embeddings",
 )
+# So do these, which stand among the settings that differ.
+NOT_JUDGED = (*HARMLESS, "decoder_start_id", "dropout_after_norm")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from convert.checkpoints.folders import locate
-from parity.forward.ids import Ids, Pair, batches_of, check_pair
+from parity.forward.ids import UNFIT, Ids, Pair, batches_of, check_pair
 from parity.sides.given import local_path
 from training_recipe.corpora.text_files import read_lines
 from training_recipe.text.model_vocabularies import load_vocabularies
@@ -28,13 +28,14 @@ def read_texts(path: Path, givens: tuple[str, str], config: TransformerConfig) -
     for number, line in enumerate(lines, 1):
         source, tab, target = line.partition("\t")
         if not (tab and source.strip() and target.strip()):
-            faults.add(f"line {number}: needs a source text, a tab and a target text")
+            told = f"line {number}: needs a source text, a tab and a target text"
+            faults.add(told, "lines are no source, tab and target")
             continue
         pair = encode(source.strip(), target.strip())
         try:
             pairs.append(check_pair(*pair, config))
         except ValueError as error:
-            faults.add(f"line {number}: {error}")
+            faults.add(f"line {number}: {error}", UNFIT)
     faults.require(bool(lines), "it is empty")
     faults.raise_if_any(f"{path} holds no texts for this model")
     return batches_of(pairs, config.pad_id)

@@ -28,7 +28,11 @@ def refused(number: int, *names) -> OSError:
 
 
 @pytest.mark.parametrize("number", [*ADVICE, errno.EBUSY])
-def test_what_the_system_refuses_is_one_line_with_the_path_and_advice(number, capsys) -> None:
+def test_what_the_system_refuses_is_one_line_with_the_path_and_advice(
+    number, capsys, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("runs")
     assert exit_status(raising(refused(number, "runs/x")), "stopped") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -71,6 +75,16 @@ def test_long_paths_and_two_paths() -> None:
     says(system_fault(refused(errno.EACCES, "a", None, "b")), "a -> b")
 
 
+def test_what_is_not_there_and_what_has_no_folder(tmp_path) -> None:
+    """A folder that never was is no file that was moved."""
+    said = system_fault(refused(errno.ENOENT, str(tmp_path / "none" / "x.txt")))
+    says(said, str(tmp_path / "none" / "x.txt"), f"there is no folder {tmp_path / 'none'}")
+    said = system_fault(refused(errno.ENOENT, os.fsencode(tmp_path / "x.txt")))
+    assert "there is no folder" not in said
+    for unsaid in (said, system_fault(OSError(errno.ENOENT, os.strerror(errno.ENOENT)))):
+        says(unsaid, "it or its folder is not there", "moved or removed, or never made")
+
+
 def test_texts_keep_their_lines_and_names_do_not() -> None:
     assert printable("a\tb\nc\x07é") == "a\tb\nc\\x07é"
     assert printable_name("a\tb\nc\x9b1m\u202e") == "a\\tb\\nc\\x9b1m\\u202e"
@@ -108,6 +122,36 @@ def test_signals_end_a_command_with_one_line_and_leave_nothing(tmp_path, name) -
     assert done.returncode == 128 + getattr(signal, name)
     assert (done.stdout, done.stderr) == ("", "stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+ENDING = """
+import atexit, os, signal, sys, time
+sys.argv[0] = "train.py"
+signal.signal(signal.SIGINT, lambda number, frame: os._exit(128 + number))
+from transformer_spec.door import exit_status
+class Late:
+    def __init__(self, kill=os.kill, number=os.getpid(), asked=signal.SIGINT):
+        self.ask = lambda: kill(number, asked)
+    def __del__(self):
+        self.ask()
+def command():
+    print("done")
+    if {when!r} == "at exit":
+        atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(20)))
+    return 1
+late = Late() if {when!r} == "torn down" else None
+sys.exit(exit_status(command, "stopped"))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are a POSIX matter")
+@pytest.mark.parametrize(("when", "status"), [("at exit", 130), ("torn down", 1)])
+def test_ctrl_c_after_all_is_done(tmp_path, when, status) -> None:
+    """What libraries do at the end may be ended; Python's own end, where none of its code can
+    answer, is waited for: the command is done, and is not killed by the signal."""
+    done = python(ENDING.format(when=when), tmp_path)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert status == 130 or done.stdout == "done\n"
 
 
 def test_another_program_that_calls_a_command_hears_ctrl_c_itself(tmp_path) -> None:

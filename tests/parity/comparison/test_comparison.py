@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from messages import says
+from messages import saying, says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -26,7 +26,8 @@ from parity_cases import (  # noqa: E402
 
 import torch_transformer  # noqa: E402
 from parity.__main__ import main  # noqa: E402
-from parity.comparison.comparison import compare_sides  # noqa: E402
+from parity.certificates.certificate import read_certificate  # noqa: E402
+from parity.comparison.comparison import compare, compare_sides  # noqa: E402
 from parity.comparison.report import Report  # noqa: E402
 from parity.comparison.settings import Settings  # noqa: E402
 from parity.forward.ids import generated, read_ids  # noqa: E402
@@ -143,6 +144,59 @@ class TestTokensThatABiasHoldsApart:
         assert found.max_abs == pytest.approx(expected.max_abs, rel=0.5)
         assert found.spread == pytest.approx(expected.spread, rel=0.1)
         assert held.budget["float32"].honest == plain.budget["float32"].honest
+
+
+class TestSettingsThatAreNotJudged:
+    OTHER = replace(TINY, decoder_start_id=7, max_length=8, max_source_length=None, dropout=0.5)
+
+    def test_the_last_line_says_them(self, tmp_path, folder, capsys):
+        """The same function, and a model that translates to something else."""
+        other = write(tmp_path / "b", replace(self.OTHER, eos_id=7), random_weights(TINY))
+        flags, page = ["--precision", "float32", "--card"], tmp_path / "page.html"
+        assert main([str(folder), str(other), *flags, "--html", str(page)]) == 0
+        said = capsys.readouterr().out
+        says(said.splitlines()[-1], "PASS: same function", "float32 rounding", "not judged",
+             "decoder_start_id (A 0, B 7)", "max_length (A 9, B 8)", "dropout (A 0.1, B 0.5)",
+             "eos_id (A 3, B 7)")  # fmt: skip
+        for line in ("decoder_start_id: A 0, B 7", "eos_id: A 3, B 7"):
+            assert said.count(line) == 1
+            says(said, "different in their configs", "not judged", line)
+        for name in ("PARITY.md", "certificate.json"):
+            says((other / name).read_text(), "PASS" if name.endswith("md") else "verdict",
+                 "not judged", "decoder_start_id (A 0, B 7)")  # fmt: skip
+        assert "not judged, and different: " in page.read_text(encoding="utf-8")
+        held = read_certificate(other).report
+        assert held.not_judged["decoder_start_id"] == (0, 7) and "max_source_length" not in said
+        assert held.different_settings == {"decoder_start_id": (0, 7)}
+
+    def test_what_training_does_otherwise(self):
+        trained = replace(TINY, output_bias="frozen", dropout_after_norm=True)
+        report = compare_sides(torch_side(TINY), flax_side(trained), EXACT)
+        says(report.verdict, "same function", "not judged", "output_bias", "dropout_after_norm")
+
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_ties_are_judged_by_gradients(self, gradients):
+        tied = replace(TINY, tied_embeddings="target_output")
+        weights = random_weights(tied)
+        own = weights | {"decoder.finalFc.weight": weights["decoder.embedding.weight"]}
+        settings = replace(EXACT, gradients=gradients)
+        report = compare_sides(torch_side(TINY, own), flax_side(tied, weights), settings)
+        held = {"tied_embeddings": ("none", "target_output")}
+        assert report.same is not gradients
+        assert (report.different_settings, report.not_judged)[not gradients] == held
+        assert (report.different_settings, report.not_judged)[gradients] == {}
+
+    def test_a_start_that_is_padding_is_judged(self):
+        padded = replace(TINY, decoder_start_id=TINY.pad_id)
+        sides = torch_side(padded), flax_side(replace(TINY, decoder_start_id=2))
+        report = compare_sides(*sides, replace(EXACT, explain=False))
+        assert not report.same and report.not_judged == {}
+        says(report.verdict, "different in their configs", "decoder_start_id (A 1, B 2)")
+
+    def test_a_report_from_before_has_none(self):
+        content = compare_sides(torch_side(TINY), flax_side(self.OTHER), EXACT).to_dict()
+        assert content.pop("not_judged")["dropout"] == [0.1, 0.5]
+        assert Report.from_dict(content).not_judged == {}
 
 
 class TestRowsThatNoTokenLooksUp:
@@ -276,6 +330,52 @@ class TestNotTheSame:
         assert first["difference"] == pytest.approx(abs(first["a"] - first["b"]))
         assert report["causes"][0]["in_words"] == "LayerNorm epsilon: A 1e-05, B 0.001"
         assert report["different_settings"] == {"norm_epsilon": [1e-5, 1e-3]}
+
+    def test_heads_of_a_config_that_was_edited(self, tmp_path, folder, capsys):
+        """The factor on scores stands in the file, and stays what it was."""
+        edited = replace(TINY, num_heads=6, head_dim=2)
+        assert edited.attention_scale == TINY.attention_scale
+        other = write(tmp_path / "b", edited, random_weights(TINY))
+        page = tmp_path / "page.html"
+        assert main([str(folder), str(other), "--precision", "--html", str(page)]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        says(last, "FAIL: not the same function", "number of heads: A 3, B 6")
+        says(page.read_text(encoding="utf-8"), "number of heads: A 3, B 6")
+
+    @pytest.mark.parametrize("config", [TINY, PRE], ids=["post", "pre"])
+    def test_heads_of_a_module_that_shows_its_logits_alone(self, tmp_path, config, capsys):
+        """Its weights are right under any number of heads; the factor on scores goes with it."""
+        weights = random_weights(config)
+        right = write(tmp_path / "right", config, weights)
+        wrong = replace(config, num_heads=2, head_dim=None, attention_scale=None)
+        given = write(tmp_path / "wrong", wrong, weights)
+        (tmp_path / "mine.py").write_text(
+            "from torch import nn\nimport torch_transformer\n"
+            "class Mine(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__()\n"
+            f"        self.held = torch_transformer.load({str(right)!r})\n"
+            "    def forward(self, source, target):\n        return self.held(source, target)\n"
+            "make = Mine\n"
+        )
+        mine = f"module:{tmp_path / 'mine.py'}:make"
+        for sides, said in (((mine, given), "A 3, B 2"), ((given, mine), "A 2, B 3")):
+            assert main([*map(str, sides), "--precision"]) == 1
+            last = capsys.readouterr().out.splitlines()[-1]
+            says(last, "logits is the first to differ", f"number of heads: {said}")
+
+    def test_settings_that_differ_where_nothing_explains_it(self, tmp_path, folder, capsys):
+        both = replace(TINY, activation="gelu", norm_epsilon=1e-3)
+        other = write(tmp_path / "b", both, random_weights(TINY))
+        page, fields = tmp_path / "page.html", ("activation (A 'relu', B 'gelu')", "norm_epsilon")
+        flags = ["--precision", "--no-gradients"]
+        assert main([str(folder), str(other), *flags, "--html", str(page)]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        says(last, "no single known slip", "different in their configs", *fields)
+        says(page.read_text(encoding="utf-8"), "no single known slip", "norm_epsilon (A 1e-05")
+        assert main([str(folder), str(other), *flags, "--no-explain"]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        says(last, "different in their configs", *fields)
+        assert "no single known slip" not in last
 
     def test_in_words(self, tmp_path, folder, capsys):
         weights = random_weights(TINY)
@@ -485,8 +585,43 @@ class TestRefusals:
         error = failed(capsys, folder, folder, "--ids", path)
         says(error, "4 faults")
         says(error, "line 1", "source", 99, 17)
-        assert "line 2: 'target'" in error
+        says(error, "line 2", "no 'target'", '{"source": [5, 9, 0], "target": [7, 4, 0]}')
         says(error, "line 3", "source", "no list of ids")
+        says(error, "line 4", "no JSON", '{"source": [5, 9, 0], "target": [7, 4, 0]}')
+        assert "Expecting" not in error
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("5 9 0", ("no JSON",)),
+            ("[5, 9]", ("no JSON object", "list")),
+            ("{}", ("no 'source'", "no 'target'")),
+            ('{"source": {}, "target": [1]}', ("source is no list of ids",)),
+            ('{"source": [99], "target": [0]}', ("source has 99",)),
+        ],
+    )
+    def test_of_many_lines_the_first_and_a_count(self, tmp_path, folder, capsys, line, said):
+        path = tmp_path / "ids.jsonl"
+        path.write_text(f"{line}\n" * 1500)
+        error = failed(capsys, folder, folder, "--ids", path)
+        says(error, "1500 faults")
+        says(error, "line 3", *said)
+        says(error, "and 1,497 more lines")
+        assert len(error.splitlines()) < 8
+
+    def test_what_cannot_be_read(self, tmp_path, folder, capsys):
+        (tmp_path / "latin.jsonl").write_bytes(b"\xe4\n")
+        for name, said in (("none", "none"), ("latin.jsonl", "UTF-8")):
+            error = failed(capsys, folder, folder, "--ids", tmp_path / name)
+            says(error, "ids", said)
+            assert "Errno" not in error and "codec" not in error
+
+    def test_one_of_texts_and_ids(self, folder):
+        given = {"text": "none.tsv", "ids": "none", "audio": "none.wav"}
+        for names in (("text", "ids"), ("text", "audio"), ("text", "ids", "audio")):
+            chosen = {name: given[name] for name in names}
+            with pytest.raises(UserError, check=saying(" and ".join(names), "give one")):
+                compare(str(folder), str(folder), Settings(**chosen))
 
     def test_targets_that_are_padding_alone(self, tmp_path, folder, capsys):
         lines = ['{"source": [1], "target": [0, 2]}'] + ['{"source": [3], "target": [1, 1]}'] * 2

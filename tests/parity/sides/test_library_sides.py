@@ -1,9 +1,11 @@
 """hf:FOLDER: the classes of transformers themselves beside what convert makes of their files."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from messages import saying
+from messages import saying, says
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -113,6 +115,49 @@ def test_a_damaged_config_is_the_user_s(tmp_path, damage, said):
     path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match=said):
         open_side(f"hf:{folder}")
+
+
+LACKING = """
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+import twinformer
+from parity.__main__ import main
+try:
+    twinformer.compare("hf:x", "y")
+except twinformer.UserError as error:
+    print(error)
+sys.stderr = sys.stdout
+sys.exit(main(["hf:x", "y"]))
+"""
+
+
+@pytest.mark.parametrize("missing", [["torch", "transformers"], ["jax", "flax"], ["torch"]])
+def test_all_that_is_not_installed_at_once(missing):
+    code = LACKING.format(missing=missing)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    of_python, of_the_command = done.stdout.splitlines()
+    assert done.returncode == 2
+    for said in (of_python, of_the_command):
+        says(said, "not installed", *missing, "both frameworks", "pip install 'twinformer[all]'")
+        assert ("transformers" in said) is ("transformers" in missing)
+
+
+def test_a_class_that_is_no_family_is_one_line(tmp_path):
+    """transformers itself names every class that it has."""
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8}
+    config = transformers.BertConfig(vocab_size=9, intermediate_size=8, **sizes)
+    transformers.BertModel(config).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UserError, check=saying("model_type 'bert'", "marian", "m2m_100")) as error:
+        open_side(f"hf:{tmp_path / 'bert'}")
+    assert "LEDConfig" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_the_library_says_is_cut(tmp_path):
+    folder = saved("bart", tmp_path / "bart")
+    (folder / "config.json").write_text('{"architectures": ["X"], "d_model": 12}')
+    with pytest.raises(UserError, check=saying("transformers cannot read", str(folder))) as error:
+        open_side(f"hf:{folder}")
+    assert len(str(error.value)) < len(str(folder)) + 400
 
 
 def test_what_is_no_folder_of_the_library(tmp_path):

@@ -79,6 +79,17 @@ def test_every_faulty_line_at_once(run, tmp_path, capsys):
     says(error, "line 4")
 
 
+def test_of_many_faulty_lines_the_first_and_a_count(run, tmp_path, capsys):
+    path = lines(tmp_path, *["a sentence"] * 1500, *["abcabcabcabcabc\tAA"] * 9, "abc\tAA")
+    error = failed(capsys, run, run, "--text", path)
+    says(error, "1509 faults")
+    says(error, "line 1", "tab")
+    says(error, "and 1,497 more lines", "tab")
+    says(error, "line 1501", "16 tokens")
+    says(error, "and 6 more lines", "model")
+    assert len(error.splitlines()) < 12
+
+
 def test_nobody_has_a_vocabulary(tmp_path, capsys):
     folder = write(tmp_path / "a", TINY, random_weights(TINY))
     error = failed(capsys, folder, folder, "--text", lines(tmp_path, "a\tb"))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from training_recipe.options.extras import require
 from training_recipe.options.joining import joining_of
 from training_recipe.searching.search import Search, check_search
-from transformer_spec.door import close_standard_output, exit_status
-from transformer_spec.errors import UserError, printable, system_fault
+from transformer_spec.door import exit_status
+from transformer_spec.errors import UserError, printable
+from twinformer.commands.output import opened
 from twinformer.commands.translate_flags import Request, parse
 
 if TYPE_CHECKING:
@@ -158,18 +157,16 @@ class Written:
         self.ids, self.translator, self.request = ids, translator, request
         self.numbered, self.done = search.nbest > 1, 0
         self.pictures = make_pictures(ids, translator, request)
-        self.stream = stack.enter_context(opened(request.output))
+        self.output = stack.enter_context(opened(request.output, len(ids)))
 
     def add(self, block: list[list[Hypothesis]]) -> None:
         """Write the outputs of the next texts, whole lines at once, and draw them."""
         first = self.done + 1
-        lines = (
+        lines = [
             output_lines(number if self.numbered else None, found, self.translator, self.request)
             for number, found in enumerate(block, first)
-        )
-        with saying_where(self.request.output):
-            self.stream.write("".join(lines))
-            self.stream.flush()
+        ]
+        self.output.add(lines, len(block))
         for number, found in enumerate(block, first):
             if self.pictures is not None:
                 self.pictures.draw(number, self.ids[number - 1], found[0])
@@ -217,30 +214,3 @@ def progress(count: int, request: Request, processes: Processes):
     shown = sys.stderr.isatty() and (request.output is not None or not sys.stdout.isatty())
     shown = shown and processes.first
     return tqdm(total=count, unit="text", disable=not shown or count < 2)
-
-
-@contextlib.contextmanager
-def opened(path: Path | None) -> Iterator[TextIO]:
-    """The output file or standard output, in UTF-8 whatever the system's language."""
-    with saying_where(path):
-        if path is None:
-            sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
-            yield sys.stdout
-        else:
-            with path.open("w", encoding="utf-8", newline="\n") as stream:
-                yield stream
-
-
-@contextlib.contextmanager
-def saying_where(path: Path | None) -> Iterator[None]:
-    """A block whose OSErrors are of the output file or of standard output."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if path is None:
-            close_standard_output()
-        where = "to standard output" if path is None else f"--output {path}"
-        reason = OSError(error.errno, error.strerror) if error.strerror else error
-        raise UserError(f"cannot write {where}: {system_fault(reason)}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training_recipe.distributed.mesh import read_mesh
 from training_recipe.options.invocation import words
@@ -20,10 +20,8 @@ from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.checks import RULES
 from training_recipe.searching.search import GENERATE, check_search
 from transformer_spec.errors import Faults, UserError
+from twinformer.commands.output import check_output
 from twinformer.translating.searching import DEFAULT_BEAM, search_of
-
-if TYPE_CHECKING:
-    pass
 
 BEST = "best"
 STANDARD_INPUT = "-"
@@ -41,6 +39,9 @@ Each text or line gives one output line, an empty one an empty line; line breaks
 writes are spaces there. With --nbest N > 1 it gives up
 to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
 stand before the output: sum of the log probabilities / length ** length penalty.
+
+--output FILE is FILE.unfinished until it is whole, and what was FILE stays until then. What stops
+before leaves FILE.unfinished with the outputs so far; the next command with that FILE begins anew.
 
 --attention draws what the model looked at, given the best output: a panel for each layer and head,
 rows add up to 1. For several texts the files are FILE-1, FILE-2 ..., with the numbers of the texts.
@@ -215,6 +216,8 @@ def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:
     if given["output"] and file and given["output"].exists() and Path(file).exists():
         same = given["output"].samefile(file)
         faults.require(not same, f"--output {file} is the input and would be overwritten")
+    if given["output"]:
+        check_output(given["output"], faults)
     both = given["truncate"] and given["skip_long"]
     faults.require(not both, "--truncate and --skip-long are both given; give one of them")
 

@@ -169,6 +169,9 @@ class TestCommandLine:
             (["run", "a", "--nbest", "3", "--beam", "2"], ("nbest", 3, "beam of 2")),
             (["run", "a", "--attention", "a.jpg"], ("--attention", "a.jpg", ".png")),
             (["run", "a", "--attention", "no/a.png"], ("no/a.png", "no folder no")),
+            (["run", "a", "--output", "no/a.txt"], ("--output", "no/a.txt", "no folder no")),
+            (["run", "a", "--output", "/"], ("--output", "is a folder")),
+            (["run", "a", "--output", "a" * 255], (".unfinished", "name too long")),
             (["run", "a", "--attention-kind", "cross"], ("--attention-kind", "--attention FILE")),
             (["run", "a", "--attention-kind", "self"], ("invalid choice", "'self'")),
             (
@@ -189,8 +192,6 @@ class TestCommandLine:
         assert status == 2 and "there is nothing to translate" in said
 
     def test_output_that_cannot_be_written(self, runs, call, tmp_path):
-        status, _, said = call(runs["torch"], "a", "--output", tmp_path / "none/out")
-        assert status == 2 and f"cannot write --output {tmp_path / 'none/out'}: No such" in said
         status, _, said = call(runs["torch"], "a", "--output", "/dev/full")
         assert status == 2
         says(said, "--output /dev/full", "No space left")

@@ -16,7 +16,7 @@ from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.conversion import check_unread
 from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.origin import Origin
-from convert.conversion.request import SourceRequest
+from convert.conversion.request import NO_PATH, SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
 from convert.core.numbers import as_dtype
 from convert.core.tensors import Tensors
@@ -102,6 +102,8 @@ def open_model(
     newest. What is no model is a UserError. One without vocabularies, or with damaged ones, is a
     model all the same.
     """
+    if path == "":
+        raise UserError(f"the folder of a model is '', {NO_PATH}")
     place = checkpoint_folder(Path(path), BEST if checkpoint is None else checkpoint)
     located = locate(place)
     found = read_import(_Alone(place, optimizer=False, verify=verify), located)

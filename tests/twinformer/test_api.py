@@ -38,6 +38,14 @@ def test_load_gives_the_frameworks_own_model(runs, backend):
         twinformer.load(runs["jax"], backend="tensorflow")  # pyright: ignore
 
 
+def test_an_empty_name_is_not_the_current_folder(tmp_path):
+    for opened in (twinformer.load, twinformer.Translator):
+        with pytest.raises(twinformer.UserError, check=saying("''", "no path", "'.'")):
+            opened("")
+    with pytest.raises(twinformer.UserError, check=saying("''", "no path", "'.'")):
+        twinformer.convert("", tmp_path / "x", to="torch")
+
+
 def test_the_folder_of_another_library_is_to_be_converted_first(runs, tmp_path):
     """It has a config.json, and nothing says that it has none."""
     twinformer.convert(runs["torch"], tmp_path / "theirs", to="torch")

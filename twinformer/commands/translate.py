@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from training_recipe.options.extras import require
 from training_recipe.options.joining import joining_of
 from training_recipe.searching.search import Search, check_search
-from transformer_spec.door import exit_status
+from transformer_spec.door import exit_status, say
 from transformer_spec.errors import UserError, printable
 from twinformer.commands.output import opened
 from twinformer.commands.translate_flags import Request, parse
@@ -50,12 +50,11 @@ def framework(request: Request) -> tuple[str, UserError | None]:
 
     Where there is no run to name it, JAX's processes are joined first, and told.
     """
-    from convert.checkpoints.folders import locate
-    from twinformer.frameworks import choose
+    from twinformer.frameworks import choose, home_of
 
     try:
-        ours = request.backend is None and request.run.exists()
-        return choose(request.backend, locate(request.run).home if ours else None)[0], None
+        home = home_of(request.run) if request.backend is None else None
+        return choose(request.backend, home)[0], None
     except UserError as error:
         if joining_of(request.devices, request.device).mode != "jax":
             raise
@@ -64,7 +63,7 @@ def framework(request: Request) -> tuple[str, UserError | None]:
 
 def translate(request: Request, world: World) -> None:
     """Read, translate, write: the first process reads texts and writes, all translate."""
-    from twinformer.frameworks import prepare_process
+    from twinformer.frameworks import SHOWN, prepare_process
 
     translator = opened_by_all(request, world)
     search = translator.search_with(request.search)
@@ -72,6 +71,8 @@ def translate(request: Request, world: World) -> None:
         check_search(search)
         ids = read_ids(translator, request) if world.processes.first else None
     prepare_process(translator.backend, request.device)
+    if request.backend is None and world.processes.first and sys.stderr.isatty():
+        say(f"translating with {SHOWN[translator.backend]} (--backend {translator.backend})")
     write_outputs(world.processes.broadcast(ids), translator, search, request)
 
 

@@ -52,8 +52,8 @@ class Translator:
     """Translates by the model of a folder: a run, one of its checkpoints, or a converted folder.
 
     Another library's folder, or its name on the Hub, OWNER/NAME[@REVISION], is read on the fly and
-    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is
-    installed, else the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best"
+    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run, or
+    whose format a converted folder has, if it is installed, else the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best"
     or the step of a run's checkpoint. ``languages`` are the codes of source and target, as
     "eng_Latn,deu_Latn" or a pair, for a model that has languages. ``mesh``, "data=N", spreads texts
     over N devices, ``batch_size`` texts each: all that JAX sees, or those of the processes that
@@ -78,7 +78,7 @@ class Translator:
         world: World = ALONE,
     ) -> None:
         check_made_of(checkpoint, batch_size, device, mesh)
-        self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
+        self._opened = open_model(folder, verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
         if self.config.feature_dim:
             hears = f"the model of {folder} hears, and reads no text"

@@ -110,7 +110,11 @@ class TestTexts:
         status, lines, said = call(runs["torch"], *WORDS)
         assert (status, len(lines)) == (0, 6) and "6/6" in said
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        assert call(runs["torch"], *WORDS) == (0, lines, "")
+        assert call(runs["torch"], *WORDS, "--backend", "torch") == (0, lines, "")
+        for name, shown in (("torch", "PyTorch"), ("jax", "JAX")):
+            status, again, said = call(runs[name], *WORDS)
+            assert (status, again) == (0, lines)
+            faults_say(said.splitlines(), (shown, f"--backend {name}"))
 
 
 class TestReading:

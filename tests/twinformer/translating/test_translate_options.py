@@ -9,6 +9,7 @@ import pytest
 from messages import faults_say, says
 from translate_cases import WRITERS, python
 
+from convert.__main__ import main as convert
 from transformer_spec import UserError
 from twinformer import frameworks
 
@@ -37,6 +38,19 @@ class TestBackends:
             assert frameworks.choose(None, runs[name]) == (name, [])
         assert frameworks.choose("jax", runs["torch"]) == ("jax", [])
         assert used == ["torch", "jax", "jax"]
+
+    @pytest.mark.parametrize("trained", WRITERS)
+    @pytest.mark.parametrize(("to", "name"), [("torch", "torch"), ("flax", "jax")])
+    def test_that_of_a_converted_folder(self, runs, installed, tmp_path, trained, to, name):
+        """What it was converted to, whatever trained it; without a record whose names it has."""
+        installed("torch", "jax")
+        for more in ([], ["--container", "safetensors"]):
+            folder = tmp_path / "-".join(["ours", *more])
+            assert convert([str(runs[trained]), str(folder), "--to", to, *more]) == 0
+            assert frameworks.choose(None, folder) == (name, [])
+            (folder / "settings.json").unlink()
+            (folder / "conversion.json").unlink()
+            assert frameworks.choose(None, folder) == (name, [])
 
     def test_the_other_steps_in(self, runs, installed):
         assert installed("torch") == []

@@ -32,8 +32,9 @@ def load(
     ``torch_transformer.Transformer`` or a ``flax_transformer.Transformer``, deterministic until
     told to ``train()``; ``model(source, target)`` takes token ids (B, S) and (B, T) and gives
     logits (B, T, V). ``backend`` None is the framework that wrote the run, or whose format the
-    folder has, if it is installed, else the other. Raises UserError where there is no model or the framework is not installed, and,
-    unless told not to ``verify``, where the weights are not what was written.
+    folder has, if it is installed, else the other. Raises UserError where there is no model or the
+    framework is not installed, and, unless told not to ``verify``, where the weights are not what
+    was written.
     """
     path = Path(_path(folder, "folder"))
     name, _ = choose(backend, home_of(path) if backend is None else None)

@@ -17,7 +17,6 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError
 
-
 LEAST, MOST = 2, 10  # checkpoints of a mean where nobody says how many
 MORE = "--keep and --average keep more"
 

@@ -52,16 +52,16 @@ class Translator:
     """Translates by the model of a folder: a run, one of its checkpoints, or a converted folder.
 
     Another library's folder, or its name on the Hub, OWNER/NAME[@REVISION], is read on the fly and
-    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run, or
-    whose format a converted folder has, if it is installed, else the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best"
-    or the step of a run's checkpoint. ``languages`` are the codes of source and target, as
-    "eng_Latn,deu_Latn" or a pair, for a model that has languages. ``mesh``, "data=N", spreads texts
-    over N devices, ``batch_size`` texts each: all that JAX sees, or those of the processes that
-    torchrun started, all of which then make the same calls; ``world`` is one that was joined
-    before. Calculates in float64 where the weights are, and in float32 otherwise. ``search`` is how
-    the model searches unless told. Raises UserError where there is no model that reads and writes
-    text, and, unless told not to ``verify``, when the weights are first needed and are not what was
-    written there.
+    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run, or whose
+    format a converted folder has, if it is installed, else the other. ``device`` is "auto", "cpu",
+    "gpu" or "tpu". ``checkpoint`` is "best" or the step of a run's checkpoint. ``languages`` are
+    the codes of source and target, as "eng_Latn,deu_Latn" or a pair, for a model that has
+    languages. ``mesh``, "data=N", spreads texts over N devices, ``batch_size`` texts each: all that
+    JAX sees, or those of the processes that torchrun started, all of which then make the same
+    calls; ``world`` is one that was joined before. Calculates in float64 where the weights are, and
+    in float32 otherwise. ``search`` is how the model searches unless told. Raises UserError where
+    there is no model that reads and writes text, and, unless told not to ``verify``, when the
+    weights are first needed and are not what was written there.
     """
 
     def __init__(

@@ -49,7 +49,9 @@ def changed_files(folder: Path) -> list[str]:
     if not names:
         return []
     differ = "is not as it was" if len(names) == 1 else "are not as they were"
-    return [f"{some_of(names)} {differ} when {folder / LEDGER} was written; read as it is now"]
+    return [
+        f"{some_of(names)} {differ} when {folder / LEDGER} was written; what is there now is read"
+    ]
 
 
 def _carried(files: Any) -> dict[str, str]:

@@ -19,6 +19,7 @@ from convert.conversion.request import SourceRequest
 from convert.conversion.source import (
     Import,
     Moments,
+    check_has_weights,
     choose_family,
     leave_out,
     lost_optimizer,
@@ -121,6 +122,7 @@ def inspect(request: SourceRequest) -> Inspection:
     family, found, fault = None, None, None
     try:
         check_names(content.tensors, content.tensors.label)
+        check_has_weights(opened, located)
         source = source_of(content, request, wrapping_of(content, request))
         chosen = choose_family(request.family, source)
         family = chosen.name if chosen else f"twinformer {content.layout.twin}"

@@ -14,7 +14,12 @@ import numpy as np
 from convert.checkpoints.folders import Located, locate, no_config
 from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.conversion import check_unread
-from convert.conversion.imported import Pair, imported_vocabularies, search_beside
+from convert.conversion.imported import (
+    Pair,
+    imported_vocabularies,
+    no_vocabularies,
+    search_beside,
+)
 from convert.conversion.origin import Origin
 from convert.conversion.request import NO_PATH, SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
@@ -133,6 +138,8 @@ def _vocabularies(found: Import) -> tuple[Pair | None, str]:
     home = found.located.home
     if home is None:
         return imported_vocabularies(found, folder_of(found.located))
+    if not (home / VOCABULARY).exists():
+        return None, no_vocabularies(home)
     try:
         return load_vocabularies(home / VOCABULARY, found.config), ""
     except ModuleNotFoundError as error:

@@ -101,6 +101,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     located = located or locate(request.source)
     opened = open_content(located.weights, request.key, request.verify)
     check_names(opened.tensors, opened.tensors.label)
+    check_has_weights(opened, located)
     lost = lost_optimizer(opened, located.weights, opened.record) if request.optimizer else None
     if lost is not None:
         raise UserError(f"{lost}; --no-optimizer goes on without it")
@@ -114,6 +115,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
         family = family_of_table(request.names)
     else:
         family = choose_family(request.family, source_of(content, request, wrapping))
+    _check_passed_over(request.ignore_settings, family)
     if family is None:
         result = _read_ours(request, located, content, wrapping, dropped)
     else:
@@ -130,6 +132,17 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
         return result
     gone = Subset(opened.tensors, list(result.dropped))
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
+
+
+def check_has_weights(content: Content, located: Located) -> None:
+    """UserError where a file holds an optimizer's state alone, or what was kept aside."""
+    layout, names = content.layout, list(content.tensors)
+    if located.kind != FILE or not names or layout.weight_names(names):
+        return
+    training = any(name.startswith(layout.training) for name in names)
+    what = "an optimizer's state" if training else "what a model has no place for"
+    folder = located.weights.parent
+    raise UserError(f"{located.weights} holds {what} and no weights; give its folder, {folder}")
 
 
 def lost_optimizer(content: Content, place: Path, record: Record | None) -> str | None:
@@ -334,6 +347,17 @@ def _read_foreign(
         request.source, located, found.content, family, reading.config, rules, origin,
         dropped | found.dropped, notes,
     )  # fmt: skip
+
+
+def _check_passed_over(names: Sequence[str], family: Family | None) -> None:
+    """What the user ignores may be a setting of families that know some of theirs alone."""
+    if not names or (family is not None and family.passes_over):
+        return
+    flags, whose = " ".join(f"--ignore-setting {name}" for name in names), family and family.name
+    told = (
+        f"settings of {whose} models are all known" if whose else "all settings of ours are known"
+    )
+    raise UserError(f"{flags}: there is no such setting: {told}; leave it out")
 
 
 def _check_flags(source: Source, config: TransformerConfig, family: Family) -> None:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from training_recipe.options.extras import require
 from training_recipe.options.joining import joining_of
-from training_recipe.searching.search import Search, check_search
 from transformer_spec.door import exit_status, say
 from transformer_spec.errors import UserError, printable
 from twinformer.commands.output import opened
 from twinformer.commands.translate_flags import Request, parse
+from twinformer.translating.searching import check_asked
 
 if TYPE_CHECKING:
     from training_recipe.distributed.processes import Processes, World
-    from training_recipe.searching.search import Hypothesis
+    from training_recipe.searching.search import Hypothesis, Search
     from twinformer.translating.attention import Pictures
     from twinformer.translating.translator import Translator
 
@@ -68,7 +68,7 @@ def translate(request: Request, world: World) -> None:
     translator = opened_by_all(request, world)
     search = translator.search_with(request.search)
     with world.processes.together():
-        check_search(search)
+        check_asked(search, request.search, translator.config)
         ids = read_ids(translator, request) if world.processes.first else None
     prepare_process(translator.backend, request.device)
     if request.backend is None and world.processes.first and sys.stderr.isatty():

@@ -136,9 +136,17 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
     add("--beam", int, "N", f"width of the beam search; 1: greedy [{DEFAULT_BEAM}]")
     add("--length-penalty", float, "X", "larger prefers longer outputs, 0 does nothing [1.0]")
     add("--nbest", int, "N", "outputs for each text, best first; at least as wide a beam [1]")
-    longest = "most tokens of an output, at most the model's max_length [2 x source + 10]"
+    longest = (
+        "most tokens of an output, at most the model's max_length [2 x source + 10, and more "
+        "where --min-length says so]"
+    )
     add("--max-length", int, "N", longest)
-    add("--min-length", int, "N", "fewest tokens of an output; with --rule generate [0]")
+    add(
+        "--min-length",
+        int,
+        "N",
+        "fewest tokens of an output before its end; with --rule generate [0]",
+    )
     early = "when a beam is done; with --rule generate [false]"
     group.add_argument("--early-stopping", choices=EARLY, help=early, default=argparse.SUPPRESS)
     repeated = "no N tokens in a row twice in an output; with --rule generate [0]"

@@ -17,14 +17,14 @@ from training_recipe.arrays import checksums
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
-from training_recipe.searching.search import Hypothesis, Search, check_search
+from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.searching.workers import ONE_WORKER, Workers
 from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
 from twinformer.translating.devices import agree_on, agree_on_ids, world_of
-from twinformer.translating.searching import search_of
+from twinformer.translating.searching import check_asked, search_of
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
 DEFAULT_BATCH = 32
@@ -153,8 +153,9 @@ class Translator:
             "no_repeat_ngram_size": no_repeat_ngram_size,
             "repetition_penalty": repetition_penalty,
         }
-        wanted = self.search_with({n: v for n, v in asked.items() if v is not None})
-        check_search(wanted)
+        given = {name: value for name, value in asked.items() if value is not None}
+        wanted = self.search_with(given)
+        check_asked(wanted, given, self.config)
         texts = check_texts(texts)
         check_wanted(wanted.sample, temperature, top_k, truncate, skip_long)
         batches = {"batch_size": self.batch_size, "truncate": truncate, "skip_long": skip_long}

@@ -83,8 +83,13 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
     a page for a browser. Needs both frameworks; JAX has 64-bit numbers from then on. Raises
     UserError where the two cannot be compared.
     """
+    faults = Faults()
     for name in ("jax", "torch"):
-        twin(name)
+        try:
+            twin(name)
+        except UserError as error:
+            faults.add(str(error).partition(", or choose")[0])
+    faults.raise_if_any("comparing needs both backends")
     from parity.comparison.comparison import compare as run_comparison
     from parity.comparison.settings import Settings
 

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import importlib
 import importlib.util
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from transformer_spec import TransformerConfig, UserError
 
 TWINS = {"torch": "torch_transformer", "jax": "flax_transformer"}
 OF_NAMES = {"torch": "torch", "flax": "jax"}  # whose names weights have -> the framework
+NEEDED = {
+    "torch": ("torch", "tensorstore", "jaxtyping"),
+    "jax": ("jax", "flax", "optax", "tensorstore", "jaxtyping", "platformdirs"),
+}
 SHOWN = {"torch": "PyTorch", "jax": "JAX"}
 JOINED: dict[str, World] = {}
 OURS = ("twinformer", "parity", *TWINS.values(), "convert", "training_recipe", "transformer_spec")
@@ -40,9 +45,22 @@ def twin(name: str, part: str = "") -> ModuleType:
         if missing in OURS:
             raise
         raise UserError(
-            f"the backend {name} needs {missing}, which is not installed: "
+            f"the backend {name} needs {_absent(name, missing)} not installed: "
             f"pip install 'twinformer[{name}]', or choose the other backend"
         ) from None
+
+
+def _absent(name: str, first: str) -> str:
+    """The packages that a framework lacks, the one that was found first among them."""
+    names = [first]
+    for package in NEEDED[name]:
+        try:
+            found = importlib.util.find_spec(package)
+        except ImportError:
+            found = None
+        names += [package] if found is None else []
+    names = list(dict.fromkeys(names))
+    return f"{', '.join(names)}, which {'is' if len(names) == 1 else 'are'}"
 
 
 def training_backend(name: str, world: World = ALONE) -> MakeBackend:

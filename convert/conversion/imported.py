@@ -36,10 +36,16 @@ def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | N
     try:
         pair = read_vocabularies(folder, source.family.name, settings or {}, source.config)
     except ModuleNotFoundError as error:
-        return None, f"its tokenizer needs {error.name}, which is not installed"
+        return None, f"its tokenizer needs {not_installed(error)}"
     except UserError as error:
         return None, str(error)
     return pair, "" if pair else no_tokenizer(source, folder)
+
+
+def not_installed(error: ModuleNotFoundError) -> str:
+    """A library of texts that is missing, and what brings it and the others."""
+    extras = "pip install 'twinformer[torch]' or 'twinformer[jax]'"
+    return f"{error.name}, which is not installed: {extras} brings all that texts need"
 
 
 def no_tokenizer(source: Import, folder: Path | None) -> str:

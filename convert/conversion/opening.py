@@ -18,6 +18,7 @@ from convert.conversion.imported import (
     Pair,
     imported_vocabularies,
     no_vocabularies,
+    not_installed,
     search_beside,
 )
 from convert.conversion.origin import Origin
@@ -143,6 +144,6 @@ def _vocabularies(found: Import) -> tuple[Pair | None, str]:
     try:
         return load_vocabularies(home / VOCABULARY, found.config), ""
     except ModuleNotFoundError as error:
-        return None, f"the vocabularies need {error.name}, which is not installed"
+        return None, f"the vocabularies need {not_installed(error)}"
     except UserError as error:
         return None, str(error)

@@ -144,7 +144,8 @@ class TestReading:
         status, lines, said = call(runs["torch"], *texts)
         assert (status, lines) == (2, [])
         long = "2 lines", "11 tokens", "(line 2 has 12, 4 has 30)"
-        faults_say(said.splitlines(), ("error:", *long, "--truncate", "--skip-long"))
+        in_python = "truncate=True", "skip_long=True"
+        faults_say(said.splitlines(), ("error:", *long, "--truncate", "--skip-long", *in_python))
         status, lines, said = call(runs["torch"], *texts, "--truncate")
         assert (status, lines[1], lines[3]) == (0, lines[0], lines[0])
         faults_say(said.splitlines(), (*long, "cut"))

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import importlib
 import importlib.util
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path

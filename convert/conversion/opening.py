@@ -5,6 +5,7 @@ Nothing is written. Translating, and training that begins with a model, open the
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -100,7 +101,10 @@ class _Alone(SourceRequest):
 
 
 def open_model(
-    path: str | Path, *, verify: bool = True, checkpoint: str | int | None = None
+    path: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    checkpoint: str | int | None = None,
 ) -> OpenModel:
     """Open what ``python -m convert`` reads: a run, a folder, a weight file; reads no weight.
 

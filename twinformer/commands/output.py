@@ -60,19 +60,19 @@ def opened(path: Path | None, texts: int) -> Iterator[Output]:
 @contextlib.contextmanager
 def _until_whole(path: Path, texts: int) -> Iterator[Output]:
     place, aside = Path(os.path.realpath(path)), unfinished(path)
-    with contextlib.ExitStack() as ending:
-        with aside.open("a", encoding="utf-8", newline="\n") as stream, _alone(aside, path):
-            stream.truncate(0)
+    aside.touch()
+    with _alone(aside, path), contextlib.ExitStack() as ending:
+        with aside.open("w", encoding="utf-8", newline="\n") as stream:
             output = Output(path, stream, texts)
             part = _Part(output, aside)
             ending.push(part.end)
             UNFINISHED[str(aside)] = part.keep
             yield output
-            sync(aside)
-            if place.exists():
-                aside.chmod(place.stat().st_mode & 0o777)
-            os.replace(aside, place)
-            sync(place.parent)
+        sync(aside)
+        if place.exists():
+            aside.chmod(place.stat().st_mode & 0o777)
+        os.replace(aside, place)
+        sync(place.parent)
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ class _Part:
 
     def keep(self) -> None:
         """Keep the lines of whole texts and say where; nothing where no text is done."""
-        if self.told:
+        if self.told or not self.aside.exists():
             return
         self.told, output = True, self.output
         if not output.size:
@@ -145,8 +145,15 @@ def _links(path: Path) -> Iterator[str]:
         place = os.path.join(os.path.dirname(place), os.readlink(place))
 
 
-def check_output(path: Path, faults: Faults) -> None:
-    """Add a fault where an output file could not be written, before anything is computed."""
+def check_output(path: Path, source: str | None, faults: Faults) -> None:
+    """Add a fault where an output file could not be written, before anything is computed.
+
+    So it is where the file of the ``source`` would be overwritten.
+    """
+    for place in (path, unfinished(path)) if source and os.path.exists(source) else ():
+        if place.exists() and place.samefile(source):
+            faults.add(f"--output {path}: {source} is the input and would be overwritten")
+            return
     if path.is_dir():
         faults.add(f"--output {path} is a folder; name a file in it")
     elif not path.parent.exists():

@@ -221,11 +221,8 @@ def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:
     if not texts and file is None:
         faults.require(piped, "there is nothing to translate; give a text, --file or piped input")
         given["file"] = STANDARD_INPUT
-    if given["output"] and file and given["output"].exists() and Path(file).exists():
-        same = given["output"].samefile(file)
-        faults.require(not same, f"--output {file} is the input and would be overwritten")
     if given["output"]:
-        check_output(given["output"], faults)
+        check_output(given["output"], file, faults)
     both = given["truncate"] and given["skip_long"]
     faults.require(not both, "--truncate and --skip-long are both given; give one of them")
 

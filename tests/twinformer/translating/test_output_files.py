@@ -58,6 +58,13 @@ class TestWhole:
         assert call(runs["torch"], *TEXTS, "--output", link)[0] == 0
         assert link.is_symlink() and place.read_text() != OLD
 
+    def test_the_input_stays(self, runs, call, place):
+        part = place.rename(place.with_name("keep.txt.unfinished"))
+        for source, output in ((part, place), (part, part)):
+            status, _, said = call(runs["torch"], "--file", source, "--output", output)
+            assert status == 2 and part.read_text() == OLD
+            says(said, "--output", part, "the input", "overwritten")
+
     def test_what_is_no_file_is_written_to(self, runs, call, place, tmp_path):
         lines = call(runs["torch"], *TEXTS)[1]
         assert call(runs["torch"], *TEXTS, "--output", "/dev/null") == (0, [], "")

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from messages import saying
+from messages import faults_say, saying
 
 import twinformer
 
@@ -36,6 +36,18 @@ def test_load_gives_the_frameworks_own_model(runs, backend):
     assert twinformer.load(runs["jax"]).config == model.config
     with pytest.raises(twinformer.UserError, match="choose torch or jax"):
         twinformer.load(runs["jax"], backend="tensorflow")  # pyright: ignore
+
+
+def test_comparing_names_both_frameworks_where_neither_is_there(monkeypatch):
+    def absent(name, part=""):
+        raise ModuleNotFoundError(name, name={"flax_transformer": "jax"}.get(name, "torch"))
+
+    compare, mistake = twinformer.compare, twinformer.UserError
+    monkeypatch.setattr("importlib.import_module", absent)
+    with pytest.raises(mistake) as caught:
+        compare("a", "b")
+    needed = [("backend jax", "not installed"), ("backend torch", "not installed")]
+    faults_say(caught.value.faults, *needed)
 
 
 def test_an_empty_name_is_not_the_current_folder(tmp_path):

@@ -15,7 +15,7 @@ from jax import Array
 
 import flax_transformer
 from training_recipe.text.model_vocabularies import load_vocabularies
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, UserError
 
 ROWS, RATE = 32, 3e-4
 ADAMW = {"b1": 0.9, "b2": 0.98, "eps": 1e-9, "weight_decay": 0.01}
@@ -61,4 +61,7 @@ def main(folder: str, pairs: str, steps: str = "100") -> list[float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 import torch_transformer
 from training_recipe.text.model_vocabularies import load_vocabularies
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, UserError
 
 ROWS, RATE = 32, 3e-4
 ADAMW = {"betas": (0.9, 0.98), "eps": 1e-9, "weight_decay": 0.01}
@@ -57,4 +57,7 @@ def main(folder: str, pairs: str, steps: str = "100") -> list[float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")

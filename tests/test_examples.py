@@ -2,10 +2,14 @@
 
 import difflib
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from messages import faults_say
 from translate_cases import make_run
 
 import train
@@ -36,6 +40,19 @@ def test_both_learn_the_same(tmp_path, capsys, writer: str) -> None:
     assert found[0][-1] < 0.95 * found[0][0]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"step 1: loss {found[0][0]:.4f}" and len(lines) == 80
+
+
+@pytest.mark.parametrize("name", ["finetune_flax", "finetune_torch"])
+@pytest.mark.parametrize("missing", ["run", "pairs.tsv"])
+def test_a_mistake_is_one_line(tmp_path, name: str, missing: str) -> None:
+    run, pairs = make_run(tmp_path / "run", "torch"), tmp_path / "pairs.tsv"
+    pairs.write_text("\n".join(PAIRS), "utf-8")
+    (tmp_path / missing).rename(tmp_path / "elsewhere")
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), str(run), str(pairs), "1"]
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and done.stdout == ""
+    faults_say(done.stderr.splitlines(), ("error:", tmp_path / missing))
 
 
 def test_they_are_twins_of_some_sixty_lines() -> None:

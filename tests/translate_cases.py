@@ -25,12 +25,12 @@ def vocabularies():
     return letters, build_vocabulary("whitespace", ["AA BB CC DD EE FF GG"])
 
 
-def make_run(path, writer, steps=(10,), seed=0, dtype=np.float32):
+def make_run(path, writer, steps=(10,), seed=0, dtype=np.float32, max_length=12):
     """A run folder of random weights, as training would have left it."""
     source, target = vocabularies()
     config = TransformerConfig(
         source_vocab_size=len(source), target_vocab_size=len(target), hidden_dim=8, inner_dim=8,
-        num_heads=2, num_encoder_layers=1, num_decoder_layers=1, max_length=12,
+        num_heads=2, num_encoder_layers=1, num_decoder_layers=1, max_length=max_length,
     )  # fmt: skip
     settings = TrainingSettings(source_vocabulary="characters", target_vocabulary="whitespace")
 

@@ -13,7 +13,7 @@ import numpy as np
 from training_recipe.options.usual_names import meant
 from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
-from twinformer.frameworks import choose, twin
+from twinformer.frameworks import choose, home_of, twin
 
 if TYPE_CHECKING:
     from convert.conversion import Conversion
@@ -31,11 +31,13 @@ def load(
     Another library's folder, or OWNER/NAME of the Hub, is read on the fly. It is a
     ``torch_transformer.Transformer`` or a ``flax_transformer.Transformer``, deterministic until
     told to ``train()``; ``model(source, target)`` takes token ids (B, S) and (B, T) and gives
-    logits (B, T, V). ``backend`` None is the framework that wrote the run, else one that is
-    installed. Raises UserError where there is no model or the framework is not installed, and,
-    unless told not to ``verify``, where the weights are not what was written.
+    logits (B, T, V). ``backend`` None is the framework that wrote the run, or whose format the
+    folder has, if it is installed, else the other. Raises UserError where there is no model or the
+    framework is not installed, and, unless told not to ``verify``, where the weights are not what
+    was written.
     """
-    name, _ = choose(backend, Path(_path(folder, "folder")))
+    path = Path(_path(folder, "folder"))
+    name, _ = choose(backend, home_of(path) if backend is None else None)
     return twin(name).load(folder, verify)
 
 
@@ -43,6 +45,8 @@ def _path(value: object, name: str) -> str:
     """The text of a path; what is none is a UserError."""
     if not isinstance(value, str | os.PathLike):
         raise UserError(f"{name} is a {type(value).__name__}; give the path of a folder or a file")
+    if value == "":
+        raise UserError(f"{name} is '', which is no path; the current folder is '.'")
     return os.fspath(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 

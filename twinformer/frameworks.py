@@ -20,6 +20,12 @@ from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 
 TWINS = {"torch": "torch_transformer", "jax": "flax_transformer"}
+OF_NAMES = {"torch": "torch", "flax": "jax"}  # whose names weights have -> the framework
+NEEDED = {
+    "torch": ("torch", "tensorstore", "jaxtyping"),
+    "jax": ("jax", "flax", "optax", "tensorstore", "jaxtyping", "platformdirs"),
+}
+SHOWN = {"torch": "PyTorch", "jax": "JAX"}
 JOINED: dict[str, World] = {}
 OURS = ("twinformer", "parity", *TWINS.values(), "convert", "training_recipe", "transformer_spec")
 
@@ -38,9 +44,22 @@ def twin(name: str, part: str = "") -> ModuleType:
         if missing in OURS:
             raise
         raise UserError(
-            f"the backend {name} needs {missing}, which is not installed: "
+            f"the backend {name} needs {_absent(name, missing)} not installed: "
             f"pip install 'twinformer[{name}]', or choose the other backend"
         ) from None
+
+
+def _absent(name: str, first: str) -> str:
+    """The packages that a framework lacks, the one that was found first among them."""
+    names = [first]
+    for package in NEEDED[name]:
+        try:
+            found = importlib.util.find_spec(package)
+        except ImportError:
+            found = None
+        names += [package] if found is None else []
+    names = list(dict.fromkeys(names))
+    return f"{', '.join(names)}, which {'is' if len(names) == 1 else 'are'}"
 
 
 def training_backend(name: str, world: World = ALONE) -> MakeBackend:
@@ -100,25 +119,51 @@ def prepare_process(name: str, device: str) -> None:
 def choose(wanted: str | None, home: Path | None = None) -> tuple[str, list[str]]:
     """The framework to use, and what there is to say about the choice.
 
-    It is the ``wanted`` one, else the one that wrote the run of the folder ``home``, else one that
-    is installed. Raises UserError where none is.
+    It is the ``wanted`` one, else that of the model in the folder ``home``, else one that is
+    installed. Raises UserError where none is.
     """
     if wanted is not None:
         twin(wanted)
         return wanted, []
-    wrote = writer_of(home)
-    for name in sorted(TWINS, key=lambda name: name != wrote):
+    own = framework_of(home)
+    for name in sorted(TWINS, key=lambda name: name != own):
         with contextlib.suppress(UserError):
             twin(name)
-            if wrote in (None, name):
+            if own in (None, name):
                 return name, []
-            return name, [f"{wrote}, which wrote the run, is not installed; using {name}"]
+            return name, [f"{own}, whose format the model has, is not installed; using {name}"]
     names = " or ".join(f"pip install 'twinformer[{name}]'" for name in TWINS)
     raise UserError(f"neither backend is installed: {names}")
 
 
-def writer_of(home: Path | None) -> str | None:
-    """The framework that a run's folder names as its own, if it is one."""
-    settings = home / "settings.json" if home else None
-    wrote: Any = read_json(settings).get("backend") if settings and settings.exists() else None
-    return wrote if wrote in TWINS else None
+def home_of(path: Path) -> Path | None:
+    """The folder with the config of a model of ours; None where there is none, or it is got."""
+    from convert.checkpoints.folders import locate
+
+    return locate(path).home if path.exists() else None
+
+
+def framework_of(home: Path | None) -> str | None:
+    """The framework of a folder of ours, if it is one's: what it was converted to, what trained it,
+    or whose names its weights have.
+    """
+    if home is None:
+        return None
+    from convert.checkpoints.folders import open_content
+    from convert.checkpoints.records import LEDGER
+
+    said: Any = None
+    with contextlib.suppress(UserError):  # what is wrong with it is for those who verify
+        to = _json_of(home / LEDGER).get("to")
+        said = to.get("names") if isinstance(to, dict) else None
+    settings = _json_of(home / "settings.json")
+    if said not in OF_NAMES and settings.get("backend") in TWINS:
+        return settings["backend"]
+    if said not in OF_NAMES:
+        with contextlib.suppress(UserError):
+            said = open_content(home, verify=False).layout.twin
+    return OF_NAMES.get(said)
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

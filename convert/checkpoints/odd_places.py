@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convert.formats.kinds import container_of
+from training_recipe.runs.folder import STEP_FOLDER
 from transformer_spec import UserError
 
 # What trainers leave beside weights, and is none.
@@ -91,7 +92,15 @@ def _advice(files: Sequence[Path]) -> str:
 
 
 def models_below(folder: Path) -> str:
-    """What lies in a folder of models, as runs/ is: the first names, to give one of them."""
+    """What lies in a folder of models, as runs/ is: the first names, to give one of them.
+
+    Of the checkpoints of a run the newest are named, and the run.
+    """
+    steps = [path.name for path in sorted(folder.iterdir()) if STEP_FOLDER.fullmatch(path.name)]
+    if steps and (folder.parent / "config.json").is_file():
+        others = f" ({len(steps) - 3} older)" if len(steps) > 3 else ""
+        named = f"{', '.join(steps[-3:])}{others}"
+        return f"; give the run, {folder.parent}, or one of its checkpoints: {named}"
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if not names:
         return ""

@@ -52,6 +52,10 @@ class Record:
             said = f"{label}: the optimizer has made {count} steps, {self.count} by {self.path}"
             raise UserError(f"{said}; {ANOTHER if self._is_of_checkpoint else AGAIN}")
 
+    def has(self, beginnings: tuple[str, ...]) -> bool:
+        """Whether names with one of these beginnings were written."""
+        return any(name.startswith(beginnings) for name in self.hashes)
+
     def checked(self, tensors: Tensors) -> Tensors:
         """Tensors that are compared while they are read; those of a checkpoint are all known."""
         return Checked(tensors, self.hashes, self._error, whole=self._is_of_checkpoint)
@@ -83,11 +87,18 @@ def record_in(folder: Path) -> Record | None:
 
     Changed files of an older checkpoint are a UserError, as is a record that cannot be read.
     """
-    if not (folder / TENSORS).is_file() and (folder / LEDGER).is_file():
-        return _told(_of_conversion, folder / LEDGER, ANYWAY)
+    if (folder / TENSORS).is_file() or (folder / LEDGER).is_file():
+        return tensor_record(folder)
+    return _told(_check_files, folder, ANOTHER)
+
+
+def tensor_record(folder: Path) -> Record | None:
+    """The same of tensors alone: no file of an older checkpoint is read."""
     if (folder / TENSORS).is_file():
         return _told(_of_checkpoint, folder / TENSORS, ANOTHER)
-    return _told(_check_files, folder, ANOTHER)
+    if (folder / LEDGER).is_file():
+        return _told(_of_conversion, folder / LEDGER, ANYWAY)
+    return None
 
 
 def _told(read: Callable[[Path], Record | None], path: Path, advice: str) -> Record | None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from convert.conversion.averaging import AverageRequest, average
+from convert.conversion.averaging import LEAST, MOST, AverageRequest, average
 from training_recipe.options.parser import Parser
 
 DESCRIPTION = """Write the mean of the weights of a run's last checkpoints as a model of its own,
@@ -22,9 +22,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--last",
         type=int,
-        default=10,
         metavar="N",
-        help="how many checkpoints: the newest, and before it those of --save-every [10]",
+        help="how many checkpoints: the newest, and before it those of --save-every [all that the "
+        f"run has kept, {LEAST} to {MOST}]",
     )
     return result
 

@@ -17,16 +17,19 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.record import RunRecord
 from transformer_spec import TransformerConfig, UserError
 
+LEAST, MOST = 2, 10  # checkpoints of a mean where nobody says how many
+MORE = "--keep and --average keep more"
+
 
 @dataclass(frozen=True)
 class AverageRequest:
     """A run of either backend, a new folder, and how many checkpoints: the newest, and before it
-    those that were saved at regular intervals.
+    those that were saved at regular intervals. None: all there are, at least 2 and at most 10.
     """
 
     run: Path
     destination: Path
-    last: int = 10
+    last: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,23 @@ def average(request: AverageRequest) -> Average:
     return Average(destination, steps, left)
 
 
-def last_steps(run: RunFolder, count: int) -> list[int]:
-    """The steps of the checkpoints to average; a UserError where there are fewer than ``count``."""
+def last_steps(run: RunFolder, count: int | None) -> list[int]:
+    """The steps of the checkpoints to average; a UserError where there are fewer than asked for."""
     every = RunRecord.load(run.settings).settings.save_every
-    steps = averaged_steps(run.steps(), count, every)
-    if count < 1 or len(steps) < count:
-        there = averaged_steps(run.steps(), len(run.steps()), every)
-        listed = ", ".join(map(str, there)) or "none"
-        raise UserError(
-            f"--last {count}: checkpoints of {run.path} to average: {len(there)} (steps {listed}); "
-            "ask for at least 1 and no more than these; --keep and --average keep more"
-        )
-    return steps
+    saved = run.steps()
+    steps = averaged_steps(saved, MOST if count is None else count, every)
+    if len(steps) >= (LEAST if count is None else max(count, 1)):
+        return steps
+    asked = "" if count is None else f"--last {count}: "
+    there = averaged_steps(saved, len(saved), every)
+    advice = f"ask for at least 1 and no more than these; {MORE}"
+    if count is None:
+        advice = f"a mean is of at least {LEAST}; {MORE}"
+    listed = f"{len(there)} (steps {_listed(there)})"
+    left = [step for step in saved if step and step not in there]
+    why = f", and not {_listed(left)}, saved between multiples of --save-every {every}" * bool(left)
+    raise UserError(f"{asked}checkpoints of {run.path} to average: {listed}{why}; {advice}")
+
+
+def _listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"

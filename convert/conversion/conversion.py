@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from convert.checkpoints.records import LEDGER
+from convert.conversion.changed_files import WRITTEN, written_files
 from convert.conversion.origin import ORIGIN
 from convert.conversion.plan import Plan, make_plan
 from convert.conversion.request import ConversionRequest
@@ -211,7 +212,10 @@ def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
     plan.sizes.check()
     plan.files.write(folder)
     _write_settings(plan, folder)
-    write_ledger(folder / LEDGER, _heading(plan), plan.ledger, source, target)
+    heading = _heading(plan)
+    if plan.target.family is None and plan.target.model is None:
+        heading[WRITTEN] = written_files(folder)
+    write_ledger(folder / LEDGER, heading, plan.ledger, source, target)
     return source.warnings() + (cast.warnings() if cast else [])
 
 

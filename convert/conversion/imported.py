@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convert.conversion.beside import SEARCH, folder_of
+from convert.conversion.beside import SEARCH, VOCABULARY, folder_of
 from convert.conversion.source import Import
 from convert.families.registry import LIBRARIES
 from convert.families.whisper.ids import known_tokens
 from convert.files.generation import published
 from convert.files.kinds import CONFIG, GENERATION
-from convert.tokenizers import read_vocabularies
+from convert.tokenizers import read_vocabularies, usual_files
 from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search
 from training_recipe.speech.settings import generation_settings
@@ -23,20 +23,43 @@ from transformer_spec import TransformerConfig, UserError
 
 Pair = tuple[Vocabulary, Vocabulary]
 NO_TOKENIZER = "no tokenizer lies beside the weights, so the model reads ids"
+BY_SAVE = (
+    "torch_transformer.save(model, NEW, vocabulary=...) in Python writes a folder that has them"
+)
 
 
 def imported_vocabularies(source: Import, folder: Path | None) -> tuple[Pair | None, str]:
     """The vocabularies of another library's folder, or why there are none."""
     if folder is None or source.family is None:
-        return None, NO_TOKENIZER
+        return None, no_tokenizer(source, folder)
     settings = source.origin.settings if source.origin else None
     try:
         pair = read_vocabularies(folder, source.family.name, settings or {}, source.config)
     except ModuleNotFoundError as error:
-        return None, f"its tokenizer needs {error.name}, which is not installed"
+        return None, f"its tokenizer needs {not_installed(error)}"
     except UserError as error:
         return None, str(error)
-    return pair, "" if pair else NO_TOKENIZER
+    return pair, "" if pair else no_tokenizer(source, folder)
+
+
+def not_installed(error: ModuleNotFoundError) -> str:
+    """A library of texts that is missing, and what brings it and the others."""
+    extras = "pip install 'twinformer[torch]' or 'twinformer[jax]'"
+    return f"{error.name}, which is not installed: {extras} brings all that texts need"
+
+
+def no_tokenizer(source: Import, folder: Path | None) -> str:
+    """Why a model of another library reads ids, and what to do for texts."""
+    files = usual_files(source.family.name) if source.family else None
+    if files is None:
+        return f"{NO_TOKENIZER}; where you have vocabularies of ours, {BY_SAVE}"
+    return f"{NO_TOKENIZER}; put its files ({files}) into {folder or source.located.weights.parent}"
+
+
+def no_vocabularies(home: Path) -> str:
+    """Why a model of ours reads ids, and what to do for texts."""
+    place = f"{home / VOCABULARY} does not exist; without vocabularies a model reads no text"
+    return f"{place}: copy {VOCABULARY}/ of the model that it was made of, or {BY_SAVE}"
 
 
 def imported_search(source: Import, folder: Path | None) -> tuple[Search | None, list[str]]:

@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.encodings import check_names
-from convert.checkpoints.folders import locate, open_content
+from convert.checkpoints.folders import Content, Located, locate, open_content
+from convert.checkpoints.records import tensor_record
 from convert.conversion.beside import Beside
+from convert.conversion.changed_files import changed_files
 from convert.conversion.conversion import in_bytes
 from convert.conversion.made_files import plan_files
 from convert.conversion.request import SourceRequest
 from convert.conversion.source import (
     Import,
     Moments,
+    check_has_weights,
     choose_family,
     leave_out,
+    lost_optimizer,
     read_import,
     source_of,
     wrapping_of,
@@ -118,6 +122,7 @@ def inspect(request: SourceRequest) -> Inspection:
     family, found, fault = None, None, None
     try:
         check_names(content.tensors, content.tensors.label)
+        check_has_weights(opened, located)
         source = source_of(content, request, wrapping_of(content, request))
         chosen = choose_family(request.family, source)
         family = chosen.name if chosen else f"twinformer {content.layout.twin}"
@@ -125,6 +130,7 @@ def inspect(request: SourceRequest) -> Inspection:
     except UserError as error:
         fault = str(error)
     files = plan_files(found, OUR_TARGET, None, beside) if found else FilesPlan()
+    notes = [*found.notes, *files.notes] if found else list(content.notes)
     names = [content.layout.weights + n for n in content.layout.weight_names(content.tensors)]
     return Inspection(
         path=located.name,
@@ -136,10 +142,20 @@ def inspect(request: SourceRequest) -> Inspection:
         ties=_ties(found),
         config=found.config if found else None,
         fault=fault,
-        notes=[*found.notes, *files.notes] if found else list(content.notes),
+        notes=notes + _changes(located, opened),
         tensors=dict(opened.tensors),
         files=files,
     )
+
+
+def _changes(located: Located, content: Content) -> list[str]:
+    """What is not as it was written, as far as it is known without reading tensors."""
+    changed = changed_files(located.home) if located.home else []
+    try:
+        lost = lost_optimizer(content, located.weights, tensor_record(located.weights))
+    except UserError as error:
+        return [*changed, str(error)]
+    return [*changed, *([lost] if lost else [])]
 
 
 def _ties(found: Import | None) -> list[list[str]]:

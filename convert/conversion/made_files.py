@@ -44,6 +44,7 @@ from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan, told_of_
 from convert.files.generation import published, rewritten
 from convert.files.kinds import CONFIG, GENERATION
 from convert.files.marian_tokenizer import Writers, marian_tokenizer, why_not
+from convert.tokenizers import usual_files
 from training_recipe.files.json_files import read_json
 from training_recipe.searching.published import load_search, save_search
 from training_recipe.searching.search import Search
@@ -135,6 +136,8 @@ def _checked(making: Making, plan: FilesPlan) -> FilesPlan:
     home = making.home
     assert home is not None
     kept, told = _sound(home, making.config, plan.entries, making.way.library is not None)
+    if not (home / VOCABULARY).exists() and not making.config.feature_dim:
+        told.append(f"the new folder reads ids, not text: {home} has no {VOCABULARY}/")
     return replace(plan, entries=kept, notes=[*plan.notes, *told])
 
 
@@ -189,8 +192,11 @@ def _imported(making: Making, plan: FilesPlan) -> FilesPlan:
     """Another library's folder becomes ours: descriptions of its tokenizer, and its search."""
     made, made_from, notes = dict(plan.made), dict(plan.made_from), list(plan.notes)
     pair, why = imported_vocabularies(making.source, making.beside.folder)
-    if pair is None and making.way.tokenizer and not making.config.feature_dim:
+    family, hears = making.source.family, making.config.feature_dim
+    if pair is None and making.way.tokenizer and not hears:
         notes.append(f"warning: the model reads ids, not text: {why}")
+    elif pair is None and family and usual_files(family.name) and not hears:
+        notes.append(f"the new folder reads ids, not text: {why}")
     for side, vocabulary in zip(("source", "target"), pair or (), strict=False):
         place = f"{VOCABULARY}/{side}.json"
         made[place] = partial(_save_vocabulary, vocabulary, side)

@@ -5,6 +5,7 @@ Nothing is written. Translating, and training that begins with a model, open the
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -14,9 +15,15 @@ import numpy as np
 from convert.checkpoints.folders import Located, locate, no_config
 from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.conversion import check_unread
-from convert.conversion.imported import Pair, imported_vocabularies, search_beside
+from convert.conversion.imported import (
+    Pair,
+    imported_vocabularies,
+    no_vocabularies,
+    not_installed,
+    search_beside,
+)
 from convert.conversion.origin import Origin
-from convert.conversion.request import SourceRequest
+from convert.conversion.request import NO_PATH, SourceRequest
 from convert.conversion.source import Import, read_import, weights_of
 from convert.core.numbers import as_dtype
 from convert.core.tensors import Tensors
@@ -94,7 +101,10 @@ class _Alone(SourceRequest):
 
 
 def open_model(
-    path: str | Path, *, verify: bool = True, checkpoint: str | int | None = None
+    path: str | os.PathLike[str],
+    *,
+    verify: bool = True,
+    checkpoint: str | int | None = None,
 ) -> OpenModel:
     """Open what ``python -m convert`` reads: a run, a folder, a weight file; reads no weight.
 
@@ -102,6 +112,8 @@ def open_model(
     newest. What is no model is a UserError. One without vocabularies, or with damaged ones, is a
     model all the same.
     """
+    if path == "":
+        raise UserError(f"the folder of a model is '', {NO_PATH}")
     place = checkpoint_folder(Path(path), BEST if checkpoint is None else checkpoint)
     located = locate(place)
     found = read_import(_Alone(place, optimizer=False, verify=verify), located)
@@ -131,9 +143,11 @@ def _vocabularies(found: Import) -> tuple[Pair | None, str]:
     home = found.located.home
     if home is None:
         return imported_vocabularies(found, folder_of(found.located))
+    if not (home / VOCABULARY).exists():
+        return None, no_vocabularies(home)
     try:
         return load_vocabularies(home / VOCABULARY, found.config), ""
     except ModuleNotFoundError as error:
-        return None, f"the vocabularies need {error.name}, which is not installed"
+        return None, f"the vocabularies need {not_installed(error)}"
     except UserError as error:
         return None, str(error)

@@ -164,8 +164,8 @@ def _target_map(request: ConversionRequest, source: Import, target: Target) -> d
     if target.family is None or not target.family.wrapped:
         wrapped = ", ".join(name for name, family in FAMILIES.items() if family.wrapped)
         raise UserError(
-            f"--map names modules around a {wrapped} model; {source.names} and {target.name} have "
-            "names of their own"
+            f"--map says where the modules of a {wrapped} model are in one of yours; the source "
+            f"({source.names}) and the target ({target.name}) have names of their own: leave it out"
         )
     return dict(request.map)
 

@@ -20,6 +20,7 @@ from transformer_spec.errors import text_fault
 from transformer_spec.json_text import read_json_file
 from transformer_spec.strict import is_whole
 
+NO_PATH = "which is no path; the current folder is '.'"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -87,7 +88,9 @@ class SourceRequest:
         """Paths given as text become paths; a source and a destination must be there."""
         for name in names:
             value, needed = getattr(self, name), name in ("source", "destination")
-            if isinstance(value, str | os.PathLike):
+            if value == "":
+                faults.add(f"{name} is '', {NO_PATH}")
+            elif isinstance(value, str | os.PathLike):
                 fault = text_fault(os.fsdecode(value))
                 faults.require(fault is None, f"{name} is {os.fsdecode(value)!r}: {fault}")
                 object.__setattr__(self, name, Path(value))

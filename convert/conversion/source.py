@@ -12,10 +12,20 @@ import numpy as np
 
 from convert.checkpoints.checkpoint import check_tensors
 from convert.checkpoints.encodings import check_names
-from convert.checkpoints.folders import FILE, Content, Located, locate, open_content
+from convert.checkpoints.folders import (
+    FILE,
+    OPTIMIZER,
+    OPTIMIZER_PICKLE,
+    Content,
+    Located,
+    locate,
+    open_content,
+)
 from convert.checkpoints.layouts import BESIDE, TORCH, canonical_rules, has_own_parts
 from convert.checkpoints.named_moments import name_optimizer
+from convert.checkpoints.records import Record
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
+from convert.conversion.changed_files import changed_files
 from convert.conversion.merging import merged, without_adapter
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
@@ -91,7 +101,12 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     located = located or locate(request.source)
     opened = open_content(located.weights, request.key, request.verify)
     check_names(opened.tensors, opened.tensors.label)
-    opened = replace(opened, notes=(*located.notes, *opened.notes))
+    check_has_weights(opened, located)
+    lost = lost_optimizer(opened, located.weights, opened.record) if request.optimizer else None
+    if lost is not None:
+        raise UserError(f"{lost}; --no-optimizer goes on without it")
+    changed = changed_files(located.home) if located.home and request.verify else []
+    opened = replace(opened, notes=(*located.notes, *changed, *opened.notes))
     merges = request.adapter is not None
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)
@@ -100,6 +115,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
         family = family_of_table(request.names)
     else:
         family = choose_family(request.family, source_of(content, request, wrapping))
+    _check_passed_over(request.ignore_settings, family)
     if family is None:
         result = _read_ours(request, located, content, wrapping, dropped)
     else:
@@ -116,6 +132,29 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
         return result
     gone = Subset(opened.tensors, list(result.dropped))
     return replace(result, everything=Joined(label, [result.content.tensors, gone]))
+
+
+def check_has_weights(content: Content, located: Located) -> None:
+    """UserError where a file holds an optimizer's state alone, or what was kept aside."""
+    layout, names = content.layout, list(content.tensors)
+    if located.kind != FILE or not names or layout.weight_names(names):
+        return
+    training = any(name.startswith(layout.training) for name in names)
+    what = "an optimizer's state" if training else "what a model has no place for"
+    folder = located.weights.parent
+    raise UserError(f"{located.weights} holds {what} and no weights; give its folder, {folder}")
+
+
+def lost_optimizer(content: Content, place: Path, record: Record | None) -> str | None:
+    """What is to be said of a folder whose record tells of an optimizer that is not there."""
+    training = content.layout.training
+    there = content.optimizer is not None or any(n.startswith(training) for n in content.tensors)
+    if record is None or there or content.unread or not place.is_dir() or not record.has(training):
+        return None
+    names = {"safetensors": OPTIMIZER, "pt": OPTIMIZER_PICKLE}
+    file = f"{names[content.container]} is missing" if content.container in names else "it is gone"
+    steps = f" after {record.count} steps" if record.count is not None else ""
+    return f"{place} was written with an optimizer's state{steps} ({record.path.name}), and {file}"
 
 
 def _with_counters(found: Import, opened: Content) -> Import:
@@ -308,6 +347,17 @@ def _read_foreign(
         request.source, located, found.content, family, reading.config, rules, origin,
         dropped | found.dropped, notes,
     )  # fmt: skip
+
+
+def _check_passed_over(names: Sequence[str], family: Family | None) -> None:
+    """What the user ignores may be a setting of families that know some of theirs alone."""
+    if not names or (family is not None and family.passes_over):
+        return
+    flags, whose = " ".join(f"--ignore-setting {name}" for name in names), family and family.name
+    told = (
+        f"settings of {whose} models are all known" if whose else "all settings of ours are known"
+    )
+    raise UserError(f"{flags}: there is no such setting: {told}; leave it out")
 
 
 def _check_flags(source: Source, config: TransformerConfig, family: Family) -> None:

@@ -61,7 +61,8 @@ class Family(ABC):
     that inside its library's modules tensors are (length, batch, width). Tensors in ``never_read``
     are in the family's files and change nothing that its code computes: any numbers will do.
     ``padding_gradient`` says whether the padding token's row learns from being looked up when its
-    library trains.
+    library trains. ``passes_over`` says whether there are settings of which some may be unknown and
+    passed over by the user's word.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Family(ABC):
     length_first = False
     never_read: frozenset[str] = frozenset()
     padding_gradient = True
+    passes_over = True
 
     @property
     def library(self) -> str:

@@ -52,6 +52,7 @@ class Tutorial(Family):
     name = "tutorial"
     containers = ("pt", "safetensors")
     restores_names = False
+    passes_over = False
     never_read = frozenset({UNUSED})
 
     def recognizes(self, source: Source) -> bool:

@@ -14,7 +14,9 @@ from convert.formats.torch_file.reader import PICKLES
 from transformer_spec import UserError
 
 CONTAINERS = ("safetensors", "pt", "npz", "msgpack", CTRANSLATE2)
-MAPS = (*range(0x81, 0x90), 0xDE, 0xDF)  # how msgpack begins a map that is not empty
+# How msgpack begins a map that is not empty: the first byte -> where its first key is.
+MAPS = {**dict.fromkeys(range(0x81, 0x90), 1), 0xDE: 3, 0xDF: 5}
+TEXTS = (*range(0xA0, 0xC0), 0xD9, 0xDA, 0xDB)  # and how a text
 
 
 def container_of(path: Path) -> str | None:
@@ -32,7 +34,8 @@ def container_of(path: Path) -> str | None:
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and length <= file_size(path) - 8:
         return "safetensors"
-    return "msgpack" if start[0] in MAPS else None
+    key = MAPS.get(start[0], len(start))
+    return "msgpack" if start[key : key + 1] and start[key] in TEXTS else None
 
 
 def _zip_of(path: Path) -> str | None:

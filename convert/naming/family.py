@@ -36,6 +36,7 @@ class NamedFamily(Family):
     """The family of a table."""
 
     settings_file = "config.json"
+    passes_over = False
 
     def __init__(self, table: NamingTable) -> None:
         self.table = table

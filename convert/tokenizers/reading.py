@@ -65,6 +65,23 @@ READERS: dict[str, Callable[[Folder], Pair]] = {
 }
 
 
+# What is beside the weights of a model that reads text: of most what transformers writes.
+USUAL = {
+    "marian": "source.spm, target.spm, vocab.json",
+    **dict.fromkeys(PIECES_FIRST, "spiece.model, tokenizer_config.json"),
+    "fairseq": "dict.txt and the .model of sentencepiece",
+    **dict.fromkeys(("opennmt", "eole"), "the .model of sentencepiece"),
+    "marian-npz": "its .spm, or its .yml and the .model of sentencepiece",
+}
+TRANSFORMERS = "tokenizer.json, tokenizer_config.json"
+
+
+def usual_files(family_name: str) -> str | None:
+    """Which files a family's tokenizer usually has; None where none of its is read."""
+    name = family_name.removesuffix("-flax")
+    return USUAL.get(name, TRANSFORMERS) if name in READERS else None
+
+
 def read_vocabularies(
     folder: Path, family_name: str, settings: Mapping[str, Any], config: TransformerConfig
 ) -> tuple[Vocabulary, Vocabulary] | None:

@@ -38,6 +38,23 @@ def test_load_gives_the_frameworks_own_model(runs, backend):
         twinformer.load(runs["jax"], backend="tensorflow")  # pyright: ignore
 
 
+def test_comparing_names_all_that_is_missing(monkeypatch):
+    """Both frameworks, and the library of a side that is its class."""
+    monkeypatch.setattr("parity.frameworks.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "parity.comparison.comparison", None)
+    said = saying("not installed: torch, jax, flax, transformers", "pip install")
+    with pytest.raises(twinformer.UserError, check=said):
+        twinformer.compare("hf:a", "b")
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path):
+    for opened in (twinformer.load, twinformer.Translator):
+        with pytest.raises(twinformer.UserError, check=saying("''", "no path", "'.'")):
+            opened("")
+    with pytest.raises(twinformer.UserError, check=saying("''", "no path", "'.'")):
+        twinformer.convert("", tmp_path / "x", to="torch")
+
+
 def test_the_folder_of_another_library_is_to_be_converted_first(runs, tmp_path):
     """It has a config.json, and nothing says that it has none."""
     twinformer.convert(runs["torch"], tmp_path / "theirs", to="torch")

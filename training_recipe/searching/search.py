@@ -121,13 +121,14 @@ def in_language(search: Search, target: Vocabulary) -> Search:
 def longest_output(source_tokens: int, config: TransformerConfig, search: Search) -> int:
     """Most tokens of an output, eos counted, for a source of some tokens, eos counted.
 
-    A source of features has no tokens by which an output could be judged.
+    A source of features has no tokens by which an output could be judged. Where there is a
+    ``min_length`` an output has room for it and its end.
     """
     most = config.max_length - len(search.prompt)
     if config.feature_dim:
         return min(most, search.max_length or most)
-    wanted = 2 * source_tokens + 10 if search.max_length is None else search.max_length
-    return min(most, wanted)
+    usual = max(2 * source_tokens + 10, search.min_length + 1 if search.min_length else 0)
+    return min(most, usual if search.max_length is None else search.max_length)
 
 
 def output_room(source_tokens: int, config: TransformerConfig, search: Search) -> int:

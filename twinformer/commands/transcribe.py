@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(request: Request) -> int:
     """Transcribe every file that can be read; 2 where there are others."""
-    from twinformer.frameworks import prepare_process
+    from twinformer.frameworks import SHOWN, prepare_process
 
     if request.output_dir is not None:
         check_parent(request.output_dir / "any")
@@ -38,6 +38,8 @@ def run(request: Request) -> int:
     transcriber.check(request.settings)
     for note in transcriber.notes:
         say(note)
+    if request.backend is None and sys.stderr.isatty():
+        say(f"transcribing with {SHOWN[transcriber.backend]} (--backend {transcriber.backend})")
     prepare_process(transcriber.backend, request.device)
     with standard_input(request.files) as files, progress(request) as bar:
         written, opened = Written(request), lengthening(bar)

@@ -129,7 +129,7 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    backend = "framework [the one that wrote the run if it is installed, else the other]"
+    backend = "framework [that of the run or folder if it is installed, else the other]"
     add("--backend", choices=("jax", "torch"), help=backend)
     step = "the best checkpoint of a run, or that of a step [best]"
     add("--checkpoint", metavar="best|STEP", default=BEST, help=step)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from training_recipe.options.extras import require
 from training_recipe.options.joining import joining_of
-from training_recipe.searching.search import Search, check_search
-from transformer_spec.door import close_standard_output, exit_status
-from transformer_spec.errors import UserError, printable, system_fault
+from transformer_spec.door import exit_status, say
+from transformer_spec.errors import UserError, printable
+from twinformer.commands.output import opened
 from twinformer.commands.translate_flags import Request, parse
+from twinformer.translating.searching import check_asked
 
 if TYPE_CHECKING:
     from training_recipe.distributed.processes import Processes, World
-    from training_recipe.searching.search import Hypothesis
+    from training_recipe.searching.search import Hypothesis, Search
     from twinformer.translating.attention import Pictures
     from twinformer.translating.translator import Translator
 
@@ -51,12 +50,11 @@ def framework(request: Request) -> tuple[str, UserError | None]:
 
     Where there is no run to name it, JAX's processes are joined first, and told.
     """
-    from convert.checkpoints.folders import locate
-    from twinformer.frameworks import choose
+    from twinformer.frameworks import choose, home_of
 
     try:
-        ours = request.backend is None and request.run.exists()
-        return choose(request.backend, locate(request.run).home if ours else None)[0], None
+        home = home_of(request.run) if request.backend is None else None
+        return choose(request.backend, home)[0], None
     except UserError as error:
         if joining_of(request.devices, request.device).mode != "jax":
             raise
@@ -65,14 +63,16 @@ def framework(request: Request) -> tuple[str, UserError | None]:
 
 def translate(request: Request, world: World) -> None:
     """Read, translate, write: the first process reads texts and writes, all translate."""
-    from twinformer.frameworks import prepare_process
+    from twinformer.frameworks import SHOWN, prepare_process
 
     translator = opened_by_all(request, world)
     search = translator.search_with(request.search)
     with world.processes.together():
-        check_search(search)
+        check_asked(search, request.search, translator.config)
         ids = read_ids(translator, request) if world.processes.first else None
     prepare_process(translator.backend, request.device)
+    if request.backend is None and world.processes.first and sys.stderr.isatty():
+        say(f"translating with {SHOWN[translator.backend]} (--backend {translator.backend})")
     write_outputs(world.processes.broadcast(ids), translator, search, request)
 
 
@@ -158,18 +158,16 @@ class Written:
         self.ids, self.translator, self.request = ids, translator, request
         self.numbered, self.done = search.nbest > 1, 0
         self.pictures = make_pictures(ids, translator, request)
-        self.stream = stack.enter_context(opened(request.output))
+        self.output = stack.enter_context(opened(request.output, len(ids)))
 
     def add(self, block: list[list[Hypothesis]]) -> None:
         """Write the outputs of the next texts, whole lines at once, and draw them."""
         first = self.done + 1
-        lines = (
+        lines = [
             output_lines(number if self.numbered else None, found, self.translator, self.request)
             for number, found in enumerate(block, first)
-        )
-        with saying_where(self.request.output):
-            self.stream.write("".join(lines))
-            self.stream.flush()
+        ]
+        self.output.add(lines, len(block))
         for number, found in enumerate(block, first):
             if self.pictures is not None:
                 self.pictures.draw(number, self.ids[number - 1], found[0])
@@ -217,30 +215,3 @@ def progress(count: int, request: Request, processes: Processes):
     shown = sys.stderr.isatty() and (request.output is not None or not sys.stdout.isatty())
     shown = shown and processes.first
     return tqdm(total=count, unit="text", disable=not shown or count < 2)
-
-
-@contextlib.contextmanager
-def opened(path: Path | None) -> Iterator[TextIO]:
-    """The output file or standard output, in UTF-8 whatever the system's language."""
-    with saying_where(path):
-        if path is None:
-            sys.stdout.reconfigure(encoding="utf-8")  # pyright: ignore[reportAttributeAccessIssue]
-            yield sys.stdout
-        else:
-            with path.open("w", encoding="utf-8", newline="\n") as stream:
-                yield stream
-
-
-@contextlib.contextmanager
-def saying_where(path: Path | None) -> Iterator[None]:
-    """A block whose OSErrors are of the output file or of standard output."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        if path is None:
-            close_standard_output()
-        where = "to standard output" if path is None else f"--output {path}"
-        reason = OSError(error.errno, error.strerror) if error.strerror else error
-        raise UserError(f"cannot write {where}: {system_fault(reason)}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training_recipe.distributed.mesh import read_mesh
 from training_recipe.options.invocation import words
@@ -20,10 +20,8 @@ from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.checks import RULES
 from training_recipe.searching.search import GENERATE, check_search
 from transformer_spec.errors import Faults, UserError
+from twinformer.commands.output import check_output
 from twinformer.translating.searching import DEFAULT_BEAM, search_of
-
-if TYPE_CHECKING:
-    pass
 
 BEST = "best"
 STANDARD_INPUT = "-"
@@ -41,6 +39,9 @@ Each text or line gives one output line, an empty one an empty line; line breaks
 writes are spaces there. With --nbest N > 1 it gives up
 to N lines, which begin with the number of the text and a tab. With --scores the score and a tab
 stand before the output: sum of the log probabilities / length ** length penalty.
+
+--output FILE is FILE.unfinished until it is whole, and what was FILE stays until then. What stops
+before leaves FILE.unfinished with the outputs so far; the next command with that FILE begins anew.
 
 --attention draws what the model looked at, given the best output: a panel for each layer and head,
 rows add up to 1. For several texts the files are FILE-1, FILE-2 ..., with the numbers of the texts.
@@ -135,9 +136,17 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
     add("--beam", int, "N", f"width of the beam search; 1: greedy [{DEFAULT_BEAM}]")
     add("--length-penalty", float, "X", "larger prefers longer outputs, 0 does nothing [1.0]")
     add("--nbest", int, "N", "outputs for each text, best first; at least as wide a beam [1]")
-    longest = "most tokens of an output, at most the model's max_length [2 x source + 10]"
+    longest = (
+        "most tokens of an output, at most the model's max_length [2 x source + 10, and more "
+        "where --min-length says so]"
+    )
     add("--max-length", int, "N", longest)
-    add("--min-length", int, "N", "fewest tokens of an output; with --rule generate [0]")
+    add(
+        "--min-length",
+        int,
+        "N",
+        "fewest tokens of an output before its end; with --rule generate [0]",
+    )
     early = "when a beam is done; with --rule generate [false]"
     group.add_argument("--early-stopping", choices=EARLY, help=early, default=argparse.SUPPRESS)
     repeated = "no N tokens in a row twice in an output; with --rule generate [0]"
@@ -153,7 +162,7 @@ def _add_search(group: argparse._ArgumentGroup) -> None:
 
 def _add_model(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    backend = "framework [the one that wrote the run if it is installed, else the other]"
+    backend = "framework [that of the run or folder if it is installed, else the other]"
     add("--backend", choices=("jax", "torch"), help=backend)
     step = "the best checkpoint, the newest where none is marked best, or that of a step [best]"
     add("--checkpoint", metavar="best|STEP", default=BEST, help=step)
@@ -212,9 +221,8 @@ def _check_input(given: dict[str, Any], piped: bool, faults: Faults) -> None:
     if not texts and file is None:
         faults.require(piped, "there is nothing to translate; give a text, --file or piped input")
         given["file"] = STANDARD_INPUT
-    if given["output"] and file and given["output"].exists() and Path(file).exists():
-        same = given["output"].samefile(file)
-        faults.require(not same, f"--output {file} is the input and would be overwritten")
+    if given["output"]:
+        check_output(given["output"], file, faults)
     both = given["truncate"] and given["skip_long"]
     faults.require(not both, "--truncate and --skip-long are both given; give one of them")
 

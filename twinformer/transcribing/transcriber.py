@@ -52,7 +52,7 @@ class Transcriber:
         verify: bool = True,
     ) -> None:
         check_made_of(checkpoint, batch_size, device, None)
-        self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
+        self._opened = open_model(folder, verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
         check_hears(self._opened)
         self.tokens = SpeechTokens.of(self.config.target_vocab_size)

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from training_recipe.searching.search import Search, in_language
+from training_recipe.searching.search import Search, check_search, in_language
 from training_recipe.text.vocabulary import Vocabulary
+from transformer_spec import TransformerConfig, UserError
 
 DEFAULT_BEAM = 5
 # What both rules know, and an exact search takes over from what a model was published with.
@@ -32,3 +33,17 @@ def search_of(
     if target is not None:
         base = in_language(base, target)
     return dataclasses.replace(base, **given)
+
+
+def check_asked(search: Search, given: Mapping[str, Any], config: TransformerConfig) -> None:
+    """``check_search``, and whether outputs can be as long as was asked: else a UserError.
+
+    What a model was published with may be longer than it can write, and is cut.
+    """
+    check_search(search)
+    longest, least = config.max_length, given.get("min_length", 0)
+    why = "the model's max_length"
+    if search.max_length is not None and search.max_length < longest:
+        longest, why = search.max_length, "max_length"
+    if least > longest:
+        raise UserError(f"cannot search: min_length is {least}; {why} is {longest}, less than that")

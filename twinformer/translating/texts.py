@@ -69,7 +69,10 @@ def encode_texts(
     room = longest - vocabulary.frame.size
     long = {number: len(part) for number, part in enumerate(ids, 1) if len(part) > room}
     if long and not (truncate or skip_long):
-        how = "shorten them, cut them by --truncate, or leave them out by --skip-long"
+        how = (
+            "shorten them, cut them by --truncate, or leave them out by --skip-long (in Python "
+            "truncate=True, skip_long=True)"
+        )
         raise UserError(f"{_too_long(long, room)}; {how}")
     if long:
         verb = "was" if len(long) == 1 else "were"

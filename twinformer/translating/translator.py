@@ -17,14 +17,14 @@ from training_recipe.arrays import checksums
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.options.settings import SETTINGS
 from training_recipe.searching.attention import AttentionWeights
-from training_recipe.searching.search import Hypothesis, Search, check_search
+from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.searching.workers import ONE_WORKER, Workers
 from training_recipe.text.model_vocabularies import spoken
 from transformer_spec import Faults, UserError
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, twin
 from twinformer.translating.devices import agree_on, agree_on_ids, world_of
-from twinformer.translating.searching import search_of
+from twinformer.translating.searching import check_asked, search_of
 from twinformer.translating.texts import Sources, check_texts, encode_texts, translate
 
 DEFAULT_BATCH = 32
@@ -52,16 +52,16 @@ class Translator:
     """Translates by the model of a folder: a run, one of its checkpoints, or a converted folder.
 
     Another library's folder, or its name on the Hub, OWNER/NAME[@REVISION], is read on the fly and
-    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run if it is
-    installed, else the other. ``device`` is "auto", "cpu", "gpu" or "tpu". ``checkpoint`` is "best"
-    or the step of a run's checkpoint. ``languages`` are the codes of source and target, as
-    "eng_Latn,deu_Latn" or a pair, for a model that has languages. ``mesh``, "data=N", spreads texts
-    over N devices, ``batch_size`` texts each: all that JAX sees, or those of the processes that
-    torchrun started, all of which then make the same calls; ``world`` is one that was joined
-    before. Calculates in float64 where the weights are, and in float32 otherwise. ``search`` is how
-    the model searches unless told. Raises UserError where there is no model that reads and writes
-    text, and, unless told not to ``verify``, when the weights are first needed and are not what was
-    written there.
+    stays as it is. ``backend`` is "jax" or "torch"; None is the one that wrote the run, or whose
+    format a converted folder has, if it is installed, else the other. ``device`` is "auto", "cpu",
+    "gpu" or "tpu". ``checkpoint`` is "best" or the step of a run's checkpoint. ``languages`` are
+    the codes of source and target, as "eng_Latn,deu_Latn" or a pair, for a model that has
+    languages. ``mesh``, "data=N", spreads texts over N devices, ``batch_size`` texts each: all that
+    JAX sees, or those of the processes that torchrun started, all of which then make the same
+    calls; ``world`` is one that was joined before. Calculates in float64 where the weights are, and
+    in float32 otherwise. ``search`` is how the model searches unless told. Raises UserError where
+    there is no model that reads and writes text, and, unless told not to ``verify``, when the
+    weights are first needed and are not what was written there.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Translator:
         world: World = ALONE,
     ) -> None:
         check_made_of(checkpoint, batch_size, device, mesh)
-        self._opened = open_model(Path(folder), verify=verify, checkpoint=checkpoint)
+        self._opened = open_model(folder, verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
         if self.config.feature_dim:
             hears = f"the model of {folder} hears, and reads no text"
@@ -153,8 +153,9 @@ class Translator:
             "no_repeat_ngram_size": no_repeat_ngram_size,
             "repetition_penalty": repetition_penalty,
         }
-        wanted = self.search_with({n: v for n, v in asked.items() if v is not None})
-        check_search(wanted)
+        given = {name: value for name, value in asked.items() if value is not None}
+        wanted = self.search_with(given)
+        check_asked(wanted, given, self.config)
         texts = check_texts(texts)
         check_wanted(wanted.sample, temperature, top_k, truncate, skip_long)
         batches = {"batch_size": self.batch_size, "truncate": truncate, "skip_long": skip_long}

@@ -49,6 +49,7 @@ class T5X(Family):
     name = "t5x"
     containers = ("t5x",)
     settings_file = "config.gin"
+    passes_over = False
 
     def recognizes(self, source: Source) -> bool:
         names = source.tensors

@@ -64,6 +64,7 @@ class TorchTransformer(Family):
     name = "torch-nn"
     containers = ("pt", "safetensors")
     wrapped = True
+    passes_over = False
 
     def recognizes(self, source: Source) -> bool:
         return all(stacks(source.tensors).values())

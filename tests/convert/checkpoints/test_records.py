@@ -30,6 +30,7 @@ from convert.checkpoints import (
 from convert.checkpoints.folders import open_content
 from convert.conversion import ConversionRequest, SourceRequest, inspect
 from convert.conversion import convert as run_conversion
+from convert.conversion.opening import open_model
 from convert.conversion.source import read_import
 from convert.core.ledger import Fingerprint, Hashed
 from convert.core.tensors import Held
@@ -127,6 +128,40 @@ class TestCheckpoints:
         assert everything(tmp_path) == expected
 
 
+class TestLostOptimizers:
+    """A file of moments that is gone, where the record tells of moments."""
+
+    @pytest.fixture(params=["run", "safetensors", "pt"])
+    def without(self, tmp_path, request):
+        run = of_run(tmp_path)
+        if request.param == "run":
+            (run / "best" / "optimizer.safetensors").unlink()
+            return run
+        convert(run, tmp_path / "ours", "--to", "torch", "--container", request.param)
+        (tmp_path / f"ours/optimizer.{request.param}").unlink()
+        return tmp_path / "ours"
+
+    def test_a_conversion_ends(self, without, tmp_path, capsys):
+        capsys.readouterr()
+        error = fail(capsys, without, tmp_path / "x", "--to", "flax")
+        says(error, "optimizer", "10 steps", "missing", "--no-optimizer")
+        assert not (tmp_path / "x").exists()
+        convert(without, tmp_path / "x", "--to", "flax", "--no-optimizer")
+        assert "missing" not in capsys.readouterr().out
+
+    def test_inspecting_says_so(self, without, capsys):
+        capsys.readouterr()
+        convert("inspect", without)
+        says(capsys.readouterr().out, "note", "optimizer", "10 steps", "missing")
+
+    def test_a_file_that_is_named_needs_none(self, tmp_path):
+        run = of_run(tmp_path)
+        (run / "best" / "optimizer.safetensors").unlink()
+        convert(
+            run / "best" / MODEL, tmp_path / "x", "--to", "flax", "--config", run / "config.json"
+        )
+
+
 class TestOlderCheckpoints:
     @pytest.mark.parametrize("twin", ["torch", "flax"])
     def test_files_are_compared_as_a_whole(self, tmp_path, twin):
@@ -210,6 +245,29 @@ class TestConvertedFolders:
         assert snapshot(folder) == before
         (folder / "conversion.json").unlink()
         assert_same_arrays(load_weights_of(folder)[1], tuned)
+
+    @pytest.mark.parametrize("older", [False, True])
+    def test_changed_files_beside_them_are_noted(self, tmp_path, capsys, older):
+        """Of older conversions what was carried byte for byte is known."""
+        folder = converted(tmp_path)
+        convert(folder, tmp_path / "same", "--to", "flax")
+        assert "is not as it was" not in capsys.readouterr().out
+        if older:
+            ledger = json.loads((folder / "conversion.json").read_text())
+            assert {"config.json", "vocabulary/source.json"} <= ledger.pop("written").keys()
+            (folder / "conversion.json").write_text(json.dumps(ledger))
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config.replace('"num_heads": 2', '"num_heads": 3'))
+        letters = (folder / "vocabulary/source.json").read_text()
+        (folder / "vocabulary/source.json").write_text(letters.replace('"a"', '"z"'))
+        convert(folder, tmp_path / "flax", "--to", "flax")
+        said = capsys.readouterr().out
+        convert("inspect", folder)
+        for text in (said, capsys.readouterr().out, "\n".join(open_model(folder).notes)):
+            says(text, "vocabulary/source.json", folder / "conversion.json")
+            assert older != any("config.json, vocabulary/" in line for line in text.splitlines())
+        convert(folder, tmp_path / "anyway", "--to", "flax", "--no-verify")
+        assert "as it was" not in capsys.readouterr().out
 
     def test_what_lies_beside_them_is_not_claimed(self, tmp_path):
         folder = converted(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from convert_cases import CONFIG, config_flags, convert, fail, snapshot, write_run
-from messages import faults_say, says
+from messages import faults_say, saying, says
 
 from convert.__main__ import main
+from convert.conversion.opening import open_model
 from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from transformer_spec import TransformerConfig, initial_weights
+from transformer_spec import TransformerConfig, UserError, initial_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -133,6 +135,39 @@ class TestRefusals:
         error = fail(capsys, "average", tmp_path)
         says(error, "error:", "required: DEST", "--help")
         assert error.count("\n") == 1
+
+    def test_a_file_of_ours_without_weights(self, tmp_path, capsys):
+        run = write_run(tmp_path / "run", "torch")
+        file = run / "checkpoints/step_00000010/optimizer.safetensors"
+        error = fail(capsys, file, tmp_path / "d", "--to", "torch")
+        says(error, file, "optimizer", "no weights", "folder", file.parent)
+        convert("inspect", file)
+        says(capsys.readouterr().out, "optimizer", "no weights", "folder", file.parent)
+
+    def test_the_folder_of_checkpoints(self, tmp_path, capsys):
+        run = write_run(tmp_path / "run", "torch", (10, 20, 30, 40))
+        error = fail(capsys, run / "checkpoints", tmp_path / "d", "--to", "torch")
+        newest = "step_00000020, step_00000030, step_00000040 (1 older)"
+        says(error, f"the run, {run}", newest)
+
+    @pytest.mark.parametrize("names", ["ours", "torch-nn"])
+    def test_settings_that_nobody_has(self, tmp_path, capsys, names):
+        run = write_run(tmp_path / "run", "torch")
+        flags = ["--from", "torch-nn"] if names == "torch-nn" else []
+        flags += ["--ignore-setting", "foo", "--to", "torch"]
+        error = fail(capsys, run, tmp_path / "d", *flags)
+        says(error, "--ignore-setting foo", "no such setting", names)
+        assert not (tmp_path / "d").exists()
+
+    def test_a_folder_without_vocabularies_is_noted(self, tmp_path, capsys):
+        run = write_run(tmp_path / "run", "torch")
+        convert(run, tmp_path / "text", "--to", "torch")
+        assert "reads ids" not in capsys.readouterr().out
+        shutil.rmtree(run / "vocabulary")
+        convert(run, tmp_path / "ids", "--to", "flax")
+        says(capsys.readouterr().out, "reads ids", run, "vocabulary/")
+        with pytest.raises(UserError, check=saying(tmp_path / "ids/vocabulary", "copy", "save")):
+            open_model(tmp_path / "ids").text()
 
     def test_full_disk_leaves_nothing(self, tmp_path, capsys, monkeypatch):
         run = write_run(tmp_path / "run", "torch")

@@ -142,7 +142,7 @@ class TestRefusals:
             ((*TO, "--dtype", "float16"), "give --quantization"),
             ((*TO, "--shard-size", "1MB"), "--shard-size cuts safetensors"),
             ((*TO, "--container", "pt"), "is written as model.bin, not pt"),
-            ((*TO, "--map", "encoder=x"), "--map names modules"),
+            ((*TO, "--map", "encoder=x"), "names of their own"),
         ],
     )
     def test_flags_that_do_not_fit(self, runs, tmp_path, capsys, flags, said):

@@ -11,6 +11,7 @@ import pytest
 from messages import saying
 
 from convert.__main__ import main
+from convert.checkpoints.folders import open_content
 from convert.formats.kinds import container_of
 from transformer_spec import UserError
 
@@ -103,6 +104,15 @@ def test_a_file_that_is_cut_off_is_for_its_reader(tmp_path):
     assert container_of(tmp_path / "model.safetensors") is None
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04" + bytes(50))
     assert container_of(tmp_path / "x.npz") is None
+
+
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\x82", b"\xde\x00\x01\x05"])
+def test_a_picture_is_no_msgpack(tmp_path, start):
+    """Its first byte would begin a map, whose keys are texts."""
+    (tmp_path / "parity.png").write_bytes(start + bytes(64) * (len(start) > 1))
+    assert container_of(tmp_path / "parity.png") is None
+    with pytest.raises(UserError, check=saying(tmp_path, "should hold", "flax_model.msgpack")):
+        open_content(tmp_path)
 
 
 def test_a_plain_pickle_is_for_the_reader_of_torch_files(tmp_path):

@@ -170,6 +170,8 @@ class TestSettings:
     def test_longest_output(self):
         assert longest_output(3, PLAIN, Search()) == 16
         assert longest_output(4, PLAIN, Search()) == 17
+        assert longest_output(3, PLAIN, Search(rule="generate", min_length=16)) == 17
+        assert longest_output(3, PLAIN, Search(rule="generate", min_length=15)) == 16
         assert longest_output(4, PLAIN, Search(max_length=5)) == 5
         assert longest_output(4, PLAIN, Search(max_length=50)) == 17
 

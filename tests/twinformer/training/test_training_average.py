@@ -225,7 +225,7 @@ class TestCommand:
         assert one.read_bytes() == other.read_bytes()
 
     def faults(self, capsys, tmp_path, *more) -> str:
-        words = ["average", str(tmp_path / "run"), str(tmp_path / "mean"), *more]
+        words = ["average", str(tmp_path / "run"), str(tmp_path / "mean"), *map(str, more)]
         assert main(words) == 2
         assert not (tmp_path / "mean").exists()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
@@ -233,8 +233,20 @@ class TestCommand:
 
     def test_too_few(self, tmp_path, capsys) -> None:
         written_run(tmp_path / "run", "torch")
-        for flags in ((), ("--last", "0")):
-            says(self.faults(capsys, tmp_path, *flags), "to average: 3", "(steps 4, 8, 12)")
+        for count in (0, 4):
+            message = self.faults(capsys, tmp_path, "--last", count)
+            says(message, f"--last {count}:", "to average: 3", "(steps 4, 8, 12)", "--keep")
+
+    def test_all_that_were_kept_where_none_is_asked_for(self, tmp_path, capsys) -> None:
+        written_run(tmp_path / "run", "torch")
+        assert main(["average", str(tmp_path / "run"), str(tmp_path / "mean")]) == 0
+        says(capsys.readouterr().out, "3 checkpoints (steps 4, 8, 12)")
+
+    def test_checkpoints_between_those_of_save_every(self, tmp_path, capsys) -> None:
+        written_run(tmp_path / "run", "torch", (6, 9))
+        message = self.faults(capsys, tmp_path)
+        says(message, "to average: 1", "(steps 9)", "not 6", "--save-every 4", "at least 2")
+        assert "--last" not in message
 
     def test_every_checkpoint_that_does_not_fit_is_named(self, tmp_path, capsys) -> None:
         written_run(tmp_path / "run", "torch", (4, 8, 12, 16))

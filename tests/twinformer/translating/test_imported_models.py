@@ -158,13 +158,15 @@ class TestCommand:
         assert status == 2
         says(said, "3 tokens have none", "new0", "extended")
 
-    def test_weights_without_a_tokenizer(self, hub_folders, call, tmp_path):
+    def test_weights_without_a_tokenizer(self, hub_folders, call, tmp_path, capsys):
         folder = hub_folders.copy("mbart", tmp_path / "bare")
         for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
             (folder / name).unlink()
         status, _, said = call(folder, "a dog")
         assert status == 2
-        says(said, "no tokenizer", "reads ids")
+        says(said, "no tokenizer", "reads ids", "tokenizer.json", folder)
+        assert convert([str(folder), str(tmp_path / "ours"), "--to", "torch"]) == 0
+        says(capsys.readouterr().out, "reads ids", "tokenizer.json", folder)
 
 
 def test_an_empty_text_has_no_language(hub_folders) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from messages import faults_say, says
+from messages import faults_say, saying, says
 from translate_cases import WORDS, WRITERS, make_run
 
+import twinformer
 from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.text.vocabulary import build_vocabulary
 from twinformer.translating.texts import encode_texts
@@ -110,7 +111,11 @@ class TestTexts:
         status, lines, said = call(runs["torch"], *WORDS)
         assert (status, len(lines)) == (0, 6) and "6/6" in said
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        assert call(runs["torch"], *WORDS) == (0, lines, "")
+        assert call(runs["torch"], *WORDS, "--backend", "torch") == (0, lines, "")
+        for name, shown in (("torch", "PyTorch"), ("jax", "JAX")):
+            status, again, said = call(runs[name], *WORDS)
+            assert (status, again) == (0, lines)
+            faults_say(said.splitlines(), (shown, f"--backend {name}"))
 
 
 class TestReading:
@@ -139,7 +144,8 @@ class TestReading:
         status, lines, said = call(runs["torch"], *texts)
         assert (status, lines) == (2, [])
         long = "2 lines", "11 tokens", "(line 2 has 12, 4 has 30)"
-        faults_say(said.splitlines(), ("error:", *long, "--truncate", "--skip-long"))
+        in_python = "truncate=True", "skip_long=True"
+        faults_say(said.splitlines(), ("error:", *long, "--truncate", "--skip-long", *in_python))
         status, lines, said = call(runs["torch"], *texts, "--truncate")
         assert (status, lines[1], lines[3]) == (0, lines[0], lines[0])
         faults_say(said.splitlines(), (*long, "cut"))
@@ -166,6 +172,26 @@ class TestReading:
         status, _, said = call(runs["torch"], "--file", tmp_path / "none")
         assert status == 2
         says(said, "error:", "no file", tmp_path / "none")
+
+
+GENERATE = "--rule", "generate"
+
+
+class TestLengths:
+    def test_outputs_are_as_long_as_was_asked(self, call, tmp_path):
+        run = make_run(tmp_path / "run", "torch", max_length=30)
+        for length in (20, 30):
+            status, lines, said = call(run, "a", *GENERATE, "--min-length", length)
+            assert (status, said) == (0, "") and len(lines[0].split()) >= length
+
+    @pytest.mark.parametrize("given", [(13,), (5, "--max-length", 4)])
+    def test_what_is_longer_than_an_output_can_be(self, runs, call, given):
+        status, lines, said = call(runs["torch"], "a", *GENERATE, "--min-length", *given)
+        assert (status, lines) == (2, [])
+        says(said, "error:", "min_length", given[0], "max_length", given[-1] if given[1:] else 12)
+        translate = twinformer.Translator(runs["torch"])
+        with pytest.raises(twinformer.UserError, check=saying("min_length", 13, "max_length", 12)):
+            translate("a", min_length=13, rule="generate")
 
 
 class TestModels:

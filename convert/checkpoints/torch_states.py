@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convert.formats.content import is_array
 from transformer_spec import Faults, UserError
 
 FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
@@ -102,7 +103,8 @@ def check_adam(content: Mapping[str, Any], label: str) -> None:
         faults.require(not extra, f"parameter {index} has {', '.join(extra)}, which is not Adam's")
     for number, group in enumerate(groups):
         for key in ("amsgrad", "maximize"):
-            faults.require(not group.get(key), f"group {number} has {key}, which is not carried")
+            asked = is_array(group.get(key)) or bool(group.get(key))
+            faults.require(not asked, f"group {number} has {key}, which is not carried")
     faults.raise_if_any(f"{label} is not that of Adam or AdamW")
 
 
@@ -178,7 +180,10 @@ def _fitting(
 
 
 def names_in(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """The names that optimizers of named parameters keep beside the numbers."""
+    """The names that optimizers of named parameters keep beside the numbers, or in their place."""
+    params = [index for group in groups for index in group["params"]]
+    if params and all(isinstance(one, str) and not one.isdecimal() for one in params):
+        return params
     if not all("param_names" in group for group in groups):
         return None
     return [name for group in groups for name in group["param_names"]]

@@ -188,6 +188,20 @@ def export_rules(
     return Export([wrapping.put_back(rule) for rule in rules] + beside, gone)
 
 
+def names_before(
+    family: Family, config: TransformerConfig, origin: Origin
+) -> list[tuple[str, str]]:
+    """(theirs, ours) of every trained weight, theirs as it was in the file."""
+    trained, wrapping = set(trained_names(config)), Wrapping(origin.wrapped)
+    return [
+        (wrapping.in_file(theirs), ours)
+        for rule in family.rules(config, origin.source)
+        if rule.targets and trained.issuperset(rule.targets)
+        for theirs in rule.sources
+        for ours in rule.targets
+    ]
+
+
 def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:
     """Whether the weights came from this family, and what was kept aside is from there too."""
     kept = {name.removeprefix(ASIDE) for name in canonical if name.startswith(ASIDE)}

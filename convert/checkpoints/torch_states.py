@@ -7,6 +7,7 @@ where several orders fit the shapes, the user has to say which (``--parameter-na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
 NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer", "mu_product")
 # What torch.optim's Adafactor and that of transformers keep of matrices.
 ADAFACTOR = ("row_var", "exp_avg_sq_row")
+NORM = re.compile(r"layernorm|rmsnorm|(^|[._])norm($|\.)")  # of a module, in the Trainer's words
 Shape = tuple[int, ...]
 Sort = Callable[[str, Shape], bool]
 
@@ -27,6 +29,10 @@ DIVISIONS: dict[str, Sort] = {
     "all but biases": lambda name, shape: not name.endswith("bias"),
     "all but biases and norms": lambda name, shape: (
         not name.endswith("bias") and "norm" not in name.lower()
+    ),
+    # transformers' Trainer, to which T5's relative_attention_bias.weight is a bias too
+    "nothing that is called bias or norm": lambda name, shape: (
+        "bias" not in name and not NORM.search(name.lower())
     ),
 }
 

@@ -408,6 +408,43 @@ class TestMarian:
         assert sum("not asked for" in s.get("reason", "") for s in ledger["sources"].values()) > 80
 
 
+@pytest.mark.parametrize("name", ["T5", "MT5", "UMT5", "Bart"])
+def test_the_groups_of_transformers_own_trainer(name, tmp_path, capsys):
+    """Its first group is what decays; a T5's relative_attention_bias.weight does not."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "vocab_size": 40, "decoder_start_token_id": 0, "pad_token_id": 0}
+    t5 = {"d_ff": 24, "d_kv": 8, "num_layers": 2, "num_heads": 2, "eos_token_id": 1}
+    bart = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
+            "encoder_attention_heads": 2, "decoder_attention_heads": 2}  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(**sizes, **(bart if name == "Bart" else t5))
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).float()
+    decays = transformers.Trainer.get_decay_parameter_names(None, model)
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if (n in decays) == wanted], **more}
+        for wanted, more in ((True, {"weight_decay": 0.01}), (False, {"weight_decay": 0.0}))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=3e-5)
+    for parameter in model.parameters():
+        moments = {"exp_avg": parameter.detach() * 2, "exp_avg_sq": parameter.detach() ** 2}
+        optimizer.state[parameter] = {"step": torch.tensor(7.0), **moments}
+    folder, place = tmp_path / "a", tmp_path / "pt"
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    convert(folder, place, "--to", "torch", "--container", "pt")
+    says(capsys.readouterr().out, "optimizer moments carried", "7 steps")
+    content = torch.load(place / "optimizer.pt", weights_only=True)
+    decaying, others = content["param_groups"]
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
+    assert {"relative_bias" in n for n in decaying["param_names"]} == {False}
+    assert any("relative_bias" in n for n in others["param_names"]) == (name != "Bart")
+    _, weights = load_weights_of(place)
+    for number, ours in enumerate([*decaying["param_names"], *others["param_names"]]):
+        moment = content["state"][number]["exp_avg"].numpy()
+        assert np.array_equal(moment, weights[ours] * 2), ours
+
+
 def test_one_flat_parameter_of_fairseq(tmp_path, capsys):
     """FP16Optimizer makes one parameter of all; its moments lie one after the other."""
     pytest.importorskip("transformers")

@@ -70,7 +70,7 @@ class AddedRules:
         return {"of": self.program, "tokens": {n: sorted(x) for n, x in self.tokens.items()}}
 
     @classmethod
-    def parse(cls, content: object) -> Self | None:
+    def parse(cls, content: Any) -> Self | None:
         """What ``content`` gave, or nothing of nothing; a ValueError says what is not so."""
         if content is None:
             return None

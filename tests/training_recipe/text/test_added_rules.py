@@ -1,6 +1,7 @@
 """Rules of added tokens are those of the two programs that published tokenizers are read by."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -80,7 +81,7 @@ def test_as_transformers_cuts(rules, text):
 
 def test_what_a_description_says_of_them():
     rules = AddedRules(PYTHON, {"dog": frozenset(["single_word", "lstrip"])})
-    some = {"special": {"<pad>": 0}, "added": {"dog": 9}}
+    some: dict[str, Any] = {"special": {"<pad>": 0}, "added": {"dog": 9}}
     told = Conventions(0, 1, 2, 3, **some, rules=rules).content(None)
     assert told["added_rules"] == {"of": PYTHON, "tokens": {"dog": ["lstrip", "single_word"]}}
     assert Conventions.parse(told).rules == rules

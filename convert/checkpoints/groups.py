@@ -22,7 +22,7 @@ DEFAULTS = (
 )
 PEAK = "optimizer.pt: lr is the run's peak_lr ({}): the schedule is not in it"
 KNOWN = (
-    "optimizer.pt: the source's {} groups with their settings; it loads into an optimizer that is "
+    "optimizer.pt: groups and settings are the source's ({}); it loads into an optimizer that is "
     "given the parameters in the same groups and order, which param_names in it tell"
 )
 IN_NO_GROUP = (
@@ -89,14 +89,16 @@ def _as_known(trained: Sequence[str], known: Sequence[Group]) -> OwnGroups:
     if others:
         notes.append(IN_NO_GROUP.format(len(others), len(trained)))
         groups.append(Group(others, groups[0].settings))
-    notes = [KNOWN.format(len(groups)), *_defaults(groups), *notes]
+    sizes = " and ".join(str(len(group.names)) for group in groups)
+    notes = [KNOWN.format(f"of {sizes} parameters"), *_defaults(groups), *notes]
     return OwnGroups([Group(g.names, _whole(g.settings)) for g in groups], notes)
 
 
 def _whole(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with the usual ones among them, betas as torch has them."""
     settings = ADAMW | settings
-    return settings | {"betas": tuple(settings["betas"])}
+    betas = settings["betas"]
+    return settings | {"betas": tuple(betas) if isinstance(betas, list) else betas}
 
 
 def _divided(

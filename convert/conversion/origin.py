@@ -113,7 +113,7 @@ class Origin:
                 name: Header(tuple(shape), np.dtype(dtype))
                 for name, (dtype, shape) in content["tensors"].items()
             }
-            groups = [Group(*group) for group in content["optimizer_groups"]]
+            groups = [_group(*group) for group in content["optimizer_groups"]]
             settings, wrapper = content["settings"], content["wrapper"]
             wrapped = dict(content.get("wrapped", {}))
             counters = list(content.get("counters", ()))
@@ -131,6 +131,12 @@ def _known(content: Any) -> Mapping[str, Any]:
         if not isinstance(content.get(key), kind):
             raise ValueError(f"its {key} are not what was written")
     return content
+
+
+def _group(names: Any, settings: Any) -> Group:
+    if not isinstance(settings, dict) or not isinstance(names, list):
+        raise ValueError("its optimizer_groups are not what was written")
+    return Group([str(name) for name in names], settings)
 
 
 def _with_text_keys(value: Any) -> Any:

@@ -129,6 +129,8 @@ def test_settings_that_are_tensors_or_objects(tmp_path) -> None:
     state["param_groups"][0] |= changes | {"betas": (torch.tensor([0.5]), 0.98)}
     done = converted(state, tmp_path / "a", to="torch", container="pt")
     says(done.notes, "neither numbers nor texts", "where")
+    count = len(trained_names(CONFIG))
+    says(done.notes, "optimizer.pt", count - 3, f"of {count} parameters", "in no one group")
     written = torch.load(done.folder / "optimizer.pt", weights_only=True)["param_groups"][0]
     assert (written["lr"], written["betas"], written["initial_lr"]) == (3e-5, (0.5, 0.98), 1.0)
     assert "where" not in written

@@ -15,6 +15,7 @@ from convert.checkpoints.layouts import FIRST, SECOND
 from convert.checkpoints.loops.moments import fit_moments
 from convert.checkpoints.nested import OptimizerPart
 from convert.checkpoints.records import checked
+from convert.checkpoints.state_form import check_form, read_numbers
 from convert.checkpoints.torch_states import (
     FIRST_KEY,
     SECOND_KEY,
@@ -25,10 +26,9 @@ from convert.checkpoints.torch_states import (
 )
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Tensors
-from convert.formats.content import ContentFile, FileTensors, is_array
+from convert.formats.content import FileTensors, some_of
 from convert.formats.torch_file.tensors import StoredTensor, view
-from training_recipe.files.json_files import read_json
-from transformer_spec import TransformerConfig, UserError, trained_names, weight_shapes
+from transformer_spec import TransformerConfig, UserError, trained_names
 
 BY_ORDER = (
     "the optimizer's parameters have no names: they are taken in the order of the weights in the "
@@ -37,23 +37,9 @@ BY_ORDER = (
 EMPTY = "the optimizer in {} has no moments yet: there is nothing to carry"
 FROZEN = "{} parameters have no moments, as they were frozen: zeros stand for them"
 THAWED = "the moments of {} are left out: it was trained there, and never is here"
+ODD = "settings of the optimizer's groups that are neither numbers nor texts are left out: {}"
 BOTH = (FIRST, SECOND)
 POSITIONS = "pos_embedding.weight"
-RUN_SETTINGS = "settings.json"
-# What torch.optim.AdamW has where nothing else is asked for.
-ADAMW: dict[str, Any] = {
-    "lr": 1e-3,
-    "betas": (0.9, 0.999),
-    "eps": 1e-8,
-    "weight_decay": 1e-2,
-    "amsgrad": False,
-    "maximize": False,
-    "foreach": None,
-    "capturable": False,
-    "differentiable": False,
-    "fused": None,
-    "decoupled_weight_decay": True,
-}
 RulesOf = Callable[[Tensors], list[Rule]]
 
 
@@ -106,10 +92,13 @@ def _carried(
     rules_of: RulesOf,
     names: Path | None,
 ) -> Named:
-    given = read_names(names) if names else None
+    given, label = read_names(names) if names else None, str(part.file.path)
+    check_form(part.state, label)
     if not part.state["state"]:
-        return Named(replace(content, optimizer=None), notes=[EMPTY.format(part.file.path)])
-    check_adam(part.state, str(part.file.path))
+        return Named(replace(content, optimizer=None), notes=[EMPTY.format(label)])
+    check_adam(part.state, label)
+    state, odd = read_numbers(part.state, part.file, label)
+    part = replace(part, state=state)
     has_names = names_in(part.state["param_groups"]) is not None
     if content.container != "pt" and given is None and not has_names:
         raise UserError(
@@ -120,7 +109,8 @@ def _carried(
     known = given or names_in(part.state["param_groups"]) or []
     rules = rules_of(content.tensors)
     parameters = _parameters(content.tensors, rules, config, known)
-    return _named(content, part, parameters, given, has_names)
+    named = _named(content, part, parameters, given, has_names)
+    return replace(named, notes=named.notes + [ODD.format(some_of(odd))] * bool(odd))
 
 
 def _named(
@@ -133,7 +123,7 @@ def _named(
     label = str(part.file.path)
     shapes, untrained = parameters
     part = replace(part, state=unflattened(part.state, shapes, untrained))
-    state = name_state(part.state, shapes, lambda x: _step(x, part.file), given, label, untrained)
+    state = name_state(part.state, shapes, float, given, label, untrained)
     frozen = [name for name in shapes if name not in (*state.first, *untrained)]
     kept = [name for name in state.first if name not in untrained]
     moments = {FIRST + name: state.first[name] for name in kept}
@@ -145,14 +135,13 @@ def _named(
         dtype = next(iter(moments.values())).dtype
         nothing = {name: np.broadcast_to(np.zeros((), dtype), shapes[name]) for name in frozen}
         moments |= {kind + name: zeros for name, zeros in nothing.items() for kind in BOTH}
-    groups = [_plain(group, part.file) for group in state.groups]
     if not moments:
-        return Named(content, groups, [EMPTY.format(label)])
+        return Named(content, state.groups, [EMPTY.format(label)])
     if content.record is not None:
         content.record.check_count(state.count, label)
     named = checked(FileTensors(part.file, moments, False), content.record)
     both = Joined(content.tensors.label, [content.tensors, named])
-    return Named(replace(content, tensors=both, count=state.count), groups, notes)
+    return Named(replace(content, tensors=both, count=state.count), state.groups, notes)
 
 
 def unflattened(
@@ -178,34 +167,6 @@ def unflattened(
 
 def _is_flat(moment: Any, total: int) -> bool:
     return isinstance(moment, StoredTensor) and (moment.shape, moment.strides) == ((total,), (1,))
-
-
-def _plain(group: Group, file: ContentFile) -> Group:
-    """A group whose settings are numbers even where torch keeps them as tensors."""
-    settings = {k: _step(v, file) if is_array(v) else v for k, v in group.settings.items()}
-    return Group(group.names, settings)
-
-
-def own_groups(config: TransformerConfig, home: Path | None) -> list[Group]:
-    """Matrices, and vectors without decay, in the order of our PyTorch twin's parameters."""
-    settings = dict(ADAMW)
-    if home is not None and (home / RUN_SETTINGS).is_file():
-        used = read_json(home / RUN_SETTINGS).get("settings", {})
-        betas = used.get("adam_beta1"), used.get("adam_beta2")
-        given = {"lr": used.get("peak_lr"), "eps": used.get("adam_eps"),
-                 "weight_decay": used.get("weight_decay")}  # fmt: skip
-        settings |= {name: value for name, value in given.items() if value is not None}
-        settings |= {"betas": betas} if None not in betas else {}
-    shapes, trained = weight_shapes(config), trained_names(config)
-    matrices = [name for name in trained if len(shapes[name]) > 1]
-    vectors = [name for name in trained if len(shapes[name]) == 1]
-    return [Group(matrices, settings), Group(vectors, settings | {"weight_decay": 0.0})]
-
-
-def _step(value: Any, file: ContentFile) -> float:
-    """A step count, which newer versions of torch keep as a tensor."""
-    array = value if isinstance(value, int | float | np.ndarray) else file.read(value)
-    return float(array)
 
 
 def _parameters(

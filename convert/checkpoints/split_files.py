@@ -6,7 +6,6 @@ OpenNMT-py's ``--save_format safetensors`` leaves ``NAME.pt`` with options and v
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from convert.families.eole.config import is_eole
 from convert.formats.safetensors import open_safetensors
 from convert.formats.torch_file.reader import open_torch_file
 from transformer_spec import UserError
+from transformer_spec.json_text import read_json_file
 
 NUMBERED = re.compile(r"(.+)\.\d\d\.safetensors")
 CONFIG, VOCABULARY, STEM = "config.json", "vocab.json", "model"
@@ -89,7 +89,7 @@ def _joined(path: Path, parts: list[Path]) -> Tensors:
 def _json(path: Path) -> dict[str, Any]:
     """The JSON object in a file, or nothing where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -7,16 +7,19 @@ where several orders fit the shapes, the user has to say which (``--parameter-na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convert.formats.content import is_array
 from transformer_spec import Faults, UserError
 
 FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
 NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer", "mu_product")
 # What torch.optim's Adafactor and that of transformers keep of matrices.
 ADAFACTOR = ("row_var", "exp_avg_sq_row")
+NORM = re.compile(r"layernorm|rmsnorm|(^|[._])norm($|\.)")  # of a module, in the Trainer's words
 Shape = tuple[int, ...]
 Sort = Callable[[str, Shape], bool]
 
@@ -26,6 +29,10 @@ DIVISIONS: dict[str, Sort] = {
     "all but biases": lambda name, shape: not name.endswith("bias"),
     "all but biases and norms": lambda name, shape: (
         not name.endswith("bias") and "norm" not in name.lower()
+    ),
+    # transformers' Trainer, to which T5's relative_attention_bias.weight is a bias too
+    "nothing that is called bias or norm": lambda name, shape: (
+        "bias" not in name and not NORM.search(name.lower())
     ),
 }
 
@@ -102,7 +109,8 @@ def check_adam(content: Mapping[str, Any], label: str) -> None:
         faults.require(not extra, f"parameter {index} has {', '.join(extra)}, which is not Adam's")
     for number, group in enumerate(groups):
         for key in ("amsgrad", "maximize"):
-            faults.require(not group.get(key), f"group {number} has {key}, which is not carried")
+            asked = is_array(group.get(key)) or bool(group.get(key))
+            faults.require(not asked, f"group {number} has {key}, which is not carried")
     faults.raise_if_any(f"{label} is not that of Adam or AdamW")
 
 
@@ -178,7 +186,10 @@ def _fitting(
 
 
 def names_in(groups: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """The names that optimizers of named parameters keep beside the numbers."""
+    """The names that optimizers of named parameters keep beside the numbers, or in their place."""
+    params = [index for group in groups for index in group["params"]]
+    if params and all(isinstance(one, str) and not one.isdecimal() for one in params):
+        return params
     if not all("param_names" in group for group in groups):
         return None
     return [name for group in groups for name in group["param_names"]]

@@ -93,7 +93,8 @@ def parser() -> argparse.ArgumentParser:
         help=f"whose names and layout to write: {ALL_TARGETS}")  # fmt: skip
     add("--container", choices=containers(),
         help="file format (default: flax orbax, tutorial and torch-nn pt, t5x its own, the others "
-        "safetensors)")  # fmt: skip
+        "safetensors); of torch, pt has an optimizer.pt with the source's groups and settings, as "
+        "far as they are known")  # fmt: skip
     add(
         "--dtype", choices=DTYPES, help="write weights in this number format (default: as they are)"
     )

@@ -113,7 +113,7 @@ class Origin:
                 name: Header(tuple(shape), np.dtype(dtype))
                 for name, (dtype, shape) in content["tensors"].items()
             }
-            groups = [Group(*group) for group in content["optimizer_groups"]]
+            groups = [_group(*group) for group in content["optimizer_groups"]]
             settings, wrapper = content["settings"], content["wrapper"]
             wrapped = dict(content.get("wrapped", {}))
             counters = list(content.get("counters", ()))
@@ -131,6 +131,12 @@ def _known(content: Any) -> Mapping[str, Any]:
         if not isinstance(content.get(key), kind):
             raise ValueError(f"its {key} are not what was written")
     return content
+
+
+def _group(names: Any, settings: Any) -> Group:
+    if not isinstance(settings, dict) or not isinstance(names, list):
+        raise ValueError("its optimizer_groups are not what was written")
+    return Group([str(name) for name in names], settings)
 
 
 def _with_text_keys(value: Any) -> Any:
@@ -186,6 +192,20 @@ def export_rules(
         if any(name.startswith(prefix) for name in canonical):
             rules += reverse(_of_trained(family.rules(config, like), config, prefix))
     return Export([wrapping.put_back(rule) for rule in rules] + beside, gone)
+
+
+def names_before(
+    family: Family, config: TransformerConfig, origin: Origin
+) -> list[tuple[str, str]]:
+    """(theirs, ours) of every trained weight, theirs as it was in the file."""
+    trained, wrapping = set(trained_names(config)), Wrapping(origin.wrapped)
+    return [
+        (wrapping.in_file(theirs), ours)
+        for rule in family.rules(config, origin.source)
+        if rule.targets and trained.issuperset(rule.targets)
+        for theirs in rule.sources
+        for ours in rule.targets
+    ]
 
 
 def _fits(origin: Origin, family: Family, canonical: Tensors) -> bool:

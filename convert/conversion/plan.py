@@ -12,17 +12,25 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints.folders import locate
+from convert.checkpoints.groups import RUN_SETTINGS, OwnGroups, own_groups
 from convert.checkpoints.layouts import TORCH
-from convert.checkpoints.named_moments import own_groups
 from convert.checkpoints.torch_states import Group
 from convert.conversion.beside import VOCABULARY, Beside, folder_of, library_of
 from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.made_files import plan_files
-from convert.conversion.origin import Export
+from convert.conversion.origin import ORIGIN, Export
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import Import, read_import
 from convert.conversion.speech_export import speech_settings, speech_tokenizer
-from convert.conversion.target import CTRANSLATE2, LAYOUTS, Target, foreign, target_rules
+from convert.conversion.target import (
+    CTRANSLATE2,
+    LAYOUTS,
+    Target,
+    foreign,
+    groups_before,
+    target_rules,
+    trained_on,
+)
 from convert.core.ledger import Ledger
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
@@ -32,7 +40,7 @@ from convert.exports.ctranslate2_speech import SpeechModel, prepare_speech
 from convert.families.registry import FAMILIES
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import STEP
-from convert.files.account import FilesPlan
+from convert.files.account import CARRIED, REWRITTEN, FilesPlan
 from convert.files.steadiness import Sizes
 from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import UserError
@@ -43,7 +51,8 @@ class Plan:
     """A source, a target, and what becomes of every tensor on the way.
 
     ``settings`` is the target's own config file; None where it is ours, or the library's. ``files``
-    are those beside the weights, ``sizes`` what the files of weights were when they were opened.
+    are those beside the weights, ``sizes`` what the files of weights were when they were opened,
+    ``groups`` how torch numbers the target's parameters, where that is known.
     """
 
     source: Import
@@ -54,6 +63,7 @@ class Plan:
     notes: list[str]
     files: FilesPlan
     sizes: Sizes
+    groups: list[Group]
 
     @property
     def count(self) -> int | None:
@@ -68,15 +78,6 @@ class Plan:
         before = (origin.settings or {}).get(STEP) if origin and origin.family == T5X.name else None
         return self.source.content.count or before or 0
 
-    @property
-    def groups(self) -> list[Group]:
-        """How torch numbers the target's parameters: known of our own, and of whence they came."""
-        source, target = self.source, self.target
-        if target.family is None and target.container == "pt":
-            return own_groups(source.config, source.located.home)
-        origin = source.origin
-        return origin.groups if origin and origin.family == target.name else []
-
 
 def make_plan(request: ConversionRequest) -> Plan:
     """Check source, config, destination and every tensor's name, shape and type; read no tensor."""
@@ -85,7 +86,7 @@ def make_plan(request: ConversionRequest) -> Plan:
     wanted = request.optimizer and request.to != CTRANSLATE2
     located = locate(request.source)
     beside = Beside.of(located)  # before anything there is read
-    source = read_import(replace(request, optimizer=wanted), located)
+    source = _as_trained(read_import(replace(request, optimizer=wanted), located))
     sizes = Sizes.of(source.content.files)
     wrapper, model = _target_map(request, source, target), _model(request, source)
     target = replace(target, wrapper=wrapper, model=model)
@@ -98,9 +99,48 @@ def make_plan(request: ConversionRequest) -> Plan:
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
     casts = casts_of(Converted(canonical, export.rules), target)
     ledger = Ledger(source.rules, export.rules, dropped, casts)
-    files = plan_files(source, target, settings, beside)
+    files = _with_origin(plan_files(source, target, settings, beside), source)
+    groups, told = _groups(source, target)
     notes = [*source.notes, *adapted, *export.notes, *(model.notes if model else []), *files.notes]
-    return Plan(source, target, export.rules, ledger, settings, notes, files, sizes)
+    notes += told
+    return Plan(source, target, export.rules, ledger, settings, notes, files, sizes, groups)
+
+
+def _trained_since(source: Import) -> bool:
+    """Whether the optimizer in a folder of ours is one that torch wrote after the import."""
+    return source.family is None and bool(source.groups)
+
+
+def _as_trained(source: Import) -> Import:
+    """A source whose origin tells of the optimizer as it is now."""
+    if source.origin is None or not _trained_since(source):
+        return source
+    return replace(source, origin=trained_on(source.origin, source.config, source.groups))
+
+
+def _with_origin(files: FilesPlan, source: Import) -> FilesPlan:
+    """The files with an origin that is written, where the one that lies there is of before."""
+    if not _trained_since(source):
+        return files
+    now = {"what": REWRITTEN, "reason": "with the optimizer's settings as they are now"}
+    entries = [
+        replace(entry, **now) if (entry.to, entry.what) == (ORIGIN, CARRIED) else entry
+        for entry in files.entries
+    ]
+    return replace(files, entries=entries)
+
+
+def _groups(source: Import, target: Target) -> OwnGroups:
+    """The groups of a torch optimizer that are written, where one is."""
+    origin = source.origin
+    if target.family is not None:
+        return OwnGroups(origin.groups if origin and origin.family == target.name else [], [])
+    if target.container != "pt" or not source.has_moments:
+        return OwnGroups([], [])
+    home = source.located.home
+    is_run = home is not None and (home / RUN_SETTINGS).is_file()
+    before = groups_before(origin, source.config) if origin and not is_run else []
+    return own_groups(source.config, source.groups or before, home)
 
 
 def _adapted(source: Import, target: Target) -> tuple[Import, list[str]]:

@@ -21,9 +21,11 @@ from convert.checkpoints.folders import (
     locate,
     open_content,
 )
+from convert.checkpoints.groups import moment_pairs, renamed
 from convert.checkpoints.layouts import BESIDE, TORCH, canonical_rules, has_own_parts
 from convert.checkpoints.named_moments import name_optimizer
 from convert.checkpoints.records import Record
+from convert.checkpoints.torch_states import Group
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
 from convert.conversion.changed_files import changed_files
 from convert.conversion.merging import merged, without_adapter
@@ -62,7 +64,8 @@ class Import:
     """A source with everything decided that does not depend on the target.
 
     ``family`` is None for checkpoints of ours; ``origin`` says where weights came from before
-    they became ours, or where they come from now.
+    they became ours, or where they come from now. ``groups`` are those of a torch optimizer in it,
+    under canonical names.
     """
 
     path: Path
@@ -75,6 +78,7 @@ class Import:
     dropped: dict[str, str]
     notes: list[str] = field(default_factory=list)
     everything: Tensors | None = None
+    groups: list[Group] = field(default_factory=list)
 
     @property
     def tensors(self) -> Tensors:
@@ -311,7 +315,7 @@ def _read_ours(
     notes = [*wrapping.notes(False), *content.notes, *found.notes]
     return Import(
         request.source, located, found.content, None, config, rules, origin,
-        dropped | found.dropped, notes,
+        dropped | found.dropped, notes, groups=renamed(found.groups, moment_pairs(rules)),
     )  # fmt: skip
 
 
@@ -337,15 +341,14 @@ def _read_foreign(
         )
 
     found = name_optimizer(content, reading.config, rules_of, request.parameter_names)
-    headers, groups = dict(source.tensors), found.groups
-    settings = reading.settings or source.settings
-    origin = Origin(family.name, settings, headers, source.wrapper, groups, wrapping.lasting)
+    headers, settings = dict(source.tensors), reading.settings or source.settings
+    origin = Origin(family.name, settings, headers, source.wrapper, found.groups, wrapping.lasting)
     rules = rules_of(found.content.tensors)
     notes = [*wrapping.notes(family.restores_names), *reading.notes]
     notes += [*content.notes, *found.notes]
     return Import(
         request.source, located, found.content, family, reading.config, rules, origin,
-        dropped | found.dropped, notes,
+        dropped | found.dropped, notes, groups=renamed(found.groups, moment_pairs(rules)),
     )  # fmt: skip
 
 

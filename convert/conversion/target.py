@@ -1,10 +1,12 @@
 """The files of a converted folder: which container holds which tensors under which names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from convert.checkpoints.groups import renamed
 from convert.checkpoints.layouts import FLAX, ORBAX, TORCH, TWIN_RULES, Layout, training_rules
-from convert.conversion.origin import Export, Origin, export_rules
+from convert.checkpoints.torch_states import Group
+from convert.conversion.origin import Export, Origin, export_rules, names_before
 from convert.core.rules import ASIDE, rename, reverse
 from convert.core.tensors import Tensors
 from convert.exports.ctranslate2_model import CTranslate2Model
@@ -12,7 +14,7 @@ from convert.exports.ctranslate2_speech import SpeechModel
 from convert.families.base import Family
 from convert.families.ctranslate2_names import ctranslate2_rules
 from convert.families.registry import FAMILIES, family_of_table
-from transformer_spec import TransformerConfig
+from transformer_spec import TransformerConfig, UserError
 
 TWINS: dict[str, dict[str, Layout]] = {
     "torch": {"safetensors": TORCH, "pt": TORCH},
@@ -83,3 +85,29 @@ def target_rules(
     rules += training_rules(layout, config, TORCH.has_moments(canonical), TORCH.has_raw(canonical))
     kept = [rename(name, name) for name in canonical if name.startswith(ASIDE)]
     return Export(reverse(rules) + kept)
+
+
+def groups_before(origin: Origin, config: TransformerConfig) -> list[Group]:
+    """The groups of the optimizer that came with imported weights, under our names."""
+    return renamed(origin.groups, _names_before(origin, config))
+
+
+def trained_on(origin: Origin, config: TransformerConfig, groups: list[Group]) -> Origin:
+    """The origin of weights that were trained since, as groups under our names say how."""
+    of_ours = {name: group.settings for group in groups for name in group.names}
+    settings = {theirs: of_ours.get(ours) for theirs, ours in _names_before(origin, config)}
+    found = [filter(None, map(settings.get, group.names)) for group in origin.groups]
+    now = [
+        Group(group.names, next(some, group.settings))
+        for group, some in zip(origin.groups, found, strict=True)
+    ]
+    return replace(origin, groups=now)
+
+
+def _names_before(origin: Origin, config: TransformerConfig) -> list[tuple[str, str]]:
+    """(theirs, ours); none where the family that weights came from is not to be had."""
+    try:
+        family = FAMILIES.get(origin.family) or foreign(origin.family)
+        return names_before(family, config, origin) if family else []
+    except UserError:
+        return []

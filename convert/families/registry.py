@@ -131,7 +131,8 @@ def recognize(source: Source) -> Family:
 
 def _no_settings(source: Source) -> str:
     """That the file which would say what is computed is not there, where it is not."""
-    return "" if source.settings else "; no config.json of its library lies beside it"
+    told = "; no config.json of its library lies beside it that can be read"
+    return "" if source.settings else told
 
 
 def is_hugging_face(source: Source) -> bool:

@@ -23,7 +23,7 @@ from transformer_spec.errors import closest, printable_name
 from transformer_spec.inventory import all_weight_shapes
 
 MERGED = ("config", "leaves", "names", "buffers", "unused")  # what a variant may add to
-SECTIONS = ("name", "about", "containers", *MERGED, "variants")
+SECTIONS = ("name", "about", "note", "containers", *MERGED, "variants")
 CONTAINERS = ("pt", "safetensors", "msgpack", "orbax")
 KINDS = ("linear", "norm", "embedding")
 LEAF_KEYS = ("weight", "bias", "layout")
@@ -97,6 +97,7 @@ class _Reader:
         result = NamingTable(
             self._name(), self.label, str(self.content.get("about", "")), self._containers(),
             self._config(), tuple(self._entries(leaves)), self._buffers(), tuple(self._unused()),
+            note=self._note(),
         )  # fmt: skip
         self._check_names(result)
         return result
@@ -114,6 +115,11 @@ class _Reader:
         told = f"name is {name!r}; give a short one of small letters, digits, '-', '_', '.'"
         self.faults.require(bool(usable), told)
         return str(name)
+
+    def _note(self) -> str:
+        note = self.content.get("note", "")
+        self.faults.require(isinstance(note, str), f"note is {note!r}; give a text")
+        return printable_name(note)
 
     def _containers(self) -> tuple[str, ...]:
         given = self.content.get("containers", ["pt", "safetensors"])

@@ -88,6 +88,7 @@ class ConfigReader:
         what = f"{self.source.tensors.label} is not as the table {self.table.name} says"
         self.faults.raise_if_any(what, advice=self._advice())
         notes = [f"{self.table.name}: {told}, as given"] if told else []
+        notes += [f"{self.table.name}: {self.table.note}"] if self.table.note else []
         notes += self._taken() + self._taken_ids()
         if self.match.buffers:
             notes.append(f"{', '.join(self.match.buffers)}: {ROUNDED}")

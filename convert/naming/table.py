@@ -70,7 +70,8 @@ class Buffer:
 class NamingTable:
     """What a table says. ``config`` has expressions as they were written.
 
-    ``variants`` are the other forms in which its module comes; it is the first one itself.
+    ``variants`` are the other forms in which its module comes; it is the first one itself. ``note``
+    is said wherever a file is read by it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class NamingTable:
     buffers: Mapping[str, Buffer] = field(default_factory=dict)
     unused: tuple[Unused, ...] = ()
     variants: tuple[NamingTable, ...] = ()
+    note: str = ""
 
     @property
     def forms(self) -> tuple[NamingTable, ...]:

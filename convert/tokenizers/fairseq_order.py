@@ -77,6 +77,8 @@ def _of_model(folder: Folder, codes: Sequence[str], pattern: str, place: str) ->
     table = {piece: index for index, piece in enumerate(ordered)}
     beyond = {token: len(ordered) + n for n, token in enumerate([*codes, MASK])}
     tokens = tokens_of(folder, table, beyond=beyond, roles=NAMED, language=pattern)
+    if tokens.added and folder.has(JSON):  # which says what becomes of the spaces beside them
+        return _of_json(folder, codes, pattern, place)
     how = {"model": MODEL, "first": list(FIRST), "table": {"from": OWN}, "joined": True}
     source, target = both_sides(folder, tokens, place)
     return SentencePieceTable(source, files, how), SentencePieceTable(target, files, how)

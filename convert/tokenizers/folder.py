@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from training_recipe.text.added_rules import RULES
 from transformer_spec import TransformerConfig, UserError
 from transformer_spec.errors import printable_name
 from transformer_spec.json_text import parse_json
@@ -103,22 +104,34 @@ class Folder:
         return {name: (index, is_special) for name, index, is_special in tokens}
 
     @cached_property
+    def rules(self) -> dict[str, frozenset[str]]:
+        """Tokens that stand for whole words alone, or take the spaces beside them along."""
+        rows = [*self._rows_of_json(), *(row for _, row in self._rows_of_config())]
+        told = {str(row.get("content")): row for row in rows}
+        found = {n: frozenset(r for r in RULES if row.get(r) is True) for n, row in told.items()}
+        return {name: rules for name, rules in found.items() if rules}
+
+    @cached_property
     def pipeline(self) -> dict[str, Any]:
         """tokenizer.json, which may be large."""
         return self.read_object(JSON)
 
-    def _tokens_of_json(self) -> list[tuple[str, int, bool]]:
+    def _rows_of_json(self) -> list[dict[str, Any]]:
         tokens = self.pipeline.get("added_tokens")
-        rows = tokens if isinstance(tokens, list) else []
-        return [_token(JSON, row, row.get("id")) for row in rows if isinstance(row, dict)]
+        return [row for row in tokens if isinstance(row, dict)] if isinstance(tokens, list) else []
 
-    def _tokens_of_config(self) -> list[tuple[str, int, bool]]:
+    def _rows_of_config(self) -> list[tuple[str, dict[str, Any]]]:
         tokens = self.about.get("added_tokens_decoder")
         rows = tokens if isinstance(tokens, dict) else {}
+        return [(number, row) for number, row in rows.items() if isinstance(row, dict)]
+
+    def _tokens_of_json(self) -> list[tuple[str, int, bool]]:
+        return [_token(JSON, row, row.get("id")) for row in self._rows_of_json()]
+
+    def _tokens_of_config(self) -> list[tuple[str, int, bool]]:
         return [
             _token(CONFIG, row, int(number) if number.isdecimal() else number)
-            for number, row in rows.items()
-            if isinstance(row, dict)
+            for number, row in self._rows_of_config()
         ]
 
     @cached_property

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convert.tokenizers.folder import Folder
+from training_recipe.text.added_rules import PYTHON, TOKENIZERS, AddedRules
 from training_recipe.text.conventions import Conventions
 from training_recipe.text.languages import language_of
 from training_recipe.text.sentencepiece_table import SPACE
@@ -17,6 +18,8 @@ from transformer_spec import Faults, UserError
 ROLES = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
 # Stands for a gap in a text: no control of the model, but what people write and read.
 SENTINEL = re.compile(rf"{SPACE}?<extra_id_\d+>")
+# Classes that the library has in Python alone.
+IN_PYTHON = ("MarianTokenizer", "M2M100Tokenizer", "PLBartTokenizer", "ByT5Tokenizer")
 GENERATION, FORCED = "generation_config.json", "forced_bos_token_id"
 
 
@@ -34,8 +37,15 @@ class Tokens:
         ids = {f"{role}_id": self.roles[f"{role}_token"] for role in ("pad", "unk", "eos")}
         ids["bos_id"] = self.roles.get("bos_token", folder.config.bos_id)
         clean_up = folder.about.get("clean_up_tokenization_spaces") is True
+        rules = self._rules(folder)
         fields = {"clean_up": clean_up, "languages": self.languages, "language": language}
+        fields |= {"rules": rules} if rules.tokens else {}
         return Conventions(**ids, special=self.special, added=self.added, **{**fields, **more})
+
+    def _rules(self, folder: Folder) -> AddedRules:
+        """Those of tokens that a text is cut at, in the words of the class's own program."""
+        program = PYTHON if folder.tokenizer_class in IN_PYTHON else TOKENIZERS
+        return AddedRules(program, {n: x for n, x in folder.rules.items() if n in self.added})
 
 
 def tokens_of(

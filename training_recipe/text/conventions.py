@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from training_recipe.text.added_rules import AddedRules
+
 LANGUAGE = "language"  # stands in a frame for the id of the language that is spoken
 SPECIAL_IDS = ("pad_id", "unk_id", "bos_id", "eos_id")
 
@@ -19,7 +21,7 @@ class Conventions:
     tokens that a text is cut at before anything else. ``before`` and ``after`` are ids around a
     text, with "language" in its place. ``marks`` stand around the code of the language that a text
     may begin with. ``starts_with_language``: the decoder does. ``clean_up``: decoded text loses
-    spaces before punctuation.
+    spaces before punctuation. ``rules`` are those of added tokens that have some.
     """
 
     pad_id: int
@@ -35,11 +37,13 @@ class Conventions:
     marks: tuple[str, str] | None = None
     starts_with_language: bool = False
     clean_up: bool = False
+    rules: AddedRules | None = None
 
     def content(self, language: str | None) -> dict[str, Any]:
         """Its JSON, with the language that is spoken."""
         frame = {"before": list(self.before), "after": list(self.after)}
         options = {"starts_with_language": self.starts_with_language, "clean_up": self.clean_up}
+        rules = {"added_rules": self.rules.content()} if self.rules else {}
         return {
             **{name: getattr(self, name) for name in SPECIAL_IDS},
             "special": dict(self.special),
@@ -49,6 +53,7 @@ class Conventions:
             "language": language,
             "marks": list(self.marks) if self.marks else None,
             **options,
+            **rules,
         }
 
     @classmethod
@@ -71,6 +76,7 @@ class Conventions:
             marks=_marks(content.get("marks")),
             starts_with_language=content.get("starts_with_language") is True,
             clean_up=content.get("clean_up") is True,
+            rules=AddedRules.parse(content.get("added_rules")),
         )
 
 

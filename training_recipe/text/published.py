@@ -87,14 +87,18 @@ class PublishedVocabulary(Vocabulary):
     def encode(self, text: str) -> list[int]:
         """Ids of a text, the language that it begins with (``>>deu<<``) included."""
         before, rest = self._begun(text)
-        parts = self._find_added.split(rest) if self._added else [rest]
         ids: list[int] = []
-        for number, part in enumerate(parts):
-            if number % 2:
-                ids.append(self.conventions.added[part])
-            elif part:
-                ids += self._cut(part)
+        for part, is_token in self._parts_of(rest):
+            ids += [self.conventions.added[part]] if is_token else self._cut(part)
         return [*before, *ids]
+
+    def _parts_of(self, text: str) -> list[tuple[str, bool]]:
+        """A text cut at the tokens that were added, and whether each part is one."""
+        rules = self.conventions.rules
+        if rules is not None:
+            return rules.cut(text, self._find_added)
+        parts = self._find_added.split(text) if self._added else [text]
+        return [(part, number % 2 == 1) for number, part in enumerate(parts) if part]
 
     def _begun(self, text: str) -> tuple[list[int], str]:
         """The id of the language in front of a text, if that is its place, and the rest."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from training_recipe.text.added_rules import PYTHON
 from training_recipe.text.bpe_dropout import BpeDropout
 from training_recipe.text.conventions import Conventions
 from training_recipe.text.number_tables import read_table
@@ -41,8 +42,10 @@ class SentencePieceTable(PublishedVocabulary):
         table = read_table(how.get("table"), how.get("first"), files, self.model_pieces)
         self._pieces = {index: piece for piece, index in table.items()}
         # What a text holds is never a special token, even where a piece is spelled like one.
-        never = conventions.special.keys() | conventions.added.keys()
+        never = conventions.special.keys()
         self._ids = {piece: index for piece, index in table.items() if piece not in never}
+        if conventions.rules is not None and conventions.rules.program == PYTHON:
+            self._ids |= conventions.added  # of text that is no whole word, which it looks up too
         self._last = max(self._pieces)
 
     @property

@@ -60,7 +60,7 @@ class HuggingFaceSettings(LibraryClass):
         if source.settings is None:
             raise UserError(
                 f"a {self.name} checkpoint needs the config.json that its library wrote, and "
-                f"none such is with {source.tensors.label}"
+                f"none such that can be read is with {source.tensors.label}"
             )
         settings = Settings(source.settings, source.ignored)
         derived = {"unk_id": self._unknown_id(settings)}

@@ -116,7 +116,7 @@ class T5Settings(LibraryClass):
         if source.settings is None:
             raise UserError(
                 f"a {self.name} checkpoint needs the config.json that its library wrote, and "
-                f"none such is with {source.tensors.label}"
+                f"none such that can be read is with {source.tensors.label}"
             )
         self._check_class(source)
         settings, derived = Settings(source.settings, source.ignored), dict[str, Any]()

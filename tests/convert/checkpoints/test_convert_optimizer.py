@@ -185,6 +185,108 @@ def test_our_own_run_as_torch_optim(tmp_path):
     assert json.loads((tmp_path / "pt" / "conversion.json").read_text())["optimizer_steps"] == 20
 
 
+class TestHyperparameters:
+    """What training goes on with: load_state_dict puts what the file says in the user's place."""
+
+    ASKED = {"lr": 3e-5, "betas": (0.9, 0.98), "eps": 1e-9, "weight_decay": 0.1}
+
+    def written(self, place):
+        return torch.load(place / "optimizer.pt", weights_only=True)["param_groups"]
+
+    def asked(self, group):
+        return {key: group[key] for key in self.ASKED}
+
+    def stored(self, path, grouped):
+        """A module of torch-nn and its AdamW; vectors in a group with a rate of its own."""
+        module = CASES["pre gelu"].module()
+        named = list(module.named_parameters())
+        groups = [{"params": [p for _, p in named]}]
+        if grouped:
+            groups = [
+                {"params": [p for _, p in named if p.ndim > 1]},
+                {"params": [p for _, p in named if p.ndim == 1], "lr": 1e-6, "weight_decay": 0.0},
+            ]
+        optimizer = torch.optim.AdamW(groups, **self.ASKED)
+        learn(module, optimizer, 1, 2)
+        torch.save({"model": module.state_dict(), "optimizer": optimizer.state_dict()}, path)
+        return flags_of(CASES["pre gelu"])
+
+    @pytest.mark.parametrize("by", [None, "orbax", "safetensors"])
+    def test_one_group_loads_into_a_fresh_optimizer(self, by, tmp_path, capsys):
+        import torch_transformer
+
+        source, flags = tmp_path / "user.pt", self.stored(tmp_path / "user.pt", False)
+        if by:
+            convert(source, tmp_path / "flax", "--to", "flax", "--container", by, *flags)
+            source, flags = tmp_path / "flax", []
+        convert(source, tmp_path / "pt", "--to", "torch", "--container", "pt", *flags)
+        model = torch_transformer.load(tmp_path / "pt")
+        optimizer = torch.optim.AdamW(model.parameters(), **self.ASKED)
+        content = torch.load(tmp_path / "pt" / "optimizer.pt", weights_only=True)
+        count = len(content["param_groups"][0]["params"])
+        says(capsys.readouterr().out, "optimizer.pt", f"of {count} parameters", "param_names")
+        optimizer.load_state_dict(content)
+        assert [self.asked(group) for group in optimizer.param_groups] == [self.ASKED]
+
+    @pytest.mark.parametrize("by", [None, "orbax"])
+    def test_every_parameter_keeps_its_own_rate(self, by, tmp_path):
+        source, flags = tmp_path / "user.pt", self.stored(tmp_path / "user.pt", True)
+        if by:
+            convert(source, tmp_path / "flax", "--to", "flax", *flags)
+            source, flags = tmp_path / "flax", []
+        convert(source, tmp_path / "pt", "--to", "torch", "--container", "pt", *flags)
+        matrices, vectors = self.written(tmp_path / "pt")
+        assert self.asked(matrices) == self.ASKED
+        assert self.asked(vectors) == self.ASKED | {"lr": 1e-6, "weight_decay": 0.0}
+        for group, belongs in ((matrices, True), (vectors, False)):
+            _, weights = load_weights_of(tmp_path / "pt")
+            assert all((weights[n].ndim > 1) == belongs for n in group["param_names"])
+
+    def test_what_training_changed_since_goes_the_way_back(self, tmp_path):
+        flags = self.stored(tmp_path / "user.pt", True)
+        convert(tmp_path / "user.pt", tmp_path / "pt", "--to", "torch", "--container", "pt", *flags)
+        content = torch.load(tmp_path / "pt" / "optimizer.pt", weights_only=True)
+        content["param_groups"][1]["lr"] = 0.5
+        torch.save(content, tmp_path / "pt" / "optimizer.pt")
+        for name in ("tensors.json", "conversion.json"):
+            (tmp_path / "pt" / name).unlink(missing_ok=True)
+        convert(tmp_path / "pt", tmp_path / "flax", "--to", "flax")
+        convert(tmp_path / "flax", tmp_path / "back", "--to", "torch-nn")
+        assert [group["lr"] for group in self.written(tmp_path / "back")] == [3e-5, 0.5]
+
+    def test_what_the_source_does_not_say_is_said_to_be_a_default(self, tmp_path, capsys):
+        """Moments of a run whose settings say nothing, and groups without a learning rate."""
+        from convert_cases import write_run
+
+        run = write_run(tmp_path / "run", "flax")
+        convert(run, tmp_path / "pt", "--to", "torch", "--container", "pt")
+        said = capsys.readouterr().out
+        says(said, "optimizer.pt", "defaults", "lr 0.001", "eps 1e-08", "weight_decay 0.01")
+        used = {"peak_lr": 2e-3, "adam_beta1": 0.8, "adam_beta2": 0.9, "adam_eps": 1e-7}
+        (run / "settings.json").write_text(json.dumps({"settings": used | {"weight_decay": 0.2}}))
+        convert(run, tmp_path / "told", "--to", "torch", "--container", "pt")
+        said = capsys.readouterr().out
+        assert "defaults" not in said
+        says(said, "optimizer.pt", "peak_lr", "0.002", "schedule")
+        matrices, vectors = self.written(tmp_path / "told")
+        known = {"lr": 2e-3, "betas": (0.8, 0.9), "eps": 1e-7, "weight_decay": 0.2}
+        assert (self.asked(matrices), vectors["weight_decay"]) == (known, 0.0)
+        convert(run, tmp_path / "flax", "--to", "flax")
+        assert "defaults" not in capsys.readouterr().out  # there is no optimizer.pt
+
+    def test_a_group_that_does_not_say_all(self, tmp_path, capsys):
+        flags = self.stored(tmp_path / "user.pt", False)
+        content = torch.load(tmp_path / "user.pt", weights_only=True)
+        del content["optimizer"]["param_groups"][0]["eps"]
+        torch.save(content, tmp_path / "user.pt")
+        convert(tmp_path / "user.pt", tmp_path / "pt", "--to", "torch", "--container", "pt", *flags)
+        said = capsys.readouterr().out
+        says(said, "optimizer.pt", "does not say eps", "defaults", "eps 1e-08")
+        assert "lr 0.001" not in said
+        (group,) = self.written(tmp_path / "pt")
+        assert self.asked(group) == self.ASKED | {"eps": 1e-8}
+
+
 class TestMarian:
     """The library's own model and torch's own optimizers, saved as people's loops save them."""
 
@@ -306,6 +408,43 @@ class TestMarian:
         assert not list((tmp_path / "c").glob("optimizer*"))
         ledger = json.loads((tmp_path / "c/conversion.json").read_text())
         assert sum("not asked for" in s.get("reason", "") for s in ledger["sources"].values()) > 80
+
+
+@pytest.mark.parametrize("name", ["T5", "MT5", "UMT5", "Bart"])
+def test_the_groups_of_transformers_own_trainer(name, tmp_path, capsys):
+    """Its first group is what decays; a T5's relative_attention_bias.weight does not."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "vocab_size": 40, "decoder_start_token_id": 0, "pad_token_id": 0}
+    t5 = {"d_ff": 24, "d_kv": 8, "num_layers": 2, "num_heads": 2, "eos_token_id": 1}
+    bart = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24,
+            "encoder_attention_heads": 2, "decoder_attention_heads": 2}  # fmt: skip
+    config = getattr(transformers, f"{name}Config")(**sizes, **(bart if name == "Bart" else t5))
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).float()
+    decays = transformers.Trainer.get_decay_parameter_names(None, model)
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if (n in decays) == wanted], **more}
+        for wanted, more in ((True, {"weight_decay": 0.01}), (False, {"weight_decay": 0.0}))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=3e-5)
+    for parameter in model.parameters():
+        moments = {"exp_avg": parameter.detach() * 2, "exp_avg_sq": parameter.detach() ** 2}
+        optimizer.state[parameter] = {"step": torch.tensor(7.0), **moments}
+    folder, place = tmp_path / "a", tmp_path / "pt"
+    model.config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+    convert(folder, place, "--to", "torch", "--container", "pt")
+    says(capsys.readouterr().out, "optimizer moments carried", "7 steps")
+    content = torch.load(place / "optimizer.pt", weights_only=True)
+    decaying, others = content["param_groups"]
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
+    assert {"relative_bias" in n for n in decaying["param_names"]} == {False}
+    assert any("relative_bias" in n for n in others["param_names"]) == (name != "Bart")
+    _, weights = load_weights_of(place)
+    for number, ours in enumerate([*decaying["param_names"], *others["param_names"]]):
+        moment = content["state"][number]["exp_avg"].numpy()
+        assert np.array_equal(moment, weights[ours] * 2), ours
 
 
 def test_one_flat_parameter_of_fairseq(tmp_path, capsys):

@@ -17,6 +17,8 @@ from transformer_spec import UserError
         ({"settings": 7}, "its settings are not"),
         ({"wrapper": None}, "its wrapper are not"),
         ({"format_version": 2}, "format_version 1"),
+        ({"optimizer_groups": [[5, {}]]}, "its optimizer_groups are not"),
+        ({"optimizer_groups": [[[], None]]}, "its optimizer_groups are not"),
     ],
 )
 def test_an_origin_that_nobody_wrote(hub_folders, tmp_path, changes, fault) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from convert_cases import convert, fail, write_run
 from messages import says
@@ -107,6 +108,12 @@ def test_endless_nesting(tmp_path, capsys) -> None:
     (tmp_path / "deep.json").write_text('{"a":' * 100_000)
     words = ("--config", tmp_path / "deep.json", "--to", "torch")
     says(fail(capsys, weights, tmp_path / "made", *words), "deep.json", "nested too deep")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    np.savez(theirs / "model.npz", a=np.zeros(2, np.float32))
+    (theirs / "config.json").write_text("[" * 100_000)
+    said = fail(capsys, theirs, tmp_path / "made", "--to", "torch")
+    says(said, "no known family", "no config.json", "that can be read")
 
 
 def test_names_of_a_file_are_shown_with_their_control_characters_escaped(tmp_path, capsys) -> None:

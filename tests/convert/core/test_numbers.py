@@ -78,8 +78,8 @@ class TestAsDtype:
     @pytest.mark.parametrize("wanted", [np.float32, np.float64, ml_dtypes.bfloat16, np.float16])
     def test_zeros_are_those_of_numpy(self, wanted):
         """Also of arrays in another order of axes, which are counted where they lie."""
-        numbers = (
-            np.random.default_rng(0).normal(size=(70, 1000)) * 10.0 ** -(np.arange(1000) ** 0.6)
+        numbers = np.random.default_rng(0).normal(size=(70, 1000)) * 10.0 ** -(
+            np.arange(1000) ** 0.6
         )
         for array in (numbers, np.asfortranarray(numbers), numbers[:, ::3]):
             tensors = as_dtype(Held({"w": array}), np.dtype(wanted))

@@ -1,6 +1,5 @@
 """Damaged files of every container: one clear error or the same arrays, and no wasted memory."""
 
-import copy
 import json
 import struct
 import tracemalloc
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 import ml_dtypes
 import numpy as np
 import pytest
+from edited_trees import edited
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -209,38 +209,6 @@ def test_any_sequence_of_operations(folder, operations):
             open_torch_file(path)
         except UserError as error:
             assert "operations.pt" in str(error)
-
-
-NUMBERS = st.integers() | st.integers(-3, 9) | st.sampled_from([2**31, 2**53, 2**63, 2**64, 1e400])
-PLAIN = st.none() | st.booleans() | NUMBERS | st.floats() | st.text(max_size=5)
-JSON = PLAIN | st.lists(PLAIN, max_size=4) | st.dictionaries(st.text(max_size=5), PLAIN, max_size=3)
-
-
-def places(value, path=()):
-    """Every part of a JSON tree, by the keys that lead to it."""
-    yield path
-    pairs = enumerate(value) if isinstance(value, list) else ()
-    for key, part in value.items() if isinstance(value, dict) else pairs:
-        yield from places(part, (*path, key))
-
-
-@st.composite
-def edited(draw, content):
-    """A JSON tree with up to three parts replaced, removed, or put in each other's place."""
-    tree = copy.deepcopy(content)
-    for _ in range(draw(st.integers(1, 3))):
-        *path, key = draw(st.sampled_from([place for place in places(tree) if place] or [("",)]))
-        parent = tree
-        for step in path:
-            parent = parent[step]
-        kind = draw(st.sampled_from(["replace", "remove", "move"]))
-        if kind == "replace" or key == "":
-            parent[key] = draw(JSON)
-        elif kind == "remove":
-            del parent[key]
-        elif isinstance(parent, dict):
-            parent[draw(st.sampled_from(sorted(parent)) | st.text(max_size=3))] = parent[key]
-    return tree
 
 
 @EXAMPLES

@@ -24,6 +24,7 @@ from family_checks import (  # noqa: E402
 )
 from family_table import assert_measured, max_difference  # noqa: E402
 from flax import serialization, traverse_util  # noqa: E402
+from messages import says  # noqa: E402
 
 import torch_transformer  # noqa: E402
 from convert import ConversionRequest, SourceRequest, convert, inspect  # noqa: E402
@@ -73,6 +74,20 @@ def test_a_torch_module(name, kind, tmp_path):
     ids = batch(config)
     assert_same_logits(family, config, canonical, *ids, torch_logits(module, *ids))
     assert_same_file(module, name, flags, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "since", "day"),
+    [
+        (published.Jadore, "fec78a6", "2020-06-07"),
+        (published.Hyunwoongko, "67ccbb0", "2022-12-08"),
+    ],
+)
+def test_versions_with_the_same_names_and_another_function_are_named(kind, since, day, tmp_path):
+    torch.save(published.made(kind).state_dict(), tmp_path / "m.pt")
+    flags = TOLD | kind.flags
+    done = convert(ConversionRequest(tmp_path / "m.pt", tmp_path / "x", to="torch", fields=flags))
+    says(done.notes, since, day, "same names", "another function", "python -m parity", "module:")
 
 
 def test_a_map_says_that_a_module_around_a_class_is_read_by_the_class():

@@ -68,6 +68,7 @@ def test_variants_add_to_the_rest():
 
 BAD = """
 name = "Bad Name"
+note = 3
 containers = ["zip"]
 extra = 1
 [config]
@@ -95,7 +96,7 @@ linear = { wieght = "w" }
 "x" = 5
 """
 TOLD = [
-    "name is 'Bad Name'", "containers is \\['zip'\\]", "extra is no section",
+    "name is 'Bad Name'", "containers is \\['zip'\\]", "extra is no section", "note is 3",
     "config.norm_epsilon is 'sqrt\\(X\\)'", "config.activation", "norm_positon is no setting",
     "did you mean norm_position", "leaves.conv is no kind", "leaves.linear.wieght is not known",
     "names.a: encoder.embeding is no name of ours; did you mean encoder.embedding",

@@ -144,6 +144,42 @@ def test_added_tokens(hub_folders, tmp_path, name):
     assert {last - 1, last} <= set(pair[0].encode(" ".join(texts)))
 
 
+RULED = {
+    "single_word": ["dog", "ing", "covid", "[NAME]", "\u00dft", "two men"],
+    "lstrip": ["<l>", "cov"],
+    "rstrip": ["<r>", " lead"],
+}
+AROUND = (
+    "{0}", "a {0} b", "a{0}b", "{0} {0}", "{0}{0}", "x {0}, y", "{0}s", "s{0}", "_{0}_", "({0})",
+    "a  {0}  b", "{0}\u0301", "\u00e9{0}", "1{0}2", "\t{0}\n", "{0}[NAME]", "<l>{0}", " {0}<r> ",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["marian", "m2m100", "mbart", "nllb", "bart"])
+def test_rules_of_added_tokens(hub_folders, tmp_path, name):
+    """Words that stand alone, and tokens that take the spaces beside them along."""
+    from transformers import AddedToken, AutoTokenizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer = AutoTokenizer.from_pretrained(hub_folders(name))
+    folder = hub_folders.copy(name, tmp_path / name)
+    for rule, words in RULED.items():
+        given = [AddedToken(word, normalized=False, **{rule: True}) for word in words]
+        tokenizer.add_tokens(given)
+    tokenizer.save_pretrained(folder)
+    pair, tokenizer = opened(_enlarged(folder, len(tokenizer)), CODES)
+    pair[0].save(tmp_path, "source")
+    words = [word for some in RULED.values() for word in some]
+    texts = [place.format(word) for word in words for place in AROUND]
+    texts += [*ODD, *sentences("val", "en")[:EACH]]
+    if name == "mbart":
+        texts = [text for text in texts if text not in NOT_NORMALISED]
+    for vocabulary in (pair[0], load_vocabulary(tmp_path, "source")):
+        found = compared(vocabulary, tokenizer, texts, False)
+        assert (found.ids, found.texts) == ([], [])
+
+
 def _enlarged(folder, rows):
     """The folder with a table of so many rows, as resize_token_embeddings makes it."""
     import numpy as np

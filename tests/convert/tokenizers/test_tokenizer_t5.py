@@ -83,6 +83,33 @@ class TestT5:
         assert target.kind == ("sentinel_pieces" if with_pieces else "tokenizer_json")
         assert source.decode(source.encode(GAPS[0])) == "the cat<extra_id_0> mat"
 
+    def test_rules_of_added_tokens(self, tmp_path):
+        """Beside the pieces as tokenizer.json has them: whole words, spaces taken along."""
+        from transformers import AddedToken
+
+        before, folder = write(tmp_path, pieces_of_t5(), USUAL), tmp_path / "saved"
+        tokenizer = library(before)
+        rules = {"cat": "single_word", "at": "single_word", "<l>": "lstrip", "<r>": "rstrip"}
+        tokenizer.add_tokens([AddedToken(n, **{rule: True}) for n, rule in rules.items()])
+        tokenizer.save_pretrained(folder)
+        for name in ("config.json", MODEL):
+            shutil.copy(before / name, folder)
+        around = (
+            "{0}",
+            "the {0} sat",
+            "s{0}",
+            "{0}s",
+            "({0}),",
+            " {0}  {0} ",
+            "{0}{0}",
+            "{0}_<r> a",
+        )
+        texts = [text.format(name) for name in rules for text in around]
+        source, _ = pair = read(folder, 256)
+        agree(pair, library(folder), (*texts, *TEXTS))
+        cat = source.encode("cat")
+        assert len(cat) == 1 and not set(cat) & set(source.encode("cats scat"))
+
     def test_sentences(self, tmp_path):
         english, german = sentences("val", "en"), sentences("val", "de")
         folder = write(tmp_path, pieces_of_t5((*english, *german), 1000), USUAL)

@@ -1,5 +1,6 @@
 """Where training examples come from: corpora with a name, parallel files, tables."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Literal
 from training_recipe.corpora.cmudict import dictionary_path, read_pronunciations
 from training_recipe.corpora.downloads import fetch
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA, NamedCorpus
+from training_recipe.corpora.overlaps import overlaps
 from training_recipe.corpora.text_files import (
     Pair,
     existing,
@@ -40,7 +42,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Examples to train on, to choose by and to test on; notes say what was left or held out."""
+    """Examples to train on, to choose by and to test on; notes say what was left or held out.
+
+    ``seen`` are the sources to test on that are in the training data as well.
+    """
 
     name: str
     task: Task
@@ -48,6 +53,7 @@ class Corpus:
     valid: list[Example]
     test: list[Example]
     notes: list[str] = field(default_factory=list)
+    seen: frozenset[str] = frozenset()
 
 
 def load_corpus(
@@ -67,10 +73,11 @@ def load_corpus(
     .csv file with two ``columns``, by header name or number from 1. Each may end in .gz. ``valid``
     and ``test`` are named the same way; one that is None is the named corpus's own, or is held out
     of the data, 5 % each, by a hash of the source: an example there has every target that its
-    source has. ``extra`` are more files for training alone. A named corpus is read the other way
-    round where its languages or columns are given so. Where sources are ``spoken`` they are names
-    of sound files, seen from the folder of the file that names them. Raises one UserError that
-    names everything wrong with the arguments and the files.
+    source has. Notes count the pairs of a part that are in another one. ``extra`` are more files
+    for training alone. A named corpus is read the other way round where its languages or columns
+    are given so. Where sources are ``spoken`` they are names of sound files, seen from the folder
+    of the file that names them. Raises one UserError that names everything wrong with the arguments
+    and the files.
     """
     languages = (source_lang, target_lang)
     files = {"valid": valid, "test": test} | {
@@ -138,7 +145,7 @@ def _own(
     notes: list[str] = []
     pairs = _read_parts(files, languages, columns, notes)
     pairs = _with_sounds(pairs, files) if spoken else pairs
-    what = sound_of if spoken else str
+    what = functools.cache(sound_of) if spoken else str
     absent = [part for part in PARTS if part not in pairs]
     if absent:
         pairs |= hold_out(pairs["train"], absent, what)
@@ -151,8 +158,9 @@ def _own(
         examined, held = len(examples[part]), len(pairs[part])
         sources = f", of {examined:,} different sources" if examined < held else ""
         notes.append(f"{part}: {held:,} pairs held out of the data{sources}")
+    known, seen = overlaps(pairs, absent, what)
     task = "transcription" if spoken else "translation"
-    return Corpus(name, task, **examples, notes=notes)
+    return Corpus(name, task, **examples, notes=[*notes, *known], seen=seen)
 
 
 def _with_sounds(

@@ -75,6 +75,17 @@ class TestRunFolder:
         ):
             assert words in printed
 
+    def test_what_is_trained_on_is_not_called_unseen(self, place, quick, capsys):
+        assert run("numpy", [*SMALL, "--test", "words.tsv", "--name", "a"]) == 0
+        printed = capsys.readouterr().out
+        says(printed, "note:", "test", "pairs", "training data", "remembered")
+        says(printed, "test of", "60 examples", "of the training data")
+        says(printed, "sentences the model never saw:")  # those of the validation data
+        assert run("numpy", [*SMALL, *("--valid", "words.tsv", "--test", "words.tsv")]) == 0
+        printed = capsys.readouterr().out
+        assert "never saw" not in printed
+        says(printed, "sentences of the training data:")
+
     def test_no_scores_without_examples_to_decode(self, place, quick):
         none = ["--valid-examples", "0", "--test-examples", "0"]
         assert run("numpy", [*SMALL, *none, "--name", "a"]) == 0

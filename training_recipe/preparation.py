@@ -40,7 +40,8 @@ class Prepared:
     """All that training reads; ``longest_target`` counts eos and bounds decoding.
 
     ``search`` is the one that the model is judged by, but for its width and the outputs' lengths.
-    ``corpus`` has no examples to train on: those are ids by now, which ``plan`` has.
+    ``corpus`` has no examples to train on: those are ids by now, which ``plan`` has, ``unknown``
+    the shares of source and target tokens among them that the vocabularies lack.
     """
 
     corpus: Corpus
@@ -54,6 +55,7 @@ class Prepared:
     judged_fingerprint: str
     valid_fingerprint: str
     notes: list[str]
+    unknown: tuple[float, float]
     search: Search = Search()
 
     def save(self, run: RunFolder) -> None:
@@ -182,6 +184,7 @@ def _prepare(
             _epochs(plan, settings),
             *_warming(settings),
         ],
+        unknown=data.unknown,
         search=_search(search, both[1], config),
     )
 

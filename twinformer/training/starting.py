@@ -14,6 +14,7 @@ import numpy as np
 
 from convert.conversion.opening import open_model
 from training_recipe.backend import Backend, MakeBackend
+from training_recipe.batching.encoded import MOST, unknown_sides
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import check_parent
@@ -195,6 +196,7 @@ class NewRun:
         request, path = self.request, self._path()
         settings, verify = request.settings.anchored(), request.invocation.verify
         begun = begin(settings, request.model, request.given, verify, self.shared)
+        check_known(begun.prepared, begun.settings)
         check_judging(begun.prepared, begun.settings)
         self.left = remove_abandoned(path)
         with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
@@ -247,6 +249,20 @@ def fingerprints_of(prepared: Prepared) -> dict[str, str]:
         "judged_fingerprint": prepared.judged_fingerprint,
         "valid_fingerprint": prepared.valid_fingerprint,
     }
+
+
+def check_known(prepared: Prepared, settings: TrainingSettings) -> None:
+    """Raise a UserError, before training, where hardly a text of a side can be learned."""
+    faults = Faults()
+    for fault in unknown_sides(prepared.unknown, MOST):
+        faults.add(fault)
+    advice = (
+        "give larger vocabularies (--source-vocab-size, --target-vocab-size)"
+        if settings.init is None
+        else f"{settings.init} is a model of other texts: give data in its languages, source and "
+        "target the right way round, or train a model of this data without --init"
+    )
+    faults.raise_if_any("most of the data cannot be learned", advice=advice)
 
 
 def check_judging(prepared: Prepared, settings: TrainingSettings) -> None:

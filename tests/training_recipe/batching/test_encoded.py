@@ -191,5 +191,6 @@ def test_a_vocabulary_of_another_model_that_lacks_much(letters, told) -> None:
     source, target = (build_vocabulary("characters", ["abc"], None, side) for side in "st")
     examples = [Example("abc", (letters,))] * 3
     corpus = Corpus("mine", "translation", examples, examples, examples, notes=[])
-    notes = encode(corpus, (source, target), 9, False).notes
-    assert [note.split(" ")[:2] for note in notes] == ([["target:", told]] if told else [])
+    encoded = encode(corpus, (source, target), 9, False)
+    assert [n.split(" ")[:2] for n in encoded.notes] == ([["target:", told]] if told else [])
+    assert encoded.unknown == (0.0, sum(letter not in "abc" for letter in letters) / 3)

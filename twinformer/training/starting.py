@@ -212,7 +212,7 @@ class NewRun:
         if asked.out is None and asked.name is None:
             path = default_run_path(settings, self.name)
         elif os.path.lexists(path):
-            raise already_there(path)
+            raise already_there(path, "--name" if asked.out is None else "--out")
         check_parent(path)
         return path
 
@@ -311,7 +311,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
     check_shared(run, processes)
     with processes.together():
         record = RunRecord.load(RunFolder.open(run.path).settings)
-        settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
+        settings = resumed_settings(request, record.settings, run)
         chosen = None
         if processes.first:
             chosen = choose_checkpoint(run, record.newest_checkpoint, asked.from_step)
@@ -394,10 +394,10 @@ def _settle_folder(run: RunFolder, progress: Progress, from_step: int | None) ->
 
 
 def resumed_settings(
-    request: Request, stored: TrainingSettings, config: TransformerConfig
+    request: Request, stored: TrainingSettings, run: RunFolder
 ) -> TrainingSettings:
     """The run's settings with what may change; anything else that differs is named in an error."""
-    faults, changed = Faults(), {}
+    faults, changed, config = Faults(), {}, TransformerConfig.load(run.config)
     before: dict[str, Any] = {**dataclasses.asdict(config), **dataclasses.asdict(stored)}
     for name in [n for n in request.given if n in SETTINGS or n in MODEL]:
         value = request.given[name]
@@ -408,6 +408,11 @@ def resumed_settings(
             faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
     allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
     advice = f"what may change: --backend, --mesh, {', '.join(allowed)}"
+    if not run.steps():
+        advice += (
+            f"\n{run.path} has no checkpoint yet: to start anew with other settings, remove it or "
+            "choose another name"
+        )
     faults.raise_if_any("a resumed run keeps its settings", advice=advice)
     given = dataclasses.replace(stored, **changed).anchored()
     # What was not given stays as it was, relative to this folder where an older version wrote it.

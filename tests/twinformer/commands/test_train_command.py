@@ -83,8 +83,20 @@ class TestNames:
     def test_never_overwritten(self, place, capsys):
         (place / "runs/a").mkdir(parents=True)
         assert run("numpy", [*SMALL, "--name", "a"]) == 2
-        says(capsys.readouterr().err, "error:", "runs/a", "exists already")
+        says(capsys.readouterr().err, "error:", "runs/a", "exists already", "--name")
         assert not list((place / "runs/a").iterdir())
+
+    @pytest.mark.parametrize(("there", "what"), [("words.tsv", "no run"), ("runs", "folder")])
+    def test_what_is_there_and_no_run_is_not_gone_on_with(self, place, capsys, there, what):
+        (place / "runs").mkdir()
+        assert run("numpy", [*SMALL, "--out", there]) == 2
+        says(said := capsys.readouterr().err, there, "exists already", what, "--out")
+        assert "--resume" not in said and "--name" not in said
+
+    def test_a_run_is_gone_on_with(self, place, capsys):
+        assert run("numpy", [*SMALL, "--steps", "2", "--name", "a"]) == 0
+        assert run("numpy", [*SMALL, "--out", "runs/a"]) == 2
+        says(capsys.readouterr().err, "exists already", "--resume runs/a", "--out")
 
     def test_a_place_inside_a_file_is_said_before_the_data_are_read(self, place, capsys):
         (place / "file").touch()

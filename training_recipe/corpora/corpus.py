@@ -13,6 +13,7 @@ from training_recipe.corpora.cmudict import dictionary_path, read_pronunciations
 from training_recipe.corpora.downloads import fetch
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA, NamedCorpus
 from training_recipe.corpora.overlaps import overlaps
+from training_recipe.corpora.prefixes import ask_for_languages
 from training_recipe.corpora.text_files import (
     Pair,
     existing,
@@ -141,7 +142,7 @@ def _own(
 ) -> Corpus:
     """A corpus of files, one for each part; a part without a file is held out of the first."""
     files = {part: file for part, file in names.items() if file is not None}
-    _check_arguments(list(files.values()), languages, columns)
+    _check_arguments(files, languages, columns)
     notes: list[str] = []
     pairs = _read_parts(files, languages, columns, notes)
     pairs = _with_sounds(pairs, files) if spoken else pairs
@@ -281,10 +282,12 @@ def _refuse_unused(
         )
 
 
-def _check_arguments(files: list[str], languages: Languages, columns: Sequence[str] | None) -> None:
+def _check_arguments(
+    files: Mapping[str, str], languages: Languages, columns: Sequence[str] | None
+) -> None:
     faults = Faults()
-    tables = [name for name in files if is_table(name)]
-    prefixes = [name for name in files if not is_table(name)]
+    tables = [name for name in files.values() if is_table(name)]
+    prefixes = {part: name for part, name in files.items() if not is_table(name)}
     if tables and columns is not None and len(columns) == 2 and columns[0] == columns[1]:
         faults.add(f"--columns names {columns[0]} twice: source and target are the same text")
     if tables and (columns is None or len(columns) != 2):
@@ -295,10 +298,7 @@ def _check_arguments(files: list[str], languages: Languages, columns: Sequence[s
         for name in tables:  # which are read after this only
             existing(name, faults)
     if prefixes and None in languages:
-        faults.add(
-            f"{', '.join(prefixes)}: parallel files PREFIX.SOURCE and PREFIX.TARGET need "
-            "--source-lang and --target-lang; a table's name ends in .tsv or .csv"
-        )
+        ask_for_languages(prefixes, faults)
     if prefixes and languages[0] is not None and languages[0] == languages[1]:
         faults.add(f"--source-lang and --target-lang are both {languages[0]}: the same file twice")
     if not tables and columns is not None:

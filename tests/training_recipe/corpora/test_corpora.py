@@ -171,6 +171,48 @@ class TestParallelFiles:
         with pytest.raises(UserError, match="--columns is for"):
             read("x", columns=("Q", "A"))
 
+    def test_the_languages_that_are_there_are_named(self, folder):
+        for name in ("x.en", "x.de.gz", "x.more.de", "x.tsv", "xy.ko", "dev.en", "dev.de"):
+            (folder / name).write_text("a\n")
+        with pytest.raises(UserError) as error:
+            load_corpus("x", valid="dev", source_lang="en")
+        faults_say(
+            error.value.faults,
+            ("x, dev", "--source-lang and --target-lang", "PREFIX.de, PREFIX.en"),
+        )
+        assert "ko" not in str(error.value) and "more" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ("multi30k", ("no data multi30k", "multi30k-en-de", "multi30k-en-de-raw")),
+            ("korean", ("no data korean", "korean-chatbot")),
+            ("nowhere", ("no data nowhere", "cmudict", "multi30k-en-de", "korean-chatbot")),
+            ("deep/er", ("no data deep/er", "er.*")),
+            ("x", ("no data x", "x.csv")),
+            ("notes.txt", ("notes.txt is one file", "PREFIX")),
+            ("texts", ("texts is a folder", "PREFIX")),
+        ],
+    )
+    def test_a_name_of_which_nothing_is_there(self, given, said, folder):
+        (folder / "x.csv").touch()
+        (folder / "notes.txt").touch()
+        (folder / "texts").mkdir()
+        with pytest.raises(UserError) as error:
+            load_corpus(given)
+        (fault,) = error.value.faults
+        says([fault], *said)
+        assert ("cmudict" in fault) == (given == "nowhere")
+
+    def test_every_part_that_is_not_there_is_named(self, folder):
+        write_parallel(folder / "x", NUMBERED)
+        with pytest.raises(UserError) as error:
+            load_corpus("x", valid="multi30k", test="y")
+        faults_say(
+            error.value.faults, ("x", "PREFIX.de, PREFIX.en"), ("no data multi30k",), ("no data y",)
+        )
+        assert "did you mean" not in str(error.value)
+
 
 class TestTables:
     ROWS = 'Q,id,A\n"Who, me?",1,"He said ""you"""\nb,2,"two\nlines"\nc,3,C\n'
@@ -225,10 +267,25 @@ class TestTables:
         (folder / "x.csv").write_text(self.ROWS)
         with pytest.raises(UserError) as error:
             load_corpus("x.csv", columns=("question", "answer"))
-        says(error.value, "no column 'question'", "Q, id, A")
-        assert "no column 'answer'" in str(error.value)
+        faults_say(error.value.faults, ("no column 'question'", "no column 'answer'", "Q, id, A"))
         with pytest.raises(UserError, check=saying("no column 4", "1 to 3")):
             load_corpus("x.csv", columns=("1", "4"))
+
+    @pytest.mark.parametrize(
+        ("name", "text", "columns", "said"),
+        [
+            ("x.csv", "Q;A\na;A\n", ("Q", "A"), ("commas", "'Q;A'", "semicolons alone")),
+            ("x.csv.gz", "a;A\n", ("1", "2"), ("x.csv", "commas", "semicolons alone")),
+            ("x.csv", "Q\tA\na\tA\n", ("Q", "A"), ("commas", "tabs alone", ".tsv")),
+            ("x.tsv", "Q,A\na,A\n", ("Q", "A"), ("tabs", "commas alone", ".csv")),
+        ],
+    )
+    def test_columns_that_other_marks_separate(self, name, text, columns, said, folder):
+        zipped = name.endswith(".gz")
+        (folder / name).write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
+        with pytest.raises(UserError) as error:
+            load_corpus(name.removesuffix(".gz"), columns=columns)
+        faults_say(error.value.faults, said)
 
     def test_a_repeated_header_name_is_refused(self, folder):
         (folder / "x.csv").write_text("Q,A,A\na,b,c\n")

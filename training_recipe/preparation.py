@@ -20,7 +20,7 @@ from training_recipe.batching.encoded import (
 )
 from training_recipe.batching.ids import Pairs
 from training_recipe.batching.recutting import Recut
-from training_recipe.corpora.corpus import Corpus, Example, load_corpus
+from training_recipe.corpora.corpus import Corpus, Example, check_corpus, load_corpus
 from training_recipe.files.host_memory import made_once
 from training_recipe.options.invocation import typed
 from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
@@ -30,7 +30,7 @@ from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search, in_language
 from training_recipe.speech.vocabulary import SpeechVocabulary
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import Faults, TransformerConfig, UserError
 
 EVALUATION_SHAPES = 3
 
@@ -123,16 +123,18 @@ def prepare_again(
 
 
 def _read(settings: TrainingSettings, spoken: bool = False) -> Corpus:
-    return load_corpus(
-        settings.data,
-        source_lang=settings.source_lang,
-        target_lang=settings.target_lang,
-        columns=settings.columns,
-        valid=settings.valid,
-        test=settings.test,
-        extra=settings.extra_data,
-        spoken=spoken,
-    )
+    return load_corpus(**_named_by(settings), spoken=spoken)
+
+
+def check_data(settings: TrainingSettings) -> None:
+    """Raise a UserError where what is said of the data is wrong, before anything is read."""
+    check_corpus(**_named_by(settings))
+
+
+def _named_by(settings: TrainingSettings) -> dict[str, Any]:
+    """What the settings say of the data, as ``load_corpus`` takes it."""
+    names = ("data", "source_lang", "target_lang", "columns", "valid", "test")
+    return {name: getattr(settings, name) for name in names} | {"extra": settings.extra_data}
 
 
 def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabularies:
@@ -145,10 +147,16 @@ def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabulari
         size = sizes[0] or sizes[1]
         shared = build_vocabulary(kinds[0], sources + targets, size, "shared", algorithm)
         return shared, shared
-    return (
-        build_vocabulary(kinds[0], sources, sizes[0], "source", algorithm),
-        build_vocabulary(kinds[1], targets, sizes[1], "target", algorithm),
-    )
+    faults, built = Faults(), list[Vocabulary]()
+    for kind, texts, size, side in zip(
+        kinds, (sources, targets), sizes, ("source", "target"), strict=True
+    ):
+        try:
+            built.append(build_vocabulary(kind, texts, size, side, algorithm))
+        except UserError as error:
+            faults.take(error)
+    faults.raise_if_any("cannot build the vocabularies")
+    return built[0], built[1]
 
 
 def _prepare(

@@ -81,9 +81,7 @@ def load_corpus(
     and the files.
     """
     languages = (source_lang, target_lang)
-    files = {"valid": valid, "test": test} | {
-        f"{EXTRA}{n}": file for n, file in enumerate(extra or (), 1)
-    }
+    files = _others(valid, test, extra)
     if spoken and (data is None or data in NAMED_CORPORA or data == CMUDICT):
         raise UserError(
             f"--data {data or CMUDICT}: the model of --init hears, and this data set is text; name "
@@ -95,6 +93,36 @@ def load_corpus(
     if data in NAMED_CORPORA:
         return _named(NAMED_CORPORA[data], files, languages, columns)
     return _own(Path(data).name, {"train": data} | files, languages, columns, spoken)
+
+
+def check_corpus(
+    data: str,
+    *,
+    source_lang: str | None,
+    target_lang: str | None,
+    columns: Sequence[str] | None,
+    valid: str | None,
+    test: str | None,
+    extra: Sequence[str] | None,
+) -> None:
+    """Raise the UserError of ``load_corpus`` where the arguments alone are wrong; reads no file."""
+    languages = (source_lang, target_lang)
+    if data == CMUDICT:
+        _refuse_unused(languages, columns, valid, test, extra)
+    elif data in NAMED_CORPORA:
+        _check_sides(NAMED_CORPORA[data], languages, columns and tuple(columns))
+    else:
+        files = {"train": data} | _others(valid, test, extra)
+        given = {part: file for part, file in files.items() if file is not None}
+        _check_arguments(given, languages, columns)
+
+
+def _others(
+    valid: str | None, test: str | None, extra: Sequence[str] | None
+) -> dict[str, str | None]:
+    """The files of all parts but those of the data itself."""
+    more = {f"{EXTRA}{n}": file for n, file in enumerate(extra or (), 1)}
+    return {"valid": valid, "test": test} | more
 
 
 def _named(

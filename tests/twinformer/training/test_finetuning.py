@@ -145,6 +145,14 @@ def test_what_cannot_be_begun_with_is_one_line(more, words, place, whole, capsys
     assert not os.path.exists("runs/a")
 
 
+def test_a_model_and_data_that_are_not_there_are_said_at_once(place, capsys):
+    assert run("torch", ["--init", "runs/none", "--data", "corpus", "--name", "a"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot start: 2 faults\n")
+    says(said, "runs/none")
+    says(said, "corpus", "--source-lang and --target-lang")
+
+
 @pytest.mark.parametrize(("sounds", "started"), [("XX", False), ("AA BB", True)])
 def test_data_of_which_most_is_unknown_is_refused(sounds, started, place, whole, capsys):
     """Where every second phoneme of a few lines is unknown, that is a note."""

@@ -190,6 +190,7 @@ def _prepare(
             *unshared,
             *describe(data, both, plan),
             _epochs(plan, settings),
+            *_alone(plan, settings),
             *_warming(settings),
         ],
         unknown=data.unknown,
@@ -282,6 +283,17 @@ def _epochs(plan: BatchPlan, settings: TrainingSettings) -> str:
     an_epoch = plan.batches_per_epoch / batches
     taken = f" of {batches} batches" if batches > 1 else ""
     return f"{steps:,} steps{taken}, {an_epoch:,.1f} an epoch: {steps / an_epoch:,.1f} epochs"
+
+
+def _alone(plan: BatchPlan, settings: TrainingSettings) -> list[str]:
+    """A note where pairs are larger than a batch may be."""
+    most = max(max(source, target) for _, source, target in plan.shapes)
+    if most <= settings.batch_tokens:
+        return []
+    return [
+        f"note: some pairs have more tokens on a side than --batch-tokens {settings.batch_tokens:,}"
+        f": each of them is a batch of its own, of up to {most:,} tokens"
+    ]
 
 
 def _warming(settings: TrainingSettings) -> list[str]:

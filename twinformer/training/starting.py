@@ -359,8 +359,9 @@ def same_data(
     prepared = prepare_again(settings, run, shared)
     if prepared.fingerprint != record.data_fingerprint:
         raise UserError(
-            f"the training data of {settings.data} is not what {run.path} began with; put the data "
-            "back as it was, or start a new run"
+            f"the training data of {settings.data}, or what {run.vocabulary} makes of it, is not "
+            f"what {run.path} began with; put data and vocabularies back as they were, or start a "
+            "new run"
         )
     return prepared
 

@@ -167,3 +167,15 @@ def test_notes_before_a_run(place, quick, capsys) -> None:
     says(said, "removed", left.relative_to(place), "killed")
     says(said, "rate rises in all 12 steps", "--warmup-steps is 12")
     assert not left.exists()
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 128])
+def test_pairs_that_are_larger_than_a_batch_are_noted(tokens, place, quick, capsys) -> None:
+    """The longest word has seven letters, and an end."""
+    short = ["--batch-tokens", str(tokens), "--steps", "1", "--name", "a"]
+    assert run("numpy", [*SMALL, *short]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if "note:" in line]
+    said = [note for note in notes if "--batch-tokens" in note]
+    assert len(said) == (tokens < 8)
+    if said:
+        says(said, f"--batch-tokens {tokens}", "8 tokens", "a batch of its own")

@@ -59,7 +59,8 @@ def _unseen_lines(prepared: Prepared, found: Judgement, settings: TrainingSettin
     if not (count and shown):
         return []
     heading = f"{'words' if words else 'sentences'} {which}:"
-    return ["", heading, *output_lines(*zip(*shown, strict=True), count)]
+    outputs = output_lines([one for one, _ in shown], [output for _, output in shown], count)
+    return ["", heading, *outputs]
 
 
 def _next(run: RunFolder, examples: Sequence[Example], task: str) -> list[str]:

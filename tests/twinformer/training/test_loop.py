@@ -79,7 +79,7 @@ class TestRunFolder:
         assert run("numpy", [*SMALL, "--test", "words.tsv", "--name", "a"]) == 0
         printed = capsys.readouterr().out
         says(printed, "note:", "test", "pairs", "training data", "remembered")
-        says(printed, "test of", "60 examples", "of the training data")
+        says(printed, "test of", "60 examples", "with sources of the training data")
         says(printed, "sentences the model never saw:")  # those of the validation data
         assert run("numpy", [*SMALL, *("--valid", "words.tsv", "--test", "words.tsv")]) == 0
         printed = capsys.readouterr().out

@@ -31,7 +31,7 @@ def final_lines(
 ) -> list[str]:
     """The table of ``what``'s test scores, outputs for unseen sources, and what to do next."""
     known = sum(example.source in prepared.corpus.seen for example in found.examples)
-    repeated = f", {known:,} of them of the training data" if known else ""
+    repeated = f", {known:,} with sources of the training data" if known else ""
     lines = ["", f"test {what}, {len(found.examples):,} examples{repeated}:"]
     if found.scores is not None:
         lines += table([(name, f"{value:.2f}") for name, value in found.scores.values.items()])

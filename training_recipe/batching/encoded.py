@@ -17,6 +17,7 @@ from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.text.vocabulary import Vocabulary
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
+PRIVATE = "\ue000"  # a character that no text has
 MUCH = 0.02  # share of unknown tokens in a side that is worth a note
 MOST = 0.5  # from this on the vocabulary is one of other texts
 
@@ -69,12 +70,17 @@ def encode(
 
 
 def _unknown(train: Pairs, both: Vocabularies) -> tuple[float, float]:
-    """The shares of tokens that the vocabularies, such as those of another model, lack."""
+    """The shares of tokens that the vocabularies, such as those of another model, lack.
+
+    The piece of a space that sentencepiece puts before every unknown word is no token here.
+    """
 
     def share(ids: Ids, vocabulary: Vocabulary) -> float:
-        if isinstance(vocabulary, SoundFiles) or not len(ids.flat):
+        if isinstance(vocabulary, SoundFiles):
             return 0.0
-        return np.count_nonzero(ids.flat == vocabulary.unk_id) / len(ids.flat)
+        before = set(vocabulary.encode(PRIVATE)) - {vocabulary.unk_id}
+        tokens = np.count_nonzero(~np.isin(ids.flat, sorted(before)))
+        return np.count_nonzero(ids.flat == vocabulary.unk_id) / max(tokens, 1)
 
     return share(train.source, both[0]), share(train.target, both[1])
 

@@ -184,6 +184,7 @@ def t5x(folder: Path, request: pytest.FixtureRequest) -> None:
     from t5x_cases import CASES, V, write_checkpoint
 
     corpus(folder)
+    write_table(folder / "pairs.csv", "Q,A", ",", ("en", "de"))
     for name, case in (("t5x-run", "t5 1.1"), ("umt5-run", "scalable, scanned")):
         chosen = replace(CASES[case], dtype="float32")
         write_checkpoint(folder / name, chosen.arrays(), states=True)

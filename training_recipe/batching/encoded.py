@@ -76,11 +76,11 @@ def _unknown(train: Pairs, both: Vocabularies) -> tuple[float, float]:
     """
 
     def share(ids: Ids, vocabulary: Vocabulary) -> float:
-        if isinstance(vocabulary, SoundFiles):
+        unknown = np.count_nonzero(ids.flat == vocabulary.unk_id)
+        if isinstance(vocabulary, SoundFiles) or not unknown:
             return 0.0
         before = set(vocabulary.encode(PRIVATE)) - {vocabulary.unk_id}
-        tokens = np.count_nonzero(~np.isin(ids.flat, sorted(before)))
-        return np.count_nonzero(ids.flat == vocabulary.unk_id) / max(tokens, 1)
+        return unknown / np.count_nonzero(~np.isin(ids.flat, sorted(before)))
 
     return share(train.source, both[0]), share(train.target, both[1])
 

@@ -48,9 +48,11 @@ def write_lines(path: Path, lines: tuple[str, ...]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_table(path: Path, header: str, mark: str) -> None:
-    """Pairs of Korean lines below a header."""
-    sides = sentences("ko"), sentences("ko")[::-1]
+def write_table(
+    path: Path, header: str, mark: str, languages: tuple[str, str] = ("ko", "ko")
+) -> None:
+    """Pairs of lines, Korean ones where nothing else is said, below a header."""
+    sides = sentences(languages[0]), sentences(languages[1])[::-1]
     rows = [mark.join(pair) for pair in zip(*sides, strict=True)]
     write_lines(path, (header, *rows))
 
@@ -60,7 +62,7 @@ def corpus(folder: Path) -> None:
     for language in LETTERS:
         write_lines(folder / f"corpus/train.{language}", sentences(language))
     write_lines(folder / "new.en", (*sentences("en", 3), "", *sentences("en", 5)[3:]))
-    write_table(folder / "pairs.csv", "Q,A", ",")
+    write_table(folder / "pairs.csv", "Q,A", ",", ("en", "ko"))
     write_table(folder / "pairs.tsv", "first\tsecond", "\t")
     write_lines(folder / "words.txt", ("twinformer", "", "parity"))
 
@@ -153,6 +155,7 @@ def readme(folder: Path, request: pytest.FixtureRequest) -> None:
     quiet()
     marian(folder / "opus-mt-en-de")
     corpus(folder)
+    write_table(folder / "pairs.csv", "Q,A", ",", ("en", "de"))
 
 
 def training(folder: Path, request: pytest.FixtureRequest) -> None:
@@ -181,6 +184,7 @@ def t5x(folder: Path, request: pytest.FixtureRequest) -> None:
     from t5x_cases import CASES, V, write_checkpoint
 
     corpus(folder)
+    write_table(folder / "pairs.csv", "Q,A", ",", ("en", "de"))
     for name, case in (("t5x-run", "t5 1.1"), ("umt5-run", "scalable, scanned")):
         chosen = replace(CASES[case], dtype="float32")
         write_checkpoint(folder / name, chosen.arrays(), states=True)

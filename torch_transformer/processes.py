@@ -32,7 +32,7 @@ AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"  # torchrun itself serves the addre
 ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.I)
-START = "start it by torchrun --standalone --nproc-per-node 2, and what follows python now"
+START = "start it by torchrun --standalone --nproc-per-node {}, and what follows python now"
 INTERVAL, LONG = 0.2, 10.0  # seconds between looks for the others, and until it is said
 PATIENCE = timedelta(days=7)  # others may read and encode for long; of one that ends gloo tells
 STUCK = timedelta(minutes=30)  # without a word on the devices, where all compute the same
@@ -99,7 +99,7 @@ def join(joining: Joining) -> World:
     A process that torchrun did not start is alone. Raises UserError where the others do not come,
     where a device is missing, and where the mesh is of another number of devices.
     """
-    place = find_place(joining.mode, os.environ)
+    place = find_place(joining.mode, os.environ, joining.mesh)
     if place is None or place.count == 1:
         return World(Alone(), mesh_of_one(joining.mesh))
     mesh = (joining.mesh or Mesh(data=REST)).on(place.count)
@@ -108,12 +108,12 @@ def join(joining: Joining) -> World:
     return World(TorchProcesses(), mesh)
 
 
-def find_place(mode: str, environment: Mapping[str, str]) -> Place | None:
+def find_place(mode: str, environment: Mapping[str, str], mesh: Mesh | None = None) -> Place | None:
     """Where torchrun put this process, None where it is alone."""
     if mode == "jax":
         raise UserError(
             "--distributed jax is of the jax backend; PyTorch's processes are joined by "
-            f"--distributed torchrun: {START}"
+            f"--distributed torchrun: {starting(mesh)}"
         )
     if mode == "off" or (mode == "auto" and not is_launched(environment)):
         return None
@@ -121,9 +121,16 @@ def find_place(mode: str, environment: Mapping[str, str]) -> Place | None:
     if missing:
         raise UserError(
             f"this process cannot join others: the environment lacks {', '.join(missing)}, which "
-            f"torchrun sets; {START}, or give --distributed off for a process of its own"
+            f"torchrun sets; {starting(mesh)}, or give --distributed off for a process of its own"
         )
     return Place(*(_value(environment, name) for name in TORCHRUN))
+
+
+def starting(mesh: Mesh | None) -> str:
+    """How a process for each device of a mesh is started; N of them where it names no number."""
+    if mesh is None or REST in (mesh.data, mesh.fsdp):
+        return START.format("N")
+    return START.format(mesh.devices)
 
 
 def _value(environment: Mapping[str, str], name: str) -> Any:
@@ -141,7 +148,8 @@ def mesh_of_one(mesh: Mesh | None) -> Mesh:
         return (mesh or Mesh()).on(1)
     except UserError as error:
         raise UserError(
-            f"{error}; PyTorch has one process for each device, and this process is alone: {START}"
+            f"{error}; PyTorch has one process for each device, and this process is alone: "
+            f"{starting(mesh)}"
         ) from None
 
 

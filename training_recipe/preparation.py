@@ -20,7 +20,7 @@ from training_recipe.batching.encoded import (
 )
 from training_recipe.batching.ids import Pairs
 from training_recipe.batching.recutting import Recut
-from training_recipe.corpora.corpus import Corpus, Example, load_corpus
+from training_recipe.corpora.corpus import Corpus, Example, check_corpus, load_corpus
 from training_recipe.files.host_memory import made_once
 from training_recipe.options.invocation import typed
 from training_recipe.options.settings import MOST_TOKENS, TrainingSettings
@@ -30,7 +30,7 @@ from training_recipe.searching.published import load_search
 from training_recipe.searching.search import Search, in_language
 from training_recipe.speech.vocabulary import SpeechVocabulary
 from training_recipe.text.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import Faults, TransformerConfig, UserError
 
 EVALUATION_SHAPES = 3
 
@@ -40,7 +40,8 @@ class Prepared:
     """All that training reads; ``longest_target`` counts eos and bounds decoding.
 
     ``search`` is the one that the model is judged by, but for its width and the outputs' lengths.
-    ``corpus`` has no examples to train on: those are ids by now, which ``plan`` has.
+    ``corpus`` has no examples to train on: those are ids by now, which ``plan`` has, ``unknown``
+    the shares of source and target tokens among them that the vocabularies lack.
     """
 
     corpus: Corpus
@@ -54,6 +55,7 @@ class Prepared:
     judged_fingerprint: str
     valid_fingerprint: str
     notes: list[str]
+    unknown: tuple[float, float]
     search: Search = Search()
 
     def save(self, run: RunFolder) -> None:
@@ -121,16 +123,18 @@ def prepare_again(
 
 
 def _read(settings: TrainingSettings, spoken: bool = False) -> Corpus:
-    return load_corpus(
-        settings.data,
-        source_lang=settings.source_lang,
-        target_lang=settings.target_lang,
-        columns=settings.columns,
-        valid=settings.valid,
-        test=settings.test,
-        extra=settings.extra_data,
-        spoken=spoken,
-    )
+    return load_corpus(**_named_by(settings), spoken=spoken)
+
+
+def check_data(settings: TrainingSettings) -> None:
+    """Raise a UserError where what is said of the data is wrong, before anything is read."""
+    check_corpus(**_named_by(settings))
+
+
+def _named_by(settings: TrainingSettings) -> dict[str, Any]:
+    """What the settings say of the data, as ``load_corpus`` takes it."""
+    names = ("data", "source_lang", "target_lang", "columns", "valid", "test")
+    return {name: getattr(settings, name) for name in names} | {"extra": settings.extra_data}
 
 
 def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabularies:
@@ -143,10 +147,16 @@ def build_vocabularies(settings: TrainingSettings, corpus: Corpus) -> Vocabulari
         size = sizes[0] or sizes[1]
         shared = build_vocabulary(kinds[0], sources + targets, size, "shared", algorithm)
         return shared, shared
-    return (
-        build_vocabulary(kinds[0], sources, sizes[0], "source", algorithm),
-        build_vocabulary(kinds[1], targets, sizes[1], "target", algorithm),
-    )
+    faults, built = Faults(), list[Vocabulary]()
+    for kind, texts, size, side in zip(
+        kinds, (sources, targets), sizes, ("source", "target"), strict=True
+    ):
+        try:
+            built.append(build_vocabulary(kind, texts, size, side, algorithm))
+        except UserError as error:
+            faults.take(error)
+    faults.raise_if_any("cannot build the vocabularies")
+    return built[0], built[1]
 
 
 def _prepare(
@@ -180,8 +190,10 @@ def _prepare(
             *unshared,
             *describe(data, both, plan),
             _epochs(plan, settings),
+            *_alone(plan, settings),
             *_warming(settings),
         ],
+        unknown=data.unknown,
         search=_search(search, both[1], config),
     )
 
@@ -271,6 +283,17 @@ def _epochs(plan: BatchPlan, settings: TrainingSettings) -> str:
     an_epoch = plan.batches_per_epoch / batches
     taken = f" of {batches} batches" if batches > 1 else ""
     return f"{steps:,} steps{taken}, {an_epoch:,.1f} an epoch: {steps / an_epoch:,.1f} epochs"
+
+
+def _alone(plan: BatchPlan, settings: TrainingSettings) -> list[str]:
+    """A note where pairs are larger than a batch may be."""
+    most = max(max(source, target) for _, source, target in plan.shapes)
+    if most <= settings.batch_tokens:
+        return []
+    return [
+        f"note: some pairs have more tokens on a side than --batch-tokens {settings.batch_tokens:,}"
+        f": each of them is a batch of its own, of up to {most:,} tokens"
+    ]
 
 
 def _warming(settings: TrainingSettings) -> list[str]:

@@ -111,11 +111,16 @@ def train(**settings: Any) -> Trained:
     train one run together, on devices that stand as ``mesh="data=2,fsdp=8"`` says.
     Raises UserError that names every setting at fault.
     """
-    from training_recipe.options.request import request_of
+    from training_recipe.options.request import as_settings, request_of
     from twinformer.training.joining import train_together
 
-    request = request_of({name: _plain(value) for name, value in settings.items()})
-    trained = train_together(request)
+    try:
+        request = request_of({name: _plain(value) for name, value in settings.items()})
+        trained = train_together(request)
+    except UserError as error:
+        error.args = (as_settings(str(error)),)
+        error.faults = [as_settings(fault) for fault in error.faults]
+        raise
     if trained.status:
         raise KeyboardInterrupt(f"saved in {trained.folder}; go on with resume={trained.folder!s}")
     return trained

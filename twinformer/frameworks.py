@@ -16,6 +16,7 @@ from training_recipe.backend import Backend, Checkpoint, MakeBackend
 from training_recipe.distributed.joining import Joining
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.files.json_files import read_json
+from training_recipe.options.extras import other_framework
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 
@@ -45,7 +46,7 @@ def twin(name: str, part: str = "") -> ModuleType:
             raise
         raise UserError(
             f"the backend {name} needs {_absent(name, missing)} not installed: "
-            f"pip install 'twinformer[{name}]', or choose the other backend"
+            f"pip install 'twinformer[{name}]'{other_framework(name)}"
         ) from None
 
 

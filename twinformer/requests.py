@@ -35,8 +35,9 @@ class DiversificationRequest:
         """Raise one UserError that names every fault."""
         faults = Faults()
         for path in self.runs:
+            there = "it has no settings.json" if path.is_dir() else "there is no such folder"
             settings = path / "settings.json"
-            faults.require(settings.is_file(), f"{path} is no run folder: it has no settings.json")
+            faults.require(settings.is_file(), f"{path} is no run folder: {there}")
         parent = self.out.parent
         faults.require(parent.is_dir(), f"--out is {self.out}; there is no folder {parent}")
         count = os.environ.get("WORLD_SIZE", "1")

@@ -92,7 +92,8 @@ def count_not_finite(array: np.ndarray) -> int:
 def count_zeros(array: np.ndarray) -> int:
     """How many floating-point numbers of an array are 0 or -0: all bits but the sign's are."""
     bits = np.dtype(f"u{array.itemsize}")
-    return array.size - sum(np.count_nonzero(b.view(bits) << bits.type(1)) for b in _blocks(array))
+    others = (int(np.count_nonzero(b.view(bits) << bits.type(1))) for b in _blocks(array))
+    return array.size - sum(others)
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:

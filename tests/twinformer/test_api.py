@@ -8,6 +8,7 @@ import pytest
 from messages import saying
 
 import twinformer
+from training_recipe.options.request import as_settings
 
 FRAMEWORKS = ("torch", "jax")
 
@@ -150,6 +151,17 @@ class TestTrain:
             twinformer.train(stepz=3, seed="x", beam=0)
         assert len(raised.value.faults) == 3
         assert "stepz" in str(raised.value) and "steps" in str(raised.value)
+
+    def test_settings_are_named_as_they_are_given(self, tmp_path, monkeypatch):
+        """And no flag; a command that is to be typed stays one."""
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(twinformer.UserError, check=saying("dropout: 3.0")) as raised:
+            twinformer.train(dropout=3.0, from_step=2)
+        assert "--" not in str(raised.value) + "".join(raised.value.faults)
+        with pytest.raises(twinformer.UserError, check=saying("source_lang and target_lang")):
+            twinformer.train(data="none", backend="torch")
+        typed = "python train.py --resume runs/a, a lower --peak-lr; torchrun --nproc-per-node 2"
+        assert as_settings(typed) == typed.replace("--peak-lr", "peak_lr")
 
 
 class TestWrongKinds:

@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 
 import torch
 import torch.distributed as dist
+from messages import saying
 from torch_mesh_cases import environment, free_port
 
 from torch_transformer import processes
@@ -25,7 +26,7 @@ from torch_transformer.processes import (
     wait_for_all,
 )
 from training_recipe.distributed.joining import TORCHRUN, Joining
-from training_recipe.distributed.mesh import Mesh
+from training_recipe.distributed.mesh import REST, Mesh
 from transformer_spec import UserError
 
 STARTED = environment(1, 4, 29500)
@@ -73,17 +74,24 @@ def test_what_torchrun_says_is_read() -> None:
         ("torchrun", {}, "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"),
         ("auto", STARTED | {"MASTER_PORT": ""}, "lacks MASTER_PORT, which torchrun sets"),
         ("torchrun", STARTED | {"RANK": "first"}, "RANK=first"),
-        ("jax", STARTED, "--distributed torchrun"),
+        ("jax", STARTED, "--distributed torchrun.*--nproc-per-node 5"),
     ],
 )
 def test_one_clear_error_where_it_cannot_join(mode, environment, said) -> None:
     with pytest.raises(UserError, match=said):
-        find_place(mode, environment)
+        find_place(mode, environment, Mesh(data=5))
 
 
 def test_a_mesh_of_several_devices_needs_several_processes(started) -> None:
     with pytest.raises(UserError, match="(?s)2 devices, and there is 1.*torchrun"):
         join(Joining("auto", "cpu", Mesh(data=2)))
+    for mesh, said in (
+        (Mesh(data=8), ("8 devices", "--nproc-per-node 8,")),
+        (Mesh(data=2, fsdp=3), ("6 devices", "--nproc-per-node 6,")),
+        (Mesh(data=REST, fsdp=4), ("a multiple of 4 devices", "--nproc-per-node N,")),
+    ):
+        with pytest.raises(UserError, check=saying(*said)):
+            join(Joining("auto", "cpu", mesh))
 
 
 def test_a_mesh_of_another_number_of_devices(started) -> None:

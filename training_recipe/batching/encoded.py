@@ -11,13 +11,15 @@ from itertools import compress
 import numpy as np
 
 from training_recipe.batching.batches import Frames, drop_long, encode_pairs, text_pairs
-from training_recipe.batching.ids import Pairs, Texts
+from training_recipe.batching.ids import Ids, Pairs, Texts
 from training_recipe.corpora.corpus import Corpus
 from training_recipe.sound.sound_files import SoundFiles
 from training_recipe.text.vocabulary import Vocabulary
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
-MUCH = 0.02  # unknown tokens in a side that are worth a note
+PRIVATE = "\ue000"  # a character that no text has
+MUCH = 0.02  # share of unknown tokens in a side that is worth a note
+MOST = 0.5  # from this on the vocabulary is one of other texts
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Encoded:
     """Pairs that are not too long, and notes on the others.
 
     ``corpus`` has no examples to train on any more; there were ``examples``. ``texts`` are those
-    of ``train``, where they are to be cut anew.
+    of ``train``, where they are to be cut anew. ``unknown`` are the shares of source and target
+    tokens to train on that the vocabularies lack.
     """
 
     corpus: Corpus
@@ -35,6 +38,7 @@ class Encoded:
     texts: Texts | None
     fingerprint: str
     notes: list[str]
+    unknown: tuple[float, float]
 
 
 def encode(
@@ -52,6 +56,7 @@ def encode(
         encode_pairs(corpus.valid, *both), max_length, "validation pairs", frames
     )
     texts = Texts.of(compress(text_pairs(corpus.train), kept)) if with_texts else None
+    unknown = _unknown(train, both)
     return Encoded(
         _judged_by(corpus),
         len(corpus.train),
@@ -59,22 +64,37 @@ def encode(
         valid,
         texts,
         fingerprint(train if sounds is None else sounds.pairs(train)),
-        [*notes, *others, *(sounds.notes if sounds is not None else ()), *_unknown(train, both)],
+        [*notes, *others, *(sounds.notes if sounds is not None else ()), *_lacking(unknown)],
+        unknown,
     )
 
 
-def _unknown(train: Pairs, both: Vocabularies) -> list[str]:
-    """A note on each side of which a vocabulary, such as that of another model, lacks much."""
-    notes = list[str]()
-    for side, ids, vocabulary in zip(("source", "target"), train.sides, both, strict=True):
-        texts = not isinstance(vocabulary, SoundFiles) and len(ids.flat) > 0
-        share = np.count_nonzero(ids.flat == vocabulary.unk_id) / len(ids.flat) if texts else 0.0
-        if share >= MUCH:
-            notes.append(
-                f"{side}: {share:.1%} of the tokens to train on are unknown to its vocabulary; "
-                "what they say is not learned"
-            )
-    return notes
+def _unknown(train: Pairs, both: Vocabularies) -> tuple[float, float]:
+    """The shares of tokens that the vocabularies, such as those of another model, lack.
+
+    The piece of a space that sentencepiece puts before every unknown word is no token here.
+    """
+
+    def share(ids: Ids, vocabulary: Vocabulary) -> float:
+        unknown = np.count_nonzero(ids.flat == vocabulary.unk_id)
+        if isinstance(vocabulary, SoundFiles) or not unknown:
+            return 0.0
+        before = set(vocabulary.encode(PRIVATE)) - {vocabulary.unk_id}
+        return unknown / np.count_nonzero(~np.isin(ids.flat, sorted(before)))
+
+    return share(train.source, both[0]), share(train.target, both[1])
+
+
+def _lacking(unknown: tuple[float, float]) -> list[str]:
+    """A note on each side of which much is unknown."""
+    return [f"{fault}; what they say is not learned" for fault in unknown_sides(unknown, MUCH)]
+
+
+def unknown_sides(unknown: tuple[float, float], least: float) -> list[str]:
+    """The sides of whose tokens at least such a share is unknown, in words."""
+    sides = zip(("source", "target"), unknown, strict=True)
+    told = "of the tokens to train on are unknown to its vocabulary"
+    return [f"{side}: {share:.1%} {told}" for side, share in sides if share >= least]
 
 
 def _judged_by(corpus: Corpus) -> Corpus:

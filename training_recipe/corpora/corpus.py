@@ -1,5 +1,6 @@
 """Where training examples come from: corpora with a name, parallel files, tables."""
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Literal
 from training_recipe.corpora.cmudict import dictionary_path, read_pronunciations
 from training_recipe.corpora.downloads import fetch
 from training_recipe.corpora.named import CMUDICT, NAMED_CORPORA, NamedCorpus
+from training_recipe.corpora.overlaps import overlaps
+from training_recipe.corpora.prefixes import ask_for_languages
 from training_recipe.corpora.text_files import (
     Pair,
     existing,
@@ -40,7 +43,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Examples to train on, to choose by and to test on; notes say what was left or held out."""
+    """Examples to train on, to choose by and to test on; notes say what was left or held out.
+
+    ``seen`` are the sources to test on that are in the training data as well.
+    """
 
     name: str
     task: Task
@@ -48,6 +54,7 @@ class Corpus:
     valid: list[Example]
     test: list[Example]
     notes: list[str] = field(default_factory=list)
+    seen: frozenset[str] = frozenset()
 
 
 def load_corpus(
@@ -67,15 +74,14 @@ def load_corpus(
     .csv file with two ``columns``, by header name or number from 1. Each may end in .gz. ``valid``
     and ``test`` are named the same way; one that is None is the named corpus's own, or is held out
     of the data, 5 % each, by a hash of the source: an example there has every target that its
-    source has. ``extra`` are more files for training alone. A named corpus is read the other way
-    round where its languages or columns are given so. Where sources are ``spoken`` they are names
-    of sound files, seen from the folder of the file that names them. Raises one UserError that
-    names everything wrong with the arguments and the files.
+    source has. Notes count the pairs of a part that are in another one. ``extra`` are more files
+    for training alone. A named corpus is read the other way round where its languages or columns
+    are given so. Where sources are ``spoken`` they are names of sound files, seen from the folder
+    of the file that names them. Raises one UserError that names everything wrong with the arguments
+    and the files.
     """
     languages = (source_lang, target_lang)
-    files = {"valid": valid, "test": test} | {
-        f"{EXTRA}{n}": file for n, file in enumerate(extra or (), 1)
-    }
+    files = _others(valid, test, extra)
     if spoken and (data is None or data in NAMED_CORPORA or data == CMUDICT):
         raise UserError(
             f"--data {data or CMUDICT}: the model of --init hears, and this data set is text; name "
@@ -87,6 +93,36 @@ def load_corpus(
     if data in NAMED_CORPORA:
         return _named(NAMED_CORPORA[data], files, languages, columns)
     return _own(Path(data).name, {"train": data} | files, languages, columns, spoken)
+
+
+def check_corpus(
+    data: str,
+    *,
+    source_lang: str | None,
+    target_lang: str | None,
+    columns: Sequence[str] | None,
+    valid: str | None,
+    test: str | None,
+    extra: Sequence[str] | None,
+) -> None:
+    """Raise the UserError of ``load_corpus`` where the arguments alone are wrong; reads no file."""
+    languages = (source_lang, target_lang)
+    if data == CMUDICT:
+        _refuse_unused(languages, columns, valid, test, extra)
+    elif data in NAMED_CORPORA:
+        _check_sides(NAMED_CORPORA[data], languages, columns and tuple(columns))
+    else:
+        files = {"train": data} | _others(valid, test, extra)
+        given = {part: file for part, file in files.items() if file is not None}
+        _check_arguments(given, languages, columns)
+
+
+def _others(
+    valid: str | None, test: str | None, extra: Sequence[str] | None
+) -> dict[str, str | None]:
+    """The files of all parts but those of the data itself."""
+    more = {f"{EXTRA}{n}": file for n, file in enumerate(extra or (), 1)}
+    return {"valid": valid, "test": test} | more
 
 
 def _named(
@@ -134,11 +170,11 @@ def _own(
 ) -> Corpus:
     """A corpus of files, one for each part; a part without a file is held out of the first."""
     files = {part: file for part, file in names.items() if file is not None}
-    _check_arguments(list(files.values()), languages, columns)
+    _check_arguments(files, languages, columns)
     notes: list[str] = []
     pairs = _read_parts(files, languages, columns, notes)
     pairs = _with_sounds(pairs, files) if spoken else pairs
-    what = sound_of if spoken else str
+    what = functools.cache(sound_of) if spoken else str
     absent = [part for part in PARTS if part not in pairs]
     if absent:
         pairs |= hold_out(pairs["train"], absent, what)
@@ -151,8 +187,9 @@ def _own(
         examined, held = len(examples[part]), len(pairs[part])
         sources = f", of {examined:,} different sources" if examined < held else ""
         notes.append(f"{part}: {held:,} pairs held out of the data{sources}")
+    known, seen = overlaps(pairs, absent, what)
     task = "transcription" if spoken else "translation"
-    return Corpus(name, task, **examples, notes=notes)
+    return Corpus(name, task, **examples, notes=[*notes, *known], seen=seen)
 
 
 def _with_sounds(
@@ -273,10 +310,12 @@ def _refuse_unused(
         )
 
 
-def _check_arguments(files: list[str], languages: Languages, columns: Sequence[str] | None) -> None:
+def _check_arguments(
+    files: Mapping[str, str], languages: Languages, columns: Sequence[str] | None
+) -> None:
     faults = Faults()
-    tables = [name for name in files if is_table(name)]
-    prefixes = [name for name in files if not is_table(name)]
+    tables = [name for name in files.values() if is_table(name)]
+    prefixes = {part: name for part, name in files.items() if not is_table(name)}
     if tables and columns is not None and len(columns) == 2 and columns[0] == columns[1]:
         faults.add(f"--columns names {columns[0]} twice: source and target are the same text")
     if tables and (columns is None or len(columns) != 2):
@@ -287,10 +326,7 @@ def _check_arguments(files: list[str], languages: Languages, columns: Sequence[s
         for name in tables:  # which are read after this only
             existing(name, faults)
     if prefixes and None in languages:
-        faults.add(
-            f"{', '.join(prefixes)}: parallel files PREFIX.SOURCE and PREFIX.TARGET need "
-            "--source-lang and --target-lang; a table's name ends in .tsv or .csv"
-        )
+        ask_for_languages(prefixes, faults)
     if prefixes and languages[0] is not None and languages[0] == languages[1]:
         faults.add(f"--source-lang and --target-lang are both {languages[0]}: the same file twice")
     if not tables and columns is not None:

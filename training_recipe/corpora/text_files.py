@@ -11,6 +11,7 @@ from pathlib import Path
 from transformer_spec.errors import Faults
 
 DELIMITERS = {".tsv": "\t", ".csv": ","}
+DELIMITER_NAMES = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars"}
 UTF8_MARK = "\ufeff"
 
 # What columns of texts are called, in any case; hardly a text begins with two of these.
@@ -80,6 +81,8 @@ def read_table(name: str, columns: Sequence[str], faults: Faults, notes: list[st
     rows = _rows(name, text, faults)
     if not rows:
         return []
+    if _is_cut_otherwise(name, rows[0][1], faults):
+        return []
     if all(column.isdecimal() for column in columns):
         positions = _numbered(name, columns, len(rows[0][1]), faults)
         rows = _without_header(name, rows, positions, notes) if positions else rows
@@ -128,9 +131,13 @@ def decode_utf8(path: Path | str, content: bytes, faults: Faults) -> str | None:
         return None
 
 
+def _delimiter(name: str) -> str:
+    return DELIMITERS[Path(name.removesuffix(".gz")).suffix.lower()]
+
+
 def _rows(name: str, text: str, faults: Faults) -> list[tuple[int, list[str]]]:
     """The rows of a table, each with the number of its last line; blank lines are left out."""
-    delimiter = DELIMITERS[Path(name.removesuffix(".gz")).suffix.lower()]
+    delimiter = _delimiter(name)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if row]
@@ -152,10 +159,30 @@ def _rows(name: str, text: str, faults: Faults) -> list[tuple[int, list[str]]]:
     return rows
 
 
+def _is_cut_otherwise(name: str, first: list[str], faults: Faults) -> bool:
+    """Whether the first row is one field with other delimiters in it, which is a fault."""
+    own = _delimiter(name)
+    others = [d for d in DELIMITER_NAMES if len(first) == 1 and d != own and d in first[0]]
+    if not others:
+        return False
+    wanted, ending = DELIMITER_NAMES[own], Path(name.removesuffix(".gz")).suffix
+    found = " and ".join(DELIMITER_NAMES[delimiter] for delimiter in others)
+    line = textwrap.shorten(first[0].strip(), 60, placeholder="...")
+    advice = f"write it with {wanted}"
+    advice += ", or call it .tsv" if others == ["\t"] else ""
+    advice += ", or call it .csv" if others == [","] else ""
+    faults.add(
+        f"{name}: the columns of a {ending} file stand between {wanted}, and its first line, "
+        f"{line!r}, has {found} alone; {advice}"
+    )
+    return True
+
+
 def _numbered(name: str, columns: Sequence[str], width: int, faults: Faults) -> list[int]:
     wrong = [column for column in columns if not 1 <= int(column) <= width]
-    for column in wrong:
-        faults.add(f"{name} has no column {column}; its first line has columns 1 to {width}")
+    if wrong:
+        said = " and ".join(f"no column {column}" for column in wrong)
+        faults.add(f"{name} has {said}; its first line has columns 1 to {width}")
     return [] if wrong else [int(column) - 1 for column in columns]
 
 
@@ -179,13 +206,17 @@ def _without_header(
 
 def _named(name: str, columns: Sequence[str], header: list[str], faults: Faults) -> list[int]:
     wrong = [column for column in columns if header.count(column) != 1]
-    for column in wrong:
-        count = "no column" if column not in header else f"{header.count(column)} columns"
+    if wrong:
+        said = (f"{_times(header.count(column))} {column!r}" for column in wrong)
         faults.add(
-            f"{name} has {count} {column!r}; its header has: {', '.join(header)} "
+            f"{name} has {' and '.join(said)}; its header has: {', '.join(header)} "
             "(for a file without a header give column numbers, as in 1,2)"
         )
     return [] if wrong else [header.index(column) for column in columns]
+
+
+def _times(count: int) -> str:
+    return f"{count} columns" if count else "no column"
 
 
 def _select(

@@ -46,8 +46,9 @@ class Mesh:
         rest = devices // max(1, given[0]) if len(given) == 1 else 1
         data, fsdp = (rest if size == REST else size for size in (self.data, self.fsdp))
         if data * fsdp != devices:
+            size = data * fsdp if len(given) == 2 else f"a multiple of {given[0]}"
             raise UserError(
-                f"--mesh {self.flag} is of {data * fsdp} devices, and there {_are(devices)}; the "
+                f"--mesh {self.flag} is of {size} devices, and there {_are(devices)}; the "
                 f"sizes must multiply to {devices}, and -1 stands for the rest"
             )
         return Mesh(data, fsdp)

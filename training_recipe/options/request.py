@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,13 @@ class Request:
     settings: TrainingSettings
     model: dict[str, Any]
     given: dict[str, Any]
+
+
+def as_settings(text: str) -> str:
+    """A text on flags as it reads where settings are named; commands stay as they are typed."""
+    names = {declaration.flag: name for name, declaration in ALL.items()}
+    flags = r"(?<!train )(?<!train\.py )--[a-z0-9-]+"
+    return re.sub(flags, lambda found: names.get(found[0], found[0]), text)
 
 
 def recipe_file(given: str) -> Path:

@@ -108,7 +108,8 @@ class RunFolder:
             return Path(os.path.realpath(self.best))
         if not self.steps():
             raise UserError(
-                f"{self.path} has no checkpoint yet; go on with --resume {typed(self.path)}"
+                f"{self.path} has no checkpoint yet; train on by --resume {typed(self.path)}, or, "
+                "where its training diverged, remove it and start anew with other settings"
             )
         return self.checkpoint(self.steps()[-1])
 
@@ -121,9 +122,18 @@ class RunFolder:
         return sorted(part.name for part in leftovers)
 
 
-def already_there(path: Path) -> UserError:
-    """The error for a run folder that would be overwritten."""
+def already_there(path: Path, flag: str = "--name or --out") -> UserError:
+    """The error for what would be overwritten: a run, or whatever else has the path."""
+    choose = f"choose another {flag}"
+    try:
+        run = RunFolder.open(path)
+    except UserError:
+        what = "a folder, and no run" if path.is_dir() else "no run"
+        return UserError(f"{path} exists already and is {what}; {choose}")
+    going_on = f"go on with it by --resume {typed(path)}"
+    if run.steps():
+        return UserError(f"{path} exists already and is never overwritten; {going_on}, or {choose}")
     return UserError(
-        f"{path} exists already and is never overwritten; go on with it by --resume {typed(path)}, "
-        "or choose another --name"
+        f"{path} exists already and has no checkpoint yet; {going_on}, with the settings that it "
+        f"has, or remove it, if nothing trains it, or {choose}"
     )

@@ -20,11 +20,12 @@ from convert.families.registry import FAMILIES
 from training_recipe.backend import Checkpoint
 from training_recipe.options.request import OF_THE_MODEL
 from training_recipe.options.settings import TrainingSettings
-from training_recipe.preparation import Prepared, prepare_from, prepare_new
+from training_recipe.preparation import Prepared, check_data, prepare_from, prepare_new
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import Progress
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import spare_rows, spoken
+from transformer_spec import Faults, UserError
 from twinformer.training.states import first_state
 
 
@@ -83,12 +84,27 @@ def begin(
     """
     if settings.init is None:
         return Beginning(settings, prepare_new(settings, dict(model), shared))
-    opened = open_model(settings.init, verify=verify)
+    opened = opened_with_data(settings, settings.init, verify)
     config = dataclasses.replace(opened.config, **model)
     settings = settled(settings, opened, given)
     languages = None if settings.languages is None else ",".join(settings.languages)
     pair = spoken(opened.text(), languages)
     return Beginning(settings, prepare_from(settings, pair, config, opened.search, shared), opened)
+
+
+def opened_with_data(settings: TrainingSettings, init: str, verify: bool) -> OpenModel:
+    """The model to begin with; where it cannot be read, what is wrong with the data is said too."""
+    faults = Faults()
+    try:
+        return open_model(init, verify=verify)
+    except UserError as error:
+        try:
+            check_data(settings)
+        except UserError as other:
+            faults.take(error)
+            faults.take(other)
+            faults.raise_if_any("cannot start")
+        raise
 
 
 def settled(

@@ -40,8 +40,7 @@ class FinalTest:
         record |= {"average_of": average} if average else {}
         record |= {"stopped_early_after": self.progress.step} if self._is_early() else {}
         self._write(record | {"speed": {"seconds": seconds_since(began)}})
-        samples = self.settings.samples
-        for line in final_lines(self.run_folder, self.prepared, found, what, samples):
+        for line in final_lines(self.run_folder, self.prepared, found, what, self.settings):
             self.display.line(line)
         return found
 

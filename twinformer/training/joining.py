@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training_recipe.backend import MakeBackend
+from training_recipe.options.extras import require_training
 from training_recipe.options.joining import joining_of
 from training_recipe.options.request import Request
 from transformer_spec import UserError
@@ -20,6 +21,7 @@ def train_together(request: Request, make_backend: MakeBackend | None = None) ->
     if make_backend is not None:
         return train(request, backend_name(request), make_backend)
     name, kind, fault = framework(request)
+    require_training(name)
     with joined(name, joining_of(request.invocation, kind)) as world:
         with world.processes.together():
             if fault is not None:

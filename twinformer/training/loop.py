@@ -197,8 +197,9 @@ class Training:
             last = f"{self.run.checkpoint(steps[-1])} is the last good checkpoint"
         clipping = "a smaller --clip-norm" if self.settings.clip_norm else "--clip-norm 1"
         return (
-            f"{last}; the same settings lead there again: start with a lower --peak-lr, a longer "
-            f"--warmup-steps or {clipping}"
+            f"{last}; the same settings lead there again: start anew, under another name or once "
+            f"{self.run.path} is removed, with a lower --peak-lr, a longer --warmup-steps or "
+            f"{clipping}"
         )
 
     def _log(self) -> None:

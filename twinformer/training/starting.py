@@ -14,6 +14,7 @@ import numpy as np
 
 from convert.conversion.opening import open_model
 from training_recipe.backend import Backend, MakeBackend
+from training_recipe.batching.encoded import MOST, unknown_sides
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import check_parent
@@ -195,6 +196,7 @@ class NewRun:
         request, path = self.request, self._path()
         settings, verify = request.settings.anchored(), request.invocation.verify
         begun = begin(settings, request.model, request.given, verify, self.shared)
+        check_known(begun.prepared, begun.settings)
         check_judging(begun.prepared, begun.settings)
         self.left = remove_abandoned(path)
         with disk_full_is_clear(RunFolder(path), "cannot make the run folder"):
@@ -210,7 +212,7 @@ class NewRun:
         if asked.out is None and asked.name is None:
             path = default_run_path(settings, self.name)
         elif os.path.lexists(path):
-            raise already_there(path)
+            raise already_there(path, "--name" if asked.out is None else "--out")
         check_parent(path)
         return path
 
@@ -247,6 +249,20 @@ def fingerprints_of(prepared: Prepared) -> dict[str, str]:
         "judged_fingerprint": prepared.judged_fingerprint,
         "valid_fingerprint": prepared.valid_fingerprint,
     }
+
+
+def check_known(prepared: Prepared, settings: TrainingSettings) -> None:
+    """Raise a UserError, before training, where hardly a text of a side can be learned."""
+    faults = Faults()
+    for fault in unknown_sides(prepared.unknown, MOST):
+        faults.add(fault)
+    advice = (
+        "give larger vocabularies (--source-vocab-size, --target-vocab-size)"
+        if settings.init is None
+        else f"{settings.init} is a model of other texts: give data in its languages, source and "
+        "target the right way round, or train a model of this data without --init"
+    )
+    faults.raise_if_any("most of the data cannot be learned", advice=advice)
 
 
 def check_judging(prepared: Prepared, settings: TrainingSettings) -> None:
@@ -295,7 +311,7 @@ def resume(request: Request, name: str, make_backend: MakeBackend, world: World 
     check_shared(run, processes)
     with processes.together():
         record = RunRecord.load(RunFolder.open(run.path).settings)
-        settings = resumed_settings(request, record.settings, TransformerConfig.load(run.config))
+        settings = resumed_settings(request, record.settings, run)
         chosen = None
         if processes.first:
             chosen = choose_checkpoint(run, record.newest_checkpoint, asked.from_step)
@@ -343,8 +359,9 @@ def same_data(
     prepared = prepare_again(settings, run, shared)
     if prepared.fingerprint != record.data_fingerprint:
         raise UserError(
-            f"the training data of {settings.data} is not what {run.path} began with; put the data "
-            "back as it was, or start a new run"
+            f"the training data of {settings.data}, or what {run.vocabulary} makes of it, is not "
+            f"what {run.path} began with; put data and vocabularies back as they were, or start a "
+            "new run"
         )
     return prepared
 
@@ -378,10 +395,10 @@ def _settle_folder(run: RunFolder, progress: Progress, from_step: int | None) ->
 
 
 def resumed_settings(
-    request: Request, stored: TrainingSettings, config: TransformerConfig
+    request: Request, stored: TrainingSettings, run: RunFolder
 ) -> TrainingSettings:
     """The run's settings with what may change; anything else that differs is named in an error."""
-    faults, changed = Faults(), {}
+    faults, changed, config = Faults(), {}, TransformerConfig.load(run.config)
     before: dict[str, Any] = {**dataclasses.asdict(config), **dataclasses.asdict(stored)}
     for name in [n for n in request.given if n in SETTINGS or n in MODEL]:
         value = request.given[name]
@@ -392,6 +409,11 @@ def resumed_settings(
             faults.add(f"{ALL[name].flag} {wanted} differs from the run's {was}")
     allowed = [d.flag for d in (*INVOCATION.values(), *SETTINGS.values()) if d.resumable]
     advice = f"what may change: --backend, --mesh, {', '.join(allowed)}"
+    if not run.steps():
+        advice += (
+            f"\n{run.path} has no checkpoint yet: to start anew with other settings, remove it or "
+            "choose another name"
+        )
     faults.raise_if_any("a resumed run keeps its settings", advice=advice)
     given = dataclasses.replace(stored, **changed).anchored()
     # What was not given stays as it was, relative to this folder where an older version wrote it.

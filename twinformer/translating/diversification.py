@@ -53,7 +53,7 @@ def diversify(request: DiversificationRequest, *, show_progress: bool = False) -
     request.check()
     records = [RunRecord.load(path / "settings.json") for path in request.runs]
     check_free(files_of(request.out, records[0].settings))
-    pairs = [training_pairs(record.settings) for record in records]
+    pairs = pairs_of_all(request.runs, records)
     ways = directions(request.runs, pairs)
     kept = [_kept(request.out, number) for number in range(1, len(records) + 1)]
     said = [
@@ -118,6 +118,19 @@ def translated(
     return dict(zip(texts, kept.outputs, strict=True))
 
 
+def pairs_of_all(runs: Sequence[Path], records: Sequence[RunRecord]) -> list[list[Pair]]:
+    """The pairs that each run was trained on; one UserError names every run that has none."""
+    faults, pairs = Faults(), list[list[Pair]]()
+    for path, record in zip(runs, records, strict=True):
+        try:
+            pairs.append(training_pairs(record.settings))
+        except UserError as error:
+            for fault in error.faults:
+                faults.add(f"{path}: {fault}")
+    faults.raise_if_any("cannot make training pairs")
+    return pairs
+
+
 def training_pairs(settings: TrainingSettings) -> list[Pair]:
     """The pairs of text a run was trained on, without its extra ones, each once, in order.
 
@@ -132,7 +145,7 @@ def training_pairs(settings: TrainingSettings) -> list[Pair]:
         test=settings.test,
     )
     if corpus.task != "translation":
-        raise UserError(f"{corpus.name} is no parallel text")
+        raise UserError(f"it was trained on {corpus.name}, which is no parallel text")
     return list(dict.fromkeys((pair.source, pair.targets[0]) for pair in corpus.train))
 
 

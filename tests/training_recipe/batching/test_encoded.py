@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from messages import saying
+from messages import saying, says
 
 pytest.importorskip("fcntl", reason="locks of files, which Windows has not")
 
@@ -191,5 +191,17 @@ def test_a_vocabulary_of_another_model_that_lacks_much(letters, told) -> None:
     source, target = (build_vocabulary("characters", ["abc"], None, side) for side in "st")
     examples = [Example("abc", (letters,))] * 3
     corpus = Corpus("mine", "translation", examples, examples, examples, notes=[])
-    notes = encode(corpus, (source, target), 9, False).notes
-    assert [note.split(" ")[:2] for note in notes] == ([["target:", told]] if told else [])
+    encoded = encode(corpus, (source, target), 9, False)
+    assert [n.split(" ")[:2] for n in encoded.notes] == ([["target:", told]] if told else [])
+    assert encoded.unknown == (0.0, sum(letter not in "abc" for letter in letters) / 3)
+
+
+def test_the_space_before_an_unknown_word_is_no_known_token() -> None:
+    """Texts in letters of which sentencepiece has none are unknown as a whole."""
+    source = build_vocabulary("sentencepiece", ["ab ba aab", "bab abba"] * 9, None, "source")
+    target = build_vocabulary("characters", ["ab ba"], None, "target")
+    examples = [Example("\uac00\ub098 \ub2e4", ("ab",)), Example("\ub77c", ("ab \ub098",))]
+    corpus = Corpus("mine", "translation", examples, examples, examples)
+    encoded = encode(corpus, (source, target), 9, False)
+    assert encoded.unknown == (1.0, 1 / 6)
+    says(encoded.notes, "source:", "100.0%", "unknown")

@@ -5,7 +5,7 @@ import importlib.metadata
 import sys
 
 import pytest
-from corpus_cases import NUMBERED, read, write_parallel
+from corpus_cases import NUMBERED, read, without_overlaps, write_parallel
 from messages import faults_say, saying, says
 
 import training_recipe.corpora.cmudict as dictionary
@@ -109,7 +109,8 @@ class TestParallelFiles:
     def test_pairs_without_a_side_are_counted(self, folder):
         write_parallel(folder / "x", [("a", "A"), ("", "B"), ("c", " "), ("", ""), ("d", "D")])
         write_parallel(folder / "y", [("e", "E")])
-        corpus = read("x", valid="y", test="y")
+        write_parallel(folder / "z", [("f", "F")])
+        corpus = read("x", valid="y", test="z")
         assert pairs_of(corpus.train) == [("a", "A"), ("d", "D")]
         faults_say(
             corpus.notes,
@@ -170,6 +171,48 @@ class TestParallelFiles:
         with pytest.raises(UserError, match="--columns is for"):
             read("x", columns=("Q", "A"))
 
+    def test_the_languages_that_are_there_are_named(self, folder):
+        for name in ("x.en", "x.de.gz", "x.more.de", "x.tsv", "xy.ko", "dev.en", "dev.de"):
+            (folder / name).write_text("a\n")
+        with pytest.raises(UserError) as error:
+            load_corpus("x", valid="dev", source_lang="en")
+        faults_say(
+            error.value.faults,
+            ("x, dev", "--source-lang and --target-lang", "PREFIX.de, PREFIX.en"),
+        )
+        assert "ko" not in str(error.value) and "more" not in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ("multi30k", ("no data multi30k", "multi30k-en-de", "multi30k-en-de-raw")),
+            ("korean", ("no data korean", "korean-chatbot")),
+            ("nowhere", ("no data nowhere", "cmudict", "multi30k-en-de", "korean-chatbot")),
+            ("deep/er", ("no data deep/er", "er.*")),
+            ("x", ("no data x", "x.csv")),
+            ("notes.txt", ("notes.txt is one file", "PREFIX")),
+            ("texts", ("texts is a folder", "PREFIX")),
+        ],
+    )
+    def test_a_name_of_which_nothing_is_there(self, given, said, folder):
+        (folder / "x.csv").touch()
+        (folder / "notes.txt").touch()
+        (folder / "texts").mkdir()
+        with pytest.raises(UserError) as error:
+            load_corpus(given)
+        (fault,) = error.value.faults
+        says([fault], *said)
+        assert ("cmudict" in fault) == (given == "nowhere")
+
+    def test_every_part_that_is_not_there_is_named(self, folder):
+        write_parallel(folder / "x", NUMBERED)
+        with pytest.raises(UserError) as error:
+            load_corpus("x", valid="multi30k", test="y")
+        faults_say(
+            error.value.faults, ("x", "PREFIX.de, PREFIX.en"), ("no data multi30k",), ("no data y",)
+        )
+        assert "did you mean" not in str(error.value)
+
 
 class TestTables:
     ROWS = 'Q,id,A\n"Who, me?",1,"He said ""you"""\nb,2,"two\nlines"\nc,3,C\n'
@@ -194,7 +237,8 @@ class TestTables:
         (folder / "x.tsv.gz").write_bytes(gzip.compress(b"a\tA\r\n\r\nb, c\tB\r\n"))
         corpus = load_corpus("x.tsv", columns=("2", "1"), valid="x.tsv.gz", test="x.tsv.gz")
         assert pairs_of(corpus.train) == [("A", "a"), ("B", "b, c")]
-        assert len(corpus.notes) == 3 and all("'A,a', is a pair" in n for n in corpus.notes)
+        notes = without_overlaps(corpus.notes)
+        assert len(notes) == 3 and all("'A,a', is a pair" in note for note in notes)
 
     @pytest.mark.parametrize("header", ["Q,A", "source,Target", "en,DE", "질문,답변", '"id", text'])
     def test_a_header_above_numbered_columns_is_left_out_and_said(self, folder, header):
@@ -211,20 +255,37 @@ class TestTables:
         (folder / "x.csv").write_text(f"{line}\nb,B\n")
         corpus = load_corpus("x.csv", columns=("1", "2"), valid="x.csv", test="x.csv")
         assert len(corpus.train) == len(corpus.test) == 2
-        assert all("is a pair" in note and line in note for note in corpus.notes)
+        notes = without_overlaps(corpus.notes)
+        assert len(notes) == 3 and all("is a pair" in note and line in note for note in notes)
 
     def test_columns_by_name_need_no_note(self, folder):
         (folder / "x.csv").write_text("Q,A\na,A\n")
-        assert load_corpus("x.csv", columns=("Q", "A"), valid="x.csv", test="x.csv").notes == []
+        corpus = load_corpus("x.csv", columns=("Q", "A"), valid="x.csv", test="x.csv")
+        assert without_overlaps(corpus.notes) == []
 
     def test_unknown_columns_are_all_named_with_those_that_exist(self, folder):
         (folder / "x.csv").write_text(self.ROWS)
         with pytest.raises(UserError) as error:
             load_corpus("x.csv", columns=("question", "answer"))
-        says(error.value, "no column 'question'", "Q, id, A")
-        assert "no column 'answer'" in str(error.value)
+        faults_say(error.value.faults, ("no column 'question'", "no column 'answer'", "Q, id, A"))
         with pytest.raises(UserError, check=saying("no column 4", "1 to 3")):
             load_corpus("x.csv", columns=("1", "4"))
+
+    @pytest.mark.parametrize(
+        ("name", "text", "columns", "said"),
+        [
+            ("x.csv", "Q;A\na;A\n", ("Q", "A"), ("commas", "'Q;A'", "semicolons alone")),
+            ("x.csv.gz", "a;A\n", ("1", "2"), ("x.csv", "commas", "semicolons alone")),
+            ("x.csv", "Q\tA\na\tA\n", ("Q", "A"), ("commas", "tabs alone", ".tsv")),
+            ("x.tsv", "Q,A\na,A\n", ("Q", "A"), ("tabs", "commas alone", ".csv")),
+        ],
+    )
+    def test_columns_that_other_marks_separate(self, name, text, columns, said, folder):
+        zipped = name.endswith(".gz")
+        (folder / name).write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
+        with pytest.raises(UserError) as error:
+            load_corpus(name.removesuffix(".gz"), columns=columns)
+        faults_say(error.value.faults, said)
 
     def test_a_repeated_header_name_is_refused(self, folder):
         (folder / "x.csv").write_text("Q,A,A\na,b,c\n")

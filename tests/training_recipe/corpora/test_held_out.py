@@ -59,3 +59,35 @@ class TestHeldOut:
         says(corpus.notes, "test", f"{3 * len(corpus.test)} pairs", f"{len(corpus.test)} different")
         own = read("x", valid="x", test="x")
         assert len(own.test) == 1200
+
+
+class TestOverlaps:
+    def test_the_training_data_itself_is_counted(self, folder):
+        write_parallel(folder / "x", NUMBERED)
+        corpus = read("x", valid="x", test="x")
+        whole = ("400 of 400 pairs", "training data", "400 of them the whole pair")
+        chosen = ("test", "400 of 400 pairs", "validation data", "chosen")
+        faults_say(corpus.notes, ("valid", *whole), ("test", *whole), chosen)
+        assert corpus.seen == {source for source, _ in NUMBERED}
+
+    def test_a_part_of_it_with_other_targets(self, folder):
+        write_parallel(folder / "x", [*NUMBERED, ("line 1", "noch eine")])
+        tested = [("line 1", "Zeile 1"), ("line 1", "noch eine"), ("line 2", "andere"), ("c", "C")]
+        write_parallel(folder / "dev", [("a", "Zeile 1")])
+        write_parallel(folder / "exam", tested)
+        corpus = read("x", valid="dev", test="exam")
+        faults_say(corpus.notes, ("test", "3 of 4 pairs", "training data", "2 of them"))
+        assert corpus.seen == {"line 1", "line 2"}
+
+    def test_held_out_pairs_that_are_in_the_validation_data(self, folder):
+        write_parallel(folder / "x", NUMBERED)
+        held = read("x", valid="x").test
+        write_parallel(folder / "dev", [(held[0].source, "other"), ("a", "A")])
+        corpus = read("x", valid="dev")
+        count = f"1 of {len(held)} pairs"
+        says(corpus.notes, "test", count, "validation data", "0 of them the whole pair")
+        assert len(corpus.notes) == 2 and not corpus.seen
+
+    def test_what_is_held_out_needs_no_note(self, folder):
+        write_parallel(folder / "x", [(source, "same") for source, _ in NUMBERED])
+        assert not any("note" in note for note in read("x").notes)

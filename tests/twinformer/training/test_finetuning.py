@@ -6,7 +6,17 @@ import shutil
 
 import numpy as np
 import pytest
-from training_cases import arrays, assert_same_run, halve_a_file, launch, metrics, run, signal_after
+from messages import says
+from training_cases import (
+    SMALL,
+    arrays,
+    assert_same_run,
+    halve_a_file,
+    launch,
+    metrics,
+    run,
+    signal_after,
+)
 
 from convert.checkpoints import load_weights_of
 from convert.conversion.opening import open_model
@@ -133,3 +143,36 @@ def test_what_cannot_be_begun_with_is_one_line(more, words, place, whole, capsys
     said = capsys.readouterr().err
     assert words in said and "Traceback" not in said
     assert not os.path.exists("runs/a")
+
+
+def test_a_model_and_data_that_are_not_there_are_said_at_once(place, capsys):
+    assert run("torch", ["--init", "runs/none", "--data", "corpus", "--name", "a"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: cannot start: 2 faults\n")
+    says(said, "runs/none")
+    says(said, "corpus", "--source-lang and --target-lang")
+
+
+@pytest.mark.parametrize(("sounds", "started"), [("XX", False), ("AA BB", True)])
+def test_data_of_which_most_is_unknown_is_refused(sounds, started, place, whole, capsys):
+    """Where every second phoneme of a few lines is unknown, that is a note."""
+    lines = (place / "words.tsv").read_text().splitlines()
+    other = [f"{line.split(chr(9))[0]}\t{sounds} XX" for line in lines[1:]]
+    (place / "other.tsv").write_text("\n".join([lines[0], *other]) + "\n")
+    status = run("torch", [*begun(whole("torch")), "--data", "other.tsv"])
+    out, err = capsys.readouterr()
+    assert (status == 0) == started == os.path.exists("runs/a")
+    if started:
+        says(out, "target:", "33.3%", "unknown", "not learned")
+    else:
+        says(err, "target:", "100.0%", "unknown")
+        says(err, str(whole("torch")), "--init")
+        assert "source:" not in err
+
+
+def test_vocabularies_that_leave_most_out_are_refused(place, capsys):
+    assert run("numpy", [*SMALL, "--target-vocab-size", "5", "--name", "a"]) == 2
+    said = capsys.readouterr().err
+    says(said, "target:", "unknown")
+    says(said, "--target-vocab-size")
+    assert "--init" not in said and not os.path.exists("runs/a")

@@ -75,6 +75,17 @@ class TestRunFolder:
         ):
             assert words in printed
 
+    def test_what_is_trained_on_is_not_called_unseen(self, place, quick, capsys):
+        assert run("numpy", [*SMALL, "--test", "words.tsv", "--name", "a"]) == 0
+        printed = capsys.readouterr().out
+        says(printed, "note:", "test", "pairs", "training data", "remembered")
+        says(printed, "test of", "60 examples", "with sources of the training data")
+        says(printed, "sentences the model never saw:")  # those of the validation data
+        assert run("numpy", [*SMALL, *("--valid", "words.tsv", "--test", "words.tsv")]) == 0
+        printed = capsys.readouterr().out
+        assert "never saw" not in printed
+        says(printed, "sentences of the training data:")
+
     def test_no_scores_without_examples_to_decode(self, place, quick):
         none = ["--valid-examples", "0", "--test-examples", "0"]
         assert run("numpy", [*SMALL, *none, "--name", "a"]) == 0
@@ -156,3 +167,15 @@ def test_notes_before_a_run(place, quick, capsys) -> None:
     says(said, "removed", left.relative_to(place), "killed")
     says(said, "rate rises in all 12 steps", "--warmup-steps is 12")
     assert not left.exists()
+
+
+@pytest.mark.parametrize("tokens", [1, 6, 128])
+def test_pairs_that_are_larger_than_a_batch_are_noted(tokens, place, quick, capsys) -> None:
+    """The longest word has seven letters, and an end."""
+    short = ["--batch-tokens", str(tokens), "--steps", "1", "--name", "a"]
+    assert run("numpy", [*SMALL, *short]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if "note:" in line]
+    said = [note for note in notes if "--batch-tokens" in note]
+    assert len(said) == (tokens < 8)
+    if said:
+        says(said, f"--batch-tokens {tokens}", "8 tokens", "a batch of its own")

@@ -190,7 +190,14 @@ class TestResuming:
         run("numpy", [*SMALL, "--name", "a"], signal_after(4))
         write_words(place, count=61)
         assert run("numpy", ["--resume", "runs/a"]) == 2
-        assert "not what runs/a began with" in capsys.readouterr().err
+        says(capsys.readouterr().err, "words.tsv", "runs/a/vocabulary", "what runs/a began with")
+
+    def test_another_vocabulary(self, place, quick, capsys):
+        run("numpy", [*SMALL, "--name", "a"], signal_after(4))
+        path = place / "runs/a/vocabulary/target.json"
+        path.write_text(path.read_text().replace('"AA"', '"QQ"'))
+        assert run("numpy", ["--resume", "runs/a"]) == 2
+        says(capsys.readouterr().err, "runs/a/vocabulary", "vocabularies back as they were")
 
     def test_from_another_folder(self, place, whole, quick, monkeypatch):
         assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from messages import says
+from messages import saying, says
 from numpy_backend import NumpyBackend
 from training_cases import SMALL, arrays, assert_same_run, metrics, run, signal_after
 
@@ -13,6 +13,7 @@ from training_recipe.backend import StepResult
 from training_recipe.runs import progress
 from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.progress import EXPLODED, Progress
+from transformer_spec import UserError
 from twinformer.training.evaluation import judge as evaluation
 
 # Judged by the loss of a model that only gets worse after step 6.
@@ -164,6 +165,24 @@ class TestDivergence:
         says(message, "diverged", "step 1 (epoch 1, batch index 0)")
         assert "no checkpoint was saved yet" in message
         assert not list((place / "runs/a/checkpoints").iterdir())
+
+    def test_every_way_on_without_a_checkpoint_says_how(
+        self, place, quick, capsys, monkeypatch
+    ) -> None:
+        """Other settings cannot go on: the folder is to be removed, or another name chosen."""
+        with monkeypatch.context() as patched:
+            going_wrong(patched, 1, nan_loss)
+            assert run("numpy", [*SMALL, "--name", "a"]) == 2
+            says(capsys.readouterr().err, "diverged", "another name", "runs/a is removed")
+        slower = [*SMALL, "--peak-lr", "0.01"]
+        assert run("numpy", [*slower, "--name", "a"]) == 2
+        says(capsys.readouterr().err, "runs/a", "no checkpoint", "--resume", "remove", "--name")
+        for again in ([*slower, "--resume-or-start", "a"], ["--resume", "runs/a", "--seed", "2"]):
+            assert run("numpy", again) == 2
+            says(capsys.readouterr().err, "runs/a", "no checkpoint", "remove", "another name")
+        with pytest.raises(UserError, check=saying("no checkpoint", "--resume", "remove")):
+            RunFolder(place / "runs/a").best_or_newest()
+        assert run("numpy", [*SMALL, "--resume-or-start", "a"]) == 0
 
     def test_the_first_loss_survives_an_interruption(self, place, quick, monkeypatch) -> None:
         assert run("numpy", [*SMALL, "--name", "a"], signal_after(4)) == 130

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from messages import saying, says
+from messages import faults_say, saying, says
 
 import diversify
 from training_recipe.distributed.mesh import Mesh
@@ -17,6 +17,7 @@ from twinformer.translating.diversification import (
     Kept,
     directions,
     new_pairs,
+    pairs_of_all,
     say_all,
     training_pairs,
     write_pairs,
@@ -202,8 +203,8 @@ def test_every_mistake_is_one_message(corpus, runs, tmp_path, capsys):
     status, _, err = said_by(capsys, tmp_path, tmp_path / "gone", *out)
     assert status == 2 and "Traceback" not in err
     for name in (
-        f"{tmp_path} is no run folder",
-        f"{tmp_path / 'gone'} is no run folder",
+        f"{tmp_path} is no run folder: it has no settings.json",
+        f"{tmp_path / 'gone'} is no run folder: there is no such folder",
         "--out",
         "beam is 0",
     ):
@@ -255,3 +256,17 @@ def test_runs_with_other_pairs_are_told_how_to_have_the_same():
 def test_a_dictionary_is_no_parallel_text():
     with pytest.raises(UserError, match="no parallel text"):
         training_pairs(TrainingSettings())
+
+
+def test_every_run_without_pairs_is_named(tmp_path):
+    """One is of the dictionary, the data of another are gone."""
+    gone = TrainingSettings(data=str(tmp_path / "gone"), source_lang="in", target_lang="out")
+    records = [RunRecord(settings, "torch", "") for settings in (TrainingSettings(), gone)]
+    with pytest.raises(UserError) as error:
+        pairs_of_all([Path("runs/a"), Path("runs/b")], records)
+    told = [
+        ("runs/a", "cmudict", "no parallel text"),
+        ("runs/b", "gone.in"),
+        ("runs/b", "gone.out"),
+    ]
+    faults_say(error.value.faults, *told)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from training_recipe.corpora.corpus import Example
 from training_recipe.options.invocation import typed, words
+from training_recipe.options.settings import TrainingSettings
 from training_recipe.preparation import Prepared
 from training_recipe.runs.folder import RunFolder
 from twinformer.training.display import table
@@ -26,10 +27,12 @@ def validation_lines(what: str, found: Judgement, improved: bool, samples: int) 
 
 
 def final_lines(
-    run: RunFolder, prepared: Prepared, found: Judgement, what: str, samples: int
+    run: RunFolder, prepared: Prepared, found: Judgement, what: str, settings: TrainingSettings
 ) -> list[str]:
     """The table of ``what``'s test scores, outputs for unseen sources, and what to do next."""
-    lines = ["", f"test {what}, {len(found.examples):,} examples:"]
+    known = sum(example.source in prepared.corpus.seen for example in found.examples)
+    repeated = f", {known:,} with sources of the training data" if known else ""
+    lines = ["", f"test {what}, {len(found.examples):,} examples{repeated}:"]
     if found.scores is not None:
         lines += table([(name, f"{value:.2f}") for name, value in found.scores.values.items()])
         lines += [f"  {signature}" for signature in found.scores.signatures.values()]
@@ -37,13 +40,27 @@ def final_lines(
         limit = f"max_length {prepared.config.max_source_length}"
         limit = "30 s" if prepared.config.feature_dim else limit
         lines.append(f"  {found.too_long:,} sources exceed {limit}: counted as wrong")
-    words = prepared.corpus.task == "pronunciation"
-    shown = WORDS_SHOWN if words and samples else samples
-    if shown and found.examples:
-        lines += ["", f"{'words' if words else 'sentences'} the model never saw:"]
-        lines += output_lines(found.examples, found.outputs, shown)
+    lines += _unseen_lines(prepared, found, settings)
     lines += ["", f"run: {run.path}   curves: {run.curves}"]
     return [*lines, *_next(run, found.examples, prepared.corpus.task)]
+
+
+def _unseen_lines(prepared: Prepared, found: Judgement, settings: TrainingSettings) -> list[str]:
+    """Outputs for sources that are not in the training data, or, where all are, for those.
+
+    What the model of ``init`` was trained on is not known.
+    """
+    words = prepared.corpus.task == "pronunciation"
+    said = list(zip(found.examples, found.outputs, strict=True))
+    unseen = [pair for pair in said if pair[0].source not in prepared.corpus.seen]
+    which = "the model never saw" if settings.init is None else "that were not trained on here"
+    which, shown = (which, unseen) if unseen else ("of the training data", said)
+    count = WORDS_SHOWN if words and settings.samples else settings.samples
+    if not (count and shown):
+        return []
+    heading = f"{'words' if words else 'sentences'} {which}:"
+    outputs = output_lines([one for one, _ in shown], [output for _, output in shown], count)
+    return ["", heading, *outputs]
 
 
 def _next(run: RunFolder, examples: Sequence[Example], task: str) -> list[str]:

@@ -150,16 +150,18 @@ def check_output(path: Path, source: str | None, faults: Faults) -> None:
 
     So it is where the file of the ``source`` would be overwritten.
     """
-    for place in (path, unfinished(path)):
-        if source and os.path.exists(source) and place.exists() and place.samefile(source):
-            faults.add(f"--output {path}: {source} is the input and would be overwritten")
-            return
     if path.is_dir():
         faults.add(f"--output {path} is a folder; name a file in it")
+    elif source and any(_is_file(place, source) for place in (path, unfinished(path))):
+        faults.add(f"--output {path}: {source} is the input and would be overwritten")
     elif not path.parent.exists():
         faults.add(f"--output is {path}; there is no folder {path.parent}")
     elif not is_written_in_place(path):
         _check_file(path, faults)
+
+
+def _is_file(place: Path, source: str) -> bool:
+    return place.exists() and os.path.exists(source) and place.samefile(source)
 
 
 def _check_file(path: Path, faults: Faults) -> None:

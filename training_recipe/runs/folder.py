@@ -105,7 +105,9 @@ class RunFolder:
     def best_or_newest(self) -> Path:
         """The checkpoint to use a run by: the best, or the newest where none is marked best."""
         if self.best.is_dir():
-            return Path(os.path.realpath(self.best))
+            found = Path(os.path.realpath(self.best))
+            near = self.checkpoints / found.name  # as the run was named, where that is it
+            return near if near.is_dir() and near.samefile(found) else found
         if not self.steps():
             raise UserError(
                 f"{self.path} has no checkpoint yet; train on by --resume {typed(self.path)}, or, "

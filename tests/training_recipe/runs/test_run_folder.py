@@ -72,7 +72,7 @@ class TestOpen:
         with pytest.raises(UserError, match="no such folder"):
             RunFolder.open(tmp_path / "none")
 
-    def test_steps_are_complete_checkpoints_only(self, tmp_path):
+    def test_steps_are_complete_checkpoints_only(self, tmp_path, monkeypatch):
         run = RunFolder.create(tmp_path / "a", fill)
         for name in ("step_00000010", "step_00000002", ".step_00000030.partial-ab", "set_aside_x"):
             (run.checkpoints / name).mkdir()
@@ -80,7 +80,10 @@ class TestOpen:
         assert run.checkpoint(10).name == "step_00000010"
         assert run.best_or_newest() == run.checkpoint(10)
         point_link(run.best, run.checkpoint(2))
-        assert run.best_or_newest() == run.checkpoint(2).resolve()
+        assert run.best_or_newest() == run.checkpoint(2)
+        monkeypatch.chdir(tmp_path)
+        relative = RunFolder(run.path.relative_to(tmp_path))
+        assert relative.best_or_newest() == relative.checkpoint(2)  # as it was named
 
     def test_no_checkpoint_yet(self, tmp_path):
         with pytest.raises(UserError, match="no checkpoint yet"):

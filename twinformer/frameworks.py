@@ -16,16 +16,12 @@ from training_recipe.backend import Backend, Checkpoint, MakeBackend
 from training_recipe.distributed.joining import Joining
 from training_recipe.distributed.processes import ALONE, World
 from training_recipe.files.json_files import read_json
-from training_recipe.options.extras import other_framework
+from training_recipe.options.extras import FRAMEWORKS, other_framework
 from training_recipe.options.settings import TrainingSettings
 from transformer_spec import TransformerConfig, UserError
 
 TWINS = {"torch": "torch_transformer", "jax": "flax_transformer"}
 OF_NAMES = {"torch": "torch", "flax": "jax"}  # whose names weights have -> the framework
-NEEDED = {
-    "torch": ("torch", "tensorstore", "jaxtyping"),
-    "jax": ("jax", "flax", "optax", "tensorstore", "jaxtyping", "platformdirs"),
-}
 SHOWN = {"torch": "PyTorch", "jax": "JAX"}
 JOINED: dict[str, World] = {}
 OURS = ("twinformer", "parity", *TWINS.values(), "convert", "training_recipe", "transformer_spec")
@@ -53,7 +49,7 @@ def twin(name: str, part: str = "") -> ModuleType:
 def _absent(name: str, first: str) -> str:
     """The packages that a framework lacks, the one that was found first among them."""
     names = [first]
-    for package in NEEDED[name]:
+    for package in FRAMEWORKS[name]:
         try:
             found = importlib.util.find_spec(package)
         except ImportError:

@@ -106,7 +106,8 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     opened = open_content(located.weights, request.key, request.verify)
     check_names(opened.tensors, opened.tensors.label)
     check_has_weights(opened, located)
-    lost = lost_optimizer(opened, located.weights, opened.record) if request.optimizer else None
+    wanted = request.optimizer and request.adapter is None
+    lost = lost_optimizer(opened, located.weights, opened.record) if wanted else None
     if lost is not None:
         raise UserError(f"{lost}; --no-optimizer goes on without it")
     changed = changed_files(located.home) if located.home and request.verify else []

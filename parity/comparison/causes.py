@@ -177,8 +177,8 @@ def hidden_apart(a: Side, b: Side, judged: Collection[str]) -> str | None:
     some = ", ".join(apart[:3]) + (", ..." if len(apart) > 3 else "")
     verb = "differs" if len(apart) == 1 else "differ"
     return (
-        f"but {len(apart)} of {len(names)} tensors {verb} ({some}), which nothing that was "
-        "compared shows"
+        f"but {len(apart)} of the {len(names)} tensors that were not compared whole {verb} "
+        f"({some}), and nothing that was compared shows it"
     )
 
 

@@ -96,6 +96,7 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
         budget=rounded.budget,
     )
     if report.same:
+        say("tensors")
         whole = {row.part.removeprefix(EVERY_ROW) for row in rows}
         return replace(report, weights=hidden_apart(a, b, whole))
     wanted = settings.explain and not how.streamed

@@ -70,10 +70,12 @@ def table_rows(a: Side, b: Side, batches: Sequence[Ids]) -> tuple[list[Row], lis
     return [table.row for table in tables(a, b)], []
 
 
-def tables(a: Side, b: Side) -> list[Table]:
-    """Those of tokens, and those of positions that both sides store."""
-    found = [_of_tokens(a, b, half) for half in HALVES if half == "decoder" or reads_tokens(a)]
-    return found + [table for half in HALVES for table in _of_positions(a, b, half)]
+def tables(a: Side, b: Side) -> Iterator[Table]:
+    """Those of tokens, and those of positions that both sides store, one in memory at a time."""
+    for half in HALVES if reads_tokens(a) else HALVES[1:]:
+        yield _of_tokens(a, b, half)
+    for half in HALVES:
+        yield from _of_positions(a, b, half)
 
 
 def reads_tokens(side: Side) -> bool:

@@ -17,7 +17,7 @@ STEP_BOUND = 1e-11
 GRADIENT_BOUND = 1e-10
 # Of float32 logits beside their own float64, over their spread where that is above 1.
 FLOAT32_BOUND = 2e-5
-# Above this many times the size of most tokens, in every row, a bias holds a token's logits apart.
+# This many times the size of others, in every row, are logits that a bias holds apart.
 HELD_APART = 30.0
 
 
@@ -73,11 +73,22 @@ def in_proportion(step: str, rows: np.ndarray) -> tuple[np.ndarray | float, floa
         return 1.0, largest(rows)
     sizes = np.abs(rows)
     most = sizes.max(0)
-    apart = sizes.min(0) > HELD_APART * max(1.0, float(np.median(most)))
+    apart = sizes.min(0) > _room_for(most)
     if not apart.any():
         return 1.0, float(most.max())
     scale = float(most[~apart].max())
     return np.where(apart, np.minimum(1.0, max(1.0, scale) / most), 1.0), scale
+
+
+def _room_for(most: np.ndarray) -> float:
+    """The size above which tokens are held apart, by each token's largest logit.
+
+    It is below the first gap between their sizes; however many tokens are behind it.
+    """
+    sizes = np.sort(most)
+    room = HELD_APART * np.maximum(1.0, sizes)
+    gaps = np.flatnonzero(sizes[1:] > room[:-1])
+    return float(room[gaps[0]]) if len(gaps) else math.inf
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -87,6 +87,9 @@ class Stored(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.canonical.read(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.canonical  # without reading it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 

@@ -87,6 +87,13 @@ class TestTranslator:
         ]
         assert said == lines
 
+    def test_the_working_folder_may_change(self, runs, monkeypatch):
+        """Weights are read when they are needed first."""
+        monkeypatch.chdir(runs["torch"].parent)
+        translate = twinformer.Translator(runs["torch"].name)
+        monkeypatch.chdir("/")
+        assert translate("abcab")[0].text == twinformer.Translator(runs["torch"])("abcab")[0].text
+
     def test_both_frameworks_say_the_same(self, runs):
         one, other = (
             twinformer.Translator(runs["torch"], backend=backend)(["abcab", "gag"], nbest=2)
@@ -162,6 +169,9 @@ class TestTrain:
             twinformer.train(data="none", backend="torch")
         typed = "python train.py --resume runs/a, a lower --peak-lr; torchrun --nproc-per-node 2"
         assert as_settings(typed) == typed.replace("--peak-lr", "peak_lr")
+        assert as_settings("my--data/a, runs/a--seed/b, --seed.txt") == (
+            "my--data/a, runs/a--seed/b, --seed.txt"
+        )
 
 
 class TestWrongKinds:

@@ -38,7 +38,7 @@ def endings(prefix: str) -> list[str]:
     with contextlib.suppress(OSError):  # there is no such folder
         for file in place.parent.iterdir():
             ending = file.name.removeprefix(f"{place.name}.").removesuffix(".gz")
-            if ending != file.name.removesuffix(".gz") and "." not in ending:
+            if place.name and ending != file.name.removesuffix(".gz") and "." not in ending:
                 found.add(ending)
     return sorted(ending for ending in found if f".{ending.lower()}" not in DELIMITERS)
 

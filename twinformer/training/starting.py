@@ -259,7 +259,7 @@ def check_known(prepared: Prepared, settings: TrainingSettings) -> None:
     advice = (
         "give larger vocabularies (--source-vocab-size, --target-vocab-size)"
         if settings.init is None
-        else f"{settings.init} is a model of other texts: give data in its languages, source and "
+        else f"{settings.init} hardly knows such texts: give data in its languages, source and "
         "target the right way round, or train a model of this data without --init"
     )
     faults.raise_if_any("most of the data cannot be learned", advice=advice)

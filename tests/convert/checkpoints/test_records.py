@@ -160,6 +160,7 @@ class TestLostOptimizers:
         convert(
             run / "best" / MODEL, tmp_path / "x", "--to", "flax", "--config", run / "config.json"
         )
+        assert (tmp_path / "x").is_dir()
 
 
 class TestOlderCheckpoints:

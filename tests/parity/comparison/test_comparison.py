@@ -116,6 +116,18 @@ class TestTokensThatABiasHoldsApart:
         assert [row.part for row in report.rows if not row.passed] == [LOGITS]
         assert report.first.at[-1] == self.OTHER
 
+    def test_most_tokens_may_be_held_apart(self):
+        """As where a vocabulary is padded to a round size, or cut to one domain."""
+        sides = []
+        for side, moved in ((torch_side, 0), (flax_side, 1e-9)):
+            weights = self.weights(-1e9, moved)
+            bias = weights["decoder.finalFc.bias"].copy()
+            bias[8:] = -1e9
+            sides.append(side(self.CONFIG, weights | {"decoder.finalFc.bias": bias}))
+        report = compare_sides(*sides, replace(EXACT, gradients=False, explain=False))
+        assert [row.part for row in report.rows if not row.passed] == [LOGITS]
+        assert report.first.at[-1] == self.OTHER
+
     def test_a_slip_behind_logits_alone_is_explained(self):
         config = replace(self.CONFIG, activation="gelu")
         one = Behind(torch_side(config, self.weights(-1e9)))
@@ -274,7 +286,7 @@ class TestRowsThatNoTokenReaches:
         other = flax_side(TINY, weights | {fc1: bias, fc2: table})
         report = compare_sides(one, other, EXACT)
         assert report.same
-        says(report.verdict, "same function", f"1 of {len(weights) - 2} tensors", fc2)
+        says(report.verdict, "same function", f"1 of the {len(weights) - 2} tensors", fc2)
 
     def test_rows_before_the_offset_are_never_read(self):
         assert self.report(1).same

@@ -58,6 +58,15 @@ class TestWhole:
         assert call(runs["torch"], *TEXTS, "--output", link)[0] == 0
         assert link.is_symlink() and place.read_text() != OLD
 
+    def test_links_that_lead_nowhere(self, runs, call, tmp_path):
+        """A circle, and one into a folder that is not there: nothing is written, nothing opened."""
+        for name, target in (("a", "b"), ("b", "a"), ("c", "none/x")):
+            (tmp_path / name).symlink_to(target)
+        for name, words in (("a", ["circle"]), ("c", ["no folder", tmp_path / "none"])):
+            status, _, said = call("nothing", *TEXTS, "--output", tmp_path / name)
+            assert status == 2 and (tmp_path / name).is_symlink()
+            says(said, "--output", *map(str, words))
+
     def test_the_input_stays(self, runs, call, place):
         part = place.rename(place.with_name("keep.txt.unfinished"))
         for source, output in ((part, place), (part, part)):

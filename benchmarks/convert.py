@@ -147,7 +147,7 @@ def commands(place: Path) -> dict[str, tuple[str, list[str]]]:
 def prepare(source: Path, state: str) -> None:
     """Have a folder's files in memory, or not in memory."""
     os.sync()
-    for path in source.iterdir():
+    for path in (path for path in source.rglob("*") if path.is_file()):
         with open(path, "rb", buffering=0) as file:
             if state == "disk":
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -114,8 +114,9 @@ def open_model(
     """
     if path == "":
         raise UserError(f"the folder of a model is '', {NO_PATH}")
-    home = Path(os.path.abspath(path))  # weights are read later, maybe from another folder
-    place = checkpoint_folder(home, BEST if checkpoint is None else checkpoint)
+    place = checkpoint_folder(Path(path), BEST if checkpoint is None else checkpoint)
+    locate(place)  # what is not there is named as it was typed
+    place = Path(os.path.abspath(place))  # weights are read later, maybe from another folder
     located = locate(place)
     found = read_import(_Alone(place, optimizer=False, verify=verify), located)
     vocabularies, no_text = _vocabularies(found)

@@ -252,15 +252,16 @@ def fingerprints_of(prepared: Prepared) -> dict[str, str]:
 
 
 def check_known(prepared: Prepared, settings: TrainingSettings) -> None:
-    """Raise a UserError, before training, where hardly a text of a side can be learned."""
+    """Raise a UserError, before training, where ``--init`` knows hardly a text of a side.
+
+    Vocabularies of the data's own are as large as was asked for, and a note is enough.
+    """
     faults = Faults()
-    for fault in unknown_sides(prepared.unknown, MOST):
+    for fault in unknown_sides(prepared.unknown, MOST) if settings.init is not None else ():
         faults.add(fault)
     advice = (
-        "give larger vocabularies (--source-vocab-size, --target-vocab-size)"
-        if settings.init is None
-        else f"{settings.init} hardly knows such texts: give data in its languages, source and "
-        "target the right way round, or train a model of this data without --init"
+        f"{settings.init} hardly knows such texts: give data in its languages, source and target "
+        "the right way round, or train a model of this data without --init"
     )
     faults.raise_if_any("most of the data cannot be learned", advice=advice)
 

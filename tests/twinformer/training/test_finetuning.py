@@ -170,9 +170,7 @@ def test_data_of_which_most_is_unknown_is_refused(sounds, started, place, whole,
         assert "source:" not in err
 
 
-def test_vocabularies_that_leave_most_out_are_refused(place, capsys):
-    assert run("numpy", [*SMALL, "--target-vocab-size", "5", "--name", "a"]) == 2
-    said = capsys.readouterr().err
-    says(said, "target:", "unknown")
-    says(said, "--target-vocab-size")
-    assert "--init" not in said and not os.path.exists("runs/a")
+def test_a_vocabulary_of_the_data_may_leave_most_out(place, capsys):
+    """It is as small as was asked for: a note says what is lost."""
+    assert run("numpy", [*SMALL, "--target-vocab-size", "5", "--name", "a"]) == 0
+    says(capsys.readouterr().out, "target:", "unknown", "not learned")

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convert.checkpoints.adafactor import (
+    from convert.checkpoints.optimizers.adafactor import (
         OptaxAdafactor,
         adafactor_to_optax,
         adafactor_to_torch,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 PLACES: dict[str, str] = {
     "flax_to_torch": "convert.families.twinformer",
     "torch_to_flax": "convert.families.twinformer",
-    "OptaxAdafactor": "convert.checkpoints.adafactor",
-    "adafactor_to_optax": "convert.checkpoints.adafactor",
-    "adafactor_to_torch": "convert.checkpoints.adafactor",
+    "OptaxAdafactor": "convert.checkpoints.optimizers.adafactor",
+    "adafactor_to_optax": "convert.checkpoints.optimizers.adafactor",
+    "adafactor_to_torch": "convert.checkpoints.optimizers.adafactor",
 }
 __all__ = [
     "Average",

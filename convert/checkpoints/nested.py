@@ -12,7 +12,7 @@ from convert.checkpoints.copies import OTHERS, is_copy, one_copy
 from convert.checkpoints.encodings import check_objects, is_plain
 from convert.checkpoints.objects import settings_of
 from convert.checkpoints.odd_places import GATHER
-from convert.checkpoints.torch_states import is_optimizer_state
+from convert.checkpoints.optimizers.torch_states import is_optimizer_state
 from convert.checkpoints.wrappers import COUNTERS, unwrap
 from convert.core.tensors import Joined, Renamed, Tensors
 from convert.formats.content import ContentFile, Leaf, Unread, children, is_array, some_of, unread

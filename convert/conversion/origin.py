@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints.layouts import FIRST, SECOND, TORCH
-from convert.checkpoints.torch_states import Group
+from convert.checkpoints.optimizers.torch_states import Group
 from convert.checkpoints.wrappers import Wrapping
 from convert.core.operations import Constant, Duplicate, Given, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints.folders import locate
-from convert.checkpoints.groups import RUN_SETTINGS, OwnGroups, own_groups
 from convert.checkpoints.layouts import TORCH
-from convert.checkpoints.torch_states import Group
+from convert.checkpoints.optimizers.groups import RUN_SETTINGS, OwnGroups, own_groups
+from convert.checkpoints.optimizers.torch_states import Group
 from convert.conversion.beside import VOCABULARY, Beside, folder_of, library_of
 from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.made_files import plan_files

@@ -21,11 +21,11 @@ from convert.checkpoints.folders import (
     locate,
     open_content,
 )
-from convert.checkpoints.groups import moment_pairs, renamed
 from convert.checkpoints.layouts import BESIDE, TORCH, canonical_rules, has_own_parts
-from convert.checkpoints.named_moments import name_optimizer
+from convert.checkpoints.optimizers.groups import moment_pairs, renamed
+from convert.checkpoints.optimizers.named_moments import name_optimizer
+from convert.checkpoints.optimizers.torch_states import Group
 from convert.checkpoints.records import Record
-from convert.checkpoints.torch_states import Group
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
 from convert.conversion.changed_files import changed_files
 from convert.conversion.merging import merged, without_adapter

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from convert.checkpoints.groups import renamed
 from convert.checkpoints.layouts import FLAX, ORBAX, TORCH, TWIN_RULES, Layout, training_rules
-from convert.checkpoints.torch_states import Group
+from convert.checkpoints.optimizers.groups import renamed
+from convert.checkpoints.optimizers.torch_states import Group
 from convert.conversion.origin import Export, Origin, export_rules, names_before
 from convert.core.rules import ASIDE, rename, reverse
 from convert.core.tensors import Tensors

@@ -19,7 +19,7 @@ from convert.checkpoints.folders import (
     ORBAX_FOLDER,
 )
 from convert.checkpoints.layouts import COUNT, FIRST, ORBAX, SECOND
-from convert.checkpoints.torch_states import Group, state_dict
+from convert.checkpoints.optimizers.torch_states import Group, state_dict
 from convert.conversion.target import Target
 from convert.core.rules import ASIDE
 from convert.core.tensors import Held, Joined, Subset, Tensors

@@ -14,9 +14,8 @@ from convert.checkpoints.folders import Content, left_out
 from convert.checkpoints.layouts import FIRST, SECOND
 from convert.checkpoints.loops.moments import fit_moments
 from convert.checkpoints.nested import OptimizerPart
-from convert.checkpoints.records import checked
-from convert.checkpoints.state_form import check_form, read_numbers
-from convert.checkpoints.torch_states import (
+from convert.checkpoints.optimizers.state_form import check_form, read_numbers
+from convert.checkpoints.optimizers.torch_states import (
     FIRST_KEY,
     SECOND_KEY,
     Group,
@@ -24,6 +23,7 @@ from convert.checkpoints.torch_states import (
     name_state,
     names_in,
 )
+from convert.checkpoints.records import checked
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Tensors
 from convert.formats.content import FileTensors, some_of

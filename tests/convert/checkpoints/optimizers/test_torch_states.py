@@ -5,7 +5,7 @@ import pytest
 import torch
 from messages import saying, says
 
-from convert.checkpoints.torch_states import is_optimizer_state, name_state, state_dict
+from convert.checkpoints.optimizers.torch_states import is_optimizer_state, name_state, state_dict
 from transformer_spec import UserError
 
 

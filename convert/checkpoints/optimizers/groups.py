@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from convert.checkpoints.layouts import FIRST
-from convert.checkpoints.torch_states import Group
+from convert.checkpoints.optimizers.torch_states import Group
 from convert.core.rules import Rule
 from training_recipe.files.json_files import read_json
 from transformer_spec import TransformerConfig, trained_names, weight_shapes

@@ -73,17 +73,16 @@ def in_proportion(step: str, rows: np.ndarray) -> tuple[np.ndarray | float, floa
         return 1.0, largest(rows)
     sizes = np.abs(rows)
     most = sizes.max(0)
-    apart = sizes.min(0) > _room_for(most)
+    apart = sizes.min(0) > _gap_above(most)
     if not apart.any():
         return 1.0, float(most.max())
     scale = float(most[~apart].max())
     return np.where(apart, np.minimum(1.0, max(1.0, scale) / most), 1.0), scale
 
 
-def _room_for(most: np.ndarray) -> float:
-    """The size above which tokens are held apart, by each token's largest logit.
-
-    It is below the first gap between their sizes; however many tokens are behind it.
+def _gap_above(most: np.ndarray) -> float:
+    """The size above which tokens are held apart, by each token's largest logit: infinite, or
+    within the first gap between their sizes, however many tokens are beyond it.
     """
     sizes = np.sort(most)
     room = HELD_APART * np.maximum(1.0, sizes)

@@ -19,7 +19,11 @@ NO_PADDING_ROW = ("pos_embedding.weight", "relative_bias.weight")
 
 
 def weight_shapes(config: TransformerConfig) -> Shapes:
-    """Canonical name -> shape of every stored weight, in canonical order; tied weights once."""
+    """Canonical name -> shape of every stored weight; tied weights once.
+
+    The order is that of the PyTorch twin's ``named_parameters()``, by which ``torch.optim`` numbers
+    what it keeps.
+    """
     shapes = all_weight_shapes(config)
     for alias in tied_weights(config):
         del shapes[alias]
@@ -53,30 +57,31 @@ def _is_frozen(config: TransformerConfig, positions: str) -> bool:
 def all_weight_shapes(config: TransformerConfig) -> Shapes:
     """Canonical name -> shape, aliases of tied weights included."""
     shapes: Shapes = {}
-    shapes |= _embeddings(config, "encoder", config.source_vocab_size, config.encoder_positions)
+    shapes |= _beside_layers(config, "encoder", config.source_vocab_size, config.encoder_positions)
     for i in range(config.num_encoder_layers):
         shapes |= _encoder_layer(config, f"encoder.enc_layers.{i}")
-    shapes |= _final_norm(config, "encoder")
-    shapes |= _embeddings(config, "decoder", config.target_vocab_size, config.decoder_positions)
+    shapes |= _beside_layers(config, "decoder", config.target_vocab_size, config.decoder_positions)
     for i in range(config.num_decoder_layers):
         shapes |= _decoder_layer(config, f"decoder.dec_layers.{i}")
-    shapes |= _final_norm(config, "decoder")
     output = (config.target_vocab_size, config.hidden_dim)
     return shapes | _linear("decoder.finalFc", *output, config.output_bias != "none")
 
 
-def _embeddings(config: TransformerConfig, half: str, vocab_size: int, positions: str) -> Shapes:
+def _beside_layers(config: TransformerConfig, half: str, vocab_size: int, positions: str) -> Shapes:
+    """What a half has before its layers, and the norm after them."""
     D, M = config.hidden_dim, config.feature_dim
-    if half == "encoder" and M:
-        shapes = _convolution("encoder.conv1", D, M) | _convolution("encoder.conv2", D, D)
-    else:
-        shapes: Shapes = {f"{half}.embedding.weight": (vocab_size, D)}
+    hears = half == "encoder" and bool(M)
+    shapes: Shapes = {} if hears else {f"{half}.embedding.weight": (vocab_size, D)}
     if positions in STORED:
         shapes[f"{half}.pos_embedding.weight"] = (position_rows(config, half), D)
     if positions == RELATIVE and not config.relative_per_layer:
         shapes |= _relative(config, half)
     if config.embedding_norm:
         shapes |= _norm(config, f"{half}.embedding_norm")
+    if config.final_norm:
+        shapes |= _norm(config, f"{half}.final_norm")
+    if hears:
+        shapes |= _convolution("encoder.conv1", D, M) | _convolution("encoder.conv2", D, D)
     return shapes
 
 
@@ -123,10 +128,6 @@ def _feed_forward(config: TransformerConfig, name: str) -> Shapes:
     shapes = _linear(f"{name}.fc1", F, D, config.ffn_bias)
     shapes |= _linear(f"{name}.fc2", D, F, config.ffn_bias)
     return shapes | _linear(f"{name}.fc3", F, D, config.ffn_bias) if config.gated_ffn else shapes
-
-
-def _final_norm(config: TransformerConfig, half: str) -> Shapes:
-    return _norm(config, f"{half}.final_norm") if config.final_norm else {}
 
 
 def _linear(name: str, out_dim: int, in_dim: int, bias: bool) -> Shapes:

@@ -49,6 +49,9 @@ def check_arrays(
     for name, shape in shapes.items():
         if name not in arrays:
             faults.add(f"{name}: missing, expected {np.dtype(dtype)} {list(shape)}", "are missing")
+        elif not _is_described(arrays[name]):
+            found = type(arrays[name]).__name__
+            faults.add(f"{name}: a {found}, expected a NumPy array", "are no NumPy arrays")
         elif arrays[name].shape != tuple(shape):
             found = list(arrays[name].shape)
             faults.add(f"{name}: shape {found}, expected {list(shape)}", "have the wrong shape")
@@ -62,3 +65,8 @@ def check_arrays(
                 "are no weights of this model",
             )
     faults.raise_if_any(heading)
+
+
+def _is_described(value: Any) -> bool:
+    """Whether a value has NumPy's shape and dtype; a list has neither, a torch.Tensor its own."""
+    return hasattr(value, "shape") and isinstance(getattr(value, "dtype", None), np.dtype)

@@ -217,6 +217,15 @@ def test_check_arrays_names_every_fault() -> None:
         says(caught.value, *parts)
 
 
+def test_what_is_no_array_of_numpy_is_named() -> None:
+    given: dict = {"a": [1.0], "b": None, "c": memoryview(b"1234"), "d": np.zeros(1, np.float32)}
+    with pytest.raises(UserError) as caught:
+        check_arrays(given, dict.fromkeys(given, (1,)), np.float32, "no fit")
+    assert len(caught.value.faults) == 3
+    for parts in (("a", "list"), ("b", "NoneType"), ("c", "memoryview")):
+        says(caught.value, *parts, "NumPy array")
+
+
 def test_chunks_of_the_loss_stay_small() -> None:
     assert chunk_tokens(100, 43) == 100
     assert chunk_tokens(10**6, 10_000) * 10_000 <= CHUNK_NUMBERS

@@ -14,8 +14,15 @@ import torch_transformer
 import transformer_spec.inventory as inventory
 from convert.core.tensors import Held
 from convert.formats.safetensors import write_safetensors
-from parity.twins.cases import config_of
-from transformer_spec import TransformerConfig, UserError, initial_weights, to_flax
+from parity.twins.cases import config_of, pairwise_configs
+from transformer_spec import (
+    TransformerConfig,
+    UserError,
+    initial_weights,
+    to_flax,
+    trained_names,
+    weight_shapes,
+)
 
 CONFIGS = [
     config_of({}),
@@ -73,6 +80,15 @@ def test_a_skeleton_is_initialised_or_loaded(twin, config: TransformerConfig) ->
     twin.load_weights(loaded, weights_of(twin, config, 4))
     assert nothing_abstract(loaded)
     assert_weights(twin, loaded, weights_of(twin, config, 4))
+
+
+def test_the_inventory_has_the_order_of_the_pytorch_twin() -> None:
+    """torch.optim numbers parameters by it, and a state of ours is loaded by those numbers."""
+    hears = config_of({"feature_dim": 7, "source_vocab_size": 0, "norm_position": "pre"})
+    for config in [*pairwise_configs(), hears]:
+        model = torch_transformer.Transformer.skeleton(config)
+        assert list(weight_shapes(config)) == list(model.state_dict())
+        assert trained_names(config) == [name for name, _ in model.named_parameters()]
 
 
 @pytest.mark.parametrize("twin", TWINS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def opened(path: Path | None, texts: int) -> Iterator[Output]:
 @contextlib.contextmanager
 def _until_whole(path: Path, texts: int) -> Iterator[Output]:
     place, aside = Path(os.path.realpath(path)), unfinished(path)
+    _keep_earlier(aside, path)
     aside.touch()
     with _alone(aside, path), contextlib.ExitStack() as ending:
         with aside.open("w", encoding="utf-8", newline="\n") as stream:
@@ -74,6 +76,17 @@ def _until_whole(path: Path, texts: int) -> Iterator[Output]:
                 aside.chmod(place.stat().st_mode & 0o777)
         os.replace(aside, place)
         sync(place.parent)
+
+
+def _keep_earlier(aside: Path, path: Path) -> None:
+    """Give what an interrupted run has left there another name: it may have taken hours."""
+    if not aside.exists() or not aside.stat().st_size:
+        return
+    with _alone(aside, path):
+        names = (aside.with_name(f"{aside.name}-{number}") for number in itertools.count(1))
+        kept = next(name for name in names if not os.path.lexists(name))
+        os.rename(aside, kept)
+    say(f"{aside}, which an interrupted run left, is {kept} now")
 
 
 @contextlib.contextmanager

@@ -227,6 +227,25 @@ class TestRowsThatNoTokenLooksUp:
         assert [row.part for row in report.rows if not row.passed] == [f"every row of {name}"]
         says(report.verdict, "not the same function", "2 of 9,000 rows", "5100, 8200")
 
+    @pytest.mark.parametrize("table", ["encoder.embedding.weight", "decoder.pos_embedding.weight"])
+    def test_a_huge_row_allows_others_nothing(self, table):
+        """Rows that were never set hold any memory; rounding of others is no larger for it."""
+        config = replace(PRE, source_vocab_size=9000, max_length=40)
+        weights = random_weights(config)
+        weights[table][30] = 1e14
+        other = weights[table].copy()
+        other[[32, 35]] = other[[35, 32]]
+        sides = torch_side(config, weights), flax_side(config, weights | {table: other})
+        settings = replace(EXACT, gradients=False, longest=7)
+        report = compare_sides(*sides, settings)
+        failed = [row for row in report.rows if not row.passed]
+        assert [row.part for row in failed] == [f"every row of {table}"]
+        assert failed[0].bound < 1e-10
+        says(report.verdict, "not the same function", f"2 of {len(other):,} rows", "32, 35")
+        other[[32, 35]], other[30] = other[[35, 32]], np.nextafter(other[30], 0)
+        rounded = compare_sides(*sides, settings)
+        assert rounded.same
+
     def test_what_is_padding_and_never_read_may_differ(self):
         weights = random_weights(self.CONFIG)
         table = weights["encoder.embedding.weight"].copy()

@@ -114,6 +114,22 @@ class TestPart:
         assert call(runs["torch"], *TEXTS, "--output", place)[0] == 130
         assert [*place.parent.iterdir()] == [place] and place.read_text() == OLD
 
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_what_an_earlier_run_kept_stays(self, runs, call, place, failing, ended):
+        """The same command again, whether it is ended before its first text or done."""
+        part = place.with_name("keep.txt.unfinished")
+        for earlier in ("first\n", "second\n"):
+            part.write_text(earlier)
+            if ended:
+                failing(1, KeyboardInterrupt())
+            status, _, said = call(runs["torch"], *TEXTS, "--output", place)
+            assert status == (130 if ended else 0)
+        says(said, part, "interrupted", f"{part}-2")
+        kept = [place.with_name(f"{part.name}-{number}") for number in (1, 2)]
+        assert [file.read_text() for file in kept] == ["first\n", "second\n"]
+        assert {*place.parent.iterdir()} == {place, *kept}
+        assert (place.read_text() == OLD) == ended
+
     def test_signal(self, runs, call, tmp_path):
         lines = call(runs["torch"], *TEXTS)[1]
         code = (

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training_recipe.arrays import headers_of
+from training_recipe.arrays import Parts
 from transformer_spec import UserError, check_arrays, check_names, initial_weight, weight_shapes
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def load_weights(model: Transformer, weights: Mapping[str, np.ndarray]) -> None:
     """Set every weight to a copy of an array; wrong names, shapes or dtypes are one UserError."""
     held = tensors(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in held.items()}
-    check_arrays(headers_of(weights), shapes, numpy_dtype(next(iter(held.values())).dtype), HEADING)
+    described = weights.headers if isinstance(weights, Parts) else weights
+    check_arrays(described, shapes, numpy_dtype(next(iter(held.values())).dtype), HEADING)
     set_weights(model, lambda name: np.array(weights[name], order="C"))
 
 

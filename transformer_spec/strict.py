@@ -49,9 +49,8 @@ def check_arrays(
     for name, shape in shapes.items():
         if name not in arrays:
             faults.add(f"{name}: missing, expected {np.dtype(dtype)} {list(shape)}", "are missing")
-        elif not _is_described(arrays[name]):
-            found = type(arrays[name]).__name__
-            faults.add(f"{name}: a {found}, expected a NumPy array", "are no NumPy arrays")
+        elif not is_described(arrays[name]):
+            add_no_array(name, arrays[name], faults)
         elif arrays[name].shape != tuple(shape):
             found = list(arrays[name].shape)
             faults.add(f"{name}: shape {found}, expected {list(shape)}", "have the wrong shape")
@@ -67,6 +66,12 @@ def check_arrays(
     faults.raise_if_any(heading)
 
 
-def _is_described(value: Any) -> bool:
+def is_described(value: Any) -> bool:
     """Whether a value has NumPy's shape and dtype; a list has neither, a torch.Tensor its own."""
     return hasattr(value, "shape") and isinstance(getattr(value, "dtype", None), np.dtype)
+
+
+def add_no_array(name: str, value: object, faults: Faults) -> None:
+    """Add the fault of a weight that is no NumPy array."""
+    fault = f"{printable_name(name)}: a {type(value).__name__}, expected a NumPy array"
+    faults.add(fault, "are no NumPy arrays")

@@ -21,6 +21,7 @@ from transformer_spec import (
     to_flax,
     weight_shapes,
 )
+from transformer_spec.strict import add_no_array, is_described
 
 Weights = Mapping[str, np.ndarray]
 
@@ -72,8 +73,9 @@ def torch_to_flax(
     """Canonical (PyTorch) names and layouts -> Flax ones; transposed arrays are views.
 
     With a config, missing and extra names and wrong shapes and types are one UserError; without,
-    names that match no leaf rule are.
+    names that match no leaf rule are. So are weights that are no NumPy arrays.
     """
+    _check_arrays(weights)
     if config is None:
         return _run(weights, rules_to_flax(weights))
     rules = torch_rules(config, weights.keys())
@@ -86,6 +88,7 @@ def flax_to_torch(
     weights: Weights, config: TransformerConfig | None = None
 ) -> dict[str, np.ndarray]:
     """Flax names and layouts -> canonical (PyTorch) ones: ``torch_to_flax`` reversed."""
+    _check_arrays(weights)
     if config is None:
         return _run(weights, _rules_of_names(weights, torch_rule_of_flax))
     rules = flax_rules(config)
@@ -113,6 +116,14 @@ def _check(weights: Weights, rules: list[Rule], config: TransformerConfig) -> No
     faults = Faults()
     check_source(weights, rules, weight_shapes(config), faults)
     faults.raise_if_any("weights do not fit the config")
+
+
+def _check_arrays(weights: Weights) -> None:
+    faults = Faults()
+    for name, array in weights.items():
+        if not is_described(array):
+            add_no_array(name, array, faults)
+    faults.raise_if_any("cannot convert weights")
 
 
 def _run(weights: Weights, rules: list[Rule]) -> dict[str, np.ndarray]:

@@ -58,6 +58,22 @@ def test_square_kernels_are_transposed_too():
     assert not np.array_equal(flax[f"{name}.kernel"], weights[f"{name}.weight"])
 
 
+@pytest.mark.parametrize("given", [CONFIG, None])
+@pytest.mark.parametrize("side", ["torch", "flax"])
+def test_what_is_no_array_of_numpy(side, given):
+    weights: dict = initial_weights(CONFIG, 0)
+    convert = torch_to_flax if side == "torch" else flax_to_torch
+    if side == "flax":
+        weights = torch_to_flax(weights)
+    one, other, *_ = weights
+    weights |= {one: weights[one].tolist(), other: None}
+    with pytest.raises(UserError) as caught:
+        convert(weights, given)
+    assert len(caught.value.faults) == 2
+    for name, kind in ((one, "list"), (other, "NoneType")):
+        says(caught.value, name, kind, "NumPy array")
+
+
 @pytest.mark.parametrize("side", ["torch", "flax"])
 def test_all_faults_in_one_error(side):
     weights = initial_weights(CONFIG, 0)

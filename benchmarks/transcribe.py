@@ -31,10 +31,6 @@ from benchmarks.transcription_contenders import (  # noqa: E402
 )
 
 RATE = "audio_seconds"
-FOLDER = ROOT.parent / "shared" / "data" / "speech"
-RECORDINGS = sorted(
-    path for name in ("bonsai", "english", "jfk") for path in FOLDER.glob(f"{name}.*")
-)
 
 
 def compare(place: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -68,8 +64,8 @@ def report(started: list[turns.Contender]) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Speech to text beside other programs.")
     parser.add_argument("model", type=Path, help="a folder of CTranslate2 with a speech model")
-    parser.add_argument("--recordings", type=Path, nargs="+", default=RECORDINGS, metavar="FILE",
-        help="sound files in English [those of shared/data/speech]")  # fmt: skip
+    parser.add_argument("--recordings", type=Path, nargs="+", required=True, metavar="FILE",
+        help="sound files in English")  # fmt: skip
     parser.add_argument("--seconds", type=turns.at_least_one, default=600, help="of sound in all")
     parser.add_argument("--rounds", type=turns.at_least_one, default=5, help="parts of the sound")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=USUAL,
@@ -77,8 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     turns.add_common_options(parser)
     options = parser.parse_args(arguments)
     missing = [str(path) for path in options.recordings if not path.is_file()]
-    if missing or not options.recordings:
-        parser.error(f"no file: {', '.join(missing) or FOLDER}; --recordings names sound files")
+    if missing:
+        parser.error(f"no file: {', '.join(missing)}; --recordings names sound files")
     with tempfile.TemporaryDirectory() as name:
         results: dict[str, Any] = {"threads": options.threads, "seconds": options.seconds}
         results["contenders"] = compare(Path(name), options)

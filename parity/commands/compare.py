@@ -245,6 +245,7 @@ def add_outputs(group: argparse._ArgumentGroup) -> None:
     add(
         "--certificate",
         action="store_true",
-        help="write certificate.json into B's folder, over every file that is there",
+        help="write certificate.json into B's folder: the numbers, and hashes of its files but for "
+        "README.md, the card and pictures",
     )
     add("--card", action="store_true", help="write PARITY.md for a model page as well")

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"twinformer {__version__}")
         return 0
+    if given[:1] == ["help"] and len(given) > 1:
+        given = [*given[1:], "--help"]
     if not given or given[0] in ("-h", "--help", "help"):
         print(overview())
         return 0 if given else 2

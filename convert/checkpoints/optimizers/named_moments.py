@@ -14,15 +14,9 @@ from convert.checkpoints.folders import Content, left_out
 from convert.checkpoints.layouts import FIRST, SECOND
 from convert.checkpoints.loops.moments import fit_moments
 from convert.checkpoints.nested import OptimizerPart
+from convert.checkpoints.optimizers.adam import FIRST_KEY, SECOND_KEY, check_adam, resembling
 from convert.checkpoints.optimizers.state_form import check_form, read_numbers
-from convert.checkpoints.optimizers.torch_states import (
-    FIRST_KEY,
-    SECOND_KEY,
-    Group,
-    check_adam,
-    name_state,
-    names_in,
-)
+from convert.checkpoints.optimizers.torch_states import Group, name_state, names_in
 from convert.checkpoints.records import checked
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Tensors
@@ -110,7 +104,8 @@ def _carried(
     rules = rules_of(content.tensors)
     parameters = _parameters(content.tensors, rules, config, known)
     named = _named(content, part, parameters, given, has_names)
-    return replace(named, notes=named.notes + [ODD.format(some_of(odd))] * bool(odd))
+    told = resembling(state["param_groups"]) + [ODD.format(some_of(odd))] * bool(odd)
+    return replace(named, notes=named.notes + told)
 
 
 def _named(

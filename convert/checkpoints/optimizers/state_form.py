@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoints.optimizers.torch_states import FIRST_KEY, SECOND_KEY, STEP_KEY
+from convert.checkpoints.optimizers.adam import FIRST_KEY, SECOND_KEY, STEP_KEY
 from convert.core.pipeline import is_float
 from convert.formats.content import ContentFile, Leaf, Unread, is_array, some_of
 from transformer_spec import Faults

@@ -12,13 +12,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convert.formats.content import is_array
+from convert.checkpoints.optimizers.adam import FIRST_KEY, SECOND_KEY, STEP_KEY, check_adam
 from transformer_spec import Faults, UserError
 
-FIRST_KEY, SECOND_KEY, STEP_KEY = "exp_avg", "exp_avg_sq", "step"
-NOT_CARRIED = ("max_exp_avg_sq", "momentum_buffer", "mu_product")
-# What torch.optim's Adafactor and that of transformers keep of matrices.
-ADAFACTOR = ("row_var", "exp_avg_sq_row")
 NORM = re.compile(r"layernorm|rmsnorm|(^|[._])norm($|\.)")  # of a module, in the Trainer's words
 Shape = tuple[int, ...]
 Sort = Callable[[str, Shape], bool]
@@ -91,38 +87,6 @@ def name_state(
 def _named_group(group: Mapping[str, Any], order: Mapping[Any, str]) -> Group:
     settings = {k: v for k, v in group.items() if k not in ("params", "param_names")}
     return Group([order[index] for index in group["params"]], settings)
-
-
-def check_adam(content: Mapping[str, Any], label: str) -> None:
-    """A UserError with every entry of an optimizer's state that is not Adam's or AdamW's."""
-    faults, groups = Faults(), content["param_groups"]
-    _check_not_adafactor(content, label)
-    for index, entry in content["state"].items():
-        if not isinstance(entry, Mapping):
-            faults.add(
-                f"parameter {index} has a state of its own kind", "have states of their own kind"
-            )
-            continue
-        missing = [key for key in (STEP_KEY, FIRST_KEY, SECOND_KEY) if key not in entry]
-        faults.require(not missing, f"parameter {index} has no {', '.join(missing)}")
-        extra = [key for key in NOT_CARRIED if key in entry]
-        faults.require(not extra, f"parameter {index} has {', '.join(extra)}, which is not Adam's")
-    for number, group in enumerate(groups):
-        for key in ("amsgrad", "maximize"):
-            asked = is_array(group.get(key)) or bool(group.get(key))
-            faults.require(not asked, f"group {number} has {key}, which is not carried")
-    faults.raise_if_any(f"{label} is not that of Adam or AdamW")
-
-
-def _check_not_adafactor(content: Mapping[str, Any], label: str) -> None:
-    """A UserError that names Adafactor where entries are those of torch's or transformers'."""
-    entries = [entry for entry in content["state"].values() if isinstance(entry, Mapping)]
-    mark = next((key for key in ADAFACTOR for entry in entries if key in entry), None)
-    if mark is not None:
-        raise UserError(
-            f"{label} is that of Adafactor (it keeps {mark}), and only moments of Adam and AdamW "
-            "are carried; adafactor_to_optax of convert makes optax's state of torch's"
-        )
 
 
 def _count(steps: Sequence[float], label: str) -> int:

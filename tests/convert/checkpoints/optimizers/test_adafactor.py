@@ -8,7 +8,7 @@ import torch
 from messages import says
 
 from convert import OptaxAdafactor, adafactor_to_optax, adafactor_to_torch
-from convert.checkpoints.optimizers.torch_states import check_adam
+from convert.checkpoints.optimizers.adam import check_adam
 from transformer_spec import UserError, canonical_name, to_flax, to_torch
 
 RATE = 1e-2

@@ -10,6 +10,7 @@ from typing import Any
 
 from convert.checkpoints.copies import OTHERS, is_copy, one_copy
 from convert.checkpoints.encodings import check_objects, is_plain
+from convert.checkpoints.masters import masters
 from convert.checkpoints.objects import settings_of
 from convert.checkpoints.odd_places import GATHER
 from convert.checkpoints.optimizers.torch_states import is_optimizer_state
@@ -72,7 +73,7 @@ def open_nested(path: Path, key: str | None = None) -> Nested:
     optimizer, undone = optimizer_in(file)
     if key is not None and optimizer and not _is_usual(file, part, place):
         optimizer, undone = None, f"{LEFT_OUT}its moments are not those of {key}"
-    notes += _objects(file, [part, source])
+    notes += _objects(file, [part, source]) + masters(file, tensors)
     return Nested(tensors, settings, optimizer, undone, notes)
 
 

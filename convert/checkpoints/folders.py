@@ -15,7 +15,7 @@ from convert.checkpoints.loops.places import has_marks
 from convert.checkpoints.loops.states import find_loop_state
 from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
 from convert.checkpoints.odd_places import check_undistributed, only_weights
-from convert.checkpoints.records import Record, checked, record_in
+from convert.checkpoints.records import Record, checked, is_recorded, record_in
 from convert.checkpoints.split_files import open_split
 from convert.checkpoints.steps import check_finished, is_step, newest_step, open_items, unfinished
 from convert.checkpoints.t5x import is_t5x, steps_in, t5x_settings
@@ -51,6 +51,11 @@ OPTIMIZER_PICKLE = "optimizer.pt"
 OPTIMIZER_PICKLES = (OPTIMIZER_PICKLE, "optimizer.bin")  # the second is Accelerate's
 KEPT_ASIDE = "kept_aside.safetensors"
 ORBAX_FOLDER = "orbax"
+LIKE_ADAM = (
+    "the optimizer's state is taken as Adam's, as it has count, mu and nu: adamax, adamaxw, "
+    "adabelief, yogi, adopt and scale_by_stddev of optax keep other numbers under these names; "
+    "--no-optimizer leaves it out"
+)
 CONTAINER_OF = {
     ".safetensors": "safetensors",
     ".pt": "pt",
@@ -209,7 +214,9 @@ class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
 
     ``dropped`` are those among them that are neither weights nor moments, name -> reason;
-    ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not;
+    ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not,
+    ``told`` what there is to say of one that is carried, ``hyperparameters`` its settings where a
+    loop's state holds them, under torch's names;
     ``others`` are weight files beside the one that is read; ``of_loop`` says that moments may be
     there of some weights alone, and of what is no weight; ``record`` is what the tensors are
     compared with while they are read; ``files`` are those that tensors are read from, or folders of
@@ -225,6 +232,8 @@ class Content:
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     unread: str = ""
+    told: Sequence[str] = ()
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     others: Sequence[Path] = ()
     of_loop: bool = False
     record: Record | None = None
@@ -258,12 +267,20 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
         content = _open_folder(path, key, record)
     if record is not None:
         record.check_count(content.count, content.tensors.label)
-    content = replace(content, record=record or content.record)
+    content = _with_doubt(replace(content, record=record or content.record), path)
     if is_t5x(content.tensors):
         return _of_t5x(path, content)
     if content.container == CTRANSLATE2:
         return content  # whose settings lie in two files
     return replace(content, settings=foreign_settings(path) or content.settings)
+
+
+def _with_doubt(content: Content, path: Path) -> Content:
+    """Content that says that other optimizers keep Adam's names, where no file of ours is there."""
+    doubtful = content.of_loop and content.layout.has_moments(content.tensors)
+    if not doubtful or LIKE_ADAM in content.told or is_recorded(path):
+        return content
+    return replace(content, told=(LIKE_ADAM, *content.told))
 
 
 def _of_t5x(path: Path, content: Content) -> Content:
@@ -465,7 +482,7 @@ def _of_loop(tensors: Tensors, key: str | None, container: str) -> Content:
     notes = [*notes_of(tensors), *state.notes]
     return Content(
         state.tensors, state.layout, state.count, container, dropped=state.dropped, notes=notes,
-        unread=state.unread, of_loop=True,
+        unread=state.unread, of_loop=True, told=state.told, hyperparameters=state.settings,
     )  # fmt: skip
 
 

@@ -92,6 +92,12 @@ def record_in(folder: Path) -> Record | None:
     return _told(_check_files, folder, ANOTHER)
 
 
+def is_recorded(path: Path) -> bool:
+    """Whether weights at a path lie in a folder that this program wrote, of whatever version."""
+    names = (TENSORS, LEDGER, PROGRESS, ORIGIN)
+    return any((folder / name).is_file() for folder in (path, path.parent) for name in names)
+
+
 def tensor_record(folder: Path) -> Record | None:
     """The same of tensors alone: no file of an older checkpoint is read."""
     if (folder / TENSORS).is_file():

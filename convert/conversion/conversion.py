@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from convert.checkpoints.records import LEDGER
 from convert.conversion.changed_files import WRITTEN, written_files
+from convert.conversion.kept_groups import GROUPS, as_kept
 from convert.conversion.origin import ORIGIN
-from convert.conversion.plan import Plan, make_plan
+from convert.conversion.plan import Plan, known_groups, make_plan
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import DROPPED, Moments
 from convert.conversion.target import SETTINGS, Target
@@ -215,6 +216,7 @@ def _write(plan: Plan, folder: Path, source: Hashed) -> list[str]:
     heading = _heading(plan)
     if plan.target.family is None and plan.target.model is None:
         heading[WRITTEN] = written_files(folder)
+        heading |= _groups(plan)
     write_ledger(folder / LEDGER, heading, plan.ledger, source, target)
     return source.warnings() + (cast.warnings() if cast else [])
 
@@ -247,6 +249,12 @@ def _heading(plan: Plan) -> dict[str, object]:
         "notes": plan.notes,
         "files": plan.files.to_json(),
     }
+
+
+def _groups(plan: Plan) -> dict[str, object]:
+    """The groups of an optimizer that is carried, which no file of ours holds but optimizer.pt."""
+    groups = known_groups(plan.source) if plan.count is not None else []
+    return {GROUPS: as_kept(groups)} if groups else {}
 
 
 def _stored(target: Target) -> dict[str, str]:

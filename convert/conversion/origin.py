@@ -17,6 +17,7 @@ import numpy as np
 from convert.checkpoints.layouts import FIRST, SECOND, TORCH
 from convert.checkpoints.optimizers.torch_states import Group
 from convert.checkpoints.wrappers import Wrapping
+from convert.conversion.kept_groups import group_from
 from convert.core.operations import Constant, Duplicate, Given, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse
 from convert.core.tensors import Announced, Header, Renamed, Tensors
@@ -113,7 +114,7 @@ class Origin:
                 name: Header(tuple(shape), np.dtype(dtype))
                 for name, (dtype, shape) in content["tensors"].items()
             }
-            groups = [_group(*group) for group in content["optimizer_groups"]]
+            groups = [group_from(*group) for group in content["optimizer_groups"]]
             settings, wrapper = content["settings"], content["wrapper"]
             wrapped = dict(content.get("wrapped", {}))
             counters = list(content.get("counters", ()))
@@ -131,12 +132,6 @@ def _known(content: Any) -> Mapping[str, Any]:
         if not isinstance(content.get(key), kind):
             raise ValueError(f"its {key} are not what was written")
     return content
-
-
-def _group(names: Any, settings: Any) -> Group:
-    if not isinstance(settings, dict) or not isinstance(names, list):
-        raise ValueError("its optimizer_groups are not what was written")
-    return Group([str(name) for name in names], settings)
 
 
 def _with_text_keys(value: Any) -> Any:

@@ -108,7 +108,7 @@ def make_plan(request: ConversionRequest) -> Plan:
 
 def _trained_since(source: Import) -> bool:
     """Whether the optimizer in a folder of ours is one that torch wrote after the import."""
-    return source.family is None and bool(source.groups)
+    return source.family is None and source.content.optimizer is not None and bool(source.groups)
 
 
 def _as_trained(source: Import) -> Import:
@@ -137,10 +137,16 @@ def _groups(source: Import, target: Target) -> OwnGroups:
         return OwnGroups(origin.groups if origin and origin.family == target.name else [], [])
     if target.container != "pt" or not source.has_moments:
         return OwnGroups([], [])
-    home = source.located.home
-    is_run = home is not None and (home / RUN_SETTINGS).is_file()
-    before = groups_before(origin, source.config) if origin and not is_run else []
-    return own_groups(source.config, source.groups or before, home)
+    return own_groups(source.config, known_groups(source), source.located.home)
+
+
+def known_groups(source: Import) -> list[Group]:
+    """Those of the source's optimizer under our names, or of the one it was before conversions."""
+    home, origin = source.located.home, source.origin
+    if source.groups or (home is not None and (home / RUN_SETTINGS).is_file()):
+        return source.groups
+    before = groups_before(origin, source.config) if origin else []
+    return source.groups_before or before
 
 
 def _adapted(source: Import, target: Target) -> tuple[Import, list[str]]:

@@ -25,9 +25,10 @@ from convert.checkpoints.layouts import BESIDE, TORCH, canonical_rules, has_own_
 from convert.checkpoints.optimizers.groups import moment_pairs, renamed
 from convert.checkpoints.optimizers.named_moments import name_optimizer
 from convert.checkpoints.optimizers.torch_states import Group
-from convert.checkpoints.records import Record
+from convert.checkpoints.records import LEDGER, Record
 from convert.checkpoints.wrappers import Wrapping, counters, unwrap
 from convert.conversion.changed_files import changed_files
+from convert.conversion.kept_groups import kept_groups
 from convert.conversion.merging import merged, without_adapter
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
@@ -64,8 +65,8 @@ class Import:
     """A source with everything decided that does not depend on the target.
 
     ``family`` is None for checkpoints of ours; ``origin`` says where weights came from before
-    they became ours, or where they come from now. ``groups`` are those of a torch optimizer in it,
-    under canonical names.
+    they became ours, or where they come from now. ``groups`` are those of an optimizer in it, under
+    canonical names, ``groups_before`` those that an earlier conversion was given.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class Import:
     notes: list[str] = field(default_factory=list)
     everything: Tensors | None = None
     groups: list[Group] = field(default_factory=list)
+    groups_before: list[Group] = field(default_factory=list)
 
     @property
     def tensors(self) -> Tensors:
@@ -287,6 +289,7 @@ def leave_out(
         training = [n for n in content.tensors if n.startswith(content.layout.training)]
         gone |= dict.fromkeys(training, NO_OPTIMIZER)
         content = replace(content, optimizer=None, count=None, unread="")
+        content = replace(content, told=(), hyperparameters={})
     if not gone:
         return content, {}
     kept = Subset(content.tensors, [name for name in content.tensors if name not in gone])
@@ -316,7 +319,9 @@ def _read_ours(
     notes = [*wrapping.notes(False), *content.notes, *found.notes]
     return Import(
         request.source, located, found.content, None, config, rules, origin,
-        dropped | found.dropped, notes, groups=renamed(found.groups, moment_pairs(rules)),
+        dropped | found.dropped, notes,
+        groups=renamed(found.groups, moment_pairs(rules, content.layout.first)),
+        groups_before=kept_groups(located.home / LEDGER) if located.home else [],
     )  # fmt: skip
 
 
@@ -343,7 +348,8 @@ def _read_foreign(
 
     found = name_optimizer(content, reading.config, rules_of, request.parameter_names)
     headers, settings = dict(source.tensors), reading.settings or source.settings
-    origin = Origin(family.name, settings, headers, source.wrapper, found.groups, wrapping.lasting)
+    of_torch = [] if content.hyperparameters else found.groups
+    origin = Origin(family.name, settings, headers, source.wrapper, of_torch, wrapping.lasting)
     rules = rules_of(found.content.tensors)
     notes = [*wrapping.notes(family.restores_names), *reading.notes]
     notes += [*content.notes, *found.notes]

@@ -11,8 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from convert.checkpoints.layouts import BARE_ORBAX, COUNT, ORBAX, TORCH, Layout, has_own_parts
+from convert.checkpoints.loops.beside_adam import (
+    Hyperparameters,
+    lost_beside_adam,
+    read_hyperparameters,
+)
 from convert.checkpoints.loops.places import find_place, is_optimizers, is_random
 from convert.core.rules import ASIDE
 from convert.core.tensors import Renamed, Tensors
@@ -44,7 +50,8 @@ OTHERS = {
 class LoopState:
     """Weights and moments under the names of a layout, the optimizer's steps where it is Adam, and
     what only the loop needs, name -> reason; ``notes`` say what of that might be missed, ``unread``
-    why an optimizer is left out.
+    why an optimizer is left out, ``told`` what there is to say of one that is carried, ``settings``
+    its own under torch's names.
     """
 
     tensors: Tensors
@@ -53,6 +60,8 @@ class LoopState:
     dropped: Mapping[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     unread: str = ""
+    told: list[str] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,22 @@ def find_loop_state(tensors: Tensors, key: str | None = None) -> LoopState:
     if twice:
         raise UserError(f"{tensors.label}: {some_of(twice)} would come twice without {place!r}")
     found = Renamed(tensors, names | {name: name for name in others})
-    return LoopState(found, layout, adam.count, dropped, _told(dropped, copies), unread)
+    around = read_hyperparameters(stored, adam.counts, tensors) if adam.first else Hyperparameters()
+    lost = _lost(dropped, weights, tensors, stored) if adam.first else []
+    return LoopState(
+        found, layout, adam.count, dropped, _told(dropped, copies), unread,
+        [*around.notes, *lost], around.settings,
+    )  # fmt: skip
+
+
+def _lost(
+    dropped: Mapping[str, str],
+    weights: Collection[str],
+    tensors: Tensors,
+    stored: Mapping[str, str],
+) -> list[str]:
+    names = [name.removesuffix(VALUE) for name, why in dropped.items() if why == NOT_CARRIED]
+    return lost_beside_adam(names, weights, tensors, stored)
 
 
 def _adam_or_why(

@@ -17,8 +17,8 @@ RUN_SETTINGS = "settings.json"
 ADAMW: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
 OF_RUNS = {"lr": "peak_lr", "eps": "adam_eps", "weight_decay": "weight_decay"}
 DEFAULTS = (
-    "optimizer.pt: the source does not say {}: what stands there are defaults of torch.optim.AdamW "
-    "({}), which load_state_dict puts in the place of yours; set yours after it"
+    "optimizer.pt: what is read of the source does not say {}: what stands there are defaults of "
+    "torch.optim.AdamW ({}), which load_state_dict puts in the place of yours; set yours after it"
 )
 PEAK = "optimizer.pt: lr is the run's peak_lr ({}): the schedule is not in it"
 KNOWN = (
@@ -38,14 +38,14 @@ class OwnGroups(NamedTuple):
     notes: list[str]
 
 
-def moment_pairs(rules: Iterable[Rule]) -> list[tuple[str, str]]:
-    """(theirs, ours) of every weight that has moments."""
+def moment_pairs(rules: Iterable[Rule], first: str = FIRST) -> list[tuple[str, str]]:
+    """(theirs, ours) of every weight that has moments, theirs after ``first``."""
     return [
-        (theirs.removeprefix(FIRST), ours.removeprefix(FIRST))
+        (theirs.removeprefix(first), ours.removeprefix(FIRST))
         for rule in rules
         for theirs in rule.sources
         for ours in rule.targets
-        if theirs.startswith(FIRST) and ours.startswith(FIRST)
+        if theirs.startswith(first) and ours.startswith(FIRST)
     ]
 
 

@@ -70,13 +70,21 @@ def name_optimizer(
         if names is not None:
             raise UserError(f"--parameter-names: {content.tensors.label} has no torch optimizer")
         content, dropped, notes = fit_moments(content, rules_of)
-        return Named(content, [], [content.unread] * bool(content.unread) + notes, dropped)
+        told = [*[content.unread] * bool(content.unread), *content.told, *notes]
+        return Named(content, _one_group(content), told, dropped)
     try:
         return _carried(content, part, config, rules_of, names)
     except UserError as error:
         if names is not None:
             raise
         return Named(replace(content, optimizer=None), notes=[left_out(error)])
+
+
+def _one_group(content: Content) -> list[Group]:
+    """That of all moments, where a loop's state holds the settings of its optimizer."""
+    first = content.layout.first
+    names = [name.removeprefix(first) for name in content.tensors if name.startswith(first)]
+    return [Group(names, dict(content.hyperparameters))] if content.hyperparameters else []
 
 
 def _carried(

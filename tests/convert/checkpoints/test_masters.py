@@ -1,4 +1,4 @@
-"""Float32 masters of weights that are read in half precision: told, wherever a trainer keeps them."""
+"""Float32 masters of weights that are read in half precision are told of, wherever they lie."""
 
 import pytest
 import torch

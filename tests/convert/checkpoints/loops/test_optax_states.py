@@ -15,7 +15,13 @@ import flax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import optax  # noqa: E402
 import orbax.checkpoint  # noqa: E402
-from convert_cases import assert_same_arrays, config_flags, convert, fail  # noqa: E402
+from convert_cases import (  # noqa: E402
+    assert_same_arrays,
+    config_flags,
+    convert,
+    fail,
+    write_run,
+)
 from flax import nnx  # noqa: E402
 from flax.training.train_state import TrainState  # noqa: E402
 
@@ -295,6 +301,138 @@ def test_gradients_that_are_gathered_over_steps(tmp_path):
     gathered = fresh._replace(inner_opt_state=state, acc_grads=gradients(params, 9))
     source = save(tmp_path / "orbax", {"params": params, "opt_state": gathered})
     assert_read(source, tmp_path / "torch", params, state)
+
+
+TAKEN_AS_ADAM = "taken as Adam's, as it has count, mu and nu"
+NOT_CARRIED = "beside Adam's state the optimizer keeps what is not carried: "
+
+
+def loop(tmp_path, optimizer, steps=STEPS):
+    """What a loop with an optimizer of optax saves in Orbax after some steps."""
+    params = first_weights()
+    state = jax.jit(optimizer.init)(params)
+    for step in range(steps):
+        params, state = updated(optimizer, gradients(params, step), state, params)
+    return save(tmp_path / "orbax", {"params": params, "opt_state": state})
+
+
+@pytest.mark.parametrize("kind", ["adamax", "adabelief", "yogi", "adamw"])
+def test_names_do_not_tell_adam_from_others(kind, tmp_path, capsys):
+    source = loop(tmp_path, getattr(optax, kind)(1e-3))
+    said = said_of(capsys, source, tmp_path / "torch")
+    lines = [line for line in said.splitlines() if TAKEN_AS_ADAM in line]
+    assert len(lines) == 1
+    assert "adamax, adamaxw, adabelief, yogi, adopt" in lines[0] and "--no-optimizer" in lines[0]
+    said = said_of(capsys, source, tmp_path / "without", "--no-optimizer")
+    assert TAKEN_AS_ADAM not in said
+
+
+def test_what_this_program_wrote_is_adam_s(tmp_path, capsys):
+    """A run, a folder that was converted, and the Orbax folder in it: no note."""
+    run = write_run(tmp_path / "run", "flax")
+    convert(run, tmp_path / "torch", "--to", "torch")
+    convert(tmp_path / "torch", tmp_path / "flax", "--to", "flax")
+    step = run / "checkpoints" / "step_00000020"
+    places = [run, step, tmp_path / "flax", tmp_path / "flax" / "orbax"]
+    (step / "tensors.json").unlink()  # as checkpoints of older versions have none
+    for number, place in enumerate(places):
+        convert(place, tmp_path / f"{number}", "--to", "torch", "--no-verify")
+    said = capsys.readouterr().out
+    assert said.count("optimizer moments carried") == len(places) + 2
+    assert TAKEN_AS_ADAM not in said
+
+
+LOST = {
+    "in the middle of a step": (
+        optax.MultiSteps(optax.adamw(1e-3), every_k_schedule=2),
+        "opt_state.acc_grads (", "gradients of 1 mini-step that are in no update yet",
+    ),
+    "two mini-steps": (
+        optax.MultiSteps(optax.adamw(1e-3), every_k_schedule=5), "gradients of 3 mini-steps",
+    ),
+    "ema": (optax.chain(optax.adamw(1e-3), optax.ema(0.9)), "opt_state.1.ema (", "of updates"),
+    "apply_every": (optax.chain(optax.adamw(1e-3), optax.apply_every(4)), "opt_state.1.grad_acc ("),
+    "momentum": (optax.chain(optax.adamw(1e-3), optax.trace(0.9)), "opt_state.1.trace (", "moment"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_what_is_kept_beside_adam_s_state_is_named(kind, tmp_path, capsys):
+    optimizer, *words = LOST[kind]
+    said = said_of(capsys, loop(tmp_path, optimizer), tmp_path / "torch")
+    lines = [line for line in said.splitlines() if NOT_CARRIED in line]
+    assert len(lines) == 1
+    assert f"{len(flat(first_weights()))} arrays" in lines[0]
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def test_nothing_is_lost_after_a_whole_step(tmp_path, capsys):
+    """MultiSteps has zeros for gradients then; counts and flags of wrappers are no loss either."""
+    optimizer = optax.MultiSteps(optax.adamw(1e-3), every_k_schedule=2)
+    assert NOT_CARRIED not in said_of(capsys, loop(tmp_path, optimizer, 2), tmp_path / "torch")
+    finite = optax.apply_if_finite(optax.chain(optax.zero_nans(), optax.adamw(RATE)), 3)
+    (tmp_path / "b").mkdir()
+    assert NOT_CARRIED not in said_of(capsys, loop(tmp_path / "b", finite), tmp_path / "x")
+
+
+class TestHyperparameters:
+    """inject_hyperparams keeps the settings of its optimizer as arrays in the state."""
+
+    OPTIONS = {"learning_rate": 3e-4, "b1": 0.8, "b2": 0.98, "eps": 1e-7, "weight_decay": 1e-4}
+
+    def written(self, source, folder, *flags):
+        more = flags or config_flags(CONFIG)
+        convert(source, folder, "--to", "torch", "--container", "pt", *more)
+        torch = pytest.importorskip("torch")
+        return torch.load(folder / "optimizer.pt", weights_only=True)["param_groups"]
+
+    def expected(self, **options):
+        held = {key: float(np.float32(x)) for key, x in (self.OPTIONS | options).items()}
+        betas = held["b1"], held["b2"]
+        rest = {key: held[key] for key in ("eps", "weight_decay")}
+        return {"lr": held["learning_rate"], "betas": betas, **rest}
+
+    @pytest.mark.parametrize("wrapped", ["alone", "in a chain", "scheduled", "by way of flax"])
+    def test_become_those_of_the_one_group(self, wrapped, tmp_path, capsys):
+        schedule = {"learning_rate": RATE} if wrapped == "scheduled" else {}
+        optimizer = optax.inject_hyperparams(optax.adamw)(**self.OPTIONS | schedule)
+        if wrapped == "in a chain":
+            optimizer = optax.chain(optax.clip_by_global_norm(1.0), optimizer)
+        source, flags = loop(tmp_path, optimizer), []
+        if wrapped == "by way of flax":
+            convert(source, tmp_path / "flax", "--to", "flax", *config_flags(CONFIG))
+            source, flags = tmp_path / "flax", ["--from", "twinformer"]
+        (group,) = self.written(source, tmp_path / "pt", *flags)
+        last = {"learning_rate": RATE(STEPS - 1)} if schedule else {}
+        expected = self.expected(**last)
+        assert {key: group[key] for key in expected} == expected
+        assert len(group["params"]) == len(flat(first_weights()))
+        said = capsys.readouterr().out
+        assert "does not say" not in said and "settings of the optimizer are read from" in said
+
+    def test_only_some_of_them(self, tmp_path, capsys):
+        """What is static is not in the state; what the user named is not known."""
+
+        def optimizer(rate, eps, b1):
+            return optax.adamw(rate, eps=eps, b1=b1)
+
+        injected = optax.inject_hyperparams(optimizer)(rate=3e-4, eps=1e-7, b1=0.8)
+        (group,) = self.written(loop(tmp_path, injected), tmp_path / "pt")
+        assert group["eps"] == float(np.float32(1e-7)) and group["lr"] == 1e-3
+        said = capsys.readouterr().out
+        assert "a mask that leaves" not in said
+        assert "are not read: opt_state.hyperparams.b1, opt_state.hyperparams.rate" in said
+        assert "the source does not say lr, betas, weight_decay" in said
+
+    def test_those_of_several_optimizers_are_not_read(self, tmp_path, capsys):
+        make = optax.inject_hyperparams(optax.adamw)
+        several = {"matrix": make(1e-3), "vector": make(1e-4)}
+        source = loop(tmp_path, optax.multi_transform(several, kinds))
+        matrices, vectors = self.written(source, tmp_path / "pt")
+        assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.01, 0.0)
+        said = capsys.readouterr().out
+        assert "settings of the optimizer that are not read: opt_state.inner_states.matrix" in said
+        assert "what is read of the source does not say lr" in said
 
 
 class TestSomeMomentsMissing:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from convert_cases import convert
+from convert_cases import convert, fail
 from messages import says
 from torch_nn_cases import CASES, PAD
 
@@ -318,6 +318,46 @@ class TestHyperparameters:
         convert(run, tmp_path / "flax", "--to", "flax")
         assert "defaults" not in capsys.readouterr().out  # there is no optimizer.pt
 
+    @pytest.mark.parametrize("way", [["orbax"], ["safetensors", "orbax"]])
+    def test_groups_of_the_twin_itself_by_way_of_flax(self, way, tmp_path, capsys):
+        """One group of a user's own loop over the PyTorch twin, however often it is converted."""
+        from convert_cases import CONFIG
+
+        import torch_transformer
+
+        model, source = torch_transformer.Transformer(CONFIG, seed=0), tmp_path / "user"
+        options = self.ASKED | {"foreach": False}
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], **options)
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        source.mkdir()
+        CONFIG.save(source / "config.json")
+        content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(content, source / "model.pt")
+        convert(source, tmp_path / "direct", "--to", "torch", "--container", "pt")
+        for container in way:
+            place = tmp_path / container
+            convert(source, place, "--to", "flax", "--container", container)
+            source = place
+        capsys.readouterr()
+        convert(source, tmp_path / "back", "--to", "torch", "--container", "pt")
+        says(capsys.readouterr().out, "groups and settings are the source's")
+        direct, (group,) = self.written(tmp_path / "direct"), self.written(tmp_path / "back")
+        assert [group] == direct
+        assert self.asked(group) == self.ASKED and group["foreach"] is False
+        assert type(group["betas"]) is tuple
+
+    def test_groups_that_were_damaged_in_conversion_json(self, tmp_path, capsys):
+        flags = self.stored(tmp_path / "user.pt", False)
+        convert(tmp_path / "user.pt", tmp_path / "flax", "--to", "flax", *flags)
+        place = tmp_path / "flax" / "conversion.json"
+        content = json.loads(place.read_text())
+        place.write_text(json.dumps(content | {"optimizer_groups": [["a", "b"]]}))
+        capsys.readouterr()
+        said = fail(capsys, tmp_path / "flax", tmp_path / "pt", "--to", "torch")
+        says(said, "conversion.json is damaged", "optimizer_groups")
+
     def test_a_group_that_does_not_say_all(self, tmp_path, capsys):
         flags = self.stored(tmp_path / "user.pt", False)
         content = torch.load(tmp_path / "user.pt", weights_only=True)
@@ -398,6 +438,7 @@ class TestMarian:
         for parameter, state in optimizer.state.items():
             assert (again.state[parameter]["exp_avg_sq"] == state["exp_avg_sq"]).all()
         assert again.state.keys() == optimizer.state.keys()
+        assert again.param_groups[0]["betas"] == (0.9, 0.999)  # a list would not be equal
 
     @pytest.mark.parametrize(
         "make",

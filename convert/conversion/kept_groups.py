@@ -1,0 +1,43 @@
+"""The groups of an optimizer in conversion.json, for the way back to a file of torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convert.checkpoints.optimizers.torch_states import Group
+from training_recipe.files.json_files import read_json
+from transformer_spec import UserError
+
+GROUPS = "optimizer_groups"
+
+
+def as_kept(groups: Sequence[Group]) -> list[list[Any]]:
+    """Groups as JSON has them, each as its names and its settings."""
+    return [[group.names, group.settings] for group in groups]
+
+
+def kept_groups(ledger: Path) -> list[Group]:
+    """Those that a conversion kept; none where there is no file, or none of ours is in it."""
+    try:
+        content = read_json(ledger).get(GROUPS) if ledger.is_file() else None
+    except UserError:
+        return []  # whoever compares tensors with it says what is wrong
+    if content is None:
+        return []
+    try:
+        return [group_from(names, settings) for names, settings in content]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{ledger} is damaged: its {GROUPS} are not what was written; delete it to read without"
+        ) from error
+
+
+def group_from(names: Any, settings: Any) -> Group:
+    """A group from JSON, which has lists where torch has a pair of betas; else a ValueError."""
+    if not isinstance(settings, dict) or not isinstance(names, list):
+        raise ValueError(f"its {GROUPS} are not what was written")
+    betas = settings.get("betas")
+    pair = {"betas": tuple(betas)} if isinstance(betas, list) else {}
+    return Group([str(name) for name in names], settings | pair)

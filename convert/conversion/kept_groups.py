@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.optimizers.torch_states import Group
+from convert.core.ledger import LEDGER_VERSION
 from training_recipe.files.json_files import read_json
 from transformer_spec import UserError
 
@@ -19,15 +20,15 @@ def as_kept(groups: Sequence[Group]) -> list[list[Any]]:
 
 
 def kept_groups(ledger: Path) -> list[Group]:
-    """Those that a conversion kept; none where there is no file, or none of ours is in it."""
+    """Those that a conversion kept; none where there is no file, or one of another version."""
     try:
-        content = read_json(ledger).get(GROUPS) if ledger.is_file() else None
+        content = read_json(ledger) if ledger.is_file() else {}
     except UserError:
         return []  # whoever compares tensors with it says what is wrong
-    if content is None:
+    if content.get("format_version") != LEDGER_VERSION:
         return []
     try:
-        return [group_from(names, settings) for names, settings in content]
+        return [group_from(names, settings) for names, settings in content.get(GROUPS, [])]
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{ledger} is damaged: its {GROUPS} are not what was written; delete it to read without"

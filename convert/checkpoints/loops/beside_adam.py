@@ -23,8 +23,11 @@ GATHERED = "acc_grads"  # of optax.MultiSteps
 RATES = {"learning_rate": "lr", "eps": "eps", "weight_decay": "weight_decay"}
 BETAS = ("b1", "b2")
 OF_NO_USE = {"eps_root": 0.0}  # what changes nothing where it is this
-READ = "settings of the optimizer are read from {} ({}) and taken for all its parameters"
-MASK = ": a mask that leaves some without weight decay would not be there"
+READ = (
+    "settings of the optimizer are read from {} ({}): optimizer.pt of our PyTorch twin has them, in "
+    "one group"
+)
+MASK = ", as a mask of weight decay is not in the state"
 UNREAD = "settings of the optimizer that are not read: {}"
 LOST = (
     "beside Adam's state the optimizer keeps what is not carried: {}; training goes on here "

@@ -420,7 +420,7 @@ class TestHyperparameters:
         (group,) = self.written(loop(tmp_path, injected), tmp_path / "pt")
         assert group["eps"] == float(np.float32(1e-7)) and group["lr"] == 1e-3
         said = capsys.readouterr().out
-        assert "a mask that leaves" not in said
+        assert "a mask of weight decay" not in said
         assert "are not read: opt_state.hyperparams.b1, opt_state.hyperparams.rate" in said
         assert "the source does not say lr, betas, weight_decay" in said
 

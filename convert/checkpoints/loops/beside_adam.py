@@ -16,6 +16,7 @@ from convert.checkpoints.loops.places import is_optimizers
 from convert.core.pipeline import is_float
 from convert.core.tensors import Tensors
 from convert.formats.content import some_of
+from transformer_spec import UserError
 
 HYPERPARAMETERS, MINI_STEP = "hyperparams", "mini_step"
 GATHERED = "acc_grads"  # of optax.MultiSteps
@@ -24,8 +25,8 @@ RATES = {"learning_rate": "lr", "eps": "eps", "weight_decay": "weight_decay"}
 BETAS = ("b1", "b2")
 OF_NO_USE = {"eps_root": 0.0}  # what changes nothing where it is this
 READ = (
-    "settings of the optimizer are read from {} ({}): optimizer.pt of our PyTorch twin has them, in "
-    "one group"
+    "settings of the optimizer are read from {} ({}): optimizer.pt of our PyTorch twin has them "
+    "in one group"
 )
 MASK = ", as a mask of weight decay is not in the state"
 UNREAD = "settings of the optimizer that are not read: {}"
@@ -77,7 +78,10 @@ def _number(tensors: Tensors, name: str) -> float | None:
     header = tensors[name]
     if header.shape != () or not (header.dtype.kind in "iu" or is_float(header.dtype)):
         return None
-    number = float(np.asarray(tensors.read(name)).astype(np.float64))
+    try:
+        number = float(np.asarray(tensors.read(name)).astype(np.float64))
+    except UserError:
+        return None  # it is damaged, and stands in the way of nothing
     return number if np.isfinite(number) else None
 
 

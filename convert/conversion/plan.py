@@ -134,7 +134,8 @@ def _groups(source: Import, target: Target) -> OwnGroups:
     """The groups of a torch optimizer that are written, where one is."""
     origin = source.origin
     if target.family is not None:
-        return OwnGroups(origin.groups if origin and origin.family == target.name else [], [])
+        same = origin is not None and origin.family == target.family.name
+        return OwnGroups(origin.groups if origin is not None and same else [], [])
     if target.container != "pt" or not source.has_moments:
         return OwnGroups([], [])
     home = source.located.home

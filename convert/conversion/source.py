@@ -116,10 +116,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)
     wrapping = wrapping_of(content, request)
-    if request.names is not None:
-        family = family_of_table(request.names)
-    else:
-        family = choose_family(request.family, source_of(content, request, wrapping))
+    family = choose_family(request, source_of(content, request, wrapping))
     _check_passed_over(request.ignore_settings, family)
     if family is None:
         result = _read_ours(request, located, content, wrapping, dropped)
@@ -246,11 +243,14 @@ def source_of(content: Content, request: SourceRequest, wrapping: Wrapping) -> S
     return Source(weights, settings, request.given_fields(), request.map, ignored)
 
 
-def choose_family(wanted: str | None, source: Source) -> Family | None:
+def choose_family(request: SourceRequest, source: Source) -> Family | None:
     """The family that is asked for, or the one that names and settings show; None is ours.
 
     One that is asked for and that the settings contradict is a UserError.
     """
+    if request.names is not None:
+        return family_of_table(request.names)
+    wanted = request.family
     if wanted == OURS:
         return None
     if wanted is not None:

@@ -1,5 +1,6 @@
-"""The optimizer of a module of the user's own comes back as torch loads it, by the table's file."""
+"""The optimizer of a module of the user's own: seen, and back as torch loads it, by its table."""
 
+import json
 import runpy
 from pathlib import Path
 
@@ -40,14 +41,22 @@ def trained():
     return module, optimizer
 
 
-@pytest.mark.parametrize("between", ["flax", "torch", None])
-def test_it_goes_on_exactly(between, trained, tmp_path, monkeypatch):
+@pytest.fixture
+def files(trained, tmp_path, monkeypatch):
+    """own.toml, and files with an optimizer as loops and Lightning write them, in this folder."""
     monkeypatch.chdir(tmp_path)
     module, optimizer = trained
-    torch.save(module.state_dict(), "weights.pt")
+    weights, state = module.state_dict(), optimizer.state_dict()
+    torch.save(weights, "weights.pt")
     convert("names", "weights.pt", "--num-heads", 4, "--activation", "gelu", "--output", "own.toml")
-    both = {"model": module.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(both, "both.pt")
+    torch.save({"model": weights, "optimizer": state}, "both.pt")
+    torch.save({"state_dict": weights, "optimizer_states": [state]}, "lightning.ckpt")
+    torch.save({"state_dict": weights, "optimizer_states": [state, state]}, "two.ckpt")
+
+
+@pytest.mark.parametrize("between", ["flax", "torch", None])
+def test_it_goes_on_exactly(between, trained, files):
+    module, optimizer = trained
     if between is None:
         convert("both.pt", "back", "--names", "own.toml", "--to", "names:own.toml")
     else:
@@ -61,3 +70,35 @@ def test_it_goes_on_exactly(between, trained, tmp_path, monkeypatch):
     assert told == [[3e-3, 1e-2], [1e-3, 0.0]]
     for one, other in zip(learn(again, its), learn(module, optimizer), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("file", ["both.pt", "lightning.ckpt"])
+def test_inspect_reads_it_by_the_table(file, files, capsys):
+    capsys.readouterr()
+    convert("inspect", file, "--names", "own.toml")
+    said = capsys.readouterr().out
+    assert "family     own\n" in said and "optimizer  moments after 2 steps" in said
+    assert "hidden_dim=32" in said
+
+
+@pytest.mark.parametrize("file", ["both.pt", "lightning.ckpt", "two.ckpt"])
+def test_inspect_sees_it_where_the_family_is_unknown(file, files, capsys):
+    capsys.readouterr()
+    convert("inspect", file)
+    said = capsys.readouterr().out
+    assert "family     not known" in said and "starts fresh" not in said
+    assert "optimizer  there is one, not read while the family is not known" in said
+    assert ("has those of several" in said) == (file == "two.ckpt")
+    convert("inspect", file, "--json")
+    assert json.loads(capsys.readouterr().out)["unread"].startswith("there is one")
+    convert("inspect", file, "--no-optimizer")
+    assert "optimizer  none" in capsys.readouterr().out
+
+
+def test_inspect_tells_of_a_table_that_does_not_fit(files, capsys):
+    capsys.readouterr()
+    convert("inspect", "both.pt", "--names", "aladdinpersson")
+    said = capsys.readouterr().out
+    assert "family     aladdinpersson" in said
+    assert "not as the table aladdinpersson says" in said
+    assert "optimizer  there is one, not read while the config is not known" in said

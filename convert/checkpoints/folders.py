@@ -21,6 +21,7 @@ from convert.checkpoints.steps import check_finished, is_step, newest_step, open
 from convert.checkpoints.t5x import is_t5x, steps_in, t5x_settings
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
+from convert.families.base import OtherSettings
 from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
@@ -40,7 +41,7 @@ from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
 from transformer_spec.errors import system_fault
-from transformer_spec.json_text import read_json_file
+from transformer_spec.json_text import json_fault, read_json_file
 
 MODEL = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
@@ -204,6 +205,29 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
     return next((settings for settings in found if is_foreign(settings)), None)
 
 
+def other_settings(path: Path) -> OtherSettings | None:
+    """A config.json there that ``foreign_settings`` does not take; None where there is none."""
+    places = [path, *_around(path)] if path.is_dir() else [path.parent]
+    file = next((p / CONFIG for p in places if (p / CONFIG).exists()), None)
+    if file is None:
+        return None
+    try:
+        content = read_json_file(file)
+    except (OSError, ValueError) as error:
+        return OtherSettings(json_fault(file, error), True)
+    if not isinstance(content, dict):
+        return OtherSettings(f"{file} holds no JSON object", True)
+    return of_ours(file, content)
+
+
+def of_ours(file: Path, content: Mapping[str, Any]) -> OtherSettings:
+    """Settings that have no mark of another library's."""
+    if "model" in content:
+        return OtherSettings(f"{file} is twinformer's own, not that of another library")
+    marks = "such as model_type and architectures"
+    return OtherSettings(f"{file} has none of the keys of a library's config.json, {marks}")
+
+
 @dataclass(frozen=True)
 class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
@@ -213,7 +237,7 @@ class Content:
     ``others`` are weight files beside the one that is read; ``of_loop`` says that moments may be
     there of some weights alone, and of what is no weight; ``record`` is what the tensors are
     compared with while they are read; ``files`` are those that tensors are read from, or folders of
-    Orbax.
+    Orbax; ``other`` is a config.json that is not the source of ``settings``, where they are None.
     """
 
     tensors: Tensors
@@ -229,6 +253,7 @@ class Content:
     of_loop: bool = False
     record: Record | None = None
     files: Sequence[Path] = ()
+    other: OtherSettings | None = None
 
     @property
     def kept(self) -> Tensors:
@@ -263,7 +288,9 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
         return _of_t5x(path, content)
     if content.container == CTRANSLATE2:
         return content  # whose settings lie in two files
-    return replace(content, settings=foreign_settings(path) or content.settings)
+    settings = foreign_settings(path) or content.settings
+    other = other_settings(path) if settings is None else None
+    return replace(content, settings=settings, other=other)
 
 
 def _of_t5x(path: Path, content: Content) -> Content:

@@ -9,15 +9,16 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders import is_foreign
+from convert.checkpoints.folders import is_foreign, of_ours
 from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS
+from convert.families.base import OtherSettings
 from convert.families.registry import FAMILIES, OURS, family_of_table
 from convert.families.t5x.settings import GIN, kept_of
 from convert.formats.gin import GIN_SUFFIX, read_gin
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import text_fault
-from transformer_spec.json_text import read_json_file
+from transformer_spec.json_text import json_fault, read_json_file
 from transformer_spec.strict import is_whole
 
 NO_PATH = "which is no path; the current folder is '.'"
@@ -109,6 +110,12 @@ class SourceRequest:
         """The content of the config file where it is another library's."""
         content = self._content()
         return content if is_foreign(content) or GIN in content else None
+
+    def other_settings(self) -> OtherSettings | None:
+        """A config file that is not another library's; None where it is one, or none is given."""
+        if self.config is None or self.given_settings() is not None:
+            return None
+        return of_ours(self.config, self._content())
 
     def _content(self) -> dict[str, Any]:
         """What the config file holds; of a gin file what it binds, under one key."""
@@ -209,7 +216,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = read_json_file(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from error
+        raise UserError(json_fault(path, error)) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object of config fields")
     return content

@@ -137,9 +137,11 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
 
 
 def check_has_weights(content: Content, located: Located) -> None:
-    """UserError where a file holds an optimizer's state alone, or what was kept aside."""
+    """UserError where there is no weight: nothing, an optimizer's state or what was kept aside."""
     layout, names = content.layout, list(content.tensors)
-    if located.kind != FILE or not names or layout.weight_names(names):
+    if not names:
+        raise UserError(f"{content.tensors.label} holds no tensor; give a file of weights")
+    if located.kind != FILE or layout.weight_names(names):
         return
     training = any(name.startswith(layout.training) for name in names)
     what = "an optimizer's state" if training else "what a model has no place for"
@@ -240,7 +242,8 @@ def source_of(content: Content, request: SourceRequest, wrapping: Wrapping) -> S
     stored = {name: layout.weights + wrapping.in_file(name) for name in plain}
     weights = Renamed(content.tensors, stored)
     settings, ignored = settings_of(content, request), request.ignore_settings
-    return Source(weights, settings, request.given_fields(), request.map, ignored)
+    other = None if settings else request.other_settings() or content.other
+    return Source(weights, settings, request.given_fields(), request.map, ignored, other)
 
 
 def choose_family(request: SourceRequest, source: Source) -> Family | None:

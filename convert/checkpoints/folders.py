@@ -143,6 +143,11 @@ def locate(path: Path) -> Located:
     return Located(path, None, "weight folder")
 
 
+def is_elsewhere(path: Path) -> bool:
+    """Whether a path is not there, and may be a repository of the Hub."""
+    return not os.path.lexists(path) and hub_name(path) is not None
+
+
 def _is_missing(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.folders import is_foreign, of_ours
+from convert.conversion.places import add_source_faults, check_destination, is_path
 from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS
 from convert.families.base import OtherSettings
@@ -67,6 +68,8 @@ class SourceRequest:
     def __post_init__(self) -> None:
         faults = Faults()
         self._find_faults(faults)
+        if faults.messages:
+            self._find_faults_of_places(faults)
         faults.raise_if_any("this cannot be converted")
 
     def _find_faults(self, faults: Faults) -> None:
@@ -84,6 +87,10 @@ class SourceRequest:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
             _require(faults, name, getattr(self, name), Sequence, "a list of names")
+
+    def _find_faults_of_places(self, faults: Faults) -> None:
+        """What else is wrong: without other faults, whoever reads and writes there tells it."""
+        add_source_faults(self.source, self.key, faults)
 
     def _as_paths(self, faults: Faults, *names: str) -> None:
         """Paths given as text become paths; a source and a destination must be there."""
@@ -173,6 +180,14 @@ class ConversionRequest(SourceRequest):
         _choose(faults, "container", self.container, containers())
         _choose(faults, "dtype", self.dtype, DTYPES)
         _choose(faults, "quantization", self.quantization, QUANTIZATIONS)
+
+    def _find_faults_of_places(self, faults: Faults) -> None:
+        super()._find_faults_of_places(faults)
+        if is_path(self.source) and is_path(self.destination):
+            try:
+                check_destination(self.source, self.destination)
+            except UserError as error:
+                faults.take(error)
 
     def _read_shard_size(self, faults: Faults) -> None:
         try:

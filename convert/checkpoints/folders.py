@@ -39,6 +39,7 @@ from convert.formats.safetensors import open_safetensors
 from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of, shards_in
 from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.integrity import whole_beside
 from transformer_spec import UserError
 from transformer_spec.errors import system_fault
 from transformer_spec.json_text import json_fault, read_json_file
@@ -280,12 +281,12 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
         files = split.files
         return Content(split.tensors, TORCH, None, "safetensors", split.settings, files=files)
     record = _record_of(path) if verify else None
-    if not path.is_dir():
-        content = _with_files(_open_checked(path, key, record), path)
-    elif is_orbax(path) and not _models_in(path):
-        content = replace(_open_orbax(path, key, record), files=[path])
-    else:
-        content = _open_folder(path, key, record)
+    try:
+        content = _opened(path, key, record)
+    except UserError as error:
+        if whole := whole_beside(path):
+            raise UserError(f"{error}; {whole}", error.faults) from None
+        raise
     if record is not None:
         record.check_count(content.count, content.tensors.label)
     content = replace(content, record=record or content.record)
@@ -296,6 +297,14 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
     settings = foreign_settings(path) or content.settings
     other = other_settings(path) if settings is None else None
     return replace(content, settings=settings, other=other)
+
+
+def _opened(path: Path, key: str | None, record: Record | None) -> Content:
+    if not path.is_dir():
+        return _with_files(_open_checked(path, key, record), path)
+    if is_orbax(path) and not _models_in(path):
+        return replace(_open_orbax(path, key, record), files=[path])
+    return _open_folder(path, key, record)
 
 
 def _of_t5x(path: Path, content: Content) -> Content:

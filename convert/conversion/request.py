@@ -23,6 +23,7 @@ from transformer_spec.json_text import json_fault, read_json_file
 from transformer_spec.strict import is_whole
 
 NO_PATH = "which is no path; the current folder is '.'"
+UNITS = "kB, MB, GB and TB (1000s), KiB, MiB, GiB and TiB (1024s)"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -220,11 +221,11 @@ def _choose(faults: Faults, name: str, value: str | None, allowed: Sequence[str]
 
 def size_in_bytes(text: str) -> int:
     """Bytes of a size such as 5GB, 300MiB or 1000000."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", text)
     if not match or not float(match[1]):
-        raise UserError(f"{text!r} is no size such as 5GB, 300MiB or 1000000")
+        raise UserError(f"{text!r} is no size such as 5GB, 300MiB or 1000000; units are {UNITS}")
     base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " kMGT".index(match[2] or " "))
+    return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

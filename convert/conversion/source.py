@@ -183,20 +183,36 @@ def _with_counters(found: Import, opened: Content) -> Import:
 def _compare(request: SourceRequest, found: Import, other: Path) -> str:
     """Weights of another file that should be the same; what differs is a UserError."""
     plain = replace(request, source=other, compare_files=False, optimizer=False, drop=())
-    theirs, ours = weights_of(read_import(plain)), weights_of(found)
+    second = read_import(plain)
+    theirs, ours = weights_of(second), weights_of(found)
+    names = _names_in_file(second) | _names_in_file(found)
     faults = Faults()
     for name in dict.fromkeys((*ours, *theirs)):
-        if name not in ours or name not in theirs:
-            faults.add(f"{name} is in one of them alone", DIFFER)
-        elif ours[name] != theirs[name]:
-            faults.add(f"{name} is {ours[name]} and {theirs[name]}", DIFFER)
-        elif not np.array_equal(as_bytes(ours.read(name)), as_bytes(theirs.read(name))):
-            faults.add(f"{name} has other numbers", DIFFER)
+        told = names.get(name, name)  # several weights may be one there
+        difference = _difference(ours, theirs, name)
+        if difference and f"{told} {difference}" not in faults.messages:
+            faults.add(f"{told} {difference}", DIFFER)
+    first = found.content.files[0] if found.content.files else found.located.weights
     faults.raise_if_any(
-        f"{found.located.weights} and {other} do not hold the same weights",
+        f"{first} and {other} do not hold the same weights",
         advice="name the file that is to be read",
     )
     return f"{other.name} holds the same weights, byte by byte"
+
+
+def _difference(ours: Tensors, theirs: Tensors, name: str) -> str:
+    """In what a weight of two files differs; nothing where it does not."""
+    if name not in ours or name not in theirs:
+        return "is in one of them alone"
+    if ours[name] != theirs[name]:
+        return f"is {ours[name]} and {theirs[name]}"
+    same = np.array_equal(as_bytes(ours.read(name)), as_bytes(theirs.read(name)))
+    return "" if same else "has other numbers"
+
+
+def _names_in_file(found: Import) -> dict[str, str]:
+    """What each weight is called where it was read."""
+    return {ours: " and ".join(rule.sources) for rule in found.rules for ours in rule.targets}
 
 
 def weights_of(found: Import) -> Tensors:

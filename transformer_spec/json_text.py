@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformer_spec.errors import Faults
+from transformer_spec.errors import Faults, system_fault
 
 MOST = 2**63
 JSON_TYPES: dict[type, str] = {
@@ -35,6 +35,15 @@ def parse_json(text: str) -> Any:
 def read_json_file(path: Path) -> Any:
     """The value of a JSON file in UTF-8; an OSError or a ValueError says what is wrong."""
     return parse_json(path.read_text(encoding="utf-8"))
+
+
+def json_fault(path: Path, error: OSError | ValueError) -> str:
+    """Why ``read_json_file`` did not read a file, in one line."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path} does not exist"
+    if isinstance(error, IsADirectoryError):
+        return f"{path} is a folder; give the file in it"
+    return system_fault(error) if isinstance(error, OSError) else f"{path} is not JSON: {error}"
 
 
 def read_fields(

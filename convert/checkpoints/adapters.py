@@ -7,7 +7,6 @@ adapter's tensors; a state that was saved while an adapter was attached holds bo
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -23,10 +22,12 @@ from convert.formats.other_files import first_bytes
 from convert.formats.safetensors import open_safetensors
 from convert.formats.torch_file.reader import open_torch_pickle
 from transformer_spec import Faults, UserError
+from transformer_spec.json_text import json_fault, read_json_file
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-NO_CONFIG = f"{{}} has no {CONFIG}; give the folder that PEFT's save_pretrained wrote"
+GIVE = "give the folder that PEFT's save_pretrained wrote"
+NO_CONFIG, NO_FOLDER = f"{{}} has no {CONFIG}; {GIVE}", f"{{}} does not exist; {GIVE}"
 PREFIX = "adapter/"  # before the names of a folder's tensors, beside those of the base
 TOP = "base_model.model."
 LORA = "LORA"
@@ -139,11 +140,12 @@ def open_adapter(folder: Path, attached: Tensors | None = None) -> Adapter:
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(several_in(folder) or NO_CONFIG.format(folder)) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from error
+        told = NO_CONFIG if folder.exists() else NO_FOLDER
+        raise UserError(several_in(folder) or told.format(folder)) from None
+    except (OSError, ValueError) as error:
+        raise UserError(json_fault(path, error)) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object")
     return content

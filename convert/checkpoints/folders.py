@@ -21,6 +21,7 @@ from convert.checkpoints.steps import check_finished, is_step, newest_step, open
 from convert.checkpoints.t5x import is_t5x, steps_in, t5x_settings
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
+from convert.families.base import OtherSettings
 from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
@@ -38,9 +39,10 @@ from convert.formats.safetensors import open_safetensors
 from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of, shards_in
 from convert.formats.torch_file.reader import open_torch_pickle
 from training_recipe.runs.folder import RunFolder
+from training_recipe.runs.integrity import whole_beside
 from transformer_spec import UserError
 from transformer_spec.errors import system_fault
-from transformer_spec.json_text import read_json_file
+from transformer_spec.json_text import json_fault, read_json_file
 
 MODEL = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
@@ -147,6 +149,11 @@ def locate(path: Path) -> Located:
     return Located(path, None, "weight folder")
 
 
+def is_elsewhere(path: Path) -> bool:
+    """Whether a path is not there, and may be a repository of the Hub."""
+    return not os.path.lexists(path) and hub_name(path) is not None
+
+
 def _is_missing(error: OSError) -> bool:
     return error.errno in (errno.ENOENT, errno.ENOTDIR)
 
@@ -209,6 +216,29 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
     return next((settings for settings in found if is_foreign(settings)), None)
 
 
+def other_settings(path: Path) -> OtherSettings | None:
+    """A config.json there that ``foreign_settings`` does not take; None where there is none."""
+    places = [path, *_around(path)] if path.is_dir() else [path.parent]
+    file = next((p / CONFIG for p in places if (p / CONFIG).exists()), None)
+    if file is None:
+        return None
+    try:
+        content = read_json_file(file)
+    except (OSError, ValueError) as error:
+        return OtherSettings(json_fault(file, error), True)
+    if not isinstance(content, dict):
+        return OtherSettings(f"{file} holds no JSON object", True)
+    return of_ours(file, content)
+
+
+def of_ours(file: Path, content: Mapping[str, Any]) -> OtherSettings:
+    """Settings that have no mark of another library's."""
+    if "model" in content:
+        return OtherSettings(f"{file} is twinformer's own, not that of another library")
+    marks = "such as model_type and architectures"
+    return OtherSettings(f"{file} has none of the keys of a library's config.json, {marks}")
+
+
 @dataclass(frozen=True)
 class Content:
     """The tensors of one folder or file under its own names, and the optimizer's step count.
@@ -220,7 +250,7 @@ class Content:
     ``others`` are weight files beside the one that is read; ``of_loop`` says that moments may be
     there of some weights alone, and of what is no weight; ``record`` is what the tensors are
     compared with while they are read; ``files`` are those that tensors are read from, or folders of
-    Orbax.
+    Orbax; ``other`` is a config.json that is not the source of ``settings``, where they are None.
     """
 
     tensors: Tensors
@@ -238,6 +268,7 @@ class Content:
     of_loop: bool = False
     record: Record | None = None
     files: Sequence[Path] = ()
+    other: OtherSettings | None = None
 
     @property
     def kept(self) -> Tensors:
@@ -259,12 +290,12 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
         files = split.files
         return Content(split.tensors, TORCH, None, "safetensors", split.settings, files=files)
     record = _record_of(path) if verify else None
-    if not path.is_dir():
-        content = _with_files(_open_checked(path, key, record), path)
-    elif is_orbax(path) and not _models_in(path):
-        content = replace(_open_orbax(path, key, record), files=[path])
-    else:
-        content = _open_folder(path, key, record)
+    try:
+        content = _opened(path, key, record)
+    except UserError as error:
+        if whole := whole_beside(path):
+            raise UserError(f"{error}; {whole}", error.faults) from None
+        raise
     if record is not None:
         record.check_count(content.count, content.tensors.label)
     content = _with_doubt(replace(content, record=record or content.record), path)
@@ -272,7 +303,17 @@ def open_content(path: Path, key: str | None = None, verify: bool = True) -> Con
         return _of_t5x(path, content)
     if content.container == CTRANSLATE2:
         return content  # whose settings lie in two files
-    return replace(content, settings=foreign_settings(path) or content.settings)
+    settings = foreign_settings(path) or content.settings
+    other = other_settings(path) if settings is None else None
+    return replace(content, settings=settings, other=other)
+
+
+def _opened(path: Path, key: str | None, record: Record | None) -> Content:
+    if not path.is_dir():
+        return _with_files(_open_checked(path, key, record), path)
+    if is_orbax(path) and not _models_in(path):
+        return replace(_open_orbax(path, key, record), files=[path])
+    return _open_folder(path, key, record)
 
 
 def _with_doubt(content: Content, path: Path) -> Content:

@@ -18,7 +18,7 @@ from convert.core.tensors import Tensors
 from convert.formats.content import some_of
 from training_recipe.files.json_files import read_json, write_json
 from training_recipe.runs.averages import ORIGIN
-from training_recipe.runs.integrity import changed_file
+from training_recipe.runs.integrity import changed_file, whole_beside
 from training_recipe.runs.progress import PROGRESS
 from transformer_spec import UserError
 
@@ -50,7 +50,10 @@ class Record:
         """Raise a UserError where an optimizer has made another number of steps."""
         if None not in (count, self.count) and count != self.count:
             said = f"{label}: the optimizer has made {count} steps, {self.count} by {self.path}"
-            raise UserError(f"{said}; {ANOTHER if self._is_of_checkpoint else AGAIN}")
+            raise UserError(f"{said}; {self._advice()}")
+
+    def _advice(self) -> str:
+        return _another(self.path.parent) if self._is_of_checkpoint else AGAIN
 
     def has(self, beginnings: tuple[str, ...]) -> bool:
         """Whether names with one of these beginnings were written."""
@@ -61,7 +64,7 @@ class Record:
         return Checked(tensors, self.hashes, self._error, whole=self._is_of_checkpoint)
 
     def _error(self, compared: int, differing: Mapping[str, list[str]]) -> UserError:
-        lines, advice = [], ANOTHER if self._is_of_checkpoint else AGAIN
+        lines, advice = [], self._advice()
         for file, names in differing.items():
             what = "is damaged" if self._is_of_checkpoint else "does not hold what was converted"
             listed = some_of([repr(name) for name in names])
@@ -89,7 +92,7 @@ def record_in(folder: Path) -> Record | None:
     """
     if (folder / TENSORS).is_file() or (folder / LEDGER).is_file():
         return tensor_record(folder)
-    return _told(_check_files, folder, ANOTHER)
+    return _told(_check_files, folder, lambda: _another(folder))
 
 
 def is_recorded(path: Path) -> bool:
@@ -101,17 +104,25 @@ def is_recorded(path: Path) -> bool:
 def tensor_record(folder: Path) -> Record | None:
     """The same of tensors alone: no file of an older checkpoint is read."""
     if (folder / TENSORS).is_file():
-        return _told(_of_checkpoint, folder / TENSORS, ANOTHER)
+        return _told(_of_checkpoint, folder / TENSORS, lambda: _another(folder))
     if (folder / LEDGER).is_file():
-        return _told(_of_conversion, folder / LEDGER, ANYWAY)
+        return _told(_of_conversion, folder / LEDGER, lambda: ANYWAY)
     return None
 
 
-def _told(read: Callable[[Path], Record | None], path: Path, advice: str) -> Record | None:
+def _another(folder: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    whole = whole_beside(folder)
+    return f"{whole}, or {ANYWAY}" if whole else ANOTHER
+
+
+def _told(
+    read: Callable[[Path], Record | None], path: Path, advice: Callable[[], str]
+) -> Record | None:
     try:
         return read(path)
     except UserError as error:
-        raise UserError(f"{error}; {advice}") from None
+        raise UserError(f"{error}; {advice()}") from None
 
 
 def _of_checkpoint(path: Path) -> Record:

@@ -23,8 +23,8 @@ def parser() -> argparse.ArgumentParser:
         "--last",
         type=int,
         metavar="N",
-        help="how many checkpoints: the newest, and before it those of --save-every [all that the "
-        f"run has kept, {LEAST} to {MOST}]",
+        help=f"how many checkpoints, at least {LEAST}: the newest, and before it those of "
+        f"--save-every [all that the run has kept, at most {MOST}]",
     )
     return result
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from convert.checkpoints.averaging import write_average
 from convert.conversion.made_files import carry
-from convert.conversion.plan import check_destination
+from convert.conversion.places import check_destination
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import folder_aside, make_parent
 from training_recipe.runs.averages import averaged_steps
@@ -24,7 +24,7 @@ MORE = "--keep and --average keep more"
 @dataclass(frozen=True)
 class AverageRequest:
     """A run of either backend, a new folder, and how many checkpoints: the newest, and before it
-    those that were saved at regular intervals. None: all there are, at least 2 and at most 10.
+    those that were saved at regular intervals, at least 2. None: all there are, at most 10.
     """
 
     run: Path
@@ -76,14 +76,16 @@ def last_steps(run: RunFolder, count: int | None) -> list[int]:
     """The steps of the checkpoints to average; a UserError where there are fewer than asked for."""
     every = RunRecord.load(run.settings).settings.save_every
     saved = run.steps()
-    steps = averaged_steps(saved, MOST if count is None else count, every)
-    if len(steps) >= (LEAST if count is None else max(count, 1)):
+    wanted = LEAST if count is None else count
+    steps = averaged_steps(saved, MOST if count is None else max(count, LEAST), every)
+    if len(steps) >= wanted >= LEAST:
         return steps
     asked = "" if count is None else f"--last {count}: "
     there = averaged_steps(saved, len(saved), every)
-    advice = f"ask for at least 1 and no more than these; {MORE}"
-    if count is None:
-        advice = f"a mean is of at least {LEAST}; {MORE}"
+    advice = f"a mean is of at least {LEAST}"
+    if count is not None and len(there) >= LEAST:
+        advice += " and no more than these"
+    advice += f"; {MORE}; to use one alone, give {run.path}, its best"
     listed = f"{len(there)} (steps {_listed(there)})"
     left = [step for step in saved if step and step not in there]
     why = f", and not {_listed(left)}, saved between multiples of --save-every {every}" * bool(left)

@@ -53,7 +53,11 @@ def no_tokenizer(source: Import, folder: Path | None) -> str:
     files = usual_files(source.family.name) if source.family else None
     if files is None:
         return f"{NO_TOKENIZER}; where you have vocabularies of ours, {BY_SAVE}"
-    return f"{NO_TOKENIZER}; put its files ({files}) into {folder or source.located.weights.parent}"
+    if folder is None:
+        both = f"the weights and the files of their library (config.json, {files})"
+        return f"{NO_TOKENIZER}; put {both} into one folder, and give that"
+    place = "the current folder" if folder == Path() else folder
+    return f"{NO_TOKENIZER}; put its files ({files}) into {place}"
 
 
 def no_vocabularies(home: Path) -> str:
@@ -69,7 +73,7 @@ def imported_search(source: Import, folder: Path | None) -> tuple[Search | None,
     settings = source.origin.settings if source.origin else None
     path = folder / GENERATION if folder is not None else None
     place = path if path is not None and path.is_file() else None
-    label = str(folder / CONFIG) if folder is not None else "the settings"
+    label = str(folder / CONFIG) if folder is not None else "the config"
     try:
         return published(
             place, usual_generation(source.config) or settings or {}, source.config, label

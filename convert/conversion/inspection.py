@@ -58,7 +58,8 @@ class Inspection:
 
     ``family`` and ``config`` are None where they are not known; ``fault`` says then why. ``ties``
     are names in the source that are said to be one tensor. ``files`` tells of each file of the
-    folder what becomes of it in a folder of ours.
+    folder what becomes of it in a folder of ours. ``unread`` says of an optimizer that is there why
+    ``optimizer`` is None.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Inspection:
     notes: list[str]
     tensors: Mapping[str, Header]
     files: FilesPlan = field(default_factory=FilesPlan)
+    unread: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -101,7 +103,7 @@ class Inspection:
             ("family", self.family or "not known"),
             ("weights", f"{weights.tensors} tensors, {in_bytes(weights.bytes)} ({kinds})"),
         ]
-        fresh = "none: an optimizer starts fresh"
+        fresh = self.unread or "none: an optimizer starts fresh"
         told = optimizer and f"moments after {optimizer.steps} steps, {in_bytes(optimizer.bytes)}"
         lines += [("optimizer", told or fresh)]
         lines += [("tied", " = ".join(map(printable_name, names))) for names in self.ties]
@@ -124,13 +126,14 @@ def inspect(request: SourceRequest) -> Inspection:
         check_names(content.tensors, content.tensors.label)
         check_has_weights(opened, located)
         source = source_of(content, request, wrapping_of(content, request))
-        chosen = choose_family(request.family, source)
+        chosen = choose_family(request, source)
         family = chosen.name if chosen else f"twinformer {content.layout.twin}"
         found = read_import(request, located)
     except UserError as error:
         fault = str(error)
     files = plan_files(found, OUR_TARGET, None, beside) if found else FilesPlan()
-    notes = [*found.notes, *files.notes] if found else list(content.notes)
+    notes = [*found.notes, *files.notes] if found else _notes(content)
+    moments = Moments.of(found.content if found else content)
     names = [content.layout.weights + n for n in content.layout.weight_names(content.tensors)]
     return Inspection(
         path=located.name,
@@ -138,14 +141,26 @@ def inspect(request: SourceRequest) -> Inspection:
         container=content.container,
         family=family,
         weights=_weights(Subset(content.tensors, names)),
-        optimizer=Moments.of(found.content if found else content),
+        optimizer=moments,
         ties=_ties(found),
         config=found.config if found else None,
         fault=fault,
         notes=notes + _changes(located, opened),
         tensors=dict(opened.tensors),
         files=files,
+        unread=None if found or moments else _unread(content, family),
     )
+
+
+def _notes(content: Content) -> list[str]:
+    return [*content.notes, *([content.unread] if content.unread else [])]
+
+
+def _unread(content: Content, family: str | None) -> str | None:
+    """Why an optimizer's state that is there was not read; None where there is none."""
+    if content.optimizer is None and not content.unread:
+        return None
+    return f"there is one, not read while the {'config' if family else 'family'} is not known"
 
 
 def _changes(located: Located, content: Content) -> list[str]:

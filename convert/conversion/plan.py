@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from convert.conversion.beside import VOCABULARY, Beside, folder_of, library_of
 from convert.conversion.imported import Pair, imported_vocabularies, search_beside
 from convert.conversion.made_files import plan_files
 from convert.conversion.origin import ORIGIN, Export
+from convert.conversion.places import check_places
 from convert.conversion.request import ConversionRequest
 from convert.conversion.source import Import, read_import
 from convert.conversion.speech_export import speech_settings, speech_tokenizer
@@ -82,7 +81,7 @@ class Plan:
 def make_plan(request: ConversionRequest) -> Plan:
     """Check source, config, destination and every tensor's name, shape and type; read no tensor."""
     target = _choose_target(request)
-    check_destination(request.source, request.destination)
+    check_places(request.source, request.destination, request.key)
     wanted = request.optimizer and request.to != CTRANSLATE2
     located = locate(request.source)
     beside = Beside.of(located)  # before anything there is read
@@ -134,7 +133,8 @@ def _groups(source: Import, target: Target) -> OwnGroups:
     """The groups of a torch optimizer that are written, where one is."""
     origin = source.origin
     if target.family is not None:
-        return OwnGroups(origin.groups if origin and origin.family == target.name else [], [])
+        same = origin is not None and origin.family == target.family.name
+        return OwnGroups(origin.groups if origin is not None and same else [], [])
     if target.container != "pt" or not source.has_moments:
         return OwnGroups([], [])
     return own_groups(source.config, known_groups(source), source.located.home)
@@ -169,14 +169,6 @@ def casts_of(written: Tensors, target: Target) -> dict[str, str]:
             verb = "widened" if given.itemsize < wanted.itemsize else "rounded"
             found[name] = f"{verb} to {wanted}"
     return found
-
-
-def check_destination(source: Path, dest: Path) -> None:
-    """Never in place: a destination that exists or lies inside the source is a UserError."""
-    if dest.exists() or dest.is_symlink():
-        raise UserError(f"{dest} exists already; name a folder that does not")
-    if Path(os.path.realpath(source)) in Path(os.path.realpath(dest)).parents:
-        raise UserError(f"{dest} is inside {source}, which stays as it is; name a folder elsewhere")
 
 
 def _choose_target(request: ConversionRequest) -> Target:

@@ -14,7 +14,7 @@ from convert.checkpoints.encodings import check_names
 from convert.checkpoints.folders import locate, open_content
 from convert.checkpoints.layouts import OWN_LAYERS
 from convert.conversion.request import SourceRequest
-from convert.conversion.source import leave_out, source_of, wrapping_of
+from convert.conversion.source import check_has_weights, leave_out, source_of, wrapping_of
 from convert.families.base import Family, Source
 from convert.families.registry import FAMILIES, TABLES
 from convert.naming.guessing.whole import propose
@@ -79,6 +79,7 @@ def _opened(request: SourceRequest) -> tuple[Source, str]:
     located = locate(request.source)
     opened = open_content(located.weights, request.key, False)
     check_names(opened.tensors, opened.tensors.label)
+    check_has_weights(opened, located)
     content, _ = leave_out(opened, request.drop, False)
     return source_of(content, request, wrapping_of(content, request)), content.container
 

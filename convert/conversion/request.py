@@ -9,18 +9,21 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders import is_foreign
+from convert.checkpoints.folders import is_foreign, of_ours
+from convert.conversion.places import add_source_faults, check_destination, is_path
 from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS
+from convert.families.base import OtherSettings
 from convert.families.registry import FAMILIES, OURS, family_of_table
 from convert.families.t5x.settings import GIN, kept_of
 from convert.formats.gin import GIN_SUFFIX, read_gin
 from transformer_spec import Faults, TransformerConfig, UserError
 from transformer_spec.errors import text_fault
-from transformer_spec.json_text import read_json_file
+from transformer_spec.json_text import json_fault, read_json_file
 from transformer_spec.strict import is_whole
 
 NO_PATH = "which is no path; the current folder is '.'"
+UNITS = "kB, MB, GB and TB (1000s), KiB, MiB, GiB and TiB (1024s)"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -66,6 +69,8 @@ class SourceRequest:
     def __post_init__(self) -> None:
         faults = Faults()
         self._find_faults(faults)
+        if faults.messages:
+            self._find_faults_of_places(faults)
         faults.raise_if_any("this cannot be converted")
 
     def _find_faults(self, faults: Faults) -> None:
@@ -83,6 +88,10 @@ class SourceRequest:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, (getattr(self, name),))
             _require(faults, name, getattr(self, name), Sequence, "a list of names")
+
+    def _find_faults_of_places(self, faults: Faults) -> None:
+        """What else is wrong: without other faults, whoever reads and writes there tells it."""
+        add_source_faults(self.source, self.key, faults)
 
     def _as_paths(self, faults: Faults, *names: str) -> None:
         """Paths given as text become paths; a source and a destination must be there."""
@@ -109,6 +118,12 @@ class SourceRequest:
         """The content of the config file where it is another library's."""
         content = self._content()
         return content if is_foreign(content) or GIN in content else None
+
+    def other_settings(self) -> OtherSettings | None:
+        """A config file that is not another library's; None where it is one, or none is given."""
+        if self.config is None or self.given_settings() is not None:
+            return None
+        return of_ours(self.config, self._content())
 
     def _content(self) -> dict[str, Any]:
         """What the config file holds; of a gin file what it binds, under one key."""
@@ -167,6 +182,14 @@ class ConversionRequest(SourceRequest):
         _choose(faults, "dtype", self.dtype, DTYPES)
         _choose(faults, "quantization", self.quantization, QUANTIZATIONS)
 
+    def _find_faults_of_places(self, faults: Faults) -> None:
+        super()._find_faults_of_places(faults)
+        if is_path(self.source) and is_path(self.destination):
+            try:
+                check_destination(self.source, self.destination)
+            except UserError as error:
+                faults.take(error)
+
     def _read_shard_size(self, faults: Faults) -> None:
         try:
             size = self.shard_size
@@ -198,18 +221,18 @@ def _choose(faults: Faults, name: str, value: str | None, allowed: Sequence[str]
 
 def size_in_bytes(text: str) -> int:
     """Bytes of a size such as 5GB, 300MiB or 1000000."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", text)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMGT]?)(i?)B?", text)
     if not match or not float(match[1]):
-        raise UserError(f"{text!r} is no size such as 5GB, 300MiB or 1000000")
+        raise UserError(f"{text!r} is no size such as 5GB, 300MiB or 1000000; units are {UNITS}")
     base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " kMGT".index(match[2] or " "))
+    return int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = read_json_file(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not readable JSON: {error}") from error
+        raise UserError(json_fault(path, error)) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object of config fields")
     return content

@@ -118,10 +118,7 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
     content, dropped = leave_out(opened, request.drop, request.optimizer and not merges)
     content, attached = without_adapter(content, located.weights, merges)
     wrapping = wrapping_of(content, request)
-    if request.names is not None:
-        family = family_of_table(request.names)
-    else:
-        family = choose_family(request.family, source_of(content, request, wrapping))
+    family = choose_family(request, source_of(content, request, wrapping))
     _check_passed_over(request.ignore_settings, family)
     if family is None:
         result = _read_ours(request, located, content, wrapping, dropped)
@@ -142,9 +139,11 @@ def read_import(request: SourceRequest, located: Located | None = None) -> Impor
 
 
 def check_has_weights(content: Content, located: Located) -> None:
-    """UserError where a file holds an optimizer's state alone, or what was kept aside."""
+    """UserError where there is no weight: nothing, an optimizer's state or what was kept aside."""
     layout, names = content.layout, list(content.tensors)
-    if located.kind != FILE or not names or layout.weight_names(names):
+    if not names:
+        raise UserError(f"{content.tensors.label} holds no tensor; give a file of weights")
+    if located.kind != FILE or layout.weight_names(names):
         return
     training = any(name.startswith(layout.training) for name in names)
     what = "an optimizer's state" if training else "what a model has no place for"
@@ -186,20 +185,36 @@ def _with_counters(found: Import, opened: Content) -> Import:
 def _compare(request: SourceRequest, found: Import, other: Path) -> str:
     """Weights of another file that should be the same; what differs is a UserError."""
     plain = replace(request, source=other, compare_files=False, optimizer=False, drop=())
-    theirs, ours = weights_of(read_import(plain)), weights_of(found)
+    second = read_import(plain)
+    theirs, ours = weights_of(second), weights_of(found)
+    names = _names_in_file(second) | _names_in_file(found)
     faults = Faults()
     for name in dict.fromkeys((*ours, *theirs)):
-        if name not in ours or name not in theirs:
-            faults.add(f"{name} is in one of them alone", DIFFER)
-        elif ours[name] != theirs[name]:
-            faults.add(f"{name} is {ours[name]} and {theirs[name]}", DIFFER)
-        elif not np.array_equal(as_bytes(ours.read(name)), as_bytes(theirs.read(name))):
-            faults.add(f"{name} has other numbers", DIFFER)
+        told = names.get(name, name)  # several weights may be one there
+        difference = _difference(ours, theirs, name)
+        if difference and f"{told} {difference}" not in faults.messages:
+            faults.add(f"{told} {difference}", DIFFER)
+    first = found.content.files[0] if found.content.files else found.located.weights
     faults.raise_if_any(
-        f"{found.located.weights} and {other} do not hold the same weights",
+        f"{first} and {other} do not hold the same weights",
         advice="name the file that is to be read",
     )
     return f"{other.name} holds the same weights, byte by byte"
+
+
+def _difference(ours: Tensors, theirs: Tensors, name: str) -> str:
+    """In what a weight of two files differs; nothing where it does not."""
+    if name not in ours or name not in theirs:
+        return "is in one of them alone"
+    if ours[name] != theirs[name]:
+        return f"is {ours[name]} and {theirs[name]}"
+    same = np.array_equal(as_bytes(ours.read(name)), as_bytes(theirs.read(name)))
+    return "" if same else "has other numbers"
+
+
+def _names_in_file(found: Import) -> dict[str, str]:
+    """What each weight is called where it was read."""
+    return {ours: " and ".join(rule.sources) for rule in found.rules for ours in rule.targets}
 
 
 def weights_of(found: Import) -> Tensors:
@@ -245,14 +260,18 @@ def source_of(content: Content, request: SourceRequest, wrapping: Wrapping) -> S
     stored = {name: layout.weights + wrapping.in_file(name) for name in plain}
     weights = Renamed(content.tensors, stored)
     settings, ignored = settings_of(content, request), request.ignore_settings
-    return Source(weights, settings, request.given_fields(), request.map, ignored)
+    other = None if settings else request.other_settings() or content.other
+    return Source(weights, settings, request.given_fields(), request.map, ignored, other)
 
 
-def choose_family(wanted: str | None, source: Source) -> Family | None:
+def choose_family(request: SourceRequest, source: Source) -> Family | None:
     """The family that is asked for, or the one that names and settings show; None is ours.
 
     One that is asked for and that the settings contradict is a UserError.
     """
+    if request.names is not None:
+        return family_of_table(request.names)
+    wanted = request.family
     if wanted == OURS:
         return None
     if wanted is not None:

@@ -16,7 +16,20 @@ import numpy as np
 
 from convert.core.rules import ASIDE, Rule, rename
 from convert.core.tensors import Announced, Header, Tensors
-from transformer_spec import Faults, TransformerConfig
+from transformer_spec import Faults, TransformerConfig, UserError
+
+MEND = "mend it, or give another with --config FILE"
+
+
+@dataclass(frozen=True)
+class OtherSettings:
+    """What is said of a file of settings that is not what the weights' library wrote.
+
+    One that ``is_damaged`` may be just that.
+    """
+
+    told: str
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,8 @@ class Source:
     """A foreign checkpoint: its tensors, its own settings, and what the user says about it.
 
     ``settings`` is the content of its config file, or of the Namespace or mapping inside it; None
-    where there is none. ``flags`` are fields of TransformerConfig that the user gave, ``wrapper``
+    where there is none; then ``other`` may be a file that is none. ``flags`` are fields of
+    TransformerConfig that the user gave, ``wrapper``
     maps our modules to the user's (``--map encoder.embedding=src_emb``), and ``ignored`` are
     settings that no family knows and that by the user's word change nothing.
     """
@@ -34,6 +48,17 @@ class Source:
     flags: Mapping[str, Any] = field(default_factory=dict)
     wrapper: Mapping[str, str] = field(default_factory=dict)
     ignored: Collection[str] = ()
+    other: OtherSettings | None = None
+
+    def lacks_settings(self, family: str) -> UserError:
+        """That a family's settings are needed, what there is in their place, and what to do."""
+        told = self.other.told if self.other else "none lies beside it"
+        damaged = self.other is not None and self.other.is_damaged
+        advice = MEND if damaged else "give it with --config FILE"
+        return UserError(
+            f"{self.tensors.label} is read as a {family} checkpoint, which needs the config.json "
+            f"that its library wrote, and {told}; {advice}"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every foreign family by its name."""
 
-from convert.families.base import Family, Source
+from convert.families.base import MEND, Family, Source
 from convert.families.eole.family import Eole
 from convert.families.fairseq.family import Fairseq
 from convert.families.huggingface.bart import Bart, MBart, PLBart
@@ -69,7 +69,7 @@ ALL: tuple[Family, ...] = (
 HUGGING_FACE = [family for family in ALL if isinstance(family, LibraryClass)]
 # Whose folders have a generation_config.json and a tokenizer of Hugging Face's.
 LIBRARIES = frozenset(family.library for family in HUGGING_FACE)
-HALF = 0.5
+HALF, NEAR_TIE = 0.5, 0.03
 TABLES: dict[str, Family] = {family.name: family for family in shipped_families()}
 FAMILIES: dict[str, Family] = {}
 
@@ -121,18 +121,25 @@ def recognize(source: Source) -> Family:
             f"{source.tensors.label} is of model_type {said!r} by its config.json, which is not "
             f"read; those of Hugging Face that are: {types}{_nearest(source)}"
         )
-    some = ", ".join(list(source.tensors)[:3]) or "none"
+    some = ", ".join(list(source.tensors)[:3])
+    unknown = f"{source.tensors.label} has names of no known family ({some}, ...)"
+    if source.other is not None and source.other.is_damaged:
+        raise UserError(
+            f"{unknown}, and the file that may say whose they are cannot be read: "
+            f"{source.other.told}; {MEND}"
+        )
     raise UserError(
-        f"{source.tensors.label} has names of no known family ({some}, ...); "
-        f"known: {known}; say which with --from{_nearest(source)}{_no_settings(source)}; for a "
-        f"module of your own, python -m convert names proposes a table of its names"
+        f"{unknown}; known: {known}; say which with --from{_nearest(source)}{_no_settings(source)}"
+        "; for a module of your own, python -m convert names proposes a table of its names"
     )
 
 
 def _no_settings(source: Source) -> str:
-    """That the file which would say what is computed is not there, where it is not."""
-    told = "; no config.json of its library lies beside it that can be read"
-    return "" if source.settings else told
+    """What there is in the place of the file which would say what is computed, where it is none."""
+    if source.settings:
+        return ""
+    there = source.other.told if source.other else "no config.json of its library lies beside it"
+    return f"; {there}; --config FILE gives the one that its library wrote"
 
 
 def is_hugging_face(source: Source) -> bool:
@@ -142,12 +149,13 @@ def is_hugging_face(source: Source) -> bool:
 
 
 def _nearest(source: Source) -> str:
-    """The class of Hugging Face whose names are nearest, where half of all names agree."""
+    """The classes of Hugging Face whose names are nearest, where half of all names agree."""
     likeness = {family.name: family.likeness(source) for family in HUGGING_FACE}
-    name = max(likeness, key=lambda name: likeness[name])
-    if likeness[name] < HALF:
+    best = max(likeness.values())
+    near = [name for name in likeness if likeness[name] >= max(best - NEAR_TIE, HALF)]
+    if not near:
         return ""
-    return (
-        f"; the nearest is {name}, which has {likeness[name]:.0%} of the names, and names do not "
-        "say what is computed"
-    )
+    near.sort(key=lambda name: -likeness[name])
+    shares = ", ".join(f"{name} ({likeness[name]:.0%})" for name in near)
+    verb = "is" if len(near) == 1 else "are"
+    return f"; by the share of names the nearest {verb} {shares}; names do not say what is computed"

@@ -72,8 +72,8 @@ def import_tensorstore() -> Any:
         import tensorstore
     except ImportError as error:
         raise UserError(
-            "an Orbax or T5X checkpoint needs tensorstore; install it with twinformer[torch] or "
-            "twinformer[jax]"
+            "an Orbax or T5X checkpoint needs tensorstore, which is not installed: "
+            "pip install 'twinformer[torch]' or 'twinformer[jax]' brings it"
         ) from error
     return tensorstore
 

@@ -158,7 +158,9 @@ class ContentFile(ABC):
         if not named and self.mapping(self.content) is None:
             kind = repr(self.content) if isinstance(self.content, Unread) else ""
             return f"it holds {kind or f'a {type(self.content).__name__}'}"
-        return f"choose one of its dicts of tensors with --key: {named or 'it has none'}"
+        if not named:
+            return "it has no dict of tensors"
+        return f"choose one of its dicts of tensors with --key: {named}"
 
     def tensors(self, content: Any = None, nested: bool = False) -> Tensors:
         """The arrays of one dict of ``content`` (its top unless given) under their keys.

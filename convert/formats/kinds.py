@@ -26,7 +26,7 @@ def container_of(path: Path) -> str | None:
     """
     start = first_bytes(path)
     if start.startswith(b"PK\x03\x04"):
-        return _zip_of(path)
+        return _zip_of(path, start)
     if specification_in(start) is not None:
         return CTRANSLATE2
     if start.startswith(PICKLES) or (len(start) >= 32 and is_legacy(start)):
@@ -38,8 +38,11 @@ def container_of(path: Path) -> str | None:
     return "msgpack" if start[key : key + 1] and start[key] in TEXTS else None
 
 
-def _zip_of(path: Path) -> str | None:
-    """Whether a zip archive is torch's, NumPy's or one of files; None where it is damaged."""
+def _zip_of(path: Path, start: bytes) -> str:
+    """Whether a zip archive is torch's, NumPy's or one of files.
+
+    One that was cut off has no list of its files; its reader says so.
+    """
     names: list[str] = []
     with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -49,4 +52,6 @@ def _zip_of(path: Path) -> str | None:
         return "npz"
     if names:
         raise UserError(f"{path} is an archive (zip) of files such as {names[0]}; {UNPACK}")
-    return None
+    length = int.from_bytes(start[26:28], "little")
+    is_numpy = start[30 : 30 + length].endswith(b".npy") or path.suffix == ".npz"
+    return "npz" if is_numpy else "pt"

@@ -45,6 +45,8 @@ other commands:
 exit status: 0 the same function, 1 not the same, 2 a mistake in what was given
 """
 DEVICES = ("cpu", "gpu", "tpu")
+# What is called otherwise in Python.
+FLAGS = {"longest": "--length", "max_ram": "--max-ram", "seed": "--seed"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,8 +95,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 def check(options: argparse.Namespace, settings: Settings) -> None:
     """Every fault of what is asked for at once, before anything is read."""
-    faults = Faults()
-    settings.find_faults(faults)
+    faults, of_settings = Faults(), Faults()
+    settings.find_faults(of_settings)
+    for fault in of_settings.messages:
+        name, _, rest = fault.partition(" ")
+        faults.add(f"{FLAGS.get(name, name)} {rest}")
     if options.plot is not None:
         check_picture(Path(options.plot), faults)
     if options.html is not None:

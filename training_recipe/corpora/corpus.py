@@ -118,6 +118,16 @@ def check_corpus(
         _check_arguments(given, languages, columns)
 
 
+def missing_files(names: Sequence[str], languages: Languages, faults: Faults) -> None:
+    """Add to the faults those of the user's own files that are not there; reads none."""
+    for name in names:
+        if is_table(name):
+            existing(name, faults)
+        elif name not in (CMUDICT, *NAMED_CORPORA) and None not in languages:
+            for language in languages:
+                existing(f"{name}.{language}", faults)
+
+
 def _others(
     valid: str | None, test: str | None, extra: Sequence[str] | None
 ) -> dict[str, str | None]:

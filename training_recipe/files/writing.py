@@ -92,26 +92,35 @@ def make_parent(path: Path) -> None:
         raise UserError(f"cannot write {path}: {system_fault(error)}") from None
 
 
-def check_parent(path: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise UserError where no file can be written into a folder, which may not be there yet."""
+    check_parent(folder / "any", named=folder)
+
+
+def check_parent(path: Path, named: Path | None = None) -> None:
     """Raise UserError where ``path`` cannot be written, before there is work to lose.
 
     Its name may be too long, what it is to lie in may be a file, or a folder not to be written to.
+    ``named`` is what the user has given in its place.
     """
+    named = named or path
     try:
-        os.lstat(path)
+        os.lstat(named)
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
         raise UserError(f"cannot write {system_fault(error)}") from None
     for place in path.parents:
         if os.path.lexists(place) and not place.is_dir():
-            raise UserError(f"cannot write {path}: {place} is a file; name a place in a folder")
+            if place == named:
+                raise UserError(f"cannot write into {named}: it is a file; name a folder")
+            raise UserError(f"cannot write {named}: {place} is a file; name a place in a folder")
     place = next(place for place in path.absolute().parents if place.is_dir())
     _check_lengths(path, place)
     if not os.access(place, os.W_OK | os.X_OK):
         number = errno.EROFS if _is_read_only(place) else errno.EACCES
         refused = OSError(number, os.strerror(number), str(place))
-        raise UserError(f"cannot write {path}: {system_fault(refused)}")
+        raise UserError(f"cannot write {named}: {system_fault(refused)}")
 
 
 def _check_lengths(path: Path, place: Path) -> None:

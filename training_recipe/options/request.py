@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from training_recipe.corpora.corpus import missing_files
 from training_recipe.options.joining import (
     DEVICE_OPTIONS,
     DeviceOptions,
@@ -227,6 +228,8 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
     merged = {name: value for layer in found for name, value in layer.values.items()}
     for fault in _combined(merged, flags, found[2].values):
         faults.add(fault)
+    if faults.messages:
+        _add_missing_files(merged, faults)
     faults.raise_if_any("cannot start")
     # What is given to a resumed run must go with settings of its own: starting.py sees to that.
     own = {} if merged["resume"] is not None else {name: merged[name] for name in SETTINGS}
@@ -236,6 +239,15 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
         {name: merged[name] for name in MODEL if name in merged},
         found[2].values | flags,
     )
+
+
+def _add_missing_files(merged: dict[str, Any], faults: Faults) -> None:
+    """What else is at fault: where nothing is, whoever reads the files tells it."""
+    if merged["resume"] is not None or merged["resume_or_start"] is not None:
+        return
+    names = [merged["data"], merged["valid"], merged["test"], *(merged["extra_data"] or ())]
+    languages = merged["source_lang"], merged["target_lang"]
+    missing_files([name for name in names if name], languages, faults)
 
 
 def request_of(settings: dict[str, Any]) -> Request:

@@ -14,10 +14,13 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from training_recipe.files.json_files import read_json
 from training_recipe.files.writing import folder_aside, make_parent, remove
 from training_recipe.options.invocation import typed
 from transformer_spec.errors import UserError
+from transformer_spec.strict import is_whole
 
+CHECKPOINTS = "checkpoints"
 STEP_FOLDER = re.compile(r"step_(\d{8,})")
 AVERAGE_FOLDER = re.compile(r"average_\d{8,}_of_\d+")
 
@@ -34,7 +37,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path / CHECKPOINTS
         self.best = self.path / "best"
 
     @classmethod
@@ -109,11 +112,31 @@ class RunFolder:
             near = self.checkpoints / found.name  # as the run was named, where that is it
             return near if near.is_dir() and near.samefile(found) else found
         if not self.steps():
-            raise UserError(
+            raise self.emptied() or UserError(
                 f"{self.path} has no checkpoint yet; train on by --resume {typed(self.path)}, or, "
                 "where its training diverged, remove it and start anew with other settings"
             )
         return self.checkpoint(self.steps()[-1])
+
+    def emptied(self) -> UserError | None:
+        """That all checkpoints are gone, by what the run says of them; None where none was made."""
+        saved = self._saved()
+        if self.steps() or saved is None:
+            return None
+        return UserError(
+            f"{self.path} has no checkpoint any more: one of step {saved} was saved, and "
+            f"{self.checkpoints} holds none; the run cannot go on: put it back, or train anew"
+        )
+
+    def _saved(self) -> int | None:
+        """The step of a checkpoint that was made, by settings.json or the link to the best."""
+        link = os.readlink(self.best) if self.best.is_symlink() else ""
+        best = STEP_FOLDER.fullmatch(Path(link).name)
+        with contextlib.suppress(UserError):
+            said = read_json(self.settings).get("newest_checkpoint")
+            if is_whole(said, 0):
+                return said
+        return int(best[1]) if best else None
 
     def remove_leftovers(self) -> list[str]:
         """Remove what a killed process left half-written; the names removed."""
@@ -132,6 +155,8 @@ def already_there(path: Path, flag: str = "--name or --out") -> UserError:
     except UserError:
         what = "a folder, and no run" if path.is_dir() else "no run"
         return UserError(f"{path} exists already and is {what}; {choose}")
+    if (emptied := run.emptied()) is not None:
+        return UserError(f"{path} exists already; {emptied}, by another name, or remove it")
     going_on = f"go on with it by --resume {typed(path)}"
     if run.steps():
         return UserError(f"{path} exists already and is never overwritten; {going_on}, or {choose}")

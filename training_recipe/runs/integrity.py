@@ -8,6 +8,7 @@ from typing import Any
 
 from training_recipe.files.fingerprints import fingerprint, fingerprints
 from training_recipe.files.json_files import json_text, read_json
+from training_recipe.runs.folder import CHECKPOINTS, RunFolder
 from training_recipe.runs.progress import PROGRESS, Progress
 from transformer_spec.errors import Faults, UserError, printable_name, text_fault
 
@@ -47,6 +48,19 @@ def damage(folder: Path, contents: bool = True) -> str | None:
     except UserError as error:
         return str(error)
     return changed_file(folder, files, contents)
+
+
+def whole_beside(folder: Path) -> str:
+    """What to read in the place of a run's checkpoint: the newest of the others that is whole."""
+    if folder.parent.name != CHECKPOINTS:
+        return ""
+    run = RunFolder(folder.parent.parent)
+    others = (s for s in reversed(run.steps()) if run.checkpoint(s).name != folder.name)
+    step = next((s for s in others if damage(run.checkpoint(s)) is None), None)
+    if step is None:
+        return ""
+    place = run.checkpoint(step)
+    return f"take {place}, which is whole (of translate and transcribe also --checkpoint {step})"
 
 
 def changed_file(

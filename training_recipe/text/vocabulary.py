@@ -137,7 +137,9 @@ def load_vocabulary(folder: Path, side: Side) -> Vocabulary:
     try:
         return _read_vocabulary(path)
     except OSError as error:
-        reason = f"{error.filename or path}: {error.strerror or error}"
+        said = error.strerror or str(error)
+        its_own = error.filename in (None, str(path))
+        reason = said if its_own else f"{error.filename}: {said}"
     except json.JSONDecodeError as error:
         reason = f"it is cut short or damaged at line {error.lineno} ({error.msg})"
     except ValueError as error:

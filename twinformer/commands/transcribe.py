@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training_recipe.files.writing import check_parent, make_parent, replace_file
+from training_recipe.files.writing import check_folder, make_parent, replace_file
 from transformer_spec.door import exit_status, say
 from transformer_spec.errors import UserError, printable_name
 from twinformer.commands.transcribe_flags import STANDARD_INPUT, Request, parse, stem_of
@@ -33,7 +33,7 @@ def run(request: Request) -> int:
     from twinformer.frameworks import SHOWN, prepare_process
 
     if request.output_dir is not None:
-        check_parent(request.output_dir / "any")
+        check_folder(request.output_dir)
     transcriber = make_transcriber(request)
     transcriber.check(request.settings)
     for note in transcriber.notes:

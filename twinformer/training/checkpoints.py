@@ -119,6 +119,8 @@ def choose_checkpoint(run: RunFolder, recorded: int | None, from_step: int | Non
     saved = steps if recorded is None else [*steps, recorded]
     if not saved and not from_step:
         return None
+    if from_step is None and (emptied := run.emptied()) is not None:
+        raise emptied
     chosen = max(saved) if from_step is None else from_step
     fault = damage(run.checkpoint(chosen), contents=False)
     if fault is not None:
@@ -146,7 +148,7 @@ def _alternatives(run: RunFolder, chosen: int) -> str:
     others = [step for step in run.steps() if step != chosen]
     whole = [step for step in others if damage(run.checkpoint(step)) is None]
     if not whole:
-        return f"{run.path} has no other complete checkpoint"
+        return f"{run.path} has no other complete checkpoint: put it back, or train anew"
     listed = ", ".join(run.checkpoint(step).name for step in whole)
     going_on = f"--resume {typed(run.path)} --from-step {whole[-1]}"
     return f"complete: {listed}; go on from there with {going_on}"

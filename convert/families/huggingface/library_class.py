@@ -53,8 +53,12 @@ class LibraryClass(Family):
         return dict.fromkeys(there or ["dtype"], dtype)
 
     def likeness(self, source: Source) -> float:
-        """The share of a checkpoint's names, layers' numbers aside, that this class has too."""
-        mine = {self.unnumbered(name) for name in self.written(self.like()).tensors}
+        """The share of a checkpoint's names, layers' numbers aside, that this class has too.
+
+        Second names of tied tables, and tables of sinusoids, are the class's where they are there.
+        """
+        rules = self.rules(self.like(), source)
+        mine = {self.unnumbered(name) for rule in rules for name in rule.sources}
         theirs = {self.unnumbered(name) for name in source.tensors}
         return len(theirs & mine) / max(1, len(theirs | mine))
 

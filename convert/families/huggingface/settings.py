@@ -19,7 +19,7 @@ from convert.families.huggingface.library_class import (
     require_one_of,
 )
 from convert.families.usual_parts import check_usual_parts
-from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec import Faults, TransformerConfig
 
 PLAIN = {
     "hidden_dim": "d_model",
@@ -58,10 +58,7 @@ class HuggingFaceSettings(LibraryClass):
     def _read(self, source: Source) -> tuple[Settings, TransformerConfig | None]:
         """The settings looked at, faults not raised; no config where there are faults."""
         if source.settings is None:
-            raise UserError(
-                f"a {self.name} checkpoint needs the config.json that its library wrote, and "
-                f"none such that can be read is with {source.tensors.label}"
-            )
+            raise source.lacks_settings(self.name)
         settings = Settings(source.settings, source.ignored)
         derived = {"unk_id": self._unknown_id(settings)}
         values = self._fields(settings, derived) | {"output_bias": self.bias_of(source)}

@@ -114,10 +114,7 @@ class T5Settings(LibraryClass):
     ) -> tuple[Settings, TransformerConfig | None]:
         """The settings looked at, faults not raised; no config where there are faults."""
         if source.settings is None:
-            raise UserError(
-                f"a {self.name} checkpoint needs the config.json that its library wrote, and "
-                f"none such that can be read is with {source.tensors.label}"
-            )
+            raise source.lacks_settings(self.name)
         self._check_class(source)
         settings, derived = Settings(source.settings, source.ignored), dict[str, Any]()
         values = self._values(settings, derived)

@@ -113,7 +113,7 @@ def test_endless_nesting(tmp_path, capsys) -> None:
     np.savez(theirs / "model.npz", a=np.zeros(2, np.float32))
     (theirs / "config.json").write_text("[" * 100_000)
     said = fail(capsys, theirs, tmp_path / "made", "--to", "torch")
-    says(said, "no known family", "no config.json", "that can be read")
+    says(said, "no known family", theirs / "config.json", "nested too deep")
 
 
 def test_names_of_a_file_are_shown_with_their_control_characters_escaped(tmp_path, capsys) -> None:

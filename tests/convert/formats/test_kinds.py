@@ -103,7 +103,22 @@ def test_a_file_that_is_cut_off_is_for_its_reader(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(content[:40])
     assert container_of(tmp_path / "model.safetensors") is None
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04" + bytes(50))
-    assert container_of(tmp_path / "x.npz") is None
+    assert container_of(tmp_path / "x.npz") == "npz"
+
+
+@pytest.mark.parametrize("name", ["epoch=1.ckpt", "weights", "model.safetensors", "x.pt"])
+@pytest.mark.parametrize(("kind", "what"), [("pt", "file of torch.save"), ("npz", ".npz file")])
+def test_an_archive_that_is_cut_off_is_told_so_under_any_name(kind, what, name, tmp_path):
+    """The list of what is in it was at its end."""
+    WRITERS[kind](tmp_path / name)
+    content = (tmp_path / name).read_bytes()
+    for length in (len(content) - 40, 200, 20):
+        (tmp_path / name).write_bytes(content[:length])
+        with pytest.raises(UserError, match="is truncated or no"):
+            open_content(tmp_path / name)
+    (tmp_path / name).write_bytes(content[:200])
+    with pytest.raises(UserError, match=f"is truncated or no {what}"):
+        open_content(tmp_path / name)
 
 
 @pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\x82", b"\xde\x00\x01\x05"])

@@ -39,7 +39,9 @@ def test_a_preset_without_a_model_stays_out_of_other_runs():
     assert "--init FOLDER" in refused("--preset", "finetune", *DATA)
 
 
-def test_everything_that_comes_with_the_model_is_named_at_once():
+def test_everything_that_comes_with_the_model_is_named_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.tsv").touch()
     said = refused(
         *INIT, "--hidden-dim", "8", "--max-length", "9", "--source-vocabulary", "characters",
         "--target-vocab-size", "99", "--shared-vocabulary", "--init-gain", "0.5",

@@ -233,9 +233,17 @@ class TestCommand:
 
     def test_too_few(self, tmp_path, capsys) -> None:
         written_run(tmp_path / "run", "torch")
-        for count in (0, 4):
+        for count in (-3, 0, 1, 4):
             message = self.faults(capsys, tmp_path, "--last", count)
             says(message, f"--last {count}:", "to average: 3", "(steps 4, 8, 12)", "--keep")
+            says(message, "at least 2", "no more than these", "to use one alone")
+
+    @pytest.mark.parametrize("words", [(), ("--last", "1"), ("--last", "2")])
+    def test_a_single_one(self, words, tmp_path, capsys) -> None:
+        written_run(tmp_path / "run", "torch", (4,))
+        message = self.faults(capsys, tmp_path, *words)
+        says(message, "to average: 1", "at least 2", "to use one alone", tmp_path / "run")
+        assert "no more than these" not in message
 
     def test_all_that_were_kept_where_none_is_asked_for(self, tmp_path, capsys) -> None:
         written_run(tmp_path / "run", "torch")

@@ -60,6 +60,17 @@ def test_several_files_and_a_broken_one(fake, talk, tmp_path, capsys):
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["hi", "hi"]
 
 
+def test_a_file_in_the_place_of_the_folder_of_outputs(fake, talk, tmp_path, capsys):
+    (tmp_path / "pairs.csv").touch()
+    status, _, err = run(capsys, talk, "--output-dir", tmp_path / "pairs.csv")
+    assert (status, fake.asked) == (2, [])
+    assert (
+        err == f"error: cannot write into {tmp_path / 'pairs.csv'}: it is a file; name a folder\n"
+    )
+    err = run(capsys, talk, "--output-dir", tmp_path / "pairs.csv/new")[2]
+    assert f"cannot write {tmp_path / 'pairs.csv/new'}: {tmp_path / 'pairs.csv'} is a file" in err
+
+
 def test_files_are_written(fake, talk, tmp_path, capsys):
     out = tmp_path / "new" / "subtitles"
     other = write_wav(tmp_path / "b.wav", np.zeros(160))

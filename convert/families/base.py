@@ -38,9 +38,9 @@ class Source:
 
     ``settings`` is the content of its config file, or of the Namespace or mapping inside it; None
     where there is none; then ``other`` may be a file that is none. ``flags`` are fields of
-    TransformerConfig that the user gave, ``wrapper``
-    maps our modules to the user's (``--map encoder.embedding=src_emb``), and ``ignored`` are
-    settings that no family knows and that by the user's word change nothing.
+    TransformerConfig that the user gave, ``wrapper`` maps our modules to the user's (``--map
+    encoder.embedding=src_emb``), and ``ignored`` are settings that no family knows and that by the
+    user's word change nothing.
     """
 
     tensors: Tensors

@@ -210,8 +210,10 @@ def read_names(path: Path) -> list[str]:
     """One name a line; an unreadable or empty file is a UserError."""
     try:
         names = path.read_text(encoding="utf-8").split()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--parameter-names {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise UserError(f"--parameter-names {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--parameter-names {path} is no text in UTF-8") from error
     if not names:
         raise UserError(f"--parameter-names {path} is empty")
     return names

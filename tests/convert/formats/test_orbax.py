@@ -102,9 +102,9 @@ class TestOrbax:
     def test_missing_libraries_name_the_extra(self, tmp_path, monkeypatch):
         (tmp_path / "_METADATA").write_text('{"tree_metadata": {}}')
         monkeypatch.setitem(sys.modules, "tensorstore", None)
-        with pytest.raises(UserError, match=r"needs tensorstore; .*twinformer\[jax\]"):
+        with pytest.raises(UserError, match=r"needs tensorstore, .*twinformer\[jax\]"):
             open_orbax(tmp_path)
-        with pytest.raises(UserError, match=r"needs tensorstore; .*twinformer\[torch\]"):
+        with pytest.raises(UserError, match=r"needs tensorstore, .*twinformer\[torch\]"):
             write_orbax(tmp_path / "o", Held({}))
 
     def test_names_that_cannot_nest(self):

@@ -593,7 +593,7 @@ class TestRefusals:
         given = ["nothing", tmp_path / "net.pt", "--seed", -1, "--length", 0, "--certificate"]
         error = failed(capsys, *given, "--plot", tmp_path / "none" / "x.svg")
         assert "5 faults" in error and "seed is -1" in error
-        assert "longest is 0" in error and "x.svg must end in .png" in error
+        assert "--length is 0" in error and "x.svg must end in .png" in error
         assert f"there is no folder {tmp_path / 'none'}" in error
         says(error, "net.pt", "no folder", "certificate")
 

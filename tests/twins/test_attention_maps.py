@@ -12,7 +12,7 @@ from parity.twins.cases import inputs, pairwise_configs
 from parity.twins.pair import Twins
 from torch_transformer import attention_weights as torch_weights
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
-from transformer_spec import TransformerConfig, UserError
+from transformer_spec import TransformerConfig, UserError, source_positions
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -36,7 +36,8 @@ def test_the_twins_agree(index):
         weights(model, source, target)
         for weights, model in ((torch_weights, twins.torch), (flax_weights, twins.flax))
     )
-    config, (B, S), T = CONFIGS[index], source.shape, target.shape[1]
+    config, (B, T) = CONFIGS[index], target.shape
+    S = source_positions(source.shape, config)
     H, encoder, decoder = config.num_heads, config.num_encoder_layers, config.num_decoder_layers
     shapes = (decoder, B, H, T, S), (encoder, B, H, S, S), (decoder, B, H, T, T)
     for a, b, shape in zip(ours, theirs, shapes, strict=True):

@@ -33,7 +33,12 @@ from parity.comparison.settings import Settings  # noqa: E402
 from parity.forward.ids import generated, read_ids  # noqa: E402
 from parity.forward.substeps import LOGITS, is_step, substeps  # noqa: E402
 from parity.sides.side import Side  # noqa: E402
-from transformer_spec import UserError, trained_names  # noqa: E402
+from transformer_spec import (  # noqa: E402
+    UserError,
+    tied_weights,
+    trained_names,
+    weight_shapes,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 EXACT = Settings(precisions=(), longest=7)
@@ -57,7 +62,10 @@ class TestSameFunction:
         report = report_of_twins(config)
         parts = [row.part for row in report.rows]
         gradients = [f"gradient of {name}" for name in trained_names(config)]
-        tables = [f"every row of {half}.embedding.weight" for half in ("encoder", "decoder")]
+        kinds = ("embedding", "pos_embedding")
+        names = [f"{half}.{kind}.weight" for kind in kinds for half in ("encoder", "decoder")]
+        stored = {*weight_shapes(config), *tied_weights(config)}
+        tables = [f"every row of {name}" for name in names if name in stored]
         assert parts == [*substeps(config), *tables, "loss", *gradients]
         assert report.same and report.verdict == "same function"
         assert all(0 < row.scale for row in report.rows)

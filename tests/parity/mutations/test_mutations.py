@@ -50,7 +50,8 @@ FAMILIES = {
     ),
     "torch-nn": replace(TINY, final_norm=True, tied_embeddings="target_output"),
     "opennmt": replace(
-        SAME_SIZE, norm_epsilon=1e-6, attention_bias=False, attention_output_bias=None, **PRE
+        SAME_SIZE, norm_epsilon=1e-6, attention_bias=False, key_bias=None,
+        attention_output_bias=None, **PRE,
     ),
     "blenderbot-small": replace(
         SAME_SIZE, activation="gelu", embedding_norm=True, tied_embeddings="all",

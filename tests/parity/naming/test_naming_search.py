@@ -180,11 +180,13 @@ def test_layers_that_run_from_the_last_to_the_first():
         def at(self, path):
             parts = path.split(".")
             if path.startswith("decoder.layers."):
-                parts[2] = str(2 - int(parts[2]))
+                parts[2] = str(published.LAYERS["decoder"] - 1 - int(parts[2]))
             return super().at(".".join(parts))
 
     given = TorchSubject("mine.py", published.made(Turned))
-    with pytest.raises(UserError, check=saying("layers", "not in the order of their numbers")):
+    with pytest.raises(
+        UserError, check=saying("layers", "from the last number to the first", "rename")
+    ):
         search(held(given), given, "m.pt", heads=3, pad_id=1)
 
 

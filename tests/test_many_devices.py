@@ -27,7 +27,9 @@ SCRIPTS = {name: (DOCS / f"slurm/{name}.sbatch").read_text() for name in ("jax",
 JOBSET = yaml.safe_load((DOCS / "kubernetes/jobset.yaml").read_text())
 SKYPILOT = yaml.safe_load((DOCS / "skypilot/torch.yaml").read_text())
 BLOCKS = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
-CORPUS = "--data corpus/train --source-lang en --target-lang de --preset base --batch-tokens 65536"
+COMMANDS = "\n".join(BLOCKS).replace("\\\n   ", "").splitlines()
+CORPUS = "--data corpus/train --source-lang en --target-lang de"
+MODEL = "--preset base --batch-tokens 65536"
 # What takes the place of a corpus and of sizes; the same in all runs.
 TINY = [
     *(*SMALL, "--dtype", "float64", "--batch-shapes", "1", "--log-every", "1", "--steps", "3"),
@@ -57,8 +59,8 @@ def place(tmp_path_factory) -> Path:
 
 def small(command: str) -> str:
     """A command of the page with other data and sizes."""
-    assert CORPUS in command
-    return command.replace(CORPUS, shlex.join(TINY))
+    assert CORPUS in command and MODEL in command
+    return command.replace(MODEL, "").replace(CORPUS, shlex.join(TINY))
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -101,7 +103,7 @@ def free_port() -> int:
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_one_machine(name, place):
-    found = [line for line in BLOCKS if f"--backend {name} --mesh data=8" in line]
+    found = [line for line in COMMANDS if f"--backend {name} --mesh data=8" in line]
     command = small(found[0].replace("8 ", "2 ")) + f" --name {name}"
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     status, said = ended(begin(["bash", "-c", command], place, XLA_FLAGS=flags))

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.checkpoints.config_files import no_config
 from convert.checkpoints.folders import (
     MODEL,
     OPTIMIZER,
     ORBAX_FOLDER,
     Content,
     locate,
-    no_config,
     open_content,
 )
 from convert.checkpoints.layouts import (

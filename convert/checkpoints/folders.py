@@ -8,6 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
+from convert.checkpoints.config_files import (
+    CONFIG,
+    config_places,
+    foreign_settings,
+    has_our_config,
+    other_settings,
+    settings_in,
+)
 from convert.checkpoints.copies import begun_with, one_copy
 from convert.checkpoints.hub import Repository, get, hub_name
 from convert.checkpoints.layouts import COUNT, FLAX, TORCH, Layout, has_own_parts
@@ -22,13 +30,11 @@ from convert.checkpoints.t5x import is_t5x, steps_in, t5x_settings
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.base import OtherSettings
-from convert.families.eole.config import is_eole
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
 from convert.formats.ctranslate2 import (
     CTRANSLATE2,
     MODEL_BIN,
-    is_ctranslate2,
     open_ctranslate2,
 )
 from convert.formats.kinds import container_of
@@ -42,7 +48,6 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.integrity import whole_beside
 from transformer_spec import UserError
 from transformer_spec.errors import system_fault
-from transformer_spec.json_text import json_fault, read_json_file
 
 MODEL = "model.safetensors"
 MODEL_INDEX = "model.safetensors.index.json"
@@ -67,18 +72,7 @@ CONTAINER_OF = {
     ".npz": "npz",
 }
 CONTAINERS = tuple(dict.fromkeys(CONTAINER_OF.values()))
-CONFIG = "config.json"
 FILE = "weight file"
-FOREIGN_MARKS = {
-    "model_type",
-    "architectures",
-    "d_model",
-    "transformers_version",
-    "torch.nn.Transformer",
-    "naming_table",
-    "suppress_ids",  # CTranslate2's Whisper
-    "n_audio_ctx",  # OpenAI's Whisper
-}
 HUB_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
@@ -134,17 +128,17 @@ def locate(path: Path) -> Located:
         folder, repository = get(path, MODELS, tuple(CONTAINER_OF))
         return replace(locate(folder), hub=repository)
     if path.is_file():
-        beside = path.parent if _has_our_config(path.parent) else None
+        beside = path.parent if has_our_config(path.parent) else None
         return Located(path, beside, FILE)
     if (path / "checkpoints").is_dir():
         return Located(RunFolder(path).best_or_newest(), path, "run")
     above = Path(os.path.realpath(path)).parent
-    if _has_our_config(path):
+    if has_our_config(path):
         return Located(path, path, "model folder")
-    home = next((place for place in _around(path) if _has_our_config(place)), None)
+    home = next((place for place in config_places(path) if has_our_config(place)), None)
     if home is not None:
         return Located(path, home, "Orbax folder")
-    if above.name == "checkpoints" and _has_our_config(above.parent):
+    if above.name == "checkpoints" and has_our_config(above.parent):
         return Located(path, above.parent, "checkpoint")
     return Located(path, None, "weight folder")
 
@@ -164,79 +158,6 @@ def _not_there(path: Path, error: OSError) -> str:
     alone = len(path.parts) == 1 and not path.suffix
     hub = "; a repository of the Hugging Face Hub is named with its owner, OWNER/NAME"
     return f"{path} does not exist{hub if alone else ''}"
-
-
-def _has_our_config(folder: Path) -> bool:
-    """Whether there is a config.json that is not another library's; a damaged one is ours."""
-    path = folder / CONFIG
-    return path.is_file() and not is_foreign(settings_in(path)) and not is_ctranslate2(folder)
-
-
-def no_config(path: Path, otherwise: str) -> UserError:
-    """Why a path without a config of ours cannot be used as a model; ``otherwise`` is advice.
-
-    A config.json of another library is said to be that.
-    """
-    folder = path if path.is_dir() else path.parent
-    if (folder / CONFIG).is_file():
-        return UserError(
-            f"{folder / CONFIG} is of another library: make a folder of ours with python -m "
-            f"convert {path} NEW --to torch (or flax), and give that"
-        )
-    return UserError(f"{path} has no {CONFIG}; {otherwise}")
-
-
-def _around(path: Path) -> list[Path]:
-    """The folders in which the config of an Orbax folder may lie, or of a step or an item."""
-    path = path.resolve()
-    step = path.parent if is_step(path.parent) else path if is_step(path) else None
-    if step is not None:
-        return [step, step.parent]
-    return [path.parent] if path.is_dir() and is_orbax(path) else []
-
-
-def settings_in(path: Path) -> dict[str, Any]:
-    """The JSON object in a file, or nothing where there is none."""
-    try:
-        content = read_json_file(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def is_foreign(content: Mapping[str, Any]) -> bool:
-    """Whether a config has the marks of another library's; ours and bare fields have none."""
-    return is_eole(content) or ("model" not in content and bool(FOREIGN_MARKS & content.keys()))
-
-
-def foreign_settings(path: Path) -> dict[str, Any] | None:
-    """The config.json of another library in a folder, or beside a weight file."""
-    places = [path, *_around(path)] if path.is_dir() else [path.parent]
-    found = [settings_in(place / CONFIG) for place in places]
-    return next((settings for settings in found if is_foreign(settings)), None)
-
-
-def other_settings(path: Path) -> OtherSettings | None:
-    """A config.json there that ``foreign_settings`` does not take; None where there is none."""
-    places = [path, *_around(path)] if path.is_dir() else [path.parent]
-    file = next((p / CONFIG for p in places if (p / CONFIG).exists()), None)
-    if file is None:
-        return None
-    try:
-        content = read_json_file(file)
-    except (OSError, ValueError) as error:
-        return OtherSettings(json_fault(file, error), True)
-    if not isinstance(content, dict):
-        return OtherSettings(f"{file} holds no JSON object", True)
-    return of_ours(file, content)
-
-
-def of_ours(file: Path, content: Mapping[str, Any]) -> OtherSettings:
-    """Settings that have no mark of another library's."""
-    if "model" in content:
-        return OtherSettings(f"{file} is twinformer's own, not that of another library")
-    marks = "such as model_type and architectures"
-    return OtherSettings(f"{file} has none of the keys of a library's config.json, {marks}")
 
 
 @dataclass(frozen=True)

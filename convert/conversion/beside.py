@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convert.checkpoints.folders import FILE, Located, foreign_settings
+from convert.checkpoints.config_files import foreign_settings
+from convert.checkpoints.folders import FILE, Located
 from convert.conversion.origin import ORIGIN
 from convert.conversion.source import Import
 from convert.conversion.target import Target

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders import settings_in
+from convert.checkpoints.config_files import settings_in
 from convert.conversion.beside import (
     DESCRIPTIONS,
     EXPORTED,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.folders import Located, locate, no_config
+from convert.checkpoints.config_files import no_config
+from convert.checkpoints.folders import Located, locate
 from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.conversion import check_unread
 from convert.conversion.imported import (

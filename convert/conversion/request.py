@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders import is_foreign, of_ours
+from convert.checkpoints.config_files import is_foreign, unmarked
 from convert.conversion.places import add_source_faults, check_destination, is_path
 from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS
@@ -123,7 +123,7 @@ class SourceRequest:
         """A config file that is not another library's; None where it is one, or none is given."""
         if self.config is None or self.given_settings() is not None:
             return None
-        return of_ours(self.config, self._content())
+        return unmarked(self.config, self._content())
 
     def _content(self) -> dict[str, Any]:
         """What the config file holds; of a gin file what it binds, under one key."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders import settings_in
+from convert.checkpoints.config_files import settings_in
 from convert.conversion.beside import ORIGINAL, PREPROCESSOR, VOCABULARY, folder_of
 from convert.conversion.source import Import
 from convert.exports.ctranslate2_speech import THEIRS

@@ -23,7 +23,7 @@ sys.path[0] = str(ROOT)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from convert.conversion.request import SourceRequest  # noqa: E402
-from convert.conversion.source import read_import  # noqa: E402
+from convert.conversion.sources.source import read_import  # noqa: E402
 from convert.tokenizers import read_vocabularies  # noqa: E402
 from training_recipe.text.languages import near  # noqa: E402
 from training_recipe.text.model_vocabularies import Pair, in_languages  # noqa: E402

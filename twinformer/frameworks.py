@@ -135,7 +135,7 @@ def choose(wanted: str | None, home: Path | None = None) -> tuple[str, list[str]
 
 def home_of(path: Path) -> Path | None:
     """The folder with the config of a model of ours; None where there is none, or it is got."""
-    from convert.checkpoints.folders import locate
+    from convert.checkpoints.folders.location import locate
 
     return locate(path).home if path.exists() else None
 
@@ -146,7 +146,7 @@ def framework_of(home: Path | None) -> str | None:
     """
     if home is None:
         return None
-    from convert.checkpoints.folders import open_content
+    from convert.checkpoints.reading import open_content
     from convert.checkpoints.records import LEDGER
 
     said: Any = None

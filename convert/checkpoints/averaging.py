@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoints.checkpoint import FORMATS, open_weights
-from convert.checkpoints.folders import MODEL
+from convert.checkpoints.folders.file_names import MODEL
 from convert.checkpoints.records import write_record
 from convert.core.ledger import Hashed
 from convert.core.tensors import Tensors

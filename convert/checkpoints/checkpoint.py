@@ -13,15 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.config_files import no_config
-from convert.checkpoints.folders import (
-    MODEL,
-    OPTIMIZER,
-    ORBAX_FOLDER,
-    Content,
-    locate,
-    open_content,
-)
+from convert.checkpoints.content import Content
+from convert.checkpoints.folders.config_files import no_config
+from convert.checkpoints.folders.file_names import MODEL, OPTIMIZER, ORBAX_FOLDER
+from convert.checkpoints.folders.location import locate
 from convert.checkpoints.layouts import (
     BESIDE,
     COUNT,
@@ -34,6 +29,7 @@ from convert.checkpoints.layouts import (
     canonical_rules,
     expected_shapes,
 )
+from convert.checkpoints.reading import open_content
 from convert.checkpoints.records import write_record
 from convert.checkpoints.saved import CheckpointTensors
 from convert.core.ledger import Hashed

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.checkpoint import FORMATS
-from convert.checkpoints.config_files import CONFIG
-from convert.checkpoints.folders import MODEL
+from convert.checkpoints.folders.config_files import CONFIG
+from convert.checkpoints.folders.file_names import MODEL
 from convert.checkpoints.layouts import TWIN_RULES
 from convert.core.pipeline import check_source
 from convert.core.tensors import Tensors

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convert.commands.source import add_source_flags, source_fields
-from convert.conversion.proposal import find_naming
 from convert.conversion.request import SourceRequest
+from convert.conversion.sources.proposal import find_naming
 from training_recipe.options.parser import Parser
 
 DESCRIPTION = """Propose a table of names for a checkpoint of any encoder-decoder Transformer, from

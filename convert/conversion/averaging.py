@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from convert.checkpoints.averaging import write_average
-from convert.conversion.made_files import carry
 from convert.conversion.places import check_destination
+from convert.conversion.side_files.made_files import carry
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import folder_aside, make_parent
 from training_recipe.runs.averages import averaged_steps

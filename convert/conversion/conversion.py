@@ -13,12 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from convert.checkpoints.records import LEDGER
-from convert.conversion.changed_files import WRITTEN, written_files
 from convert.conversion.kept_groups import GROUPS, as_kept
 from convert.conversion.origin import ORIGIN
 from convert.conversion.plan import Plan, known_groups, make_plan
 from convert.conversion.request import ConversionRequest
-from convert.conversion.source import DROPPED, Moments
+from convert.conversion.sources.changed_files import WRITTEN, written_files
+from convert.conversion.sources.source import DROPPED, Moments
 from convert.conversion.target import SETTINGS, Target
 from convert.conversion.writing import write_target
 from convert.core.ledger import Hashed, plan_lines, write_ledger

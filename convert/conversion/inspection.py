@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.encodings import check_names
-from convert.checkpoints.folders import Content, Located, locate, open_content
+from convert.checkpoints.content import Content
+from convert.checkpoints.folders.location import Located, locate
+from convert.checkpoints.reading import open_content
 from convert.checkpoints.records import tensor_record
-from convert.conversion.beside import Beside
-from convert.conversion.changed_files import changed_files
+from convert.checkpoints.states.encodings import check_names
 from convert.conversion.conversion import in_bytes
-from convert.conversion.made_files import plan_files
 from convert.conversion.request import SourceRequest
-from convert.conversion.source import (
+from convert.conversion.side_files.beside import Beside
+from convert.conversion.side_files.made_files import plan_files
+from convert.conversion.sources.changed_files import changed_files
+from convert.conversion.sources.source import (
     Import,
     Moments,
     check_has_weights,

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.config_files import no_config
-from convert.checkpoints.folders import Located, locate
-from convert.conversion.beside import VOCABULARY, folder_of
+from convert.checkpoints.folders.config_files import no_config
+from convert.checkpoints.folders.location import Located, locate
 from convert.conversion.conversion import check_unread
-from convert.conversion.imported import (
+from convert.conversion.origin import Origin
+from convert.conversion.request import NO_PATH, SourceRequest
+from convert.conversion.side_files.beside import VOCABULARY, folder_of
+from convert.conversion.side_files.imported import (
     Pair,
     imported_vocabularies,
     no_vocabularies,
     not_installed,
     search_beside,
 )
-from convert.conversion.origin import Origin
-from convert.conversion.request import NO_PATH, SourceRequest
-from convert.conversion.source import Import, read_import, weights_of
+from convert.conversion.sources.source import Import, read_import, weights_of
 from convert.core.numbers import as_dtype
 from convert.core.tensors import Tensors
 from training_recipe.runs.folder import RunFolder

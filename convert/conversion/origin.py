@@ -16,7 +16,7 @@ import numpy as np
 
 from convert.checkpoints.layouts import FIRST, SECOND, TORCH
 from convert.checkpoints.optimizers.torch_states import Group
-from convert.checkpoints.wrappers import Wrapping
+from convert.checkpoints.states.wrappers import Wrapping
 from convert.conversion.kept_groups import group_from
 from convert.core.operations import Constant, Duplicate, Given, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TypeGuard
 
-from convert.checkpoints.folders import is_elsewhere, locate, open_content
+from convert.checkpoints.folders.location import is_elsewhere, locate
+from convert.checkpoints.reading import open_content
 from transformer_spec import Faults, UserError
 from transformer_spec.errors import text_fault
 

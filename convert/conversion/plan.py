@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from convert.checkpoints.folders import locate
+from convert.checkpoints.folders.location import locate
 from convert.checkpoints.layouts import TORCH
 from convert.checkpoints.optimizers.groups import RUN_SETTINGS, OwnGroups, own_groups
 from convert.checkpoints.optimizers.torch_states import Group
-from convert.conversion.beside import VOCABULARY, Beside, folder_of, library_of
-from convert.conversion.imported import Pair, imported_vocabularies, search_beside
-from convert.conversion.made_files import plan_files
 from convert.conversion.origin import ORIGIN, Export
 from convert.conversion.places import check_places
 from convert.conversion.request import ConversionRequest
-from convert.conversion.source import Import, read_import
-from convert.conversion.speech_export import speech_settings, speech_tokenizer
+from convert.conversion.side_files.beside import VOCABULARY, Beside, folder_of, library_of
+from convert.conversion.side_files.imported import Pair, imported_vocabularies, search_beside
+from convert.conversion.side_files.made_files import plan_files
+from convert.conversion.side_files.speech_export import speech_settings, speech_tokenizer
+from convert.conversion.sources.source import Import, read_import
 from convert.conversion.target import (
     CTRANSLATE2,
     LAYOUTS,

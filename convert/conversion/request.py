@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.config_files import is_foreign, unmarked
+from convert.checkpoints.folders.config_files import is_foreign, unmarked
 from convert.conversion.places import add_source_faults, check_destination, is_path
 from convert.conversion.target import NAMES, containers, targets
 from convert.exports.ctranslate2_model import QUANTIZATIONS

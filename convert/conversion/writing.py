@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints.checkpoint import FORMATS
-from convert.checkpoints.folders import (
+from convert.checkpoints.folders.file_names import (
     KEPT_ASIDE,
     MODEL,
     MODEL_MSGPACK,

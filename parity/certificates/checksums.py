@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from convert.checkpoints.config_files import CONFIG
-from convert.checkpoints.folders import locate
+from convert.checkpoints.folders.config_files import CONFIG
+from convert.checkpoints.folders.location import locate
 from convert.formats.shards import INDEX_SUFFIX
 from parity.sides.given import HUGGING_FACE, MODULE, exists, local_path
 from training_recipe.files.fingerprints import fingerprint

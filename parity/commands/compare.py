@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convert.checkpoints.hub import hub_name
+from convert.checkpoints.folders.hub import hub_name
 from convert.commands.source import size
 from parity.certificates.certificate import check_folder
 from parity.commands.printing import check_page, check_picture, progress, seconds_of_code

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convert.checkpoints.folders import locate, open_content
-from convert.checkpoints.wrappers import unwrap
+from convert.checkpoints.folders.location import locate
+from convert.checkpoints.reading import open_content
+from convert.checkpoints.states.wrappers import unwrap
 from convert.core.pipeline import is_float
 from parity.naming.search import Found, search
 from parity.naming.subject import Subject, TreeSubject, subject_of

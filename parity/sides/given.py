@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from convert.checkpoints.folders import MODELS
-from convert.checkpoints.hub import cached_folder
+from convert.checkpoints.folders.file_names import MODELS
+from convert.checkpoints.folders.hub import cached_folder
 from transformer_spec import UserError
 
 HUGGING_FACE = "hf:"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from convert.checkpoints.folders import locate
+from convert.checkpoints.folders.location import locate
 from convert.core.operations import Copy
 from convert.core.pipeline import Converted, check_source
 from convert.core.rules import ASIDE, Rule

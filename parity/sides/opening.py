@@ -10,7 +10,7 @@ import numpy as np
 from convert.checkpoints.layouts import BESIDE
 from convert.commands.inspection import source_request
 from convert.conversion.conversion import check_unread
-from convert.conversion.source import Import, read_import
+from convert.conversion.sources.source import Import, read_import
 from convert.core.pipeline import Converted
 from parity.sides.given import HUGGING_FACE, MODULE, path_and_flags, words
 from parity.sides.side import Side

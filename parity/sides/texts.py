@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from convert.checkpoints.folders import locate
+from convert.checkpoints.folders.location import locate
 from parity.forward.ids import UNFIT, Ids, Pair, batches_of, check_pair
 from parity.sides.given import local_path
 from training_recipe.corpora.text_files import read_lines

@@ -137,7 +137,7 @@ def config_of(source: Path | None) -> TransformerConfig:
         return TransformerConfig.from_dict(PRESETS["base"]["model"] | words)
     if source.suffix == ".json":
         return TransformerConfig.load(source)
-    from convert.checkpoints.folders import locate
+    from convert.checkpoints.folders.location import locate
 
     home = locate(source).home
     if home is None:

@@ -10,7 +10,7 @@ import pytest
 from page_blocks import DOCS, ROOT, blocks, commands
 
 from convert.__main__ import COMMANDS as CONVERTING
-from convert.checkpoints.folders import MODELS
+from convert.checkpoints.folders.file_names import MODELS
 from convert.conversion.request import sources
 from convert.conversion.target import targets
 from convert.families.registry import FAMILIES

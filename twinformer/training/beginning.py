@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from convert.conversion.beside import Beside
-from convert.conversion.made_files import carry, plan_files
 from convert.conversion.opening import OpenModel, open_model
 from convert.conversion.origin import ORIGIN
+from convert.conversion.side_files.beside import Beside
+from convert.conversion.side_files.made_files import carry, plan_files
 from convert.conversion.target import Target
 from convert.core.numbers import as_dtype
 from convert.core.tensors import as_parts

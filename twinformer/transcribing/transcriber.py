@@ -13,8 +13,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from convert.conversion.beside import VOCABULARY, folder_of
 from convert.conversion.opening import BEST, OpenModel, open_model
+from convert.conversion.side_files.beside import VOCABULARY, folder_of
 from convert.families.base import TRAINING_ONLY
 from training_recipe.searching.search import Hypothesis, Search
 from training_recipe.speech.tokenizer import FILES, SpeechTokenizer

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from convert.checkpoints.folders import Content
+from convert.checkpoints.content import Content
 from convert.core.rules import Rule
 from convert.core.tensors import Held, Joined, Subset, Tensors
 

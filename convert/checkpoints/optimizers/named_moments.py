@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert.checkpoints.folders import Content, left_out
+from convert.checkpoints.content import Content, left_out
 from convert.checkpoints.layouts import FIRST, SECOND
 from convert.checkpoints.loops.moments import fit_moments
-from convert.checkpoints.nested import OptimizerPart
 from convert.checkpoints.optimizers.adam import FIRST_KEY, SECOND_KEY, check_adam, resembling
 from convert.checkpoints.optimizers.state_form import check_form, read_numbers
-from convert.checkpoints.optimizers.torch_states import Group, name_state, names_in
+from convert.checkpoints.optimizers.torch_states import Group, OptimizerPart, name_state, names_in
 from convert.checkpoints.records import checked
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Tensors

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convert.checkpoints.optimizers.adam import FIRST_KEY, SECOND_KEY, STEP_KEY, check_adam
+from convert.formats.content import ContentFile
 from transformer_spec import Faults, UserError
 
 NORM = re.compile(r"layernorm|rmsnorm|(^|[._])norm($|\.)")  # of a module, in the Trainer's words
@@ -31,6 +32,14 @@ DIVISIONS: dict[str, Sort] = {
         "bias" not in name and not NORM.search(name.lower())
     ),
 }
+
+
+@dataclass(frozen=True)
+class OptimizerPart:
+    """The ``state_dict()`` of a torch optimizer in a file, its arrays not read yet."""
+
+    file: ContentFile
+    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from convert.checkpoints import (
     read_checkpoint,
     write_flax_checkpoint,
 )
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.conversion import ConversionRequest, SourceRequest, inspect
 from convert.conversion import convert as run_conversion
 from convert.conversion.opening import open_model
-from convert.conversion.source import read_import
+from convert.conversion.sources.source import read_import
 from convert.core.ledger import Fingerprint, Hashed
 from convert.core.tensors import Held
 from convert.formats.safetensors import open_safetensors, write_safetensors

@@ -22,8 +22,8 @@ from convert_cases import (
 from messages import says
 
 from convert.checkpoints import load_weights_of, read_checkpoint
-from convert.checkpoints.folders import open_content
 from convert.checkpoints.layouts import ORBAX
+from convert.checkpoints.reading import open_content
 from convert.core.tensors import Held
 from convert.formats.safetensors import open_safetensors, write_safetensors
 from transformer_spec import TransformerConfig, initial_weights, tied_weights

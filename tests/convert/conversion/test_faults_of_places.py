@@ -50,7 +50,9 @@ def test_each_of_them_alone_is_told_without_a_heading(there, capsys):
 @pytest.mark.parametrize("source", [3, "", "a\0b", "owner/name"])
 def test_what_is_no_path_here_is_not_looked_for(source, there, monkeypatch):
     monkeypatch.chdir(there)
-    monkeypatch.setattr("convert.checkpoints.folders.get", lambda *_: pytest.fail("asked the Hub"))
+    monkeypatch.setattr(
+        "convert.checkpoints.folders.location.get", lambda *_: pytest.fail("asked the Hub")
+    )
     found = faults_of(source, there / "made", to="flax", dtype="int3")
     assert len(found) == 2
     assert not any("does not exist" in fault for fault in found)

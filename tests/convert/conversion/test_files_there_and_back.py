@@ -221,8 +221,8 @@ def test_a_run_that_began_with_a_folder_goes_back_whole(hub_folders, tmp_path) -
     from convert_cases import WRITERS
 
     from convert.checkpoints import Checkpoint
-    from convert.conversion.made_files import carry
     from convert.conversion.opening import open_model
+    from convert.conversion.side_files.made_files import carry
 
     convert(ConversionRequest(hub_folders("m2m100"), tmp_path / "ours", to="torch"))
     opened, run = open_model(tmp_path / "ours"), tmp_path / "runs/mine"

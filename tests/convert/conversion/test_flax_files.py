@@ -22,7 +22,7 @@ from safetensors.numpy import save_file  # noqa: E402
 
 from convert.__main__ import main  # noqa: E402
 from convert.checkpoints import read_checkpoint  # noqa: E402
-from convert.checkpoints.folders import open_content  # noqa: E402
+from convert.checkpoints.reading import open_content  # noqa: E402
 from convert.formats.safetensors import open_safetensors  # noqa: E402
 
 INDEX = "flax_model.msgpack.index.json"

@@ -36,7 +36,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.families.registry import FAMILIES
 from convert.families.t5x.config import SEMANTICS as T5X_FIELDS
 from convert.families.tutorial import SEMANTICS

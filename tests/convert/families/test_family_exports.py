@@ -25,7 +25,7 @@ from tutorial_reference import Sizes, random_state
 
 import torch_transformer
 from convert.__main__ import main
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.conversion.target import written_families
 from convert.core.tensors import Held
 from convert.families.registry import TABLES

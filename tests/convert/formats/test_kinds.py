@@ -11,7 +11,7 @@ import pytest
 from messages import saying
 
 from convert.__main__ import main
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.formats.kinds import container_of
 from transformer_spec import UserError
 

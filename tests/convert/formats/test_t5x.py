@@ -7,7 +7,7 @@ from flax.serialization import msgpack_restore
 from messages import says
 from t5x_cases import specified, stored
 
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.core.tensors import Held
 from convert.formats.kinds import container_of
 from convert.formats.orbax import open_orbax

@@ -29,8 +29,8 @@ import flax_transformer  # noqa: E402
 from convert import flax_to_torch  # noqa: E402
 from convert.__main__ import main  # noqa: E402
 from convert.checkpoints import read_checkpoint  # noqa: E402
-from convert.checkpoints.folders import open_content  # noqa: E402
 from convert.checkpoints.loops.states import find_loop_state  # noqa: E402
+from convert.checkpoints.reading import open_content  # noqa: E402
 from convert.core.tensors import Held  # noqa: E402
 from transformer_spec import TransformerConfig  # noqa: E402
 

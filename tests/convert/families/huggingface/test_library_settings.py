@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from convert.conversion.request import SourceRequest
-from convert.conversion.source import read_import
+from convert.conversion.sources.source import read_import
 from convert.families.base import Source
 from convert.families.huggingface.bart import Bart, MBart
 from convert.families.huggingface.keys import TEXTS, UNREAD

@@ -21,7 +21,7 @@ from family_table import assert_measured
 from huggingface_cases import assert_damage_is_named, fault_of, with_settings, with_tensors
 from t5_cases import SCALED, SIZES, build, flax_arrays, our_t5, saved_t5
 
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.core.tensors import Held
 from convert.families.base import Source
 from convert.families.registry import FAMILIES, recognize

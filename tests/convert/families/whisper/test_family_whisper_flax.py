@@ -15,7 +15,7 @@ from family_table import assert_measured
 from huggingface_cases import fault_of, shapes, with_settings, with_tensors
 from whisper_cases import SIZES, build, state_of, torch_name
 
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.core.tensors import Held
 from convert.families.base import Source
 from convert.families.registry import recognize

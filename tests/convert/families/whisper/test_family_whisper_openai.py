@@ -21,7 +21,7 @@ from whisper_cases import (
     settings_of_dims,
 )
 
-from convert.checkpoints.folders import open_content
+from convert.checkpoints.reading import open_content
 from convert.core.tensors import Held
 from convert.families.base import Source
 from convert.families.registry import recognize

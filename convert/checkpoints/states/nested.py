@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.copies import OTHERS, is_copy, one_copy
-from convert.checkpoints.encodings import check_objects, is_plain
-from convert.checkpoints.masters import masters
-from convert.checkpoints.objects import settings_of
-from convert.checkpoints.odd_places import GATHER
-from convert.checkpoints.optimizers.torch_states import is_optimizer_state
-from convert.checkpoints.wrappers import COUNTERS, unwrap
+from convert.checkpoints.content import LEFT_OUT
+from convert.checkpoints.folders.odd_places import GATHER
+from convert.checkpoints.optimizers.torch_states import OptimizerPart, is_optimizer_state
+from convert.checkpoints.states.copies import OTHERS, is_copy, one_copy
+from convert.checkpoints.states.encodings import check_objects, is_plain
+from convert.checkpoints.states.masters import masters
+from convert.checkpoints.states.objects import settings_of
+from convert.checkpoints.states.wrappers import COUNTERS, unwrap
 from convert.core.tensors import Joined, Renamed, Tensors
 from convert.formats.content import ContentFile, Leaf, Unread, children, is_array, some_of, unread
 from convert.formats.torch_file.modules import is_module
@@ -34,15 +35,6 @@ SETTINGS = ("args", "opt", "cfg.model", "config", "dims")  # the last are OpenAI
 VOCABULARY = "vocab"
 GENERATOR = "generator"  # the output projection, which OpenNMT-py keeps apart
 AVERAGES = ("ema", "shadow", "average", "swa")
-LEFT_OUT = "the optimizer is left out, the weights are not: "
-
-
-@dataclass(frozen=True)
-class OptimizerPart:
-    """The ``state_dict()`` of a torch optimizer in a file, its arrays not read yet."""
-
-    file: ContentFile
-    state: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from convert.checkpoints.odd_places import GATHER
+from convert.checkpoints.folders.odd_places import GATHER
 from convert.core.tensors import Tensors
 from convert.formats.content import ContentFile, children, is_array
 from transformer_spec.errors import printable_name

@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from convert.conversion.beside import SEARCH, VOCABULARY, folder_of
-from convert.conversion.source import Import
+from convert.conversion.side_files.beside import SEARCH, VOCABULARY, folder_of
+from convert.conversion.sources.source import Import
 from convert.families.registry import LIBRARIES
 from convert.families.whisper.ids import known_tokens
 from convert.files.generation import published

@@ -15,9 +15,9 @@ from convert.checkpoints.adapters import (
     open_adapter,
     what_it_is,
 )
-from convert.checkpoints.folders import Content
+from convert.checkpoints.content import Content
 from convert.checkpoints.layouts import TORCH, Layout
-from convert.checkpoints.wrappers import Wrapping, translated
+from convert.checkpoints.states.wrappers import Wrapping, translated
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Subset, Tensors
 from convert.families.huggingface.names import OUTPUT_TABLE, SHARED, SOURCE_TABLE, TARGET_TABLE

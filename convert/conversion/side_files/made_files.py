@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.config_files import settings_in
-from convert.conversion.beside import (
+from convert.checkpoints.folders.config_files import settings_in
+from convert.conversion.origin import ORIGIN
+from convert.conversion.side_files.beside import (
     DESCRIPTIONS,
     EXPORTED,
     ORIGINAL,
@@ -28,15 +29,14 @@ from convert.conversion.beside import (
     entries_of,
     without,
 )
-from convert.conversion.imported import (
+from convert.conversion.side_files.imported import (
     imported_search,
     imported_vocabularies,
     usual_generation,
 )
-from convert.conversion.origin import ORIGIN
-from convert.conversion.source import Import
-from convert.conversion.speech_export import MENDED, mended, with_exported
-from convert.conversion.speech_files import BY_RULE, speech_files, warnings
+from convert.conversion.side_files.speech_export import MENDED, mended, with_exported
+from convert.conversion.side_files.speech_files import BY_RULE, speech_files, warnings
+from convert.conversion.sources.source import Import
 from convert.conversion.target import Target
 from convert.families.registry import LIBRARIES
 from convert.families.t5x.family import T5X

@@ -1,40 +1,48 @@
-"""Finding the weights in a run folder, a checkpoint folder or a converted folder."""
+"""Whatever holds weights, opened: a folder, a file, several files, an Orbax folder."""
 
-import errno
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from convert.checkpoints.adapters import is_adapter_folder, several_in, what_it_is
-from convert.checkpoints.config_files import (
+from convert.checkpoints.content import Content, left_out
+from convert.checkpoints.folders.config_files import (
     CONFIG,
-    config_places,
     foreign_settings,
-    has_our_config,
     other_settings,
     settings_in,
 )
-from convert.checkpoints.copies import begun_with, one_copy
-from convert.checkpoints.hub import Repository, get, hub_name
+from convert.checkpoints.folders.file_names import (
+    CONTAINER_OF,
+    CONTAINERS,
+    KEPT_ASIDE,
+    MODELS,
+    OPTIMIZER,
+    OPTIMIZER_PICKLES,
+    ORBAX_FOLDER,
+)
+from convert.checkpoints.folders.odd_places import check_undistributed, only_weights
+from convert.checkpoints.folders.split_files import open_split
+from convert.checkpoints.folders.steps import (
+    check_finished,
+    is_step,
+    newest_step,
+    open_items,
+    unfinished,
+)
+from convert.checkpoints.folders.t5x import is_t5x, steps_in, t5x_settings
 from convert.checkpoints.layouts import COUNT, FLAX, TORCH, Layout, has_own_parts
 from convert.checkpoints.loops.places import has_marks
 from convert.checkpoints.loops.states import find_loop_state
-from convert.checkpoints.nested import OptimizerPart, open_nested, open_optimizer
-from convert.checkpoints.odd_places import check_undistributed, only_weights
+from convert.checkpoints.optimizers.torch_states import OptimizerPart
 from convert.checkpoints.records import Record, checked, is_recorded, record_in
-from convert.checkpoints.split_files import open_split
-from convert.checkpoints.steps import check_finished, is_step, newest_step, open_items, unfinished
-from convert.checkpoints.t5x import is_t5x, steps_in, t5x_settings
+from convert.checkpoints.states.copies import begun_with, one_copy
+from convert.checkpoints.states.nested import open_nested, open_optimizer
 from convert.core.rules import ASIDE
 from convert.core.tensors import Joined, Renamed, Subset, Tensors
-from convert.families.base import OtherSettings
 from convert.families.twinformer import is_flax
 from convert.formats.content import some_of
 from convert.formats.ctranslate2 import (
     CTRANSLATE2,
-    MODEL_BIN,
     open_ctranslate2,
 )
 from convert.formats.kinds import container_of
@@ -44,159 +52,14 @@ from convert.formats.orbax import AGGREGATE, is_orbax, open_orbax, open_tree
 from convert.formats.safetensors import open_safetensors
 from convert.formats.shards import INDEX_SUFFIX, NUMBERED, notes_of, shards_in
 from convert.formats.torch_file.reader import open_torch_pickle
-from training_recipe.runs.folder import RunFolder
 from training_recipe.runs.integrity import whole_beside
 from transformer_spec import UserError
-from transformer_spec.errors import system_fault
 
-MODEL = "model.safetensors"
-MODEL_INDEX = "model.safetensors.index.json"
-MODEL_PICKLE = "model.pt"
-MODEL_MSGPACK = "flax_model.msgpack"
-OPTIMIZER = "optimizer.safetensors"
-OPTIMIZER_PICKLE = "optimizer.pt"
-OPTIMIZER_PICKLES = (OPTIMIZER_PICKLE, "optimizer.bin")  # the second is Accelerate's
-KEPT_ASIDE = "kept_aside.safetensors"
-ORBAX_FOLDER = "orbax"
 LIKE_ADAM = (
     "the optimizer's state is taken as Adam's, as it has count, mu and nu: adamax, adamaxw, "
     "adabelief, yogi, adopt and scale_by_stddev of optax keep other numbers under these names; "
     "--no-optimizer leaves it out"
 )
-CONTAINER_OF = {
-    ".safetensors": "safetensors",
-    ".pt": "pt",
-    ".pth": "pt",
-    ".bin": "pt",
-    ".msgpack": "msgpack",
-    ".npz": "npz",
-}
-CONTAINERS = tuple(dict.fromkeys(CONTAINER_OF.values()))
-FILE = "weight file"
-HUB_FILES = (
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    MODEL_MSGPACK,
-    "flax_model.msgpack.index.json",
-    MODEL_BIN,
-)
-# In the order in which they are looked for.
-MODELS = (MODEL, MODEL_INDEX, MODEL_PICKLE, *HUB_FILES, ORBAX_FOLDER)
-
-
-@dataclass(frozen=True)
-class Located:
-    """Where the weights are, and the folder that holds config.json, or None.
-
-    ``hub`` is the repository that they were got from.
-    """
-
-    weights: Path
-    home: Path | None
-    kind: str
-    hub: Repository | None = None
-
-    @property
-    def name(self) -> Path:
-        """What to call it."""
-        return Path(self.hub.name) if self.hub else self.weights
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user may not expect of the place that was chosen."""
-        if self.hub is not None and self.hub.note:
-            return (self.hub.note,)
-        if self.kind == "run" and self.weights.name == RunFolder(self.weights).checkpoint(0).name:
-            return (
-                f"the best checkpoint of {self.home} is that of step 0: the model as it came, "
-                "unchanged by training; another is named by its folder under checkpoints/",
-            )
-        return ()
-
-
-def locate(path: Path) -> Located:
-    """Tell run, checkpoint, converted and Orbax folders and weight files apart.
-
-    A run is used by its best checkpoint, or by its newest where none is marked. What is not there
-    and may be a repository of the Hub, OWNER/NAME[@REVISION], is got from it.
-    """
-    try:
-        os.stat(path)
-    except OSError as error:
-        if not _is_missing(error) or hub_name(path) is None:
-            raise UserError(_not_there(path, error)) from None
-        folder, repository = get(path, MODELS, tuple(CONTAINER_OF))
-        return replace(locate(folder), hub=repository)
-    if path.is_file():
-        beside = path.parent if has_our_config(path.parent) else None
-        return Located(path, beside, FILE)
-    if (path / "checkpoints").is_dir():
-        return Located(RunFolder(path).best_or_newest(), path, "run")
-    above = Path(os.path.realpath(path)).parent
-    if has_our_config(path):
-        return Located(path, path, "model folder")
-    home = next((place for place in config_places(path) if has_our_config(place)), None)
-    if home is not None:
-        return Located(path, home, "Orbax folder")
-    if above.name == "checkpoints" and has_our_config(above.parent):
-        return Located(path, above.parent, "checkpoint")
-    return Located(path, None, "weight folder")
-
-
-def is_elsewhere(path: Path) -> bool:
-    """Whether a path is not there, and may be a repository of the Hub."""
-    return not os.path.lexists(path) and hub_name(path) is not None
-
-
-def _is_missing(error: OSError) -> bool:
-    return error.errno in (errno.ENOENT, errno.ENOTDIR)
-
-
-def _not_there(path: Path, error: OSError) -> str:
-    if not _is_missing(error):
-        return system_fault(error)
-    alone = len(path.parts) == 1 and not path.suffix
-    hub = "; a repository of the Hugging Face Hub is named with its owner, OWNER/NAME"
-    return f"{path} does not exist{hub if alone else ''}"
-
-
-@dataclass(frozen=True)
-class Content:
-    """The tensors of one folder or file under its own names, and the optimizer's step count.
-
-    ``dropped`` are those among them that are neither weights nor moments, name -> reason;
-    ``notes`` say which files were not read, ``unread`` why an optimizer beside them was not,
-    ``told`` what there is to say of one that is carried, ``hyperparameters`` its settings where a
-    loop's state holds them, under torch's names;
-    ``others`` are weight files beside the one that is read; ``of_loop`` says that moments may be
-    there of some weights alone, and of what is no weight; ``record`` is what the tensors are
-    compared with while they are read; ``files`` are those that tensors are read from, or folders of
-    Orbax; ``other`` is a config.json that is not the source of ``settings``, where they are None.
-    """
-
-    tensors: Tensors
-    layout: Layout
-    count: int | None
-    container: str
-    settings: Mapping[str, Any] | None = None
-    optimizer: OptimizerPart | None = None
-    dropped: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    unread: str = ""
-    told: Sequence[str] = ()
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    others: Sequence[Path] = ()
-    of_loop: bool = False
-    record: Record | None = None
-    files: Sequence[Path] = ()
-    other: OtherSettings | None = None
-
-    @property
-    def kept(self) -> Tensors:
-        """The tensors without those that are dropped."""
-        if not self.dropped:
-            return self.tensors
-        return Subset(self.tensors, [name for name in self.tensors if name not in self.dropped])
 
 
 def open_content(path: Path, key: str | None = None, verify: bool = True) -> Content:
@@ -418,15 +281,6 @@ def _optimizer_in(path: Path) -> tuple[OptimizerPart | None, str]:
         return open_optimizer(path), ""
     except UserError as error:
         return None, left_out(error)
-
-
-def left_out(error: UserError) -> str:
-    """Why an optimizer is not carried, on one line."""
-    first, *others = str(error).splitlines()
-    heading = first.rpartition(":")[0] if others else first
-    told = f"{heading}: {others[0].strip()}" if others else first
-    more = f" (and {len(error.faults) - 1} more)" if len(error.faults) > 1 else ""
-    return f"the optimizer is left out, the weights are not: {told}{more}"
 
 
 def _count(tensors: Tensors) -> int:

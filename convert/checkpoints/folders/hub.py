@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from convert.checkpoints.odd_places import BESIDE
+from convert.checkpoints.folders.odd_places import BESIDE
 from convert.formats.shards import INDEX_SUFFIX, shards_in
 from convert.tokenizers.listing import MATCH, NAMES
 from training_recipe.options.extras import missing

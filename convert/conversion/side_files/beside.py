@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convert.checkpoints.config_files import foreign_settings
-from convert.checkpoints.folders import FILE, Located
+from convert.checkpoints.folders.config_files import foreign_settings
+from convert.checkpoints.folders.location import FILE, Located
 from convert.conversion.origin import ORIGIN
-from convert.conversion.source import Import
+from convert.conversion.sources.source import Import
 from convert.conversion.target import Target
 from convert.families.registry import FAMILIES
 from convert.files.account import CARRIED, LEFT_OUT, REWRITTEN, Entry

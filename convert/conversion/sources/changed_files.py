@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.config_files import CONFIG
+from convert.checkpoints.folders.config_files import CONFIG
 from convert.checkpoints.records import LEDGER
 from convert.core.ledger import LEDGER_VERSION
 from convert.files.account import CARRIED

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.encodings import check_names
-from convert.checkpoints.folders import locate, open_content
+from convert.checkpoints.folders.location import locate
 from convert.checkpoints.layouts import OWN_LAYERS
+from convert.checkpoints.reading import open_content
+from convert.checkpoints.states.encodings import check_names
 from convert.conversion.request import SourceRequest
-from convert.conversion.source import check_has_weights, leave_out, source_of, wrapping_of
+from convert.conversion.sources.source import check_has_weights, leave_out, source_of, wrapping_of
 from convert.families.base import Family, Source
 from convert.families.registry import FAMILIES, TABLES
 from convert.naming.guessing.whole import propose

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.config_files import settings_in
-from convert.conversion.beside import ORIGINAL, PREPROCESSOR, VOCABULARY, folder_of
-from convert.conversion.source import Import
+from convert.checkpoints.folders.config_files import settings_in
+from convert.conversion.side_files.beside import ORIGINAL, PREPROCESSOR, VOCABULARY, folder_of
+from convert.conversion.sources.source import Import
 from convert.exports.ctranslate2_speech import THEIRS
 from convert.files.account import CARRIED, REWRITTEN, Entry, FilesPlan
 from convert.files.kinds import GENERATION

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.steps import is_step
+from convert.checkpoints.folders.steps import is_step
 from convert.families.base import OtherSettings
 from convert.families.eole.config import is_eole
 from convert.formats.ctranslate2 import is_ctranslate2

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.config_files import settings_in
-from convert.conversion.beside import PREPROCESSOR
+from convert.checkpoints.folders.config_files import settings_in
+from convert.conversion.side_files.beside import PREPROCESSOR
 from convert.families.whisper.ids import known_tokens
 from convert.files.kinds import GENERATION
 from training_recipe.files.json_files import write_json

@@ -21,7 +21,8 @@ from flax.training import checkpoints  # noqa: E402
 import flax_transformer  # noqa: E402
 from convert import flax_to_torch  # noqa: E402
 from convert.__main__ import main  # noqa: E402
-from convert.checkpoints.folders import locate, open_content  # noqa: E402
+from convert.checkpoints.folders.location import locate  # noqa: E402
+from convert.checkpoints.reading import open_content  # noqa: E402
 from transformer_spec import TransformerConfig  # noqa: E402
 
 CONFIG = TransformerConfig(

@@ -11,7 +11,7 @@ from messages import says
 from torch.optim.swa_utils import AveragedModel
 
 import torch_transformer
-from convert.checkpoints.wrappers import unwrap
+from convert.checkpoints.states.wrappers import unwrap
 from convert.formats.safetensors import open_safetensors
 from convert.formats.torch_file.reader import open_torch_pickle
 from transformer_spec import TransformerConfig

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 import torch_transformer
 from convert.__main__ import main
-from convert.checkpoints.folders import open_content
-from convert.checkpoints.nested import open_nested
-from convert.checkpoints.objects import settings_of
+from convert.checkpoints.reading import open_content
+from convert.checkpoints.states.nested import open_nested
+from convert.checkpoints.states.objects import settings_of
 from convert.conversion.origin import Origin
 from convert.formats.content import Unread
 from convert.formats.safetensors import open_safetensors

@@ -11,27 +11,22 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints.checkpoint import check_tensors
-from convert.checkpoints.encodings import check_names
-from convert.checkpoints.folders import (
-    FILE,
-    OPTIMIZER,
-    OPTIMIZER_PICKLE,
-    Content,
-    Located,
-    locate,
-    open_content,
-)
+from convert.checkpoints.content import Content
+from convert.checkpoints.folders.file_names import OPTIMIZER, OPTIMIZER_PICKLE
+from convert.checkpoints.folders.location import FILE, Located, locate
 from convert.checkpoints.layouts import BESIDE, TORCH, canonical_rules, has_own_parts
 from convert.checkpoints.optimizers.groups import moment_pairs, renamed
 from convert.checkpoints.optimizers.named_moments import name_optimizer
 from convert.checkpoints.optimizers.torch_states import Group
+from convert.checkpoints.reading import open_content
 from convert.checkpoints.records import LEDGER, Record
-from convert.checkpoints.wrappers import Wrapping, counters, unwrap
-from convert.conversion.changed_files import changed_files
+from convert.checkpoints.states.encodings import check_names
+from convert.checkpoints.states.wrappers import Wrapping, counters, unwrap
 from convert.conversion.kept_groups import kept_groups
-from convert.conversion.merging import merged, without_adapter
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
+from convert.conversion.sources.changed_files import changed_files
+from convert.conversion.sources.merging import merged, without_adapter
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes

@@ -1,0 +1,1 @@
+"""Weights in what was saved: inside a larger state, wrapped, copied, or in another form."""

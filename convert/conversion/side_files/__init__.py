@@ -1,0 +1,1 @@
+"""Files beside the weights: those that are carried, and those that are made of others."""

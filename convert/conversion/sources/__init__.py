@@ -1,0 +1,1 @@
+"""What is converted: its weights, whose it is, its config, and the names proposed for it."""

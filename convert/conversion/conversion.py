@@ -27,7 +27,7 @@ from convert.core.operations import RuleError
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
 from convert.core.tensors import Joined, Subset, Tensors, as_bytes
-from convert.families.sinusoids import dropped_tables
+from convert.families.sinusoids import doubtful_tables, dropped_tables
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import folder_aside, make_parent
 from transformer_spec import Faults
@@ -126,6 +126,7 @@ def convert(request: ConversionRequest) -> Conversion:
     check_stated(tensors, plan.source.rules)
     dropped = [name for name, why in plan.source.dropped.items() if why == DROPPED]
     left += dropped_tables(tensors, dropped, plan.source.config)
+    left += doubtful_tables(tensors, plan.source.rules)
     with (
         folder_aside(request.destination) as folder,
         tqdm(total=tensors.size, unit="B", unit_scale=True, disable=None, leave=False) as bar,

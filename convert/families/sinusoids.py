@@ -7,7 +7,7 @@ library or module that reads it computes with what lies there.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from convert.core.tensors import Subset, Tensors
 from convert.families.base import kept_aside
 from transformer_spec import TransformerConfig, sinusoid_table
 
+HALF = 4e-3  # bfloat16 rounds to 2e-3
 REASON = "sinusoids, which the config stands for"
 POSITIONS = re.compile(r"(^|[._])(pe|pos\w*|position\w*|sin\w*)([._]|$)", re.IGNORECASE)
 
@@ -30,7 +31,6 @@ class SinusoidCheck(Copy):
 
     label = "checked"
     compares = reversed_compares = True
-    TOLERANCE = 4e-3  # bfloat16 rounds to 2e-3, a float32 angle is off by 1e-4 at position 1024
 
     def __init__(self, config: TransformerConfig, advice: str = "") -> None:
         self.config = config
@@ -38,19 +38,44 @@ class SinusoidCheck(Copy):
 
     def forward(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         (array,) = arrays
-        table = array.reshape(_matrix(array.shape))
-        expected = stored_sinusoids(self.config, len(table))
-        if table.shape != expected.shape:
-            shape = list(array.shape)
-            raise RuleError(f"shape {shape} is not {len(table)} positions of the model")
-        worst = float(np.abs(table.astype(np.float32) - expected).max(initial=0))
-        if not worst <= self.TOLERANCE:
+        worst = self._worst(array)
+        if not worst <= HALF:
             raise RuleError(
                 f"not the sinusoids of this model; they differ by up to {worst:.3g}{self.advice}"
             )
         return arrays
 
     inverse = forward
+
+    def _worst(self, array: np.ndarray) -> float:
+        table = array.reshape(_matrix(array.shape))
+        expected = stored_sinusoids(self.config, len(table))
+        if table.shape != expected.shape:
+            shape = list(array.shape)
+            raise RuleError(f"shape {shape} is not {len(table)} positions of the model")
+        return float(np.abs(table.astype(np.float32) - expected).max(initial=0))
+
+    def doubt(self, array: np.ndarray) -> str:
+        """What a table is, beyond rounding, that is near enough to be taken for sinusoids."""
+        worst, rounding = self._worst(array), rounding_of(array)
+        if worst <= rounding:
+            return ""
+        return (
+            f"holds {array.dtype} numbers that differ from the sinusoids of this model by up to "
+            f"{worst:.3g}, where rounding explains {rounding:.2g}: exact sinusoids take its place, "
+            f"and what computes with the table is another function{self.advice}"
+        )
+
+
+def rounding_of(table: np.ndarray) -> float:
+    """What numbers (rows, width) may be off by that are the sinusoids of some config.
+
+    Angles in float32 are off by 1e-7 a row in the formulas that are in use, of which twice as much
+    is allowed; a format of two bytes rounds the sines themselves.
+    """
+    if table.dtype.itemsize < 4:
+        return HALF
+    return min(HALF, 2e-6 + 2.5e-7 * _matrix(table.shape)[0])
 
 
 def stored_sinusoids(config: TransformerConfig, rows: int) -> np.ndarray:
@@ -92,6 +117,17 @@ def dropped_tables(given: Tensors, names: Collection[str], config: TransformerCo
                 f"warning: {name} is left out by --drop, and is {error}: a module that reads it "
                 "computes another function"
             )
+    return warnings
+
+
+def doubtful_tables(given: Tensors, rules: Iterable[Rule]) -> list[str]:
+    """A warning of each stored table that rounding alone does not tell from the config's."""
+    warnings = []
+    for rule in rules:
+        if isinstance(rule.operation, SinusoidCheck):
+            (name,) = rule.sources
+            doubt = rule.operation.doubt(given.read(name))
+            warnings += [f"warning: {name} {doubt}"] if doubt else []
     return warnings
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.families.sinusoids import rounding_of
 from convert.naming.parsing import kind_of, table_of
 from convert.naming.proposal import Proposal, targets_of
 from convert.naming.settings import BESIDE
@@ -21,7 +22,6 @@ from transformer_spec.config import DECLARATIONS, SINUSOID_FREQUENCIES, SINUSOID
 
 FOUND = "found by comparison"
 NOT_SHOWN = "no tensor shows it"
-ROUNDED = 4e-3  # what a table of sinusoids in a file may be off by
 LEAVES = {"linear": ("weight", "bias"), "norm": ("weight", "bias"), "embedding": ("weight",)}
 # Settings that a table says whatever their values are.
 ALWAYS = (
@@ -158,8 +158,8 @@ def _sinusoids(config: TransformerConfig, table: np.ndarray) -> dict[str, str] |
                 )  # fmt: skip
             except UserError:
                 continue
-            expected = sinusoid_table(like, np.float64)
-            if expected.shape == flat.shape and float(abs(expected - flat).max()) <= ROUNDED:
+            expected, allowed = sinusoid_table(like, np.float64), rounding_of(table)
+            if expected.shape == flat.shape and float(abs(expected - flat).max()) <= allowed:
                 return {"sinusoid_layout": layout, "sinusoid_frequency": frequency}
     return None
 

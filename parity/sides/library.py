@@ -26,6 +26,7 @@ from convert.core.tensors import Held
 from convert.families.base import Family, Source
 from convert.families.huggingface.library_class import LibraryClass
 from convert.families.registry import FAMILIES, recognize
+from convert.families.sinusoids import rounding_of
 from parity.forward.ids import Ids
 from parity.forward.number_formats import NUMPY, as_float64, in_format, in_precision
 from parity.forward.recording import recorded_torch
@@ -207,6 +208,7 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
             module = auto.from_pretrained(
                 folder, local_files_only=True, dtype=torch.float64, attn_implementation="eager"
             )
+            _use_exact_sinusoids(module)
     except Exception as error:  # whatever the library meets in damaged settings and weights
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         shown = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]} ..."
@@ -214,6 +216,23 @@ def hugging_face(given: str, folder: Path) -> TorchModule:
     what = f"{type(module).__name__} of transformers {transformers.__version__}"
     call, kind = (call_speech, SpeechModule) if hears else (call_hugging_face, TorchModule)
     return of_module(given, what, module, settings, call, kind)
+
+
+@torch.no_grad()
+def _use_exact_sinusoids(module: nn.Module) -> None:
+    """Tables that a file holds as float32 rounds them, computed again by the library's own code.
+
+    A table that is further off is a table of its own, and stays.
+    """
+    for table in module.modules():
+        if hasattr(table, "create_weight"):
+            exact = table.create_weight()
+        elif hasattr(table, "get_embedding") and isinstance(table, nn.Embedding):
+            exact = table.get_embedding(*table.weight.shape, table.padding_idx)
+        else:
+            continue
+        if (table.weight - exact).abs().max() <= rounding_of(exact.float().numpy()):
+            table.weight.copy_(exact)
 
 
 def refuse_ours(folder: Path) -> None:

@@ -76,6 +76,32 @@ def test_a_buffer_that_is_dropped_is_compared_all_the_same(tmp_path, capsys):
         assert (told in said) == (name == "wrong"), said
 
 
+def test_a_table_that_is_nearly_the_sinusoids_is_warned_of(tmp_path, capsys):
+    words = [w for n, v in FLAGS.items() for w in (f"--{n.replace('_', '-')}", v)]
+    state, table = Case().module().state_dict(), sinusoids(50).float()
+    angles = torch.arange(50.0)[:, None] * torch.exp(
+        torch.arange(0, 16, 2) * (-np.log(10000.0) / 15)
+    )
+    computed = table.clone()
+    computed[:, 0::2], computed[:, 1::2] = angles.sin(), angles[:, :7].cos()
+    kinds = {
+        "exact": table,
+        "computed": computed,
+        "moved": table + 1e-3,
+        "through_half": table.half().float(),
+        "half": table.half(),
+    }
+    for name, stored in kinds.items():
+        torch.save(state | {BUFFER: stored}, tmp_path / f"{name}.pt")
+        convert(tmp_path / f"{name}.pt", tmp_path / name, "--to", "torch", *words)
+        said = capsys.readouterr().out
+        told = f"warning: {BUFFER} holds float32 numbers that differ from the sinusoids"
+        assert (told in said) == (name in ("moved", "through_half")), (name, said)
+        if name == "moved":
+            assert "by up to 0.001, where rounding explains 1.4e-05" in said
+            assert f"--map encoder.pos_embedding={BUFFER}" in said
+
+
 def test_parity_does_not_pass_over_a_table_that_the_config_does_not_stand_for(tmp_path):
     from parity.sides.opening import open_side
 

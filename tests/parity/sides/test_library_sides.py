@@ -24,6 +24,7 @@ from transformer_spec import UserError, trained_names  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 OPUS = {"pad_token_id": 28, "decoder_start_token_id": 28, "eos_token_id": 0, "d_model": 12}
+NAMES = ("right", "moved")
 CLASSES = {
     "marian": (transformers.MarianConfig, transformers.MarianMTModel, OPUS),
     "bart": (transformers.BartConfig, transformers.BartForConditionalGeneration, {}),
@@ -66,6 +67,22 @@ def test_every_sub_step_and_gradient(kind, tmp_path):
     assert gradients == set(trained_names(config))
     table = "gradient of encoder.embedding.weight"
     assert f"{table} but row {config.pad_id}" in parts
+
+
+@pytest.mark.parametrize("kind", ["pegasus", "fsmt"])
+def test_sinusoids_that_the_library_saves_in_float32(kind, tmp_path):
+    """As save_pretrained of transformers 5 leaves them: the class's own numbers, float32."""
+    config_class, model_class, own = CLASSES[kind]
+    values = {name: value for name, value in (TINY | own).items() if value is not None}
+    model = model_class(config_class(**values))
+    model.save_pretrained(tmp_path / "right")
+    with torch.no_grad():
+        model.model.encoder.embed_positions.weight.add_(1e-4)
+    model.save_pretrained(tmp_path / "moved")
+    settings = Settings(precisions=(), gradients=False, longest=6)
+    reports = {f: compare(f"hf:{tmp_path / f}", f"{tmp_path / f}", settings) for f in NAMES}
+    assert reports["right"].same, reports["right"].verdict
+    assert not reports["moved"].same  # a table of its own, and no rounding
 
 
 @pytest.mark.parametrize(("kind", "own"), [("t5", False), ("t5", True), ("umt5", False)])

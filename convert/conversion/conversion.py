@@ -127,6 +127,7 @@ def convert(request: ConversionRequest) -> Conversion:
     dropped = [name for name, why in plan.source.dropped.items() if why == DROPPED]
     left += dropped_tables(tensors, dropped, plan.source.config)
     left += doubtful_tables(tensors, plan.source.rules)
+    check_export_ties(plan)
     with (
         folder_aside(request.destination) as folder,
         tqdm(total=tensors.size, unit="B", unit_scale=True, disable=None, leave=False) as bar,
@@ -188,6 +189,24 @@ def check_stated(tensors: Tensors, rules: list[Rule]) -> None:
         "settings have to say so"
     )
     faults.raise_if_any(f"{tensors.label} is not what its config says", advice=advice * tied)
+
+
+def check_export_ties(plan: Plan) -> None:
+    """Weights of ours that are one in the target, and differ, are all named in one UserError."""
+    ours, faults = Converted(plan.source.tensors, plan.source.rules), Faults()
+    for rule in plan.exports:
+        if not rule.operation.compares or len(rule.sources) < 2:
+            continue
+        try:
+            rule.operation.forward(*(ours.read(name) for name in rule.sources))
+        except RuleError as error:
+            faults.add(f"{', '.join(rule.sources)}: {error}")
+    faults.raise_if_any(
+        f"{plan.source.tensors.label} does not fit into {plan.target.name} names",
+        advice="what is one weight there was trained apart here, and one cannot hold both; where "
+        "these are tables of positions, import with --encoder-positions frozen "
+        "--decoder-positions frozen before training",
+    )
 
 
 def check_unread(tensors: Tensors, rules: list[Rule]) -> None:

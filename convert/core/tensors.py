@@ -3,7 +3,7 @@
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Hashable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,6 +121,10 @@ class Tensors(Mapping[str, Header]):
     def read(self, name: str) -> np.ndarray:
         """The array of one name, in memory of its own; a damaged file is a UserError."""
 
+    def place(self, name: str) -> Hashable:
+        """Where numbers lie, the same for names of one weight; None where that says nothing."""
+        return None
+
     def prepare(self, name: str) -> None:
         """What the thread that all began in must do before another one reads a name."""
 
@@ -161,6 +165,9 @@ class Subset(Tensors):
         super().__init__(tensors.label, {name: tensors[name] for name in names}, tensors.metadata)
         self.tensors = tensors
 
+    def place(self, name: str) -> Hashable:
+        return self.tensors.place(name)
+
     def prepare(self, name: str) -> None:
         self.tensors.prepare(name)
 
@@ -184,6 +191,9 @@ class Joined(Tensors):
         super().__init__(label, {name: owner[name] for name, owner in owners.items()})
         self.owners = owners
 
+    def place(self, name: str) -> Hashable:
+        return self.owners[name].place(name)
+
     def read(self, name: str) -> np.ndarray:
         return self.owners[name].read(name)
 
@@ -199,6 +209,9 @@ class Renamed(Tensors):
         super().__init__(tensors.label, headers, tensors.metadata)
         self.tensors = tensors
         self.names = names
+
+    def place(self, name: str) -> Hashable:
+        return self.tensors.place(self.names[name])
 
     def read(self, name: str) -> np.ndarray:
         return self.tensors.read(self.names[name])

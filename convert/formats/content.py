@@ -1,7 +1,7 @@
 """Files that hold more than tensors: a plain tree, with a description where an array lies."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,10 @@ class ContentFile(ABC):
     @abstractmethod
     def read(self, leaf: Leaf) -> np.ndarray:
         """The array that a leaf of ``content`` describes, in memory of its own."""
+
+    def place(self, leaf: Leaf) -> Hashable:
+        """Where in the file a leaf's numbers lie; None where no two leaves share a place."""
+        return None
 
     def at(self, key: str) -> Any:
         """The part under a key, or under keys joined with dots; a UserError says what there is.
@@ -188,6 +192,10 @@ class FileTensors(Tensors):
         self.leaves = _named(file.path, pairs)
         headers = {name: _header(leaf) for name, leaf in self.leaves.items()}
         super().__init__(str(file.path), headers)
+
+    def place(self, name: str) -> Hashable:
+        leaf = self.leaves[name]
+        return None if isinstance(leaf, np.ndarray) else self.file.place(leaf)
 
     def read(self, name: str) -> np.ndarray:
         leaf = self.leaves[name]

@@ -98,7 +98,7 @@ def search(
         )
     say("judging long texts")
     _check_long(candidate, tensors, subject, twin, padding)
-    tied = _tied(candidate, roles, tensors)
+    tied = _tied(candidate, roles, tensors, subject)
     seconds, evaluations = time.monotonic() - began, subject.evaluations + twin.evaluations
     proposal = proposal_of(
         tied, roles, twin, tensors, (subject.given, seconds, evaluations, padding)
@@ -262,14 +262,17 @@ def judged(
     return compare_sides(theirs, ours, settings)
 
 
-def _tied(candidate: Candidate, roles: Roles, tensors: Mapping[str, np.ndarray]) -> Candidate:
-    """Tables that have the same numbers in the checkpoint are tied."""
+def _tied(
+    candidate: Candidate, roles: Roles, tensors: Mapping[str, np.ndarray], subject: Subject
+) -> Candidate:
+    """Tables of the same numbers in the checkpoint are tied, unless the module has several."""
     shared = candidate.values["tied_embeddings"]
     for tie, names in TIES:
         tables = [text for text in map(roles.table, names) if text is not None]
         arrays = [tensors[text] for text in tables]
         if len(tables) < len(names) or len({*tables}) == 1 or shared not in ("none", *WITHIN[tie]):
             continue
-        if all(np.array_equal(a, arrays[0]) for a in arrays[1:]):
+        same = all(np.array_equal(a, arrays[0]) for a in arrays[1:])
+        if same and not subject.has_apart(tables):
             return candidate.settled(tied_embeddings=tie)
     return candidate

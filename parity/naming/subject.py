@@ -60,6 +60,10 @@ class Subject(ABC):
     def compute(self, weights: Arrays, ids: Ids) -> Any:
         """What the code returns."""
 
+    def has_apart(self, names: Collection[str]) -> bool:
+        """Whether these are known to be trained apart, whatever their numbers."""
+        return False
+
 
 class TorchSubject(Subject):
     """A PyTorch module, in float64; buffers in its state can be set as parameters can."""
@@ -75,7 +79,12 @@ class TorchSubject(Subject):
         self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         names = dict(self.module.named_parameters(remove_duplicate=False))
         self.trained = frozenset(names)
+        self.parameters = {name: id(parameter) for name, parameter in names.items()}
         self.held = {name: tensor.detach().numpy() for name, tensor in state.items()}
+
+    def has_apart(self, names: Collection[str]) -> bool:
+        found = [self.parameters.get(name) for name in names]
+        return None not in found and len({*found}) == len(found)
 
     def compute(self, weights: Arrays, ids: Ids) -> Any:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}

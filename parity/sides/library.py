@@ -225,10 +225,13 @@ def _use_exact_sinusoids(module: nn.Module) -> None:
     A table that is further off is a table of its own, and stays.
     """
     for table in module.modules():
+        if not isinstance(table, nn.Embedding):
+            continue
+        own: Any = table
         if hasattr(table, "create_weight"):
-            exact = table.create_weight()
-        elif hasattr(table, "get_embedding") and isinstance(table, nn.Embedding):
-            exact = table.get_embedding(*table.weight.shape, table.padding_idx)
+            exact = own.create_weight()
+        elif hasattr(table, "get_embedding"):
+            exact = own.get_embedding(*table.weight.shape, table.padding_idx)
         else:
             continue
         if (table.weight - exact).abs().max() <= rounding_of(exact.float().numpy()):

@@ -27,6 +27,7 @@ from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
 from convert.conversion.sources.changed_files import changed_files
 from convert.conversion.sources.merging import merged, without_adapter
+from convert.conversion.sources.sharing import sharing_notes
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule
 from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
@@ -367,6 +368,7 @@ def _read_foreign(
     rules = rules_of(found.content.tensors)
     notes = [*wrapping.notes(family.restores_names), *reading.notes]
     notes += [*content.notes, *found.notes]
+    notes += sharing_notes(found.content.tensors, rules, reading.config)
     return Import(
         request.source, located, found.content, family, reading.config, rules, origin,
         dropped | found.dropped, notes, groups=renamed(found.groups, moment_pairs(rules)),

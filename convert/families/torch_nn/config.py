@@ -12,7 +12,7 @@ from convert.core.tensors import Tensors, as_bytes
 from convert.families.base import Source
 from convert.families.torch_nn.wrapper import HALVES, Layout, depth
 from convert.families.usual_parts import check_usual_parts
-from transformer_spec import LEARNED, RELATIVE, Faults, TransformerConfig
+from transformer_spec import LEARNED, RELATIVE, Faults, TransformerConfig, tied_weights
 
 CLASS = "torch.nn.Transformer"
 SOURCE_TABLE, TARGET_TABLE = "encoder.embedding.weight", "decoder.embedding.weight"
@@ -188,6 +188,7 @@ def notes_of(source: Source, layout: Layout, config: TransformerConfig) -> list[
     sinusoidal = "sinusoidal" in (config.encoder_positions, config.decoder_positions)
     names = ASSUMED + (ASSUMED_WITH_SINUSOIDS if sinusoidal else ())
     taken = [f"{name} {getattr(config, name)!r}" for name in names if name not in source.flags]
+    taken += _equal_tables(source, layout, config)
     notes = [f"not given and taken as usual: {', '.join(taken)}"] if taken else []
     one = layout.tensors[SOURCE_TABLE] == layout.tensors[TARGET_TABLE]
     if one and config.tied_embeddings not in ("all", "source_target"):
@@ -195,6 +196,29 @@ def notes_of(source: Source, layout: Layout, config: TransformerConfig) -> list[
     if source.settings and CLASS not in source.settings:
         notes.append(f"the module's own settings are not read: {', '.join(source.settings)}")
     return notes
+
+
+def _equal_tables(source: Source, layout: Layout, config: TransformerConfig) -> list[str]:
+    """Tables that are taken for one since their numbers are the same, and that may be two."""
+    pairs = [
+        (layout.tensors.get(one), layout.tensors.get(other))
+        for one, other in tied_weights(config).items()
+    ]
+    equal = [
+        f"{one} and {other}"
+        for one, other in pairs
+        if one
+        and other
+        and one != other
+        and (
+            source.tensors.place(one) is None
+            or source.tensors.place(one) != source.tensors.place(other)
+        )
+    ]
+    if "tied_embeddings" in source.flags or not equal:
+        return []
+    same = f"{', '.join(equal)} hold the same numbers"
+    return [f"tied_embeddings {config.tied_embeddings!r} ({same}; 'none' trains them apart)"]
 
 
 def check_export(config: TransformerConfig) -> None:

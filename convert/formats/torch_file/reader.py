@@ -6,7 +6,7 @@ The form from before PyTorch 1.6 is read as well. Neither reading nor writing ne
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ class TorchFile(ContentFile):
         if whole and key not in self.checked:
             self._check_crc(key, zlib.crc32(as_bytes(array).data))
         return array
+
+    def place(self, leaf: Leaf) -> Hashable:
+        if not isinstance(leaf, StoredTensor):
+            return None
+        return self.path, leaf.storage.key, leaf.offset, leaf.shape, leaf.strides
 
     def _check_crc(self, key: str, found: int) -> None:
         """Each storage once; what is not checked when its tensor is read was checked before."""

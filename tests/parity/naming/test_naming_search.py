@@ -301,6 +301,18 @@ def test_what_a_conversion_is_told_that_keeps_rounded_sinusoids(kind, flags):
     assert f"{flags[1:]} to keep these" in found.proposal.text or not flags
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_tables_that_begin_alike_and_are_two_in_the_module(tied):
+    """No comparison shows whether they are one: the module does."""
+    module = published.made(published.TranslationTutorial)
+    table = module.tgt_tok_emb["embedding"].weight
+    module.generator.weight = table if tied else torch.nn.Parameter(table.detach().clone())
+    given = subject_of("the tutorial's", module)
+    found = search(held(given), given, "m.pt")
+    config = parse_table(found.proposal.text, "found").config
+    assert config.get("tied_embeddings", "none") == ("target_output" if tied else "none")
+
+
 def test_patterns_of_names():
     shapes = {
         f"top.{half}.{i + 1}.linears.{k}.weight": (4, 4)

@@ -2,22 +2,31 @@
 
 from pathlib import Path
 
-from convert.checkpoints.saving import Vocabularies, require_twin, save_model
 from convert.conversion.opening import open_model
+from convert.conversion.saving import Vocabularies, require_twin, save_model
 from convert.core.tensors import Held
 from flax_transformer.model import Transformer
 from flax_transformer.weights import arrays, set_weights
 from transformer_spec import check_arrays, to_flax, weight_shapes
 
 
-def save(model: Transformer, folder: str | Path, vocabulary: Vocabularies = None) -> None:
+def save(
+    model: Transformer,
+    folder: str | Path,
+    vocabulary: Vocabularies = None,
+    like: str | Path | None = None,
+) -> list[str]:
     """Write what ``load``, conversion and, with its vocabularies, translation read.
 
-    ``vocabulary`` is a (source, target) pair of vocabularies or a folder that holds one. A folder
-    that exists is a UserError, and what cannot be written whole is not there.
+    ``vocabulary`` is a (source, target) pair of vocabularies or a folder that holds one. ``like``
+    is the run or converted folder that the model was loaded from: all that lies beside its weights
+    goes along, so that the way back to another library is the way from there. A folder that exists
+    is a UserError, and what cannot be written whole is not there. Returns what of ``like`` did not
+    go along.
     """
     require_twin(model, Transformer)
-    save_model(folder, model.config, Held(arrays(model)), "flax", vocabulary)
+    tensors = Held(arrays(model))
+    return save_model(folder, model.config, tensors, "flax", vocabulary, like)
 
 
 def load(folder: str | Path, verify: bool = True) -> Transformer:

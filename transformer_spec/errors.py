@@ -1,10 +1,11 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 MOST_OF_A_KIND, SHOWN_OF_A_KIND = 6, 3
 LONGEST_PATH = 200
@@ -123,6 +124,15 @@ def printable_name(name: object) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode()
+
+
+@contextlib.contextmanager
+def refusals_told() -> Generator[None]:
+    """A block, or as a decorator a function, in which what the system refuses is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(system_fault(error)) from error
 
 
 def system_fault(error: OSError) -> str:

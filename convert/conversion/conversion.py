@@ -31,6 +31,7 @@ from convert.families.sinusoids import dropped_tables
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import folder_aside, make_parent
 from transformer_spec import Faults
+from transformer_spec.errors import refusals_told
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Conversion:
         return f"optimizer moments carried ({steps} steps, {size})"
 
 
+@refusals_told()
 def convert(request: ConversionRequest) -> Conversion:
     """Convert a checkpoint into a new folder, which appears whole or not at all.
 

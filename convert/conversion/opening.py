@@ -32,6 +32,7 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import TransformerConfig, UserError
+from transformer_spec.errors import refusals_told
 
 BEST = "best"
 GIVE = "give a run, a converted folder, or a folder of a library that python -m convert reads"
@@ -101,6 +102,7 @@ class _Alone(SourceRequest):
         return super().our_config(home)
 
 
+@refusals_told()
 def open_model(
     path: str | os.PathLike[str],
     *,

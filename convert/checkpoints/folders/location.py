@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convert.checkpoints.folders.config_files import config_places, has_our_config
+from convert.checkpoints.folders.config_files import CONFIG, config_places, has_our_config
 from convert.checkpoints.folders.file_names import CONTAINER_OF, MODELS
 from convert.checkpoints.folders.hub import Repository, get, hub_name
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
-from transformer_spec.errors import system_fault
+from transformer_spec.errors import refusals_told, system_fault
 
 FILE = "weight file"
 
@@ -60,14 +60,23 @@ def locate(path: Path) -> Located:
             raise UserError(_not_there(path, error)) from None
         folder, repository = get(path, MODELS, tuple(CONTAINER_OF))
         return replace(locate(folder), hub=repository)
+    with refusals_told():
+        return _told_apart(path)
+
+
+def _told_apart(path: Path) -> Located:
+    """What a path is that is there."""
     if path.is_file():
         beside = path.parent if has_our_config(path.parent) else None
         return Located(path, beside, FILE)
+    ours = has_our_config(path)
+    if (path / CONFIG).is_file() and not ours:
+        return Located(path, None, "weight folder")
     if (path / "checkpoints").is_dir():
         return Located(RunFolder(path).best_or_newest(), path, "run")
-    above = Path(os.path.realpath(path)).parent
-    if has_our_config(path):
+    if ours:
         return Located(path, path, "model folder")
+    above = Path(os.path.realpath(path)).parent
     home = next((place for place in config_places(path) if has_our_config(place)), None)
     if home is not None:
         return Located(path, home, "Orbax folder")

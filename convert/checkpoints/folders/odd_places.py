@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,12 +64,19 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     if weights:
         names = ", ".join(path.name for path in weights)
         raise UserError(f"{folder} holds several files of weights ({names}); {_advice(weights)}")
+    told += [f"{path}: this user may not look into it" for path in closed_in(folder)]
     found = f": {told[0]}" if told else ""
-    more = f" (and {len(told) - 1} more such files)" if len(told) > 1 else ""
+    more = f" (and {len(told) - 1} more such)" if len(told) > 1 else ""
     raise UserError(
         f"{folder} should hold one of {', '.join(usual)}; it has none of them{found}{more}"
         + models_below(folder)
     )
+
+
+def closed_in(folder: Path) -> list[Path]:
+    """The folders in a folder that this user may not look into."""
+    places = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    return [path for path in places if not os.access(path, os.R_OK | os.X_OK)]
 
 
 def _candidates(folder: Path, usual: Sequence[str]) -> list[Path]:

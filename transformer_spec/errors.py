@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
 
 MOST_OF_A_KIND, SHOWN_OF_A_KIND = 6, 3
 LONGEST_PATH = 200
@@ -144,6 +145,16 @@ def system_fault(error: OSError) -> str:
     advice = advice or ADVICE.get(error.errno or 0)
     told = f"{reason}; {advice}" if advice else reason
     return f"{where}: {told}" if where else told
+
+
+def broken_link(path: Path) -> str | None:
+    """That a path is a link to what is not there, and what to do; None where it is no such link."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return (
+        f"{path} is a link to {printable_name(os.readlink(path))}, which is not there: copy what "
+        "links lead to (cp -L), or get the file again"
+    )
 
 
 def _no_folder(paths: Iterable[str | bytes]) -> str | None:

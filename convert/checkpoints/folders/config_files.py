@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
 def other_settings(path: Path) -> OtherSettings | None:
     """A config.json there that ``foreign_settings`` does not take; None where there is none."""
     places = [path, *config_places(path)] if path.is_dir() else [path.parent]
-    file = next((p / CONFIG for p in places if (p / CONFIG).exists()), None)
+    file = next((p / CONFIG for p in places if os.path.lexists(p / CONFIG)), None)
     if file is None:
         return None
     try:

@@ -12,7 +12,7 @@ from convert.checkpoints.folders.file_names import CONTAINER_OF, MODELS
 from convert.checkpoints.folders.hub import Repository, get, hub_name
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
-from transformer_spec.errors import refusals_told, system_fault
+from transformer_spec.errors import broken_link, refusals_told, system_fault
 
 FILE = "weight file"
 
@@ -56,7 +56,7 @@ def locate(path: Path) -> Located:
     try:
         os.stat(path)
     except OSError as error:
-        if not _is_missing(error) or hub_name(path) is None:
+        if not _is_missing(error) or path.is_symlink() or hub_name(path) is None:
             raise UserError(_not_there(path, error)) from None
         folder, repository = get(path, MODELS, tuple(CONTAINER_OF))
         return replace(locate(folder), hub=repository)
@@ -97,6 +97,8 @@ def _is_missing(error: OSError) -> bool:
 def _not_there(path: Path, error: OSError) -> str:
     if not _is_missing(error):
         return system_fault(error)
+    if lost := broken_link(path):
+        return lost
     alone = len(path.parts) == 1 and not path.suffix
     hub = "; a repository of the Hugging Face Hub is named with its owner, OWNER/NAME"
     return f"{path} does not exist{hub if alone else ''}"

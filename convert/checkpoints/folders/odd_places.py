@@ -10,6 +10,7 @@ from pathlib import Path
 from convert.formats.kinds import container_of
 from training_recipe.runs.folder import STEP_FOLDER
 from transformer_spec import UserError
+from transformer_spec.errors import broken_link
 
 # What trainers leave beside weights, and is none.
 BESIDE = re.compile(
@@ -64,6 +65,8 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     if weights:
         names = ", ".join(path.name for path in weights)
         raise UserError(f"{folder} holds several files of weights ({names}); {_advice(weights)}")
+    links = sorted(folder.iterdir(), key=lambda path: (path.name not in usual, path.name))
+    told += filter(None, map(broken_link, links))
     told += [f"{path}: this user may not look into it" for path in closed_in(folder)]
     found = f": {told[0]}" if told else ""
     more = f" (and {len(told) - 1} more such)" if len(told) > 1 else ""
@@ -109,6 +112,10 @@ def models_below(folder: Path) -> str:
         others = f" ({len(steps) - 3} older)" if len(steps) > 3 else ""
         named = f"{', '.join(steps[-3:])}{others}"
         return f"; give the run, {folder.parent}, or one of its checkpoints: {named}"
+    commits = sorted(path.parent for path in folder.glob("snapshots/*/config.json"))
+    if commits:
+        some = ", ".join(map(str, commits[:3]))
+        return f"; it is a repository in the Hub's cache: give the files of one commit of it: {some}"
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if not names:
         return ""

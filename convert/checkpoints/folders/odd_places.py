@@ -115,7 +115,7 @@ def models_below(folder: Path) -> str:
     commits = sorted(path.parent for path in folder.glob("snapshots/*/config.json"))
     if commits:
         some = ", ".join(map(str, commits[:3]))
-        return f"; it is a repository in the Hub's cache: give the files of one commit of it: {some}"
+        return f"; it is a repository in the Hub's cache: give the files of a commit, {some}"
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if not names:
         return ""

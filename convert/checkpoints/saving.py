@@ -14,6 +14,7 @@ from training_recipe.files.writing import folder_aside, make_parent
 from training_recipe.text.model_vocabularies import check_fit, load_vocabularies
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import Faults, TransformerConfig, UserError, weight_shapes
+from transformer_spec.paths import as_path
 
 Vocabularies = tuple[Vocabulary, Vocabulary] | str | Path | None
 VOCABULARY = "vocabulary"
@@ -32,7 +33,7 @@ def save_model(
     target) pair or a folder that holds one: a run, a converted folder, or its ``vocabulary/``.
     Vocabularies of another model are a UserError.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists already; name a folder that does not")
     check_whole(config, tensors, twin)

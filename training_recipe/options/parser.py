@@ -43,7 +43,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         """As argparse does; beside an unknown flag, words after it are not called unknown."""
-        found, left = self.parse_known_args(args, namespace)
+        return self._all_known(*self.parse_known_args(args, namespace))
+
+    def parse_intermixed_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The same, of flags between the words."""
+        return self._all_known(*self.parse_known_intermixed_args(args, namespace))
+
+    def _all_known(self, found: argparse.Namespace, left: list[str]) -> argparse.Namespace:
         if left:
             flags = [word for word in left if word.startswith("-")]
             self.error(f"unrecognized arguments: {' '.join(flags or left)}")

@@ -99,6 +99,8 @@ def join(joining: Joining) -> World:
     A process that torchrun did not start is alone. Raises UserError where the others do not come,
     where a device is missing, and where the mesh is of another number of devices.
     """
+    if joining.mode == "jax" and joining.coordinator_address is not None:
+        raise UserError(of_jax("--coordinator-address", joining.mesh))
     place = find_place(joining.mode, os.environ, joining.mesh)
     if place is None or place.count == 1:
         return World(Alone(), mesh_of_one(joining.mesh))
@@ -111,10 +113,7 @@ def join(joining: Joining) -> World:
 def find_place(mode: str, environment: Mapping[str, str], mesh: Mesh | None = None) -> Place | None:
     """Where torchrun put this process, None where it is alone."""
     if mode == "jax":
-        raise UserError(
-            "--distributed jax is of the jax backend; PyTorch's processes are joined by "
-            f"--distributed torchrun: {starting(mesh)}"
-        )
+        raise UserError(of_jax("--distributed jax", mesh))
     if mode == "off" or (mode == "auto" and not is_launched(environment)):
         return None
     missing = [name for name in TORCHRUN if not environment.get(name)]
@@ -124,6 +123,14 @@ def find_place(mode: str, environment: Mapping[str, str], mesh: Mesh | None = No
             f"torchrun sets; {starting(mesh)}, or give --distributed off for a process of its own"
         )
     return Place(*(_value(environment, name) for name in TORCHRUN))
+
+
+def of_jax(flag: str, mesh: Mesh | None) -> str:
+    """That a flag is of the other framework, and what to do in PyTorch."""
+    return (
+        f"{flag} is of the jax backend; PyTorch's processes are joined by --distributed torchrun: "
+        f"{starting(mesh)}"
+    )
 
 
 def starting(mesh: Mesh | None) -> str:

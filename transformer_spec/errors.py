@@ -1,10 +1,12 @@
 """Errors that a user's mistake causes: one clear message, never a traceback."""
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
 
 MOST_OF_A_KIND, SHOWN_OF_A_KIND = 6, 3
 LONGEST_PATH = 200
@@ -125,6 +127,15 @@ def _escaped(found: re.Match[str]) -> str:
     return found.group().encode("unicode_escape").decode()
 
 
+@contextlib.contextmanager
+def refusals_told() -> Generator[None]:
+    """A block, or as a decorator a function, in which what the system refuses is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(system_fault(error)) from error
+
+
 def system_fault(error: OSError) -> str:
     """What the system refused, in one line: the path, the reason and what to do."""
     names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
@@ -134,6 +145,16 @@ def system_fault(error: OSError) -> str:
     advice = advice or ADVICE.get(error.errno or 0)
     told = f"{reason}; {advice}" if advice else reason
     return f"{where}: {told}" if where else told
+
+
+def broken_link(path: Path) -> str | None:
+    """That a path is a link to what is not there, and what to do; None where it is no such link."""
+    if not path.is_symlink() or path.exists():
+        return None
+    return (
+        f"{path} is a link to {printable_name(os.readlink(path))}, which is not there: copy what "
+        "links lead to (cp -L), or get the file again"
+    )
 
 
 def _no_folder(paths: Iterable[str | bytes]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformer_spec.errors import Faults, system_fault
+from transformer_spec.errors import Faults, broken_link, system_fault
 
 MOST = 2**63
 JSON_TYPES: dict[type, str] = {
@@ -40,7 +40,7 @@ def read_json_file(path: Path) -> Any:
 def json_fault(path: Path, error: OSError | ValueError) -> str:
     """Why ``read_json_file`` did not read a file, in one line."""
     if isinstance(error, FileNotFoundError):
-        return f"{path} does not exist"
+        return broken_link(path) or f"{path} does not exist"
     if isinstance(error, IsADirectoryError):
         return f"{path} is a folder; give the file in it"
     return system_fault(error) if isinstance(error, OSError) else f"{path} is not JSON: {error}"

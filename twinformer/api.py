@@ -12,6 +12,7 @@ import numpy as np
 
 from training_recipe.options.usual_names import meant
 from transformer_spec import Faults, UserError
+from transformer_spec.paths import as_path, path_fault
 from transformer_spec.strict import is_whole
 from twinformer.frameworks import choose, home_of, twin
 
@@ -36,18 +37,9 @@ def load(
     framework is not installed, and, unless told not to ``verify``, where the weights are not what
     was written.
     """
-    path = Path(_path(folder, "folder"))
+    path = as_path(folder, "folder")
     name, _ = choose(backend, home_of(path) if backend is None else None)
-    return twin(name).load(folder, verify)
-
-
-def _path(value: object, name: str) -> str:
-    """The text of a path; what is none is a UserError."""
-    if not isinstance(value, str | os.PathLike):
-        raise UserError(f"{name} is a {type(value).__name__}; give the path of a folder or a file")
-    if value == "":
-        raise UserError(f"{name} is '', which is no path; the current folder is '.'")
-    return os.fspath(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return twin(name).load(path, verify)
 
 
 def convert(
@@ -87,10 +79,19 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str], **options: Any
     from parity.frameworks import both_frameworks
 
     _check_names(options, {field.name for field in dataclasses.fields(Settings)})
-    givens = _path(a, "a"), _path(b, "b")
+    givens = _side(a, "a"), _side(b, "b")
     with both_frameworks(givens=givens):
         from parity.comparison.comparison import compare as run_comparison
     return run_comparison(*givens, Settings(**options))
+
+
+def _side(value: object, name: str) -> str:
+    """A side of a comparison, which is a path or more than one."""
+    from parity.sides.given import side_at_home
+
+    if isinstance(value, str) and path_fault(value) is None:
+        return side_at_home(value)
+    return str(as_path(value, name))
 
 
 def _check_names(options: Mapping[str, Any], known: Collection[str]) -> None:

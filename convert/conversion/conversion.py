@@ -31,6 +31,7 @@ from convert.families.sinusoids import doubtful_tables, dropped_tables
 from training_recipe.files.abandoned import remove_abandoned
 from training_recipe.files.writing import folder_aside, make_parent
 from transformer_spec import Faults
+from transformer_spec.errors import refusals_told
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Conversion:
     ``kind`` is what the source is (run, model folder ...), ``counts`` how many target tensors were
     copied, transposed and so on, ``optimizer`` None where an optimizer starts fresh, ``usage``
     code that uses what was written for another library, ``use`` what it does there, and ``files``
-    how many files beside the weights were carried, rewritten and left out.
+    how many files beside the weights were carried, rewritten and left out. ``bytes`` are those of
+    the source's tensors, ``written_bytes`` those of the target's where ``dtype`` was asked for.
     """
 
     source: Path
@@ -67,6 +69,7 @@ class Conversion:
     usage: str | None = None
     files: Mapping[str, int] = field(default_factory=dict)
     use: str = "translates"
+    written_bytes: int | None = None
 
     @property
     def ledger(self) -> Path | None:
@@ -80,7 +83,7 @@ class Conversion:
         line = (
             f"{verb} {self.kind} {self.source} ({self.given.names} names, {self.given.container}) "
             f"to {self.written.names} names in {self.written.container}: {self.tensors} tensors, "
-            f"{in_bytes(self.bytes)}; {self._counted(self.counts)}; {self._moments()}"
+            f"{self._sizes()}; {self._counted(self.counts)}; {self._moments()}"
         )
         line += f"; files: {self._counted(self.files)}" if self.files else ""
         return f"{line}; every tensor and file is in {self.ledger}" if self.ledger else line
@@ -97,6 +100,11 @@ class Conversion:
         ledger = {"ledger": str(self.ledger) if self.ledger else None}
         return dataclasses.asdict(self) | paths | ledger | {"summary": self.summary}
 
+    def _sizes(self) -> str:
+        """How large the tensors are, and what they become in another number format."""
+        given, written = in_bytes(self.bytes), in_bytes(self.written_bytes or self.bytes)
+        return given if given == written else f"{given}, which become {written}"
+
     def _counted(self, counts: Mapping[str, int]) -> str:
         return ", ".join(f"{number} {what}" for what, number in counts.items())
 
@@ -109,6 +117,7 @@ class Conversion:
         return f"optimizer moments carried ({steps} steps, {size})"
 
 
+@refusals_told()
 def convert(request: ConversionRequest) -> Conversion:
     """Convert a checkpoint into a new folder, which appears whole or not at all.
 
@@ -154,6 +163,7 @@ def _done(plan: Plan, folder: Path | None, warnings: list[str]) -> Conversion:
         usage=target.model.usage(folder) if target.model and folder else None,
         files=plan.files.counts(),
         use=target.model.use if target.model else "translates",
+        written_bytes=_converted(plan, tensors)[0].size if target.dtype else None,
     )
 
 

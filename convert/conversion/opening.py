@@ -16,7 +16,7 @@ from convert.checkpoints.folders.config_files import no_config
 from convert.checkpoints.folders.location import Located, locate
 from convert.conversion.conversion import check_unread
 from convert.conversion.origin import Origin
-from convert.conversion.request import NO_PATH, SourceRequest
+from convert.conversion.request import SourceRequest
 from convert.conversion.side_files.beside import VOCABULARY, folder_of
 from convert.conversion.side_files.imported import (
     Pair,
@@ -32,6 +32,8 @@ from training_recipe.runs.folder import RunFolder
 from training_recipe.searching.search import Search
 from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import TransformerConfig, UserError
+from transformer_spec.errors import refusals_told
+from transformer_spec.paths import as_path
 
 BEST = "best"
 GIVE = "give a run, a converted folder, or a folder of a library that python -m convert reads"
@@ -101,6 +103,7 @@ class _Alone(SourceRequest):
         return super().our_config(home)
 
 
+@refusals_told()
 def open_model(
     path: str | os.PathLike[str],
     *,
@@ -113,9 +116,8 @@ def open_model(
     newest. What is no model is a UserError. One without vocabularies, or with damaged ones, is a
     model all the same.
     """
-    if path == "":
-        raise UserError(f"the folder of a model is '', {NO_PATH}")
-    place = checkpoint_folder(Path(path), BEST if checkpoint is None else checkpoint)
+    path = as_path(path, "the folder of a model")
+    place = checkpoint_folder(path, BEST if checkpoint is None else checkpoint)
     locate(place)  # what is not there is named as it was typed
     place = Path(os.path.abspath(place))  # weights are read later, maybe from another folder
     located = locate(place)
@@ -123,7 +125,7 @@ def open_model(
     vocabularies, no_text = _vocabularies(found)
     search, notes = search_beside(found)
     return OpenModel(
-        Path(path), located, found.config, vocabularies, no_text, search, found.origin,
+        path, located, found.config, vocabularies, no_text, search, found.origin,
         [*found.notes, *notes], found,
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -18,11 +17,10 @@ from convert.families.registry import FAMILIES, OURS, family_of_table
 from convert.families.t5x.settings import GIN, kept_of
 from convert.formats.gin import GIN_SUFFIX, read_gin
 from transformer_spec import Faults, TransformerConfig, UserError
-from transformer_spec.errors import text_fault
 from transformer_spec.json_text import json_fault, read_json_file
+from transformer_spec.paths import as_path, at_home, path_fault
 from transformer_spec.strict import is_whole
 
-NO_PATH = "which is no path; the current folder is '.'"
 UNITS = "kB, MB, GB and TB (1000s), KiB, MiB, GiB and TiB (1024s)"
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -78,8 +76,7 @@ class SourceRequest:
         _choose(faults, "family", self.family, sources())
         if self.names is not None:
             faults.require(self.family is None, "family and names are given; a table is a family")
-            object.__setattr__(self, "names", os.fspath(self.names))
-            _find_table(faults, self.names)
+            self._as_table(faults)
         for name in ("fields", "map"):
             _require(faults, name, getattr(self, name), Mapping, "a mapping")
         for name in ("optimizer", "verify", "compare_files"):
@@ -97,14 +94,21 @@ class SourceRequest:
         """Paths given as text become paths; a source and a destination must be there."""
         for name in names:
             value, needed = getattr(self, name), name in ("source", "destination")
-            if value == "":
-                faults.add(f"{name} is '', {NO_PATH}")
-            elif isinstance(value, str | os.PathLike):
-                fault = text_fault(os.fsdecode(value))
-                faults.require(fault is None, f"{name} is {os.fsdecode(value)!r}: {fault}")
-                object.__setattr__(self, name, Path(value))
-            elif value is not None or needed:
-                faults.add(f"{name} is {value!r}; give a path")
+            if value is None and not needed:
+                continue
+            try:
+                object.__setattr__(self, name, as_path(value, name))
+            except UserError as error:
+                faults.take(error)
+
+    def _as_table(self, faults: Faults) -> None:
+        """A table of names becomes text: the path of its file, or what it is called."""
+        fault = path_fault(self.names)
+        if fault is not None:
+            faults.add(f"names {fault}")
+            return
+        object.__setattr__(self, "names", at_home(str(self.names)))
+        _find_table(faults, str(self.names))
 
     def given_fields(self) -> dict[str, Any]:
         """The fields of our config that the file and the fields give, the fields winning."""

@@ -18,6 +18,7 @@ from training_recipe.files.writing import folder_aside, make_parent
 from training_recipe.text.model_vocabularies import check_fit, load_vocabularies
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import Faults, TransformerConfig, UserError, weight_shapes
+from transformer_spec.paths import as_path
 
 Vocabularies = tuple[Vocabulary, Vocabulary] | str | Path | None
 
@@ -37,7 +38,7 @@ def save_model(
     Vocabularies of another model are a UserError. ``like`` is a folder of ours of which everything
     beside the weights goes along; notes say what does not.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "folder")
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists already; name a folder that does not")
     check_whole(config, tensors, twin)

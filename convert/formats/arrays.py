@@ -10,6 +10,7 @@ import numpy as np
 
 from convert.core.tensors import Header
 from transformer_spec import Faults, UserError
+from transformer_spec.errors import broken_link
 
 MAX_DIMENSIONS = 64
 MAX_BYTES = 2**62
@@ -84,7 +85,7 @@ def read_bytes(path: Path, start: int, count: int) -> bytes:
 def file_size(path: Path) -> int:
     """Bytes of an existing file; anything else is a UserError."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist or is no file")
+        raise UserError(broken_link(path) or f"{path} does not exist or is no file")
     return path.stat().st_size
 
 

@@ -160,8 +160,7 @@ class ContentFile(ABC):
         """What ``--key`` could be, in words."""
         named = some_of([key for key in self.dicts() if key])
         if not named and self.mapping(self.content) is None:
-            kind = repr(self.content) if isinstance(self.content, Unread) else ""
-            return f"it holds {kind or f'a {type(self.content).__name__}'}"
+            return f"it holds {_what(self.content)}"
         if not named:
             return "it has no dict of tensors"
         return f"choose one of its dicts of tensors with --key: {named}"
@@ -173,6 +172,13 @@ class ContentFile(ABC):
         than an array, and a name that comes twice, is a UserError.
         """
         return FileTensors(self, self.content if content is None else content, nested)
+
+
+def _what(content: Any) -> str:
+    """What a file holds that is no dict, list or object with parts."""
+    if is_array(content):
+        return "one tensor without a name"
+    return repr(content) if isinstance(content, Unread) else f"a {type(content).__name__}"
 
 
 class FileTensors(Tensors):

@@ -27,9 +27,15 @@ OTHERS = {
     "save_pretrained it as safetensors",
     b"model_checkpoint_path": f"the list of a folder of {TENSORFLOW}",
     b"GGUF": "a GGUF file of llama.cpp, whose weights are of no encoder-decoder here",
-    b"<": "a page in HTML or XML, which a server gives in place of a file that needs a login or is "
-    "not there: download it again",
 }
+# Vocabularies may begin with a "<" too, that of <unk> or <pad>.
+PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*<(\?xml|!doctype|!--|(html|head|body|title|meta|script|error)[\s>])", re.I
+)
+A_PAGE = (
+    "a page in HTML or XML, which a server gives in place of a file that needs a login or is not "
+    "there: download it again"
+)
 
 
 def first_bytes(path: Path) -> bytes:
@@ -49,6 +55,8 @@ def _refuse_others(path: Path, start: bytes) -> None:
     for magic, what in OTHERS.items():
         if start.lstrip()[: len(magic)] == magic:
             raise UserError(f"{path} is {what}")
+    if PAGE.match(start):
+        raise UserError(f"{path} is {A_PAGE}")
     specification = specification_in(start)
     if specification not in (None, SPEECH):
         raise UserError(

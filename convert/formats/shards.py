@@ -14,6 +14,7 @@ from convert.formats.other_files import first_bytes
 from training_recipe.files.json_files import json_text
 from training_recipe.files.writing import all_or_nothing
 from transformer_spec import Faults, UserError
+from transformer_spec.errors import broken_link
 from transformer_spec.json_text import read_json_file
 
 INDEX_SUFFIX = ".index.json"
@@ -81,7 +82,8 @@ def _open_all(
         if not _is_plain(name):
             faults.add(f"shard {name!r} is no plain file name")
         elif not (path.parent / name).is_file():
-            faults.add(f"{path.parent / name} does not exist or is no file")
+            lost = broken_link(path.parent / name)
+            faults.add(lost or f"{path.parent / name} does not exist or is no file")
     faults.require(bool(names), "it lists no tensor")
     faults.raise_if_any(f"cannot read {path}")
     for name in names:

@@ -15,7 +15,7 @@ from parity.commands.printing import check_page, check_picture, progress, second
 from parity.comparison.settings import PRECISIONS, Settings
 from parity.forward.ids import ANYWHERE, PADDING
 from parity.frameworks import both_frameworks
-from parity.sides.given import MODULE, exists, local_path, typed_path
+from parity.sides.given import MODULE, exists, local_path, side_at_home, typed_path
 from training_recipe.options.parser import Parser
 from transformer_spec import Faults, UserError
 from transformer_spec.door import exit_status
@@ -152,8 +152,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    result.add_argument("a", metavar="A", help="the model to trust")
-    result.add_argument("b", metavar="B", help="the model to check")
+    result.add_argument("a", type=side_at_home, metavar="A", help="the model to trust")
+    result.add_argument("b", type=side_at_home, metavar="B", help="the model to check")
     add_inputs(result.add_argument_group("what to compare on"))
     add_measures(result.add_argument_group("what to compare"))
     add_places(result.add_argument_group("where to compute"))

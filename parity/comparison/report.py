@@ -16,6 +16,7 @@ from parity.forward.measures import FLOAT32_BOUND, over_spread
 from parity.forward.substeps import in_words
 from transformer_spec import UserError
 from transformer_spec.errors import first_of
+from transformer_spec.paths import as_path
 
 FORMAT_VERSION = 2
 NO_SLIP = "no single known slip explains it"
@@ -237,7 +238,7 @@ class Report:
         """
         from parity.page.page import write_page
 
-        return write_page(self, Path(path))
+        return write_page(self, as_path(path, "path"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data; a number that JSON has not is a string that ``float`` reads."""

@@ -6,10 +6,17 @@ from pathlib import Path
 from convert.checkpoints.folders.file_names import MODELS
 from convert.checkpoints.folders.hub import cached_folder
 from transformer_spec import UserError
+from transformer_spec.paths import at_home
 
 HUGGING_FACE = "hf:"
 MODULE = "module:"
 FLAG = " --"
+
+
+def side_at_home(given: str) -> str:
+    """A side with the ``~/`` of its path as a shell would have put it, had it not been hidden."""
+    kind = next((kind for kind in (HUGGING_FACE, MODULE) if given.startswith(kind)), "")
+    return kind + at_home(given.removeprefix(kind))
 
 
 def local_path(given: str) -> Path:

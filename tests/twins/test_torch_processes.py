@@ -27,6 +27,7 @@ from torch_transformer.processes import (
 )
 from training_recipe.distributed.joining import TORCHRUN, Joining
 from training_recipe.distributed.mesh import REST, Mesh
+from training_recipe.options.joining import DeviceOptions, joining_of
 from transformer_spec import UserError
 
 STARTED = environment(1, 4, 29500)
@@ -80,6 +81,14 @@ def test_what_torchrun_says_is_read() -> None:
 def test_one_clear_error_where_it_cannot_join(mode, environment, said) -> None:
     with pytest.raises(UserError, match=said):
         find_place(mode, environment, Mesh(data=5))
+
+
+def test_a_coordinator_is_named_as_it_was_given() -> None:
+    joining = joining_of(DeviceOptions(coordinator_address="foo:1", num_processes=2), "cpu")
+    with pytest.raises(UserError, match="^--coordinator-address is of the jax backend"):
+        join(joining)
+    with pytest.raises(UserError, match="^--distributed jax is of the jax backend"):
+        join(joining_of(DeviceOptions(distributed="jax"), "cpu"))
 
 
 def test_a_mesh_of_several_devices_needs_several_processes(started) -> None:

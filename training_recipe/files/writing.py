@@ -21,6 +21,7 @@ from transformer_spec.errors import UserError, system_fault
 LONGEST_NAME = 255
 LOOKS, QUIET, PAUSE = 40, 5, 0.05  # the last in seconds
 HIDDEN = ".partial-"
+MEANT: dict[str, Path] = {}  # hidden name -> what it is to be, while it is written
 LONGEST_STEM = 200  # bytes, of which a hidden name has more
 
 
@@ -46,17 +47,31 @@ def written_aside(path: Path) -> Iterator[Path]:
     wrong inside, nothing is left.
     """
     aside = partial_path(path)
-    UNFINISHED[str(aside)] = lambda: remove(aside)
+    UNFINISHED[str(aside)], MEANT[str(aside)] = lambda: remove(aside), path
     try:
         yield aside
         sync_tree(aside) if aside.is_dir() else sync(aside)
-        os.replace(aside, path)
+        _rename(aside, path)
         sync(path.parent)
     except OSError as error:
         raise _not_written(_known(path), error) from error
     finally:
         _remove_for_good(aside)
-        UNFINISHED.pop(str(aside), None)
+        for names in (UNFINISHED, MEANT):
+            names.pop(str(aside), None)
+
+
+def _rename(aside: Path, path: Path) -> None:
+    """Give a file or folder its name; a folder that got it meanwhile stays as it is."""
+    try:
+        os.replace(aside, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise UserError(
+            f"cannot write {path}: another process wrote it meanwhile, and it stays as that left "
+            "it; name another place"
+        ) from error
 
 
 def _remove_for_good(folder: Path) -> None:
@@ -153,7 +168,7 @@ def all_or_nothing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     if taken:
         raise UserError(f"{folder} has {', '.join(taken)} already; name a folder that has not")
     aside, made, moved = partial_path(folder / "files"), not folder.exists(), []
-    UNFINISHED[str(aside)] = lambda: remove(aside)
+    UNFINISHED[str(aside)], MEANT[str(aside)] = lambda: remove(aside), folder
     try:
         aside.mkdir(parents=True)
         yield aside
@@ -169,13 +184,18 @@ def all_or_nothing(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             folder.rmdir()
         if not isinstance(error, OSError):
             raise
-        raise _not_written(f"into {folder}", error) from error
+        raise _not_written(f"into {_known(folder)}", error) from error
     finally:
-        UNFINISHED.pop(str(aside), None)
+        for written in (UNFINISHED, MEANT):
+            written.pop(str(aside), None)
 
 
 def _known(path: Path) -> str:
-    """A path as people know it: inside of a hidden folder, the name that is in there."""
+    """A path as people know it: what is written into a hidden folder has that one's name to be."""
+    for place in reversed((path, *path.parents)):
+        if str(place) in MEANT:
+            meant = MEANT[str(place)]
+            return str(meant) if place == path else f"{meant} ({path.name})"
     return path.name if HIDDEN in str(path.parent) else str(path)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from training_recipe.options.invocation import as_called
 from training_recipe.options.usual_names import meant
 from transformer_spec import UserError
+from transformer_spec.paths import at_home
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -23,7 +24,7 @@ def _path(text: str) -> Path:
     """A path; an empty one would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("'' is no path; the current folder is .")
-    return Path(text)
+    return Path(at_home(text))
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +40,20 @@ class Parser(argparse.ArgumentParser):
         """As argparse does; the words are kept for what ``error`` says."""
         self.given = tuple(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
+
+    def parse_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As argparse does; beside an unknown flag, words after it are not called unknown."""
+        return self._all_known(*self.parse_known_args(args, namespace))
+
+    def parse_intermixed_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The same, of flags between the words."""
+        return self._all_known(*self.parse_known_intermixed_args(args, namespace))
+
+    def _all_known(self, found: argparse.Namespace, left: list[str]) -> argparse.Namespace:
+        if left:
+            flags = [word for word in left if word.startswith("-")]
+            self.error(f"unrecognized arguments: {' '.join(flags or left)}")
+        return found
 
     def format_usage(self) -> str:
         return as_called(super().format_usage())

@@ -34,6 +34,7 @@ from transformer_spec.declarations import (
     read_value,
 )
 from transformer_spec.errors import Faults
+from transformer_spec.paths import at_home
 
 BACKENDS = ("jax", "torch")
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -74,6 +75,7 @@ class Invocation(DeviceOptions):
 
 
 NAMES = ("name", "out", "recipe", "data", "valid", "test", "init", "resume_or_start")
+FILES = ("out", "recipe", "data", "valid", "test", "init", "resume")
 PLACES = ("name", "out", "resume_or_start")
 STARTING = ("name", "out", "recipe", "preset", "init", "resume_or_start")
 # Those of the command alone, then those of devices, as help lists them.
@@ -201,6 +203,7 @@ def layers(flags: dict[str, Any], faults: Faults) -> list[Layer]:
     What is wrong with a value is added to ``faults``.
     """
     recipe = read_recipe(recipe_file(flags["recipe"]), faults) if flags.get("recipe") else {}
+    recipe = _with_home(recipe)
     given = recipe | flags
     for name, value in given.items():
         fault = range_fault(ALL[name], value)
@@ -224,6 +227,7 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
 
     Raises one UserError that names every fault, those already in ``faults`` included.
     """
+    flags = _with_home(flags)
     found = layers(flags, faults)
     merged = {name: value for layer in found for name, value in layer.values.items()}
     for fault in _combined(merged, flags, found[2].values):
@@ -239,6 +243,14 @@ def make_request(flags: dict[str, Any], faults: Faults) -> Request:
         {name: merged[name] for name in MODEL if name in merged},
         found[2].values | flags,
     )
+
+
+def _with_home(values: dict[str, Any]) -> dict[str, Any]:
+    """The same, in which paths of files are as a shell would have given them."""
+    texts = {n: at_home(v) for n, v in values.items() if n in FILES and isinstance(v, str)}
+    more = values.get("extra_data")
+    lists = {"extra_data": tuple(map(at_home, more))} if isinstance(more, tuple) else {}
+    return values | texts | lists
 
 
 def _add_missing_files(merged: dict[str, Any], faults: Faults) -> None:

@@ -142,10 +142,11 @@ def read_generation(
     """
     given = {key: value for key, value in settings.items() if value is not None}
     faults = Faults()
-    for key, value in given.items():
+    for key, value in settings.items():
         fits, noun = KINDS.get(key, ANYTHING)
-        faults.require(fits(value), f"{key} is {shown(value)}; it must be {noun}")
-    faults.raise_if_any(f"{label} describes no search")
+        if key in given and not fits(value):
+            faults.add(f"{key} is {shown(value)}; it must be {noun}")
+            del given[key]
     notes = _notes(given, config, label)
     search = Search(
         rule=GENERATE,

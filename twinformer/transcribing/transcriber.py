@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -23,6 +22,7 @@ from training_recipe.transcription.settings import TranscriptionSettings
 from training_recipe.transcription.transcription import Heard, SpeechModel, transcribe
 from training_recipe.transcription.transcripts import Transcript
 from transformer_spec import Faults, TransformerConfig, UserError
+from transformer_spec.paths import as_path
 from twinformer.frameworks import choose, twin
 from twinformer.translating.translator import check_made_of
 
@@ -118,7 +118,7 @@ class Transcriber:
         self.check(settings)
         if settings.language is None and self.language is not None:
             settings = dataclasses.replace(settings, language=self.language)
-        paths = [Path(file) for file in files]
+        paths = [as_path(file, "a recording") for file in files]
         return transcribe(paths, self.speech_model(), settings, self.batch_size, advance, opened)
 
     def check(self, settings: TranscriptionSettings) -> None:

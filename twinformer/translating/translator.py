@@ -78,12 +78,12 @@ class Translator:
         world: World = ALONE,
     ) -> None:
         check_made_of(checkpoint, batch_size, device, mesh)
+        given = languages_of(languages)
         self._opened = open_model(folder, verify=verify, checkpoint=checkpoint)
         self.config, self.batch_size, self.device = self._opened.config, batch_size, device
         if self.config.feature_dim:
             hears = f"the model of {folder} hears, and reads no text"
             raise UserError(f"{hears}: python -m twinformer transcribe {folder} FILE")
-        given = languages if isinstance(languages, str | None) else ",".join(languages)
         self.source, self.target = spoken(self._opened.text(), given)
         self.search = self.search_with({})
         self.backend, notes = choose(backend, self._opened.home)
@@ -240,6 +240,18 @@ def check_made_of(checkpoint: object, batch_size: object, device: object, mesh: 
     faults.require(device in DEVICES, f"device is {device!r}; it must be one of {known}")
     faults.require(isinstance(mesh, str | None), f"mesh is {mesh!r}; give a text, as in 'data=2'")
     faults.raise_if_any("cannot translate")
+
+
+def languages_of(given: object) -> str | None:
+    """The languages as a command takes them; what is neither a text nor texts is a UserError."""
+    if isinstance(given, str | None):
+        return given
+    codes = list[Any](given) if isinstance(given, list | tuple) else []  # pyright: ignore[reportUnknownArgumentType]
+    if not codes or not all(isinstance(code, str) for code in codes):
+        raise UserError(
+            f"languages is {given!r}; give a text such as 'eng_Latn,deu_Latn', or a pair of codes"
+        )
+    return ",".join(map(str, codes))
 
 
 def check_wanted(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.folders.steps import is_step
+from convert.checkpoints.folders.file_names import MODELS
+from convert.checkpoints.folders.steps import is_step, is_step_above
 from convert.families.base import OtherSettings
 from convert.families.eole.config import is_eole
 from convert.formats.ctranslate2 import is_ctranslate2
@@ -48,12 +50,23 @@ def no_config(path: Path, otherwise: str) -> UserError:
 
 
 def config_places(path: Path) -> list[Path]:
-    """The folders in which the config of an Orbax folder may lie, or of a step or an item."""
+    """The folders in which the config of an Orbax folder may lie, or of a step or an item.
+
+    The nearest that has a config.json is the last one: above it none is looked into. A folder with
+    a config.json or weights of its own has no such places.
+    """
     path = path.resolve()
-    step = path.parent if is_step(path.parent) else path if is_step(path) else None
-    if step is not None:
-        return [step, step.parent]
-    return [path.parent] if path.is_dir() and is_orbax(path) else []
+    if not path.is_dir() or any((path / name).exists() for name in (CONFIG, *MODELS)):
+        return []
+    places = _around_item(path) if is_orbax(path) else [path, path.parent] if is_step(path) else []
+    own = [number for number, place in enumerate(places, 1) if (place / CONFIG).is_file()]
+    return places[: own[0]] if own else places
+
+
+def _around_item(orbax: Path) -> list[Path]:
+    """The folder that an Orbax folder lies in, and where that is a step the one above it."""
+    above = orbax.parent
+    return [above, above.parent] if is_step_above(above) else [above]
 
 
 def settings_in(path: Path) -> dict[str, Any]:
@@ -80,7 +93,7 @@ def foreign_settings(path: Path) -> dict[str, Any] | None:
 def other_settings(path: Path) -> OtherSettings | None:
     """A config.json there that ``foreign_settings`` does not take; None where there is none."""
     places = [path, *config_places(path)] if path.is_dir() else [path.parent]
-    file = next((p / CONFIG for p in places if (p / CONFIG).exists()), None)
+    file = next((p / CONFIG for p in places if os.path.lexists(p / CONFIG)), None)
     if file is None:
         return None
     try:

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from convert.checkpoints.folders.config_files import config_places, has_our_config
+from convert.checkpoints.folders.config_files import CONFIG, config_places, has_our_config
 from convert.checkpoints.folders.file_names import CONTAINER_OF, MODELS
 from convert.checkpoints.folders.hub import Repository, get, hub_name
 from training_recipe.runs.folder import RunFolder
 from transformer_spec import UserError
-from transformer_spec.errors import system_fault
+from transformer_spec.errors import broken_link, refusals_told, system_fault
 
 FILE = "weight file"
 
@@ -56,18 +56,27 @@ def locate(path: Path) -> Located:
     try:
         os.stat(path)
     except OSError as error:
-        if not _is_missing(error) or hub_name(path) is None:
+        if not _is_missing(error) or path.is_symlink() or hub_name(path) is None:
             raise UserError(_not_there(path, error)) from None
         folder, repository = get(path, MODELS, tuple(CONTAINER_OF))
         return replace(locate(folder), hub=repository)
+    with refusals_told():
+        return _told_apart(path)
+
+
+def _told_apart(path: Path) -> Located:
+    """What a path is that is there."""
     if path.is_file():
         beside = path.parent if has_our_config(path.parent) else None
         return Located(path, beside, FILE)
+    ours = has_our_config(path)
+    if (path / CONFIG).is_file() and not ours:
+        return Located(path, None, "weight folder")
     if (path / "checkpoints").is_dir():
         return Located(RunFolder(path).best_or_newest(), path, "run")
-    above = Path(os.path.realpath(path)).parent
-    if has_our_config(path):
+    if ours:
         return Located(path, path, "model folder")
+    above = Path(os.path.realpath(path)).parent
     home = next((place for place in config_places(path) if has_our_config(place)), None)
     if home is not None:
         return Located(path, home, "Orbax folder")
@@ -88,6 +97,8 @@ def _is_missing(error: OSError) -> bool:
 def _not_there(path: Path, error: OSError) -> str:
     if not _is_missing(error):
         return system_fault(error)
+    if lost := broken_link(path):
+        return lost
     alone = len(path.parts) == 1 and not path.suffix
     hub = "; a repository of the Hugging Face Hub is named with its owner, OWNER/NAME"
     return f"{path} does not exist{hub if alone else ''}"

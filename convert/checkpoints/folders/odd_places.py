@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from convert.formats.kinds import container_of
 from training_recipe.runs.folder import STEP_FOLDER
 from transformer_spec import UserError
+from transformer_spec.errors import broken_link
 
 # What trainers leave beside weights, and is none.
 BESIDE = re.compile(
@@ -63,12 +65,21 @@ def only_weights(folder: Path, usual: Sequence[str]) -> Path:
     if weights:
         names = ", ".join(path.name for path in weights)
         raise UserError(f"{folder} holds several files of weights ({names}); {_advice(weights)}")
+    links = sorted(folder.iterdir(), key=lambda path: (path.name not in usual, path.name))
+    told += filter(None, map(broken_link, links))
+    told += [f"{path}: this user may not look into it" for path in closed_in(folder)]
     found = f": {told[0]}" if told else ""
-    more = f" (and {len(told) - 1} more such files)" if len(told) > 1 else ""
+    more = f" (and {len(told) - 1} more such)" if len(told) > 1 else ""
     raise UserError(
         f"{folder} should hold one of {', '.join(usual)}; it has none of them{found}{more}"
         + models_below(folder)
     )
+
+
+def closed_in(folder: Path) -> list[Path]:
+    """The folders in a folder that this user may not look into."""
+    places = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    return [path for path in places if not os.access(path, os.R_OK | os.X_OK)]
 
 
 def _candidates(folder: Path, usual: Sequence[str]) -> list[Path]:
@@ -101,6 +112,10 @@ def models_below(folder: Path) -> str:
         others = f" ({len(steps) - 3} older)" if len(steps) > 3 else ""
         named = f"{', '.join(steps[-3:])}{others}"
         return f"; give the run, {folder.parent}, or one of its checkpoints: {named}"
+    commits = sorted(path.parent for path in folder.glob("snapshots/*/config.json"))
+    if commits:
+        some = ", ".join(map(str, commits[:3]))
+        return f"; it is a repository in the Hub's cache: give the files of a commit, {some}"
     names = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if not names:
         return ""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +47,14 @@ def newest_step(folder: Path, key: str | None) -> Step | None:
 
 
 def items_of(step: Path) -> dict[str, Path]:
-    """The items of a step that hold arrays, by name."""
-    return {p.name: p for p in _entries(step) if p.name != OUR_ITEM and is_orbax(p)}
+    """The items of a step that hold arrays, by name; what may not be looked into is none."""
+    return {p.name: p for p in _entries(step) if p.name != OUR_ITEM and _is_item(p)}
+
+
+def _is_item(path: Path) -> bool:
+    with contextlib.suppress(PermissionError):
+        return is_orbax(path)
+    return False
 
 
 def is_step(path: Path) -> bool:
@@ -57,6 +64,13 @@ def is_step(path: Path) -> bool:
     items = items_of(path)
     numbered = all(map(STEP.fullmatch, items)) and not (path / STEP_MARK).is_file()
     return bool(items) and not numbered
+
+
+def is_step_above(path: Path) -> bool:
+    """``is_step`` of a folder that was not given; one that this user may not look into is none."""
+    with contextlib.suppress(PermissionError):
+        return is_step(path)
+    return False
 
 
 def open_items(step: Path) -> Tensors:
@@ -86,7 +100,7 @@ def unfinished(folder: Path) -> list[str]:
 
 def _is_step(path: Path) -> bool:
     if path.is_dir():
-        return is_orbax(path) or is_step(path)
+        return _is_item(path) or is_step_above(path)
     return path.stat().st_size > 0 and _container(path) == "msgpack"
 
 

@@ -79,7 +79,7 @@ def imported_search(source: Import, folder: Path | None) -> tuple[Search | None,
             place, usual_generation(source.config) or settings or {}, source.config, label
         )
     except UserError as error:
-        return None, [f"warning: the search of {label} is not kept: {error}"]
+        return None, [f"warning: the model's search is not kept: {error}"]
 
 
 def usual_generation(config: TransformerConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from marian_folders import ALIAS, CONFIG, SHARED, marian_weights, write_marian
 from messages import says
 
 from convert.__main__ import main
+from convert.conversion.conversion import in_bytes
 from convert.core.tensors import Held
 from convert.formats.safetensors import open_safetensors, write_safetensors
 from transformer_spec import TransformerConfig, initial_weights, trained_names
@@ -77,8 +78,11 @@ class TestThereAndBack:
 
 
 class TestChoices:
-    def test_number_format(self, marian, tmp_path):
+    def test_number_format(self, marian, tmp_path, capsys):
+        capsys.readouterr()
         convert(marian, tmp_path / "half", "--to", "torch", "--dtype", "bfloat16")
+        half = sum(array.nbytes for array in weights_in(tmp_path / "half").values())
+        says(capsys.readouterr().out, f"which become {in_bytes(half)}")
         convert(marian, tmp_path / "full", "--to", "torch")
         full = weights_in(tmp_path / "full")
         expected = {name: array.astype(ml_dtypes.bfloat16) for name, array in full.items()}
@@ -88,6 +92,9 @@ class TestChoices:
         convert(tmp_path / "half", tmp_path / "wide", "--to", "flax", "--dtype", "float32")
         said = {entry["what"] for entry in ledger_in(tmp_path / "wide")["targets"].values()}
         assert said == {"widened to float32", "transposed then widened to float32"}
+        assert "which become" in capsys.readouterr().out
+        convert(marian, tmp_path / "same", "--to", "torch", "--dtype", "float32")
+        assert "which become" not in capsys.readouterr().out
         assert "widened" not in json.dumps(ledger_in(tmp_path / "full"))
 
     def test_numbers_too_large_for_it(self, tmp_path, capsys):

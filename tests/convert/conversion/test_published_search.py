@@ -96,6 +96,15 @@ def test_a_damaged_one_stops_no_weights(folder, tmp_path, text) -> None:
     assert (tmp_path / "back/generation_config.json").read_text() == text
 
 
+def test_all_faults_of_the_file_that_has_them(folder) -> None:
+    change(folder / "generation_config.json", num_beams=-1, length_penalty="x", max_length=0)
+    (note,) = [note for note in open_model(folder).notes if "search" in note]
+    for fault in ("num_beams is -1", 'length_penalty is "x"', "max_length is 0"):
+        assert fault in note
+    assert f"{folder / 'generation_config.json'} describes no search: 3 faults" in note
+    assert str(folder / "config.json") not in note
+
+
 def test_a_damaged_search_of_ours(folder, tmp_path) -> None:
     ours(folder, tmp_path / "ours")
     (tmp_path / "ours/search.json").write_text("[")

@@ -118,6 +118,8 @@ class TestRefusals:
         ("flags", "fault"),
         [
             (["--to=torch", "--zzzz"], "unrecognized arguments: --zzzz; see --help"),
+            (["--to=torch", "--zzzz", "1"], "unrecognized arguments: --zzzz; see --help"),
+            (["--to=torch", "zzzz"], "unrecognized arguments: zzzz; see --help"),
             (["--to=martian"], "argument --to: invalid choice: 'martian'"),
             (["--to=torch", "--hidden-dim=x"], "argument --hidden-dim: invalid"),
             (["--to=torch", "--hidden-dms=3"], "for --hidden-dms did you mean --hidden-dim?"),

@@ -17,18 +17,20 @@ sys.argv[0] = "convert/__main__.py"
 from convert.__main__ import main
 import tensorstore
 resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
-sys.exit(main(["run", "made", "--to", "flax"]))
+sys.exit(main(["run", "made", *sys.argv[1:]]))
 """
 
 
-def test_one_line(tmp_path) -> None:
+@pytest.mark.parametrize("flags", ["--to=flax", "--to=torch", "--to=torch --shard-size=900"])
+def test_one_line(flags, tmp_path) -> None:
     write_run(tmp_path / "run", "torch")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED], cwd=tmp_path, env=environment, text=True, timeout=100,
-        capture_output=True,
+        [sys.executable, "-c", LIMITED, *flags.split()], cwd=tmp_path, env=environment, text=True,
+        timeout=100, capture_output=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1, done.stderr
     says(done.stderr, "error", "made", "File too large", "nothing was left")
+    assert ".partial-" not in done.stderr
     assert os.listdir(tmp_path) == ["run"]

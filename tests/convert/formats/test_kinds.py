@@ -71,6 +71,9 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3120
 OTHERS = {
     "lfs": (lambda path: path.write_bytes(POINTER), "git lfs pull"),
     "html": (lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>401</html>"), "login"),
+    "html without its type": (lambda path: path.write_bytes(b"<html lang='en'>"), "login"),
+    "html in capitals": (lambda path: path.write_bytes(b"<HEAD>\n"), "login"),
+    "html with a mark": (lambda path: path.write_bytes(b"\xef\xbb\xbf<!doctype html>"), "login"),
     "xml": (lambda path: path.write_bytes(b"<?xml version='1.0'?><Error/>"), "download it again"),
     "hdf5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64)), "from_tf=True"),
     "gguf": (lambda path: path.write_bytes(b"GGUF" + bytes(64)), "llama.cpp"),
@@ -88,6 +91,13 @@ def test_what_is_no_weights_is_said_to_be_that(other, name, tmp_path):
     write(tmp_path / name)
     with pytest.raises(UserError, check=saying(name, word)):
         container_of(tmp_path / name)
+
+
+@pytest.mark.parametrize("first", ["<unk>\t0", "<pad>", "<s> 0", "<0x00>\t-2.5"])
+def test_a_vocabulary_is_no_page(first, tmp_path):
+    """As sentencepiece writes NAME.vocab, whose first piece is <unk>, and others theirs."""
+    (tmp_path / "sp.vocab").write_text(f"{first}\n<s>\t0\n</s>\t0\n\u2581the\t-3.2\n", "utf-8")
+    assert container_of(tmp_path / "sp.vocab") is None
 
 
 def test_an_onnx_program(tmp_path):

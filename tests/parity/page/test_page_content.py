@@ -300,3 +300,9 @@ class TestFile:
             row.all("td")[2].attributes["data-sort"] for row in rows_of(read(page(not_finite())))
         ]
         assert keys[1:3] == ["inf", "inf"] and math.isclose(float(keys[3] or ""), 1e-15)
+
+
+@pytest.mark.parametrize(("path", "said"), [(3, "path is of type int"), ("a\0.html", "NUL")])
+def test_what_is_no_path_is_one_error(path, said):
+    with pytest.raises(UserError, match=said):
+        made_up().save_html(path)

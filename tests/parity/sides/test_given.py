@@ -48,8 +48,8 @@ def test_flags_that_a_shell_could_not_read(tmp_path, capsys):
 
 def test_flags_that_a_side_does_not_have(tmp_path, capsys):
     error = failed(capsys, f"{tmp_path} --num-head 3", f"{tmp_path} --nope 3")
-    says(error, "A", "unrecognized", "--num-head 3", "did you mean --num-heads?")
-    says(error, "B", "unrecognized", "--nope 3")
+    says(error, "A", "unrecognized", "--num-head", "did you mean --num-heads?")
+    says(error, "B", "unrecognized", "--nope")
     assert "did you mean --precision?" in failed(capsys, tmp_path, tmp_path, "--precison")
 
 

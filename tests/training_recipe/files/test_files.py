@@ -4,7 +4,7 @@ import hashlib
 import os
 
 import pytest
-from messages import saying
+from messages import saying, says
 
 from training_recipe.files import fingerprints as fingerprinting
 from training_recipe.files.fingerprints import fingerprint, fingerprints
@@ -65,6 +65,16 @@ class TestWholeOrAbsent:
             point_link(tmp_path / "best", tmp_path / name)
             assert os.readlink(tmp_path / "best") == name
         assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "one", "two"]
+
+
+def test_a_folder_that_another_process_wrote_meanwhile(tmp_path):
+    with pytest.raises(UserError) as error:
+        with folder_aside(tmp_path / "new") as aside:
+            (aside / "mine").write_text("mine")
+            (tmp_path / "new").mkdir()
+            (tmp_path / "new" / "theirs").write_text("theirs")
+    says(error.value, tmp_path / "new", "another process", "another place")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "theirs"]
 
 
 class TestAllOrNothing:

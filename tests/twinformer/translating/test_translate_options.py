@@ -177,7 +177,10 @@ class TestCommandLine:
         ("arguments", "parts"),
         [
             ([], ("required: RUN",)),
-            (["run", "a", "--beem", "2"], ("--beem 2", "did you mean --beam?")),
+            (
+                ["run", "--beem", "2", "a"],
+                ("unrecognized arguments: --beem;", "did you mean --beam?"),
+            ),
             (["run", "a", "--q"], ("unrecognized", "--q", "--help")),
             (["run", "a", "--beam", "two"], ("--beam", "invalid", "'two'", "--help")),
             (["run", "a", "--beam", "2", "--sample"], ("beam", 2, "sampling")),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pickle_cases import Calls, Storage, pickled, write_zip
 
+from convert.checkpoints.reading import open_content
 from convert.formats.content import Leaf, Namespace, Unread, is_array
 from convert.formats.torch_file.reader import open_torch_file
 from transformer_spec import UserError
@@ -238,3 +239,10 @@ def test_random_states(tmp_path):
     found = opened(tmp_path / "m.pt", content).content
     assert found["python"] == random.getstate()
     assert isinstance(found["torch"], Leaf)
+
+
+def test_a_tensor_alone_is_called_that(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "m.pt")
+    for key in (None, "model"):
+        with pytest.raises(UserError, match="it holds one tensor without a name"):
+            open_content(tmp_path / "m.pt", key)

@@ -43,7 +43,7 @@ def save_model(
         raise UserError(f"{folder} exists already; name a folder that does not")
     check_whole(config, tensors, twin)
     pair = _pair(vocabulary, config)
-    home = None if like is None else _home(Path(like), config)
+    home = None if like is None else _home(as_path(like, "like"), config)
     make_parent(folder)
     with folder_aside(folder) as aside:
         config.save(aside / CONFIG)

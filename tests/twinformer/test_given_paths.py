@@ -6,7 +6,7 @@ from messages import saying, says
 
 import twinformer
 from convert.__main__ import main
-from convert.checkpoints.saving import save_model
+from convert.conversion.saving import save_model
 from training_recipe.options.request import request_of
 from transformer_spec import UserError
 from transformer_spec.paths import as_path, at_home

@@ -21,7 +21,9 @@ TWINS = pytest.mark.parametrize("twin", [torch_transformer, flax_transformer])
 def folder(tmp_path_factory):
     """A wrapped module with a buffer of positions, and the folder that it becomes."""
     place = tmp_path_factory.mktemp("saving")
-    state = Case().module().float().state_dict() | {"positional_encoding.pe": sinusoids(50)[None].float()}
+    state = Case().module().float().state_dict() | {
+        "positional_encoding.pe": sinusoids(50)[None].float()
+    }
     wrapped = {f"module.{name}": value for name, value in state.items()}
     torch.save(wrapped, place / "m.pt")
     convert(place / "m.pt", place / "mine", "--to", "flax", *WORDS)

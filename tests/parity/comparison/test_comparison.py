@@ -370,6 +370,27 @@ class TestNotTheSame:
         assert report["causes"][0]["in_words"] == "LayerNorm epsilon: A 1e-05, B 0.001"
         assert report["different_settings"] == {"norm_epsilon": [1e-5, 1e-3]}
 
+    @pytest.mark.parametrize(
+        ("field", "values", "said"),
+        [
+            ("relative_max_distance", (128, 64), "largest distance"),
+            ("relative_max_distance", (300, 51), "largest distance"),
+            ("embedding_scale", (3.0, 5.0), "embedding scale"),
+        ],
+    )
+    def test_a_cause_has_the_values_that_both_configs_have(self, field, values, said):
+        """Short texts do not tell 128 from 256; what A has is known, whichever is usual."""
+        relative = {"encoder_positions": "relative", "decoder_positions": "relative"}
+        config = replace(TINY, **relative, max_length=20, max_source_length=20)
+        weights = random_weights(config)
+        one, other = (replace(config, **{field: value}) for value in values)
+        sides = torch_side(one, weights), flax_side(other, weights)
+        report = compare_sides(*sides, replace(EXACT, longest=12, gradients=False))
+        assert [cause.in_words for cause in report.causes] == [
+            f"{said}: A {values[0]!r}, B {values[1]!r}"
+        ]
+        assert report.different_settings == {field: values}
+
     def test_heads_of_a_config_that_was_edited(self, tmp_path, folder, capsys):
         """The factor on scores stands in the file, and stays what it was."""
         edited = replace(TINY, num_heads=6, head_dim=2)

@@ -98,7 +98,8 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     if report.same:
         say("tensors")
         whole = {row.part.removeprefix(EVERY_ROW) for row in rows}
-        return replace(report, weights=hidden_apart(a, b, whole))
+        unshown = {**report.different_settings, **report.not_judged}
+        return replace(report, weights=hidden_apart(a, b, whole), not_judged=unshown)
     wanted = settings.explain and not how.streamed
     found = with_causes(report, (a, b), truths, batches, say if wanted else None)
     return replace(found, causes=(*sound.causes, *(found.causes or ()))) if sound.causes else found

@@ -194,6 +194,51 @@ class TestSettingsThatAreNotJudged:
         report = compare_sides(torch_side(TINY), flax_side(trained), EXACT)
         says(report.verdict, "same function", "not judged", "output_bias", "dropout_after_norm")
 
+    @pytest.mark.parametrize("field", ["encoder_positions", "decoder_positions"])
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_positions_that_one_side_never_trains(self, field, gradients):
+        """The table's numbers are the same, and its gradient is in one of them alone."""
+        frozen, weights = replace(PRE, **{field: "frozen"}), random_weights(PRE)
+        sides = torch_side(PRE, weights), flax_side(frozen, weights)
+        report = compare_sides(*sides, replace(EXACT, gradients=gradients))
+        says(report.verdict, "same function", "not judged", f"{field} (A 'learned', B 'frozen')")
+        wrong = torch_side(PRE, weights), flax_side(replace(frozen, norm_epsilon=0.1), weights)
+        report = compare_sides(*wrong, replace(EXACT, explain=False))
+        assert report.not_judged.keys() == {field}
+        says(report.verdict, "not the same function", "norm_epsilon (A 1e-05")
+        assert field not in report.verdict
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"pad_id": 5}, "pad_id (A 1, B 5)"),
+            ({"positions_skip_padding": True}, "positions_skip_padding (A False, B True)"),
+            ({"relative_max_distance": 64}, "relative_max_distance (A 128, B 64)"),
+        ],
+    )
+    def test_what_the_given_ids_do_not_show(self, change, said, tmp_path, capsys):
+        """One short text without padding is the same under other settings of padding."""
+        kinds = {"encoder_positions": "relative"} if "relative" in said else {}
+        config = replace(TINY, **kinds)
+        folders = [
+            write(tmp_path / name, one, random_weights(config))
+            for name, one in (("a", config), ("b", replace(config, **change)))
+        ]
+        ids = tmp_path / "ids.jsonl"
+        ids.write_text('{"source": [9, 12, 3], "target": [0, 11, 3]}\n')
+        flags = ["--ids", str(ids), "--precision"]
+        assert main([*map(str, folders), *flags]) == 0
+        said_of_it = capsys.readouterr().out
+        assert (
+            said_of_it.splitlines()[-1] == f"PASS: same function; not judged, and different: {said}"
+        )
+        says(said_of_it, "different in their configs, not judged")
+
+    def test_what_neither_model_uses_is_no_difference(self):
+        other = replace(PRE, sinusoid_layout="concatenated", relative_max_distance=64)
+        report = compare_sides(torch_side(PRE), flax_side(other), replace(EXACT, gradients=False))
+        assert report.verdict == "same function" and report.different_settings == {}
+
     @pytest.mark.parametrize("gradients", [True, False])
     def test_ties_are_judged_by_gradients(self, gradients):
         tied = replace(TINY, tied_embeddings="target_output")

@@ -100,9 +100,8 @@ def search(
     _check_long(candidate, tensors, subject, twin, padding)
     tied = _tied(candidate, roles, tensors)
     seconds, evaluations = time.monotonic() - began, subject.evaluations + twin.evaluations
-    proposal = proposal_of(
-        tied, roles, twin, tensors, (subject.given, seconds, evaluations, padding)
-    )
+    told = subject.given, seconds, evaluations, padding, _apart(subject, roles)
+    proposal = proposal_of(tied, roles, twin, tensors, told)
     flags = kept_positions(tied, proposal.content)
     return Found(proposal, seconds, evaluations, report, flags)
 
@@ -260,6 +259,12 @@ def judged(
     ours = TorchTwin("the table", "the twin", "torch", config, twin.canonical(candidate, wide))
     settings = Settings((), gradients=False, explain=False, longest=longest, padding=padding)
     return compare_sides(theirs, ours, settings)
+
+
+def _apart(subject: Subject, roles: Roles) -> list[str]:
+    """Weights that are one in the module and several here; tables are tied by their numbers."""
+    one = [g for g in subject.shared if not {*g} & roles.tables.keys()]
+    return [" and ".join(group) for group in one if not {*group} <= {*roles.unused}]
 
 
 def _tied(candidate: Candidate, roles: Roles, tensors: Mapping[str, np.ndarray]) -> Candidate:

@@ -16,6 +16,7 @@ from parity.comparison.report import Report
 from parity.comparison.settings import Settings
 from parity.forward.ids import ANYWHERE, PADDING, Ids, generated
 from parity.forward.measures import mask_of
+from parity.forward.probabilities import check_logits_alone
 from parity.forward.substeps import LOGITS
 from parity.naming.candidates import Candidate, TwinSide
 from parity.naming.probes import LONG, Probes, distance
@@ -220,9 +221,11 @@ def _padded_distance(
 
 
 def _check_twice(subject: Subject) -> None:
-    """The same weights and ids must give the same logits."""
+    """The same weights and ids must give the same logits, and no probabilities."""
     ids = Ids(np.ones((1, 4), np.int64), np.ones((1, 3), np.int64))
-    same_twice(subject.given, *(subject.logits(subject.held, ids) for _ in range(2)))
+    one, other = (subject.logits(subject.held, ids) for _ in range(2))
+    same_twice(subject.given, one, other)
+    check_logits_alone(subject.given, one)
 
 
 def _check_long(

@@ -623,6 +623,26 @@ class TestFunctions:
         made = self.write(tmp_path, f"def make():\n    return print, {config}\n")
         assert said in failed(capsys, made, folder)
 
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [("log_softmax", "the exponentials of every row"), ("softmax", "every row adds up to 1")],
+    )
+    def test_probabilities_are_no_logits(self, tmp_path, folder, capsys, kind, said):
+        made = self.write(tmp_path, (
+            "import jax, torch_transformer, torch\n"
+            "class Mine(torch.nn.Module):\n"
+            "    def __init__(self):\n"
+            "        super().__init__()\n"
+            f"        self.held = torch_transformer.load({str(folder)!r})\n"
+            "    def forward(self, source, target):\n"
+            f"        return self.held(source, target).{kind}(-1)\n"
+            f"def make():\n    return Mine(), {TINY.to_dict()}\n"
+        ))  # fmt: skip
+        for sides in ((made, folder), (folder, made)):
+            error = failed(capsys, *sides, "--precision")
+            says(error, made, "returned", "probabilities", said, f"gives to {kind}")
+        assert main([made, made, "--precision"]) == 0  # the same of both can be compared
+
     def test_what_is_no_model(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, "def make():\n    return 3\n")
         assert "it should return a model, (model, config) or" in failed(capsys, made, folder)

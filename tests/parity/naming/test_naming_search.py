@@ -367,6 +367,16 @@ def test_a_weight_that_has_one_name_and_two_uses(tmp_path, capsys):
     says(error, "a matrix that serves as two of them", "a copy", "train apart")
 
 
+@pytest.mark.parametrize("kind", ["log_softmax", "softmax"])
+def test_a_module_that_returns_probabilities(kind, tmp_path, capsys):
+    body = f"""def forward(self, source, target):
+        return super().forward(source, target).{kind}(-1)"""
+    checkpoint, module = files(tmp_path, "Annotated", body)
+    error = failed(capsys, "names", checkpoint, "--module", module, "--num-heads", 3)
+    says(error, module, "probabilities", "up to 1", f"let it return what it gives to {kind}")
+    assert "no tensor is" not in error
+
+
 class Windowed(published.Annotated):
     """As the Annotated Transformer, but that long texts have other logits."""
 

@@ -43,9 +43,7 @@ def explain(
     already, shows nothing of it. Such a side is only compared with, as is one without weights.
     """
     seen = set(truths[0]) & set(truths[1])
-    twins = [
-        is_its_twin(side, truth, ids, first) for side, truth in zip(sides, truths, strict=True)
-    ]
+    twins = [is_its_twin(sides[k], truths[k], truths[1 - k], ids, first) for k in (0, 1)]
     found = list[Explained]()
     for own, planted in ((1, False), (0, True)):
         if not twins[own]:
@@ -62,9 +60,13 @@ def explain(
     return ranked(found)
 
 
-def is_its_twin(side: Side, truth: Trace, ids: Ids, first: str) -> bool:
-    """Whether our twin of a side, with nothing planted in it, gives the side's own numbers."""
-    return bool(side.weights) and math.isfinite(difference(subject_of(side), truth, ids, first))
+def is_its_twin(side: Side, own: Trace, other: Trace, ids: Ids, first: str) -> bool:
+    """Whether our twin of a side, with nothing planted in it, gives its numbers alone."""
+    if not side.weights:
+        return False
+    subject = subject_of(side)
+    near = [math.isfinite(difference(subject, truth, ids, first)) for truth in (own, other)]
+    return near == [True, False]
 
 
 class Explained(NamedTuple):

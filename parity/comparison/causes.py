@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import fields
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,8 +13,9 @@ from parity.comparison.report import NO_SLIP, Cause
 from parity.forward.ids import Ids
 from parity.forward.measures import STEP_BOUND, allowed, differing, largest, mask_of
 from parity.forward.substeps import LOGITS, over_source
+from parity.forward.used_settings import uses
 from parity.mutations.running import run
-from parity.mutations.subjects import Subject
+from parity.mutations.subjects import Mutation, Subject, Variants, with_value
 from parity.mutations.table import MUTATIONS, UNSEEN
 from parity.sides.side import Side, Trace
 from transformer_spec import TransformerConfig
@@ -35,20 +38,73 @@ def explain(
     """Every known slip that accounts for the whole difference, the best first.
 
     ``truths`` are the float64 traces of ``ids``, ``first`` the first sub-step that departs. A slip
-    that loses numbers cannot be undone in B, so that each is planted in A as well. A side without
-    weights is only compared with.
+    that loses numbers cannot be undone in B, so that each is planted in A as well. What it is
+    planted in is our twin of a side: one that without any slip is not that side, or is the other
+    already, shows nothing of it. Such a side is only compared with, as is one without weights.
     """
-    causes, seen = [], set(truths[0]) & set(truths[1])
-    for side, truth, planted in ((sides[1], truths[0], False), (sides[0], truths[1], True)):
-        if not side.weights:
+    seen = set(truths[0]) & set(truths[1])
+    twins = [is_its_twin(sides[k], truths[k], truths[1 - k], ids, first) for k in (0, 1)]
+    found = list[Explained]()
+    for own, planted in ((1, False), (0, True)):
+        if not twins[own]:
             continue
-        for name, what, subject in candidates(subject_of(side), first, seen):
-            progress(f"explaining: {name}")
-            left = difference(subject, truth, ids, first)
+        known = sides[1 - own].config if twins[1 - own] else None
+        wrong, right = subject_of(sides[own]), truths[1 - own]
+        for mutation, what, subject in candidates(wrong, first, seen, known):
+            progress(f"explaining: {mutation.name}")
+            left = difference(subject, right, ids, first)
             if math.isfinite(left):
-                causes.append(Cause(name, in_words(name, what, planted), left))
-    best = sorted(causes, key=lambda cause: cause.difference_left)
-    return list({cause.in_words: cause for cause in reversed(best)}.values())[::-1]
+                certain = has_values_of(known, wrong.config, subject.config)
+                cause = Cause(mutation.name, in_words(mutation, what, planted), left)
+                found.append(Explained(mutation, what, planted, certain, cause))
+    return ranked(found)
+
+
+def is_its_twin(side: Side, own: Trace, other: Trace, ids: Ids, first: str) -> bool:
+    """Whether our twin of a side, with nothing planted in it, gives its numbers alone."""
+    if not side.weights:
+        return False
+    subject = subject_of(side)
+    near = [math.isfinite(difference(subject, truth, ids, first)) for truth in (own, other)]
+    return near == [True, False]
+
+
+class Explained(NamedTuple):
+    """A slip that explains it; ``certain`` where both configs are known to differ in just that."""
+
+    mutation: Mutation
+    what: str
+    planted: bool
+    certain: bool
+    cause: Cause
+
+
+def ranked(found: Sequence[Explained]) -> list[Cause]:
+    """The best first: by what is known of the configs, then by what difference is left.
+
+    What undoes itself explains it in either model, and is told of B.
+    """
+    in_b = {(one.mutation.name, one.what) for one in found if one.planted}
+    told = [
+        one
+        for one in found
+        if one.planted or one.mutation.one_way or (one.mutation.name, one.what) not in in_b
+    ]
+    causes = dict[str, Cause]()
+    for one in sorted(told, key=lambda one: (not one.certain, one.cause.difference_left)):
+        causes.setdefault(one.cause.in_words, one.cause)
+    return list(causes.values())
+
+
+def has_values_of(
+    known: TransformerConfig | None, wrong: TransformerConfig, right: TransformerConfig
+) -> bool:
+    """Whether settings were changed, each to the value that the other model is known to have."""
+    if known is None or wrong == right:
+        return False
+    names = [field.name for field in fields(wrong)]
+    changed = [name for name in names if getattr(wrong, name) != getattr(right, name)]
+    return all(getattr(right, name) == getattr(known, name) for name in changed)
 
 
 def padding_in_front(
@@ -74,16 +130,17 @@ def padding_in_front(
     return Cause("padding in front", IN_FRONT, left)
 
 
-def in_words(name: str, what: str, planted: bool) -> str:
+def in_words(mutation: Mutation, what: str, planted: bool) -> str:
     """``LayerNorm epsilon: A 1e-05, B 1e-06`` where there are two values of one knob.
 
-    ``planted`` in A, or else undone in B.
+    What makes A of B, not ``planted`` in A, is undone in B, or it is A that has it.
     """
     new, two_values, old = what.partition(" for ")
     if not two_values:
-        return f"{name}: {what} ({'in B' if planted else 'undone in B'})"
+        where = "in B" if planted else "in A" if mutation.one_way else "undone in B"
+        return f"{mutation.name}: {what} ({where})"
     one, other = (old, new) if planted else (new, old)
-    return f"{name}: A {one}, B {other}"
+    return f"{mutation.name}: A {one}, B {other}"
 
 
 def subject_of(side: Side) -> Subject:
@@ -92,18 +149,26 @@ def subject_of(side: Side) -> Subject:
 
 
 def candidates(
-    wrong: Subject, first: str, seen: Collection[str]
-) -> Iterator[tuple[str, str, Subject]]:
+    wrong: Subject, first: str, seen: Collection[str], known: TransformerConfig | None = None
+) -> Iterator[tuple[Mutation, str, Subject]]:
     """Every variant of every mutation that could change the first sub-step that departs.
 
     ``seen`` are the sub-steps that both sides show: where these are the logits alone, a slip in any
-    weight could.
+    weight could. Where the config of the other model is ``known``, a setting has no third value.
     """
     anywhere = set(seen) == {LOGITS}
     for mutation in (*MUTATIONS, *UNSEEN):
-        for what, subject in mutation.variants(wrong):
+        for what, subject in variants(mutation, wrong, known):
             if anywhere or may_explain(wrong, subject, first):
-                yield mutation.name, what, subject
+                yield mutation, what, subject
+
+
+def variants(mutation: Mutation, wrong: Subject, known: TransformerConfig | None) -> Variants:
+    if known is None or mutation.field is None:
+        return mutation.variants(wrong)
+    used = uses(wrong.config, mutation.field)
+    value = getattr(known, mutation.field) if used else None
+    return with_value(wrong, mutation.field, value)
 
 
 def may_explain(wrong: Subject, subject: Subject, first: str) -> bool:

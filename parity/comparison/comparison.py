@@ -27,6 +27,8 @@ from parity.comparison.text import EVERY_ROW, GRADIENT
 from parity.forward.features import read_features
 from parity.forward.ids import Ids, generated, generated_targets, read_ids
 from parity.forward.measures import differing, in_proportion, mask_of
+from parity.forward.probabilities import check_logits_alone, made_of
+from parity.forward.substeps import LOGITS
 from parity.frameworks import check_devices, exact_numbers
 from parity.sides.opening import (
     check_comparable,
@@ -72,6 +74,7 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     say("float64")
     truths = [(a.trace(ids, "float64"), b.trace(ids, "float64")) for ids in batches]
     check_traces(truths, batches, a.config)
+    check_kind((a, b), truths[0])
     rows = [*sound.rows, *step_rows(a, truths, batches)]
     notes = [*how.notes, *sound.notes, *unseen(a, b, truths)]
     for held, found in zip((rows, notes), table_rows(a, b, batches), strict=True):
@@ -98,10 +101,18 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     if report.same:
         say("tensors")
         whole = {row.part.removeprefix(EVERY_ROW) for row in rows}
-        return replace(report, weights=hidden_apart(a, b, whole))
+        unshown = {**report.different_settings, **report.not_judged}
+        return replace(report, weights=hidden_apart(a, b, whole), not_judged=unshown)
     wanted = settings.explain and not how.streamed
     found = with_causes(report, (a, b), truths, batches, say if wanted else None)
     return replace(found, causes=(*sound.causes, *(found.causes or ()))) if sound.causes else found
+
+
+def check_kind(sides: tuple[Side, Side], traces: tuple[Trace, Trace]) -> None:
+    """Probabilities of one side beside logits of the other are a UserError; both may have them."""
+    kinds = [made_of(trace[LOGITS]) for trace in traces]
+    for side, trace in zip(sides, traces, strict=True) if None in kinds else ():
+        check_logits_alone(side.given, trace[LOGITS])
 
 
 def judged_settings(

@@ -105,7 +105,7 @@ def features_patch(name: str, *slips: str) -> Mutation:
         for words in slips if subject.config.feature_dim else ():
             yield words, with_patch(subject, words)
 
-    return Mutation(name, variants)
+    return Mutation(name, variants, one_way=True)
 
 
 def key_biases(subject: Subject) -> Variants:

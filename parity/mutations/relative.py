@@ -56,7 +56,7 @@ def relative_patch(name: str, *slips: str) -> Mutation:
             for slip in (words, *alone):
                 yield slip, replace(subject, patches=(*subject.patches, slip))
 
-    return Mutation(name, variants)
+    return Mutation(name, variants, one_way=True)
 
 
 def decoder_patch(name: str, words: str) -> Mutation:
@@ -66,7 +66,7 @@ def decoder_patch(name: str, words: str) -> Mutation:
         if "decoder" in relative_halves(subject):
             yield words, replace(subject, patches=(*subject.patches, words))
 
-    return Mutation(name, variants)
+    return Mutation(name, variants, one_way=True)
 
 
 def max_distances(subject: Subject) -> Variants:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
+from parity.forward.used_settings import uses
 from parity.mutations.relative import tables_of
 from parity.mutations.subjects import Subject, Variants, with_fields, with_weights
 from parity.mutations.weights import is_norm
@@ -115,6 +116,8 @@ def float32_sinusoids(subject: Subject) -> Variants:
 def position_offsets(subject: Subject) -> Variants:
     """Positions counted from another number; stored tables keep their rows."""
     config = subject.config
+    if not uses(config, "position_offset"):
+        return
     kinds = config.encoder_positions, config.decoder_positions
     stored = any(kind in STORED for kind in kinds)
     for offset in sorted({0, 1, 2, config.pad_id + 1, config.position_offset + 1}):

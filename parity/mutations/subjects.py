@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from parity.forward.used_settings import uses
 from transformer_spec import TransformerConfig
 from transformer_spec.errors import ConfigError
 
@@ -29,24 +30,35 @@ Variants = Iterator[tuple[str, Subject]]
 
 @dataclass(frozen=True)
 class Mutation:
-    """``name`` is the knob; variants give (what is different in words, the changed subject)."""
+    """``name`` is the knob; variants give (what is different in words, the changed subject).
+
+    ``field`` is the config field of a knob that is one. A ``one_way`` slip is not undone by being
+    planted once more: numbers are lost, the code is another, rows are moved on.
+    """
 
     name: str
     variants: Callable[[Subject], Variants]
+    field: str | None = None
+    one_way: bool = False
 
 
 def field_mutation(field: str, words: str, *values: Any) -> Mutation:
-    """Another value of one config field that weights do not depend on."""
+    """Another value of one config field that weights do not depend on, where it is used."""
 
     def variants(subject: Subject) -> Variants:
-        now = getattr(subject.config, field)
-        for value in values:
+        for value in values if uses(subject.config, field) else ():
             wanted = value(subject.config) if callable(value) else value
-            if wanted != now and wanted is not None:
-                with contextlib.suppress(ConfigError):  # a value that no config has
-                    yield f"{wanted!r} for {now!r}", with_fields(subject, **{field: wanted})
+            yield from with_value(subject, field, wanted)
 
-    return Mutation(words, variants)
+    return Mutation(words, variants, field)
+
+
+def with_value(subject: Subject, field: str, wanted: Any) -> Variants:
+    """Another value of a config field; none where it is the same, or one that no config has."""
+    now = getattr(subject.config, field)
+    if wanted != now and wanted is not None:
+        with contextlib.suppress(ConfigError):
+            yield f"{wanted!r} for {now!r}", with_fields(subject, **{field: wanted})
 
 
 def with_fields(subject: Subject, **fields: Any) -> Subject:
@@ -66,4 +78,4 @@ def patch_mutation(
         if where(subject.config):
             yield what, replace(subject, patches=(*subject.patches, patch))
 
-    return Mutation(words, variants)
+    return Mutation(words, variants, one_way=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from parity.forward.used_settings import uses
 from parity.mutations.convolutions import (
     AT_END,
     EARLIER,
@@ -85,12 +86,12 @@ MUTATIONS = (
         lambda c: c.eos_id,
     ),
     Mutation("position offset", position_offsets),
-    Mutation("positions", no_positions),
+    Mutation("positions", no_positions, one_way=True),
     Mutation("embedding norm before positions", norm_before_positions),
     Mutation("norm position", norm_position),
-    Mutation("final norm", final_norms),
-    Mutation("embedding norm", embedding_norms),
-    Mutation("tie", tie_broken),
+    Mutation("final norm", final_norms, one_way=True),
+    Mutation("embedding norm", embedding_norms, one_way=True),
+    Mutation("tie", tie_broken, one_way=True),
     exchange("fcQ", "fcK"),
     exchange("fcK", "fcV"),
     exchange("fcQ", "fcV"),
@@ -106,11 +107,11 @@ MUTATIONS = (
     Mutation("LayerNorms exchanged", exchanged_norms),
     Mutation("LayerNorm weight and bias exchanged", norm_leaves_exchanged),
     Mutation("self and cross attention exchanged", exchanged_attentions),
-    Mutation("order of layers", layer_order),
-    Mutation("rows of a table", moved_rows),
+    Mutation("order of layers", layer_order, one_way=True),
+    Mutation("rows of a table", moved_rows, one_way=True),
     Mutation("source and target embeddings exchanged", exchanged_tables),
-    Mutation("weights rounded", rounded),
-    Mutation("sinusoid table", float32_sinusoids),
+    Mutation("weights rounded", rounded, one_way=True),
+    Mutation("sinusoid table", float32_sinusoids, one_way=True),
     patch_mutation("mask inverted", "padding mask inverted", "padding seen, tokens not"),
     patch_mutation("no padding mask", "padding mask missing", "padding is seen"),
     patch_mutation("no look-ahead mask", "look-ahead mask missing", "later tokens are seen"),
@@ -126,24 +127,27 @@ MUTATIONS = (
         lambda c: c.norm == "std",
     ),
     patch_mutation("residual after norm", "residual", "taken after the norm"),
-    patch_mutation("scale after positions", "place of the scale", "after the positions"),
-    Mutation("kind of norm", other_norm),
+    patch_mutation(
+        "scale after positions", "place of the scale", "after the positions",
+        lambda c: c.embedding_scale != 1 and uses(c, "position_offset"),
+    ),
+    Mutation("kind of norm", other_norm, one_way=True),
     Mutation("norm weights", norm_weights_from_one),
     Mutation("fc1 and fc3 exchanged", gate_exchanged),
     field_mutation(
         "output_scale", "output scale", lambda c: c.hidden_dim**-0.5, 1.0,
         lambda c: c.hidden_dim**0.5,
     ),
-    Mutation("rows of relative positions", moved_buckets),
+    Mutation("rows of relative positions", moved_buckets, one_way=True),
     Mutation("layout of relative positions", table_layouts),
-    Mutation("layers with relative positions", table_layers),
-    Mutation("largest distance", max_distances),
+    Mutation("layers with relative positions", table_layers, one_way=True),
+    Mutation("largest distance", max_distances, "relative_max_distance"),
     relative_patch("direction of relative positions", OTHER_HALF),
     relative_patch("sign of distances", SIGN),
     relative_patch("distances one off", AFTER, BEFORE),
     decoder_patch("columns of queries", FROM_ZERO),
     decoder_patch("relative positions on the source", ON_MEMORY),
-    Mutation("stored positions", positions_by_formula),
+    Mutation("stored positions", positions_by_formula, one_way=True),
     Mutation("GELU after the convolutions", gelu_after_convolutions),
     features_patch("padding of the convolutions", AT_END, IN_FRONT),
     features_patch("strides of the convolutions", STRIDES),
@@ -154,4 +158,4 @@ MUTATIONS = (
     Mutation("number of heads", other_heads),
 )  # fmt: skip
 # What moves a sub-step and no logits.
-UNSEEN = (Mutation("bias of fcK", key_biases),)
+UNSEEN = (Mutation("bias of fcK", key_biases, one_way=True),)

@@ -126,7 +126,7 @@ def without_bias(suffixes: tuple[str, ...], words: str) -> Mutation:
         for where, chosen in groups(names):
             yield where, with_weights(subject, {n: 0 * subject.weights[n] for n in chosen})
 
-    return Mutation(words, variants)
+    return Mutation(words, variants, one_way=True)
 
 
 def exchanged_norms(subject: Subject) -> Variants:

@@ -16,6 +16,7 @@ from parity.comparison.report import Report
 from parity.comparison.settings import Settings
 from parity.forward.ids import ANYWHERE, PADDING, Ids, generated
 from parity.forward.measures import mask_of
+from parity.forward.probabilities import check_logits_alone
 from parity.forward.substeps import LOGITS
 from parity.naming.candidates import Candidate, TwinSide
 from parity.naming.probes import LONG, Probes, distance
@@ -100,9 +101,8 @@ def search(
     _check_long(candidate, tensors, subject, twin, padding)
     tied = _tied(candidate, roles, tensors, subject)
     seconds, evaluations = time.monotonic() - began, subject.evaluations + twin.evaluations
-    proposal = proposal_of(
-        tied, roles, twin, tensors, (subject.given, seconds, evaluations, padding)
-    )
+    told = subject.given, seconds, evaluations, padding, _apart(subject, roles)
+    proposal = proposal_of(tied, roles, twin, tensors, told)
     flags = kept_positions(tied, proposal.content)
     return Found(proposal, seconds, evaluations, report, flags)
 
@@ -221,9 +221,11 @@ def _padded_distance(
 
 
 def _check_twice(subject: Subject) -> None:
-    """The same weights and ids must give the same logits."""
+    """The same weights and ids must give the same logits, and no probabilities."""
     ids = Ids(np.ones((1, 4), np.int64), np.ones((1, 3), np.int64))
-    same_twice(subject.given, *(subject.logits(subject.held, ids) for _ in range(2)))
+    one, other = (subject.logits(subject.held, ids) for _ in range(2))
+    same_twice(subject.given, one, other)
+    check_logits_alone(subject.given, one)
 
 
 def _check_long(
@@ -260,6 +262,12 @@ def judged(
     ours = TorchTwin("the table", "the twin", "torch", config, twin.canonical(candidate, wide))
     settings = Settings((), gradients=False, explain=False, longest=longest, padding=padding)
     return compare_sides(theirs, ours, settings)
+
+
+def _apart(subject: Subject, roles: Roles) -> list[str]:
+    """Weights that are one in the module and several here; tables are tied by their numbers."""
+    one = [g for g in subject.shared if not {*g} & roles.tables.keys()]
+    return [" and ".join(group) for group in one if not {*group} <= {*roles.unused}]
 
 
 def _tied(

@@ -46,6 +46,13 @@ HEADS_OF_PARTS = "heads parts"
 QUERY_LAYOUTS = ("(in, heads, dim)", "(heads, in, dim)", "(heads, dim, in)")
 OUTPUT_LAYOUTS = ("(out, heads, dim)", "(heads, out, dim)", "(heads, dim, out)")
 Offered = Iterable[Candidate]
+# What matrices whose shapes fit in no way should be.
+FEED_FORWARD = "the {}'s feed-forward takes the model's width to another and back"
+ATTENTION = (
+    "an attention of the {} has queries, keys, values and an output, each a matrix or a part of "
+    "one; a matrix that serves as two of them needs a copy under a name of its own, in the module "
+    "and in the file, and the two train apart"
+)
 
 
 class Departure(UserError):
@@ -184,10 +191,11 @@ class Stages:
         begun = Candidate.of(places, settings)
         for name in ("encoder", "decoder"):
             half = self._half(name)
-            begun = next(self._with_ffn(begun, name, half))
+            begun = _any(self._with_ffn(begun, name, half), half.ffn, FEED_FORWARD.format(name))
             for k, attention in enumerate(half.attentions):
-                begun = next(self._with_values(begun, name, k, attention))
-                begun = next(self._with_scores(begun, name, k, attention))
+                units, told = attention.units, ATTENTION.format(name)
+                begun = _any(self._with_values(begun, name, k, attention), units, told)
+                begun = _any(self._with_scores(begun, name, k, attention), units, told)
         self.candidates = [begun]
 
     def _first_settings(self) -> dict[str, Any]:
@@ -491,6 +499,15 @@ def _renamed(name: str, swap: Mapping[str, str]) -> str:
 
 def _is_fused(values: Sequence[Unit], width: int) -> bool:
     return any(max(u.weight.squeezed) in (2 * width, 3 * width) for u in values)
+
+
+def _any(offered: Iterator[Candidate], units: Sequence[Unit], told: str) -> Candidate:
+    """The first that is offered; matrices whose shapes fit none are a UserError."""
+    found = next(offered, None)
+    if found is None:
+        listed = ", ".join(f"{unit.label} {list(unit.weight.shape)}" for unit in units)
+        raise UserError(f"no encoder-decoder of this kind: {told}; here there are: {listed}")
+    return found
 
 
 def _fused_layouts(unit: Unit, count: int, width: int) -> list[str | None]:

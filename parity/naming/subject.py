@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -32,12 +33,14 @@ Arrays = Mapping[str, np.ndarray]
 class Subject(ABC):
     """``shapes`` are those of the tensors that can be set, by the names that files have.
 
-    ``trained`` are the names of parameters; others are buffers. ``evaluations`` counts calls.
+    ``trained`` are the names of parameters; others are buffers. ``shared`` are those that are one
+    parameter under several names. ``evaluations`` counts calls.
     """
 
     shapes: dict[str, tuple[int, ...]]
     trained: frozenset[str]
     held: dict[str, np.ndarray]
+    shared: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, given: str) -> None:
         self.given, self.evaluations = given, 0
@@ -66,11 +69,16 @@ class Subject(ABC):
 
 
 class TorchSubject(Subject):
-    """A PyTorch module, in float64; buffers in its state can be set as parameters can."""
+    """A PyTorch module, in float64; buffers in its state can be set as parameters can.
+
+    A module that has several names is as many modules here, so that each name can be set alone.
+    """
 
     def __init__(self, given: str, module: nn.Module) -> None:
         super().__init__(given)
         self.module = copy.deepcopy(module).double().eval()
+        self.shared = _shared(self.module)
+        _take_apart(self.module)
         state = {
             name: tensor
             for name, tensor in self.module.state_dict().items()
@@ -79,12 +87,11 @@ class TorchSubject(Subject):
         self.shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         names = dict(self.module.named_parameters(remove_duplicate=False))
         self.trained = frozenset(names)
-        self.parameters = {name: id(parameter) for name, parameter in names.items()}
         self.held = {name: tensor.detach().numpy() for name, tensor in state.items()}
 
     def has_apart(self, names: Collection[str]) -> bool:
-        found = [self.parameters.get(name) for name in names]
-        return None not in found and len({*found}) == len(found)
+        one = any({*names} <= {*group} for group in self.shared)
+        return self.trained.issuperset(names) and not one
 
     def compute(self, weights: Arrays, ids: Ids) -> Any:
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
@@ -93,6 +100,23 @@ class TorchSubject(Subject):
             return torch.func.functional_call(
                 self.module, tensors, arguments, tie_weights=False, strict=False
             )
+
+
+def _shared(module: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """The names of each parameter that has several."""
+    names = defaultdict[nn.Parameter, list[str]](list)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names[parameter].append(name)
+    return tuple(tuple(group) for group in names.values() if len(group) > 1)
+
+
+def _take_apart(module: nn.Module) -> None:
+    """Give every further name of a module inside this one a copy of it."""
+    seen = set[nn.Module]()
+    for name, one in list(module.named_modules(remove_duplicate=False)):
+        if one in seen:
+            module.set_submodule(name, copy.deepcopy(one))
+        seen.add(one)
 
 
 class TreeSubject(Subject):

@@ -19,6 +19,7 @@ from parity.naming.candidates import Candidate, TwinSide
 from parity.naming.roles import Roles
 from transformer_spec import TransformerConfig, UserError, sinusoid_table
 from transformer_spec.config import DECLARATIONS, SINUSOID_FREQUENCIES, SINUSOID_LAYOUTS
+from transformer_spec.errors import first_of
 
 FOUND = "found by comparison"
 NOT_SHOWN = "no tensor shows it"
@@ -28,7 +29,7 @@ ALWAYS = (
     "norm_position", "activation", "embedding_scale", "norm_epsilon", "pad_id", "num_heads",
     "encoder_positions", "decoder_positions",
 )  # fmt: skip
-Told = tuple[str, float, int, str]
+Told = tuple[str, float, int, str, list[str]]
 
 
 def proposal_of(
@@ -38,7 +39,9 @@ def proposal_of(
     tensors: Mapping[str, np.ndarray],
     told: Told,
 ) -> Proposal:
-    """The table; ``told`` are the module, seconds, evaluations and where padding may stand."""
+    """The table; ``told`` are the module, seconds, evaluations, where padding may stand, and
+    weights that are one in the module alone.
+    """
     content = candidate.content(twin.unused)
     config = twin.config(candidate, tensors)
     content = _with_sinusoids(content, roles, config, tensors)
@@ -73,7 +76,7 @@ def _was_open(ours: str) -> bool:
 
 
 def _heading(told: Told, kept: str) -> list[str]:
-    module, seconds, evaluations, padding = told
+    module, seconds, evaluations, padding, shared = told
     flag = "" if padding == ANYWHERE else f" --padding {padding}"
     lines = [
         f"The function that {module} computes, in float64: {FOUND},",
@@ -85,6 +88,11 @@ def _heading(told: Told, kept: str) -> list[str]:
             "The module's decoder sees padding in front of tokens, which a model of this kind does",
             "not: they are the same function where padding stands behind the target's tokens.",
         ]
+    if shared:
+        lines.append(
+            "Each of these is one weight in the module and several here, which train apart:"
+        )
+        lines += first_of(shared, "weights")
     if kept:
         lines += [
             "The module computes with the rounded sinusoids of its file: convert with",

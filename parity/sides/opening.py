@@ -12,6 +12,7 @@ from convert.commands.inspection import source_request
 from convert.conversion.conversion import check_unread
 from convert.conversion.sources.source import Import, read_import
 from convert.core.pipeline import Converted
+from parity.forward.used_settings import uses
 from parity.sides.given import HUGGING_FACE, MODULE, path_and_flags, words
 from parity.sides.side import Side
 from parity.sides.twins import TWINS
@@ -126,15 +127,20 @@ def settings_not_judged(
 ) -> dict[str, tuple]:
     """Fields that differ and change nothing that is compared, but for those ``judged``."""
     found = different_fields(a, b)
+    never_shown = {*NOT_JUDGED, *(n for n in POSITIONS if set(found.get(n, ())) == TRAINED_OR_NOT)}
     if all(config.max_source_length == config.max_length for config in (a, b)):
         found.pop("max_source_length", None)  # it is the other one's default
-    return {n: values for n, values in found.items() if n in NOT_JUDGED and n not in judged}
+    return {n: values for n, values in found.items() if n in never_shown and n not in judged}
 
 
 def different_fields(a: TransformerConfig, b: TransformerConfig) -> dict[str, tuple]:
-    """Every field of which A and B have other values, but for sizes: field -> (A, B)."""
+    """Every field of which A and B have other values: field -> (A, B).
+
+    But for sizes, and for what neither model uses.
+    """
     one, other = asdict(a), asdict(b)
-    fields = [name for name in one if name not in SHAPES and one[name] != other[name]]
+    used = [name for name in one if name not in SHAPES and (uses(a, name) or uses(b, name))]
+    fields = [name for name in used if one[name] != other[name]]
     return {name: (one[name], other[name]) for name in fields}
 
 
@@ -160,3 +166,6 @@ HARMLESS = (
 )
 # So do these, which stand among the settings that differ.
 NOT_JUDGED = (*HARMLESS, "decoder_start_id", "dropout_after_norm")
+# A table that one model trains and the other keeps as it is has the same numbers in both.
+POSITIONS = ("encoder_positions", "decoder_positions")
+TRAINED_OR_NOT = {"learned", "frozen"}

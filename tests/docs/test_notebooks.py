@@ -103,7 +103,7 @@ def check_wrong(text: str) -> None:
         "LayerNorm epsilon: A 1e-05, B 1e-06",
         "activation: A 'gelu', B 'gelu_tanh'",
         "sinusoid frequency: A '2i/d', B 'i/(d/2-1)'",
-        "fcQ and fcK exchanged: everywhere (undone in B)",
+        "fcQ and fcK exchanged: everywhere (in B)",
     ):
         assert f"what explains all of it: {cause}" in text
 

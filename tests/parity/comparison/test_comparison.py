@@ -194,6 +194,51 @@ class TestSettingsThatAreNotJudged:
         report = compare_sides(torch_side(TINY), flax_side(trained), EXACT)
         says(report.verdict, "same function", "not judged", "output_bias", "dropout_after_norm")
 
+    @pytest.mark.parametrize("field", ["encoder_positions", "decoder_positions"])
+    @pytest.mark.parametrize("gradients", [True, False])
+    def test_positions_that_one_side_never_trains(self, field, gradients):
+        """The table's numbers are the same, and its gradient is in one of them alone."""
+        frozen, weights = replace(PRE, **{field: "frozen"}), random_weights(PRE)
+        sides = torch_side(PRE, weights), flax_side(frozen, weights)
+        report = compare_sides(*sides, replace(EXACT, gradients=gradients))
+        says(report.verdict, "same function", "not judged", f"{field} (A 'learned', B 'frozen')")
+        wrong = torch_side(PRE, weights), flax_side(replace(frozen, norm_epsilon=0.1), weights)
+        report = compare_sides(*wrong, replace(EXACT, explain=False))
+        assert report.not_judged.keys() == {field}
+        says(report.verdict, "not the same function", "norm_epsilon (A 1e-05")
+        assert field not in report.verdict
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"pad_id": 5}, "pad_id (A 1, B 5)"),
+            ({"positions_skip_padding": True}, "positions_skip_padding (A False, B True)"),
+            ({"relative_max_distance": 64}, "relative_max_distance (A 128, B 64)"),
+        ],
+    )
+    def test_what_the_given_ids_do_not_show(self, change, said, tmp_path, capsys):
+        """One short text without padding is the same under other settings of padding."""
+        kinds = {"encoder_positions": "relative"} if "relative" in said else {}
+        config = replace(TINY, **kinds)
+        folders = [
+            write(tmp_path / name, one, random_weights(config))
+            for name, one in (("a", config), ("b", replace(config, **change)))
+        ]
+        ids = tmp_path / "ids.jsonl"
+        ids.write_text('{"source": [9, 12, 3], "target": [0, 11, 3]}\n')
+        flags = ["--ids", str(ids), "--precision"]
+        assert main([*map(str, folders), *flags]) == 0
+        said_of_it = capsys.readouterr().out
+        assert (
+            said_of_it.splitlines()[-1] == f"PASS: same function; not judged, and different: {said}"
+        )
+        says(said_of_it, "different in their configs, not judged")
+
+    def test_what_neither_model_uses_is_no_difference(self):
+        other = replace(PRE, sinusoid_layout="concatenated", relative_max_distance=64)
+        report = compare_sides(torch_side(PRE), flax_side(other), replace(EXACT, gradients=False))
+        assert report.verdict == "same function" and report.different_settings == {}
+
     @pytest.mark.parametrize("gradients", [True, False])
     def test_ties_are_judged_by_gradients(self, gradients):
         tied = replace(TINY, tied_embeddings="target_output")
@@ -369,6 +414,27 @@ class TestNotTheSame:
         assert first["difference"] == pytest.approx(abs(first["a"] - first["b"]))
         assert report["causes"][0]["in_words"] == "LayerNorm epsilon: A 1e-05, B 0.001"
         assert report["different_settings"] == {"norm_epsilon": [1e-5, 1e-3]}
+
+    @pytest.mark.parametrize(
+        ("field", "values", "said"),
+        [
+            ("relative_max_distance", (128, 64), "largest distance"),
+            ("relative_max_distance", (300, 51), "largest distance"),
+            ("embedding_scale", (3.0, 5.0), "embedding scale"),
+        ],
+    )
+    def test_a_cause_has_the_values_that_both_configs_have(self, field, values, said):
+        """Short texts do not tell 128 from 256; what A has is known, whichever is usual."""
+        relative = {"encoder_positions": "relative", "decoder_positions": "relative"}
+        config = replace(TINY, **relative, max_length=20, max_source_length=20)
+        weights = random_weights(config)
+        one, other = (replace(config, **{field: value}) for value in values)
+        sides = torch_side(one, weights), flax_side(other, weights)
+        report = compare_sides(*sides, replace(EXACT, longest=12, gradients=False))
+        assert [cause.in_words for cause in report.causes] == [
+            f"{said}: A {values[0]!r}, B {values[1]!r}"
+        ]
+        assert report.different_settings == {field: values}
 
     def test_heads_of_a_config_that_was_edited(self, tmp_path, folder, capsys):
         """The factor on scores stands in the file, and stays what it was."""
@@ -556,6 +622,26 @@ class TestFunctions:
     def test_what_is_no_config(self, tmp_path, folder, capsys, config, said):
         made = self.write(tmp_path, f"def make():\n    return print, {config}\n")
         assert said in failed(capsys, made, folder)
+
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [("log_softmax", "the exponentials of every row"), ("softmax", "every row adds up to 1")],
+    )
+    def test_probabilities_are_no_logits(self, tmp_path, folder, capsys, kind, said):
+        made = self.write(tmp_path, (
+            "import jax, torch_transformer, torch\n"
+            "class Mine(torch.nn.Module):\n"
+            "    def __init__(self):\n"
+            "        super().__init__()\n"
+            f"        self.held = torch_transformer.load({str(folder)!r})\n"
+            "    def forward(self, source, target):\n"
+            f"        return self.held(source, target).{kind}(-1)\n"
+            f"def make():\n    return Mine(), {TINY.to_dict()}\n"
+        ))  # fmt: skip
+        for sides in ((made, folder), (folder, made)):
+            error = failed(capsys, *sides, "--precision")
+            says(error, made, "returned", "probabilities", said, f"gives to {kind}")
+        assert main([made, made, "--precision"]) == 0  # the same of both can be compared
 
     def test_what_is_no_model(self, tmp_path, folder, capsys):
         made = self.write(tmp_path, "def make():\n    return 3\n")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from messages import saying
+from messages import saying, says
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -96,6 +96,11 @@ def test_whisper_of_transformers(tmp_path):
     assert [part for part in parts if is_step(part)] == substeps(ours)
     gradients = {p.split(" but ")[0].removeprefix("gradient of ") for p in parts if "gradient" in p}
     assert gradients == set(trained_names(ours))
+    trained = replace(ours, encoder_positions="learned")
+    other = write(tmp_path / "trained", trained, dict(open_side(given).weights or {}))
+    verdict = compare(f"hf:{given}", str(other), Settings(())).verdict
+    assert verdict.startswith("same function")
+    says(verdict, "not judged", "encoder_positions (A 'frozen', B 'learned')")
     np.save(tmp_path / "short.npy", np.ones((9, 5)))
     with pytest.raises(UserError, check=saying("no fewer and no more")):
         compare(f"hf:{given}", given, Settings((), features=str(tmp_path / "short.npy")))

@@ -350,6 +350,45 @@ def test_a_decoder_that_sees_padding_in_front_of_tokens(tmp_path, capsys):
     assert main([*sides, "--padding", "behind"]) == 0
 
 
+ONE_MODULE = """def build_attention(self, prefix):
+        super().build_attention(prefix)
+        kept, more = (f"{{prefix}}.{{self.projections[k]}}" for k in {pair})
+        self.place(more, self.get_submodule(kept))"""
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (1, 2)], ids=["queries and keys", "keys and values"])
+def test_a_weight_that_has_two_names(pair, tmp_path, capsys):
+    """One matrix for queries and keys, or keys and values: two here, which is said."""
+    checkpoint, module = files(tmp_path, "Annotated", ONE_MODULE.format(pair=pair))
+    place = tmp_path / "table.toml"
+    known = ["--num-heads", "3", "--pad-id", str(published.PAD), "--output", str(place)]
+    assert main(["names", checkpoint, "--module", module, *known]) == 0
+    says(capsys.readouterr().out, "same function")
+    says(place.read_text(), "one weight in the module and several here, which train apart")
+    ours = str(tmp_path / "ours")
+    assert convert_main([checkpoint, ours, "--to", "torch", "--names", str(place)]) == 0
+    sides = [f"module:{module}", ours, "--no-gradients", "--precision", "--length", "9"]
+    assert main(sides) == 0
+
+
+def test_a_weight_that_has_one_name_and_two_uses(tmp_path, capsys):
+    body = 'projections = ("linears.0", "linears.0", "linears.2", "linears.3")'
+    checkpoint, module = files(tmp_path, "Annotated", body)
+    error = failed(capsys, "names", checkpoint, "--module", module, "--num-heads", 3)
+    says(error, "no encoder-decoder of this kind", "queries, keys", "linears.0 [12, 12]")
+    says(error, "a matrix that serves as two of them", "a copy", "train apart")
+
+
+@pytest.mark.parametrize("kind", ["log_softmax", "softmax"])
+def test_a_module_that_returns_probabilities(kind, tmp_path, capsys):
+    body = f"""def forward(self, source, target):
+        return super().forward(source, target).{kind}(-1)"""
+    checkpoint, module = files(tmp_path, "Annotated", body)
+    error = failed(capsys, "names", checkpoint, "--module", module, "--num-heads", 3)
+    says(error, module, "probabilities", "up to 1", f"let it return what it gives to {kind}")
+    assert "no tensor is" not in error
+
+
 class Windowed(published.Annotated):
     """As the Annotated Transformer, but that long texts have other logits."""
 

@@ -21,6 +21,7 @@ from parity.comparison.settings import Settings  # noqa: E402
 from parity.forward.substeps import is_step, substeps  # noqa: E402
 from parity.sides.opening import open_side  # noqa: E402
 from transformer_spec import UserError, trained_names  # noqa: E402
+from twinformer import convert  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("float64")
 OPUS = {"pad_token_id": 28, "decoder_start_token_id": 28, "eos_token_id": 0, "d_model": 12}
@@ -115,6 +116,40 @@ def test_a_wrong_setting_beside_the_class_itself(tmp_path):
     report = compare(f"hf:{folder}", str(wrong), Settings((), gradients=False, longest=6))
     assert report.first.part == "encoder.enc_layers.0.ffn.fc2 input"
     assert report.causes[0].in_words == "activation: A 'gelu', B 'gelu_tanh'"
+
+
+class TestWhatOurTwinIsNot:
+    """A class that computes otherwise than its files say: our twin of it is the other side."""
+
+    EXACT = Settings(precisions=(), gradients=False, longest=6)
+
+    def both_ways(self, one, other) -> list[list[str]]:
+        reports = [compare(*map(str, pair), self.EXACT) for pair in ((one, other), (other, one))]
+        for report in reports:
+            assert report.causes[0].in_words in report.verdict
+        return [[cause.in_words for cause in report.causes] for report in reports]
+
+    def test_the_factor_that_mt5_leaves_out(self, tmp_path):
+        """Settings of sinusoids change nothing of relative positions, and explain nothing."""
+        t5_cases.build("t5", False).save_pretrained(tmp_path / "t5")
+        convert(tmp_path / "t5", tmp_path / "mt5", to="mt5")
+        found = self.both_ways(f"hf:{tmp_path / 'mt5'}", tmp_path / "t5")
+        values = 1.0, t5_cases.SCALED
+        assert found == [[f"output scale: A {a!r}, B {b!r}"] for a, b in (values, values[::-1])]
+
+    def test_sinusoids_that_a_file_has_in_float32(self, tmp_path):
+        model_class = CLASSES["fsmt"][1]
+        values = TINY | CLASSES["fsmt"][2]
+        config = transformers.FSMTConfig(**{n: x for n, x in values.items() if x is not None})
+        made = model_class(config)
+        tables = {n: x for n, x in made.state_dict().items() if "embed_positions" in n}
+        random = random_model(model_class, config)
+        random.load_state_dict(tables, strict=False)
+        random.save_pretrained(tmp_path / "fsmt")
+        found = self.both_ways(f"hf:{tmp_path / 'fsmt'}", tmp_path / "fsmt")
+        assert all(len(causes) == 1 for causes in found)
+        for causes, where in zip(found, ("(in A)", "(in B)"), strict=True):
+            says(causes[0], "sinusoid table: computed in float32", where)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from flax_transformer.precision import full_precision
 from flax_transformer.relative import Bias
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 from transformer_spec import source_positions
+from transformer_spec.ids import given_pair
 
 PROJECTIONS = ("fcQ", "fcK")
 
@@ -39,9 +40,11 @@ def attention_weights(
     ``source`` (B, S) or features (B, W, M), and ``target`` (B, T) are as the model takes them; the
     target begins with the decoder's start token, and its row t is what the decoder looks at to
     write the token after t. A row sums to 1 and gives padding and later tokens 0; rows of padding
-    mean nothing. Sequences longer than the model takes are a UserError. Vaswani et al. 2017,
+    mean nothing. Sequences longer than the model takes are a UserError, and so are ids that its
+    vocabularies do not have and other numbers of rows. Vaswani et al. 2017,
     section 3.2. Each pair of shapes is compiled once.
     """
+    source, target = given_pair(source, target, model.config)
     given = model.as_source(source), jnp.asarray(target, jnp.int32)
     found = compiled(*nnx.split(model), *given)
     return AttentionWeights(**{kind: np.asarray(array) for kind, array in found.items()})

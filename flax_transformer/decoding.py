@@ -56,6 +56,7 @@ from training_recipe.searching.search import (
 )
 from training_recipe.searching.workers import check_wanted
 from transformer_spec import TransformerConfig, source_positions
+from transformer_spec.ids import given_source
 
 # JAX looks for what it has compiled by hashes that Python calculates, and two threads at it at once
 # crash (0.10.2); the call returns before the search has begun.
@@ -79,9 +80,11 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     """The n best outputs of each row of ``source`` (B, S), best first.
 
     A row's outputs depend neither on the other rows nor on the padding. A row of padding alone has
-    the empty output. Settings that no search can follow are a UserError. Each shape of ``source``
-    is compiled once.
+    the empty output. Settings that no search can follow are a UserError, and so is a source that
+    is not what the model reads: ids that its vocabulary has, or features (B, W, M). Each
+    shape of ``source`` is compiled once.
     """
+    source = given_source(source, model.config)
     check_decoding(model, source, search)
     task = make_task(model, source, search)
     outputs = found(model, task, search, output_room(source.shape[1], model.config, search))

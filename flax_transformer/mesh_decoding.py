@@ -17,6 +17,7 @@ from flax_transformer.precision import full_precision
 from training_recipe.batching.rows import filled_up
 from training_recipe.distributed.processes import Processes, World
 from training_recipe.searching.search import Hypothesis, Search, hypotheses, output_room
+from transformer_spec.ids import given_source
 
 OF_ROWS = ("source", "limits", "numbers", "reach")
 Found = list[tuple[int, list[Hypothesis]]]
@@ -51,6 +52,7 @@ def decode_rows(place: OnMesh, model: Transformer, source: np.ndarray, search: S
 
     The model's weights lie whole on every device of the mesh.
     """
+    source = given_source(source, model.config)
     check_decoding(model, source, search)
     rows = filled_up(source, place.rows, model.config.pad_id)
     length = output_room(source.shape[1], model.config, search)

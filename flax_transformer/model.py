@@ -53,6 +53,7 @@ from transformer_spec import (
     sinusoid_table,
     source_positions,
 )
+from transformer_spec.ids import check_kind
 
 # Token ids, or frames of features.
 Source = Int[Array, "B S"] | Float[Array, "B W M"]
@@ -229,10 +230,16 @@ class Decoder(Half):
 
 def check_tokens(tokens: Int[Array, "B K"], vocab_size: int, side: str) -> None:
     """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
-    if not isinstance(tokens, Array | np.ndarray):
-        raise no_array(tokens, side, "jax.Array")
+    check_array(tokens, side)
     if not isinstance(tokens, jax.core.Tracer):
         check_ids(np.asarray(tokens), vocab_size, side)
+
+
+def check_array(tokens: Int[Array, "B K"], side: str) -> None:
+    """A UserError for what is no array of token ids, which is known of what is traced too."""
+    if not isinstance(tokens, Array | np.ndarray):
+        raise no_array(tokens, side, "jax.Array")
+    check_kind(tokens.shape, str(tokens.dtype), side)
 
 
 class Transformer(nnx.Module):
@@ -316,6 +323,7 @@ class Transformer(nnx.Module):
         """
         self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
+        self.check_source_kind(source)
         check_rows(target=target.shape[0], memory=memory.shape[0], source=source.shape[0])
         check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         return self.project(
@@ -331,9 +339,15 @@ class Transformer(nnx.Module):
 
     def check_source(self, source: Array) -> None:
         """A UserError for a source that is not what the model reads: ids, or features."""
+        self.check_source_kind(source)
+        if not self.config.feature_dim:
+            check_tokens(source, self.config.source_vocab_size, "source")
+
+    def check_source_kind(self, source: Array) -> None:
+        """As ``check_source``, but ids are not looked at."""
         M = self.config.feature_dim
         if not M:
-            return check_tokens(source, self.config.source_vocab_size, "source")
+            return check_array(source, "source")
         if not isinstance(source, Array | np.ndarray):
             raise no_features(source, "jax.Array", M)
         check_features(source.shape, str(source.dtype), M)

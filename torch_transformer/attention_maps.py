@@ -23,6 +23,7 @@ from torch_transformer.model import Transformer
 from torch_transformer.relative import Bias
 from training_recipe.searching.attention import PLACES, AttentionWeights, layer_count
 from transformer_spec import source_positions
+from transformer_spec.ids import given_pair
 
 PROJECTIONS = ("fcQ", "fcK")
 
@@ -36,11 +37,13 @@ def attention_weights(
     ``source`` (B, S) or features (B, W, M), and ``target`` (B, T) are as the model takes them; the
     target begins with the decoder's start token, and its row t is what the decoder looks at to
     write the token after t. A row sums to 1 and gives padding and later tokens 0; rows of padding
-    mean nothing. Sequences longer than the model takes are a UserError. Vaswani et al. 2017,
+    mean nothing. Sequences longer than the model takes are a UserError, and so are ids that its
+    vocabularies do not have and other numbers of rows. Vaswani et al. 2017,
     section 3.2.
     """
+    source, target = given_pair(source, target, model.config)
     device, given = model.target_table.device, model.as_source(source)
-    tokens = torch.from_numpy(np.asarray(target, np.int64)).to(device)
+    tokens = torch.from_numpy(target.astype(np.int64)).to(device)
     S, T = source_positions(tuple(given.shape), model.config), tokens.shape[1]
     with listening(model) as heard:
         model.decoder_states(tokens, model.encoder_states(given), given)

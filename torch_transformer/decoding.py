@@ -47,6 +47,7 @@ from training_recipe.searching.search import (
     row_limits,
 )
 from transformer_spec import source_positions
+from transformer_spec.ids import given_source
 
 
 class Beams(NamedTuple):
@@ -64,8 +65,10 @@ def decode(model: Transformer, source: np.ndarray, search: Search) -> list[list[
     """The n best outputs of each row of ``source`` (B, S), best first.
 
     A row's outputs depend neither on the other rows nor on the padding. A row of padding alone has
-    the empty output. Settings that no search can follow are a UserError.
+    the empty output. Settings that no search can follow are a UserError, and so is a source that
+    is not what the model reads: ids that its vocabulary has, or features (B, W, M).
     """
+    source = given_source(source, model.config)
     check_decoding(model, source, search)
     outputs = found(model, make_task(model, source, search), search)
     tokens, sums, lengths = (array.cpu().numpy() for array in outputs)

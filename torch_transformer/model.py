@@ -51,6 +51,7 @@ from transformer_spec import (
     sinusoid_table,
     source_positions,
 )
+from transformer_spec.ids import check_kind
 
 # Token ids, or frames of features.
 Source = Int[Tensor, "B S"] | Float[Tensor, "B W M"]
@@ -249,13 +250,19 @@ class Decoder(Half):
 
 def check_tokens(tokens: Int[Tensor, "B K"], vocab_size: int, side: str) -> None:
     """A UserError for an id outside the vocabulary; what is traced has no ids yet."""
-    if not isinstance(tokens, Tensor):
-        raise no_array(tokens, side, "torch.Tensor")
-    if tokens.dtype not in (torch.int32, torch.int64):
-        raise UserError(f"{side} token ids are {tokens.dtype}; give torch.int64 or torch.int32")
+    check_array(tokens, side)
     if tokens.is_meta or torch.compiler.is_compiling() or watched():
         return
     check_ids(tokens.cpu().numpy(), vocab_size, side)
+
+
+def check_array(tokens: Int[Tensor, "B K"], side: str) -> None:
+    """A UserError for what is no tensor of token ids, which is known of what is traced too."""
+    if not isinstance(tokens, Tensor):
+        raise no_array(tokens, side, "torch.Tensor")
+    check_kind(tuple(tokens.shape), str(tokens.dtype), side)
+    if tokens.dtype not in (torch.int32, torch.int64):
+        raise UserError(f"{side} token ids are {tokens.dtype}; give torch.int64 or torch.int32")
 
 
 class Transformer(nn.Module):
@@ -343,6 +350,7 @@ class Transformer(nn.Module):
         """
         self.check_numbers(target)
         check_tokens(target, self.config.target_vocab_size, "target")
+        self.check_source_kind(source)
         check_rows(target=target.shape[0], memory=memory.shape[0], source=source.shape[0])
         check_memory(memory.shape, source_positions(source.shape, self.config), source.shape)
         return self.project(
@@ -358,9 +366,15 @@ class Transformer(nn.Module):
 
     def check_source(self, source: Tensor) -> None:
         """A UserError for a source that is not what the model reads: ids, or features."""
+        self.check_source_kind(source)
+        if not self.config.feature_dim:
+            check_tokens(source, self.config.source_vocab_size, "source")
+
+    def check_source_kind(self, source: Tensor) -> None:
+        """As ``check_source``, but ids are not looked at."""
         M = self.config.feature_dim
         if not M:
-            return check_tokens(source, self.config.source_vocab_size, "source")
+            return check_array(source, "source")
         if not isinstance(source, Tensor):
             raise no_features(source, "torch.Tensor", M)
         check_features(tuple(source.shape), str(source.dtype), M)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -14,7 +16,9 @@ from types import FrameType
 
 from transformer_spec.errors import UserError, printable, system_fault
 
-ASKING = (signal.SIGINT, signal.SIGTERM)
+# What a terminal that is closed sends; Windows has no such signal.
+HANGUPS = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+ASKING = (signal.SIGINT, signal.SIGTERM, *HANGUPS)
 STDERR = 2
 SCRIPTS = ("train.py", "translate.py", "diversify.py", "twinformer", "twinformer.exe")
 PACKAGES = ("convert", "parity", "twinformer")
@@ -52,11 +56,12 @@ def exit_status(command: Callable[[], int | None], when_interrupted: str) -> int
 
 @contextlib.contextmanager
 def ending_at_signals(message: str) -> Generator[None]:
-    """A block in which Ctrl-C and SIGTERM end a process that is a command, at once.
+    """A block in which Ctrl-C, SIGTERM and SIGHUP end a process that is a command, at once.
 
-    What is half-written is taken away and the message said. Nothing is raised: libraries swallow
-    exceptions, and some die from them. The exit status is 128 + the signal's number. Ctrl-C while
-    Python itself ends, after all that libraries do at the end, changes nothing any more.
+    One that was ignored before, as ``nohup`` has SIGHUP ignored, stays so. What is half-written is
+    taken away and the message said. Nothing is raised: libraries swallow exceptions, and some die
+    from them. The exit status is 128 + the signal's number. Ctrl-C while Python itself ends, after
+    all that libraries do at the end, changes nothing any more.
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
@@ -116,6 +121,14 @@ def _mistake(error: Exception) -> str | None:
         if any(word in text for word in OUT_OF_MEMORY):
             return f"memory does not suffice: {str(error).splitlines()[0]}"
     return None
+
+
+def is_unread(error: OSError) -> bool:
+    """Whether standard output refused because who reads it is gone: a pipe's end, a terminal."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    closed = error.errno == errno.EIO  # of a file it is the disk's fault
+    return closed and stat.S_ISCHR(os.fstat(sys.stdout.fileno()).st_mode)
 
 
 def close_standard_output() -> None:

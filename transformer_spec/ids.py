@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from transformer_spec.config import TransformerConfig
 from transformer_spec.errors import UserError
 
 
@@ -10,15 +11,62 @@ def check_ids(ids: np.ndarray, vocab_size: int, side: str) -> None:
 
     Ids are integers (rows, tokens), one row and one token at least.
     """
-    if ids.ndim != 2 or ids.dtype.kind not in "iu" or 0 in ids.shape:
-        given = f"{ids.dtype} {list(ids.shape)}"
-        raise UserError(f"{side} token ids are {given}; give integers [rows, tokens]")
+    check_kind(ids.shape, str(ids.dtype), side)
     outside = ids[(ids < 0) | (ids >= vocab_size)]
     if outside.size:
         raise UserError(
             f"{side} token id {outside.flat[0]} is outside the {side} vocabulary of {vocab_size} "
             f"tokens; ids are 0 to {vocab_size - 1}"
         )
+
+
+def check_kind(shape: tuple[int, ...], number_format: str, side: str) -> None:
+    """Raise a UserError where the shape and format of token ids are not (rows, tokens) of integers.
+
+    It is what ``check_ids`` can know before there are numbers.
+    """
+    if len(shape) == 2 and 0 not in shape and "int" in number_format:
+        return
+    given = f"{number_format} {list(shape)}"
+    advice = "give integers [rows, tokens], one row and one token at least"
+    raise UserError(f"{side} token ids are {given}; {advice}")
+
+
+def given_ids(ids: object, vocab_size: int, side: str) -> np.ndarray:
+    """Token ids (B, K) as NumPy has them; a UserError for what ``check_ids`` refuses."""
+    found = _in_numpy(ids, no_array(ids, side, "numpy.ndarray"))
+    check_ids(found, vocab_size, side)
+    return found
+
+
+def given_source(source: object, config: TransformerConfig) -> np.ndarray:
+    """A source in NumPy: token ids (B, S), or features (B, W, M) where the model hears.
+
+    What the model does not read is a UserError.
+    """
+    if not config.feature_dim:
+        return given_ids(source, config.source_vocab_size, "source")
+    M = config.feature_dim
+    features = _in_numpy(source, no_features(source, "numpy.ndarray", M))
+    check_features(features.shape, str(features.dtype), M)
+    return features
+
+
+def _in_numpy(given: object, fault: UserError) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError):  # an array on another device, rows of several lengths
+        raise fault from None
+
+
+def given_pair(
+    source: object, target: object, config: TransformerConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """A source as ``given_source`` gives it, and the target ids (B, T) of as many rows."""
+    read = given_source(source, config)
+    written = given_ids(target, config.target_vocab_size, "target")
+    check_rows(target=len(written), source=len(read))
+    return read, written
 
 
 def no_array(ids: object, side: str, wanted: str) -> UserError:

@@ -79,7 +79,7 @@ class CTranslate2Model:
         spec.register_source_vocabulary(self.tokens.source)
         spec.register_target_vocabulary(self.tokens.target)
         spec.config.layer_norm_epsilon = self.config.norm_epsilon
-        for name, value in self.tokens.settings(self.config).items():
+        for name, value in self.tokens.settings(self.config, self.search).items():
             setattr(spec.config, name, value)
         spec.validate()
         quantize(spec, self.quantization)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training_recipe.searching.search import never_produced
+from training_recipe.searching.search import Search, in_language, never_produced, prompt_of
 from training_recipe.text.model_vocabularies import Pair, small_letters
 from training_recipe.text.published import PublishedVocabulary
 from training_recipe.text.vocabulary import Vocabulary
@@ -32,14 +32,20 @@ class Tokens:
     pair: Pair | None = None
     small: dict[int, str] = field(default_factory=dict)
 
-    def settings(self, config: TransformerConfig) -> dict[str, str | bool]:
-        """The special tokens by the names of CTranslate2's config.json, and what texts end with."""
-        start = self.pair[1].start_id if self.pair else None
+    def settings(
+        self, config: TransformerConfig, search: Search | None = None
+    ) -> dict[str, str | bool]:
+        """The special tokens by the names of CTranslate2's config.json, and what texts end with.
+
+        The decoder starts as in ``search``, which is what the model was published with.
+        """
+        asked = search or Search()
+        asked = in_language(asked, self.pair[1]) if self.pair else asked
         ids = {
             "unk_token": config.unk_id if self.pair is None else self.pair[1].unk_id,
             "bos_token": config.bos_id,
             "eos_token": config.eos_id,
-            "decoder_start_token": config.decoder_start_id if start is None else start,
+            "decoder_start_token": prompt_of(asked, config)[0],
         }
         names = {name: self.target[number] for name, number in ids.items()}
         return names | {"add_source_eos": self.pair is not None and not is_framed(self.pair[0])}

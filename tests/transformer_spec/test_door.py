@@ -116,12 +116,22 @@ sys.exit(exit_status(command, "stopped"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are a POSIX matter")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_signals_end_a_command_with_one_line_and_leave_nothing(tmp_path, name) -> None:
     done = python(CODE.format(called="train.py", name=name), tmp_path)
     assert done.returncode == 128 + getattr(signal, name)
     assert (done.stdout, done.stderr) == ("", "stopped\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are a POSIX matter")
+def test_what_was_ignored_before_ends_no_command(tmp_path) -> None:
+    """As nohup has it."""
+    code = CODE.replace("sys.argv[0]", "signal.signal(signal.SIGHUP, signal.SIG_IGN); sys.argv[0]")
+    code = code.replace("time.sleep(20)", "print('went on')")
+    done = python(code.format(called="train.py", name="SIGHUP"), tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 ENDING = """

@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from messages import saying, says
 
 import flax_transformer
@@ -56,8 +60,99 @@ def test_what_is_traced_is_not_looked_at() -> None:
     assert model.encode(wrong).shape[:2] == (1, 2)
 
 
-def test_training_and_searching_look_at_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which would read them back from the device in every step."""
+def in_one_program(model, source, target):
+    """The model's call where ids have a shape and a number format, and no numbers yet."""
+    if isinstance(model, flax_transformer.Transformer):
+        return nnx.jit(lambda model, *ids: model(*ids))(model, jnp.array(source), jnp.array(target))
+    skeleton = torch_transformer.Transformer.skeleton(model.config)
+    return skeleton(*(torch.tensor(ids, device="meta") for ids in (source, target)))
+
+
+def in_one_program_decoded(model, source, target):
+    """The same of ``decode``, given the memory of a source with two tokens."""
+    if isinstance(model, flax_transformer.Transformer):
+        memory = jnp.zeros((1, 2, CONFIG.hidden_dim))
+        ids = jnp.array(target), memory, jnp.array(source)
+        return nnx.jit(lambda model, *given: model.decode(*given))(model, *ids)
+    memory = torch.zeros(1, 2, CONFIG.hidden_dim)
+    return model.decode(torch.tensor(target), memory, torch.tensor(source))
+
+
+NO_IDS = {
+    "one axis": np.array([5, 6]),
+    "floats": np.array([[5.9, 6.2]], np.float32),
+    "bools": np.array([[True, False]]),
+    "no token": np.zeros((1, 0), np.int32),
+    "no row": np.zeros((0, 2), np.int32),
+}
+RIGHT = np.array([[5, 6]], np.int32)
+
+
+def refused(call: Callable[..., object], model, ids: np.ndarray) -> None:
+    """Held as users are, without the tests' own check of shapes, which would come first."""
+    shape = str(list(ids.shape))
+    for side, given in (("source", (ids, RIGHT)), ("target", (RIGHT, ids))):
+        with pytest.raises(UserError, check=saying(side, shape, "integers [rows, tokens]")):
+            call(model, *given)
+
+
+@pytest.fixture
+def unchecked():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("ids", NO_IDS.values(), ids=NO_IDS)
+@pytest.mark.parametrize(("twin", "array"), TWINS)
+def test_what_is_no_array_of_ids(twin, array, ids) -> None:
+    model = twin.Transformer(CONFIG)
+    refused(lambda model, *given: model(*map(array, given)), model, ids)
+    refused(twin.attention_weights, model, ids)
+    refused(in_one_program, model, ids)
+    refused(in_one_program_decoded, model, ids)
+    with pytest.raises(UserError, check=saying("source", ids.dtype, f"{list(ids.shape)}")):
+        twin.decode(model, ids, Search(beam=2))
+
+
+@pytest.mark.parametrize("wrong", [600, 11, -1, 2**32 + 5])
+@pytest.mark.parametrize("twin", SIDES)
+def test_searching_and_pictures_take_ids_of_the_vocabulary_alone(twin, wrong) -> None:
+    model, ids = twin.Transformer(CONFIG), np.array([[5, wrong, 7]])
+    outside = saying(f"source token id {wrong}", 11, "0 to 10")
+    with pytest.raises(UserError, check=outside):
+        twin.decode(model, ids, Search(beam=2))
+    with pytest.raises(UserError, check=outside):
+        twin.attention_weights(model, ids, RIGHT)
+    with pytest.raises(UserError, check=saying("target token id 13", 13, "0 to 12")):
+        twin.attention_weights(model, RIGHT, np.array([[2, 13]]))
+    with pytest.raises(UserError, check=saying("target has 2", "source has 1")):
+        twin.attention_weights(model, RIGHT, np.array([[2], [2]]))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("twin", SIDES)
+def test_rows_of_several_lengths_are_no_array(twin) -> None:
+    model: Any = twin.Transformer(CONFIG)
+    ragged: Any = [[5, 6], [7]]
+    with pytest.raises(UserError, check=saying("source", "list", "numpy.ndarray")):
+        twin.decode(model, ragged, Search())
+    with pytest.raises(UserError, check=saying("target", "list", "numpy.ndarray")):
+        twin.attention_weights(model, RIGHT, ragged)
+
+
+@pytest.mark.parametrize("twin", SIDES)
+def test_searching_takes_features_of_the_model_alone(twin) -> None:
+    changes = {"feature_dim": 3, "source_vocab_size": 0, "tied_embeddings": "target_output"}
+    model = twin.Transformer(config_of({**changes, "target_vocab_size": 13}))
+    for given in (np.zeros((1, 4, 5), np.float32), np.zeros((4, 3), np.float32), RIGHT):
+        with pytest.raises(UserError, check=saying("source features", f"{list(given.shape)}")):
+            twin.decode(model, given, Search())
+
+
+def test_training_and_searching_read_no_ids_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the device, in every step; a search looks at those that it is given, in NumPy."""
 
     def look(*_: object) -> None:
         raise AssertionError("ids were looked at")

@@ -81,7 +81,8 @@ class Hypothesis:
     """One output, without eos.
 
     ``score`` is the sum of log probabilities / length ** length_penalty, where the length and
-    the sum count eos; ``log_probability`` is the sum alone. ``ended`` says whether there was eos.
+    the sum count eos; ``log_probability`` is the sum alone. ``ended`` says whether there was eos,
+    and ``end_id`` which token that was, where a search may end an output by several.
     Log probabilities are those that the search compares: a forced token's is 0, and penalties of
     the rule of generate are in them.
     """
@@ -90,6 +91,7 @@ class Hypothesis:
     score: float
     log_probability: float
     ended: bool = True
+    end_id: int | None = None
 
 
 def check_search(search: Search, config: TransformerConfig | None = None) -> None:
@@ -309,4 +311,6 @@ def hypothesis(
     score = log_probability / max(len(tokens), 1) ** search.length_penalty
     ids = [int(token) for token in tokens]
     ended = bool(ids) and ids[-1] in end_ids(search, config)
-    return Hypothesis(ids[:-1] if ended else ids, score, log_probability, ended)
+    if not ended:
+        return Hypothesis(ids, score, log_probability, ended)
+    return Hypothesis(ids[:-1], score, log_probability, ended, ids[-1])

@@ -157,7 +157,7 @@ class Written:
     ) -> None:
         self.ids, self.translator, self.request = ids, translator, request
         self.numbered, self.done = search.nbest > 1, 0
-        self.pictures = make_pictures(ids, translator, request)
+        self.pictures = make_pictures(ids, translator, search, request)
         self.output = stack.enter_context(opened(request.output, len(ids)))
 
     def add(self, block: list[list[Hypothesis]]) -> None:
@@ -192,7 +192,7 @@ def output_lines(
 
 
 def make_pictures(
-    ids: list[list[int]], translator: Translator, request: Request
+    ids: list[list[int]], translator: Translator, search: Search, request: Request
 ) -> Pictures | None:
     """What draws the attention of each text, if that is asked for."""
     if request.attention is None:
@@ -205,7 +205,8 @@ def make_pictures(
     if layer_count(kind, config) == 0:
         raise UserError(f"--attention-kind {kind}: the model has no layer with such attention")
     both = translator.source, translator.target
-    return Pictures(request.attention, kind, translator.attention, both, config, len(ids) > 1)
+    attend, several = translator.attention, len(ids) > 1
+    return Pictures(request.attention, kind, attend, both, config, search, several)
 
 
 def progress(count: int, request: Request, processes: Processes):

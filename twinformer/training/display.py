@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from training_recipe.runs.metrics import Record
-from transformer_spec.door import close_standard_output
+from transformer_spec.door import close_standard_output, is_unread
 from transformer_spec.errors import printable
 
 SMALL_SCREEN = (80, 24)
@@ -20,7 +20,7 @@ class Display:
     """Shows steps, log records and messages; the bar goes to stderr, everything else to stdout.
 
     Of several devices it also says the speed of each. ``unread`` is called where stdout is a pipe
-    that nobody reads any more; nothing is said from then on.
+    or a terminal that nobody reads any more; nothing is said from then on.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class Display:
                 self._bar.write(text, file=sys.stdout)
             else:
                 print(text, flush=True)
-        except BrokenPipeError:
+        except OSError as error:
+            if not is_unread(error):
+                raise
             close_standard_output()
             self.unread()
 

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM ask the loop to stop after its step; asking twice leaves at once.
+"""Ctrl-C, SIGTERM and SIGHUP ask the loop to stop after its step; asking twice leaves at once.
 
 So does a reader of what is said that goes away, as ``head`` does. Where several processes train,
-all stop after the same step.
+all stop after the same step. A terminal that closes says so more than once, by the shell and by the
+system: SIGHUP only ever asks, and where it was ignored before, as by ``nohup``, it stays so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import threading
 from types import FrameType
 
 from training_recipe.distributed.processes import ALONE, Processes, Vote
+from transformer_spec.door import ASKING, HANGUPS
 
-ASKING = (signal.SIGINT, signal.SIGTERM)
 NO_READER = 1 << 16  # in place of a signal's number, of which the largest is heeded
 
 
@@ -39,7 +40,9 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return self  # Python lets no other thread hear signals
-        self._before = {number: signal.signal(number, self._remember) for number in ASKING}
+        ignored = [n for n in HANGUPS if signal.getsignal(n) == signal.SIG_IGN]
+        heard = [number for number in ASKING if number not in ignored]
+        self._before = {number: signal.signal(number, self._remember) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,8 +52,8 @@ class Interrupts:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         """Note the signal; the system's own handling, which needs no Python, meets the next."""
         self.number = number
-        for each in ASKING:
-            signal.signal(each, signal.SIG_DFL)
+        for each in self._before:
+            signal.signal(each, signal.SIG_IGN if each in HANGUPS else signal.SIG_DFL)
         with contextlib.suppress(OSError):  # Ctrl-C ends what reads it too
             os.write(2, b"\nstopping after this step; once more to leave at once\n")
 

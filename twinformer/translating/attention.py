@@ -11,7 +11,7 @@ import numpy as np
 
 from training_recipe.searching.attention import AttentionWeights
 from training_recipe.searching.batches import width_of
-from training_recipe.searching.search import Hypothesis
+from training_recipe.searching.search import Hypothesis, Search, prompt_of
 from training_recipe.text.vocabulary import Vocabulary
 from transformer_spec import TransformerConfig
 
@@ -33,28 +33,33 @@ def attention_map(
     output: Hypothesis,
     vocabularies: tuple[Vocabulary, Vocabulary],
     config: TransformerConfig,
+    search: Search,
 ) -> Map:
     """The weights of a kind for the ids of a source, without its frame, and for its output.
 
-    The decoder is given the output, as in training: its row t is what it looked at to write the
-    row's token, eos last where the output ended. Lengths are padded as in decoding, so that XLA
-    compiles few.
+    The decoder is given what the ``search`` began with and the output: a row is what it looked at
+    to write the row's token, the one that ended the output last. Lengths are padded as in decoding,
+    so that XLA compiles few.
     """
-    written = [*output.ids, config.eos_id] if output.ended else output.ids
-    start = vocabularies[1].start_id
-    given = [config.decoder_start_id if start is None else start, *output.ids][: len(written)]
+    begun = prompt_of(search, config)
+    end = config.eos_id if output.end_id is None else output.end_id
+    written = [*output.ids, end] if output.ended else output.ids
+    given = [*begun, *output.ids][: len(begun) - 1 + len(written)]
     read = vocabularies[0].frame.around(source)
-    found = attend(_padded(read, config), _padded(given, config))
+    found = attend(
+        _padded(read, config.max_source_length, config), _padded(given, config.max_length, config)
+    )
     sides = {"cross": (1, written, 0, read), "encoder": (0, read, 0, read)}
     first, rows, second, columns = (sides | {"decoder": (1, written, 1, given)})[kind]
-    weights = getattr(found, kind)[:, 0, :, : len(rows), : len(columns)]
+    before = len(begun) - 1 if rows is written else 0
+    weights = getattr(found, kind)[:, 0, :, before : before + len(rows), : len(columns)]
     rows = [shown(vocabularies[first].token(index)) for index in rows]
     return Map(weights, rows, [shown(vocabularies[second].token(index)) for index in columns])
 
 
-def _padded(ids: Sequence[int], config: TransformerConfig) -> np.ndarray:
+def _padded(ids: Sequence[int], longest: int, config: TransformerConfig) -> np.ndarray:
     """Ids as (1, length) int32."""
-    padded = np.full((1, width_of(len(ids), config.max_source_length)), config.pad_id, np.int32)
+    padded = np.full((1, width_of(len(ids), longest)), config.pad_id, np.int32)
     padded[0, : len(ids)] = ids
     return padded
 
@@ -70,8 +75,9 @@ def shown(token: str) -> str:
 class Pictures:
     """Draws the attention of texts into FILE, or FILE-1, FILE-2 ... where there are ``several``.
 
-    ``attend(source, target)`` gives a model's AttentionWeights. ``undrawn`` and ``missing`` collect
-    the numbers of the texts without tokens and the characters that no font here has.
+    ``attend(source, target)`` gives a model's AttentionWeights, ``search`` is what found the
+    outputs. ``undrawn`` and ``missing`` collect the numbers of the texts without tokens and the
+    characters that no font here has.
     """
 
     path: Path
@@ -79,6 +85,7 @@ class Pictures:
     attend: Attend
     vocabularies: tuple[Vocabulary, Vocabulary]
     config: TransformerConfig
+    search: Search
     several: bool
     undrawn: list[int] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
@@ -94,7 +101,7 @@ class Pictures:
             self.undrawn.append(number)
             return
         both, config = self.vocabularies, self.config
-        found = attention_map(self.attend, self.kind, source, output, both, config)
+        found = attention_map(self.attend, self.kind, source, output, both, config, self.search)
         texts = (v.decode(part) for v, part in zip(both, (source, output.ids), strict=True))
         title = " \N{RIGHTWARDS ARROW} ".join(texts)
         self.missing |= draw_map(found, self.kind, title, self.file_of(number))

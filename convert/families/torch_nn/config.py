@@ -12,7 +12,7 @@ from convert.core.tensors import Tensors, as_bytes
 from convert.families.base import Source
 from convert.families.torch_nn.wrapper import HALVES, Layout, depth
 from convert.families.usual_parts import check_usual_parts
-from transformer_spec import LEARNED, RELATIVE, Faults, TransformerConfig, tied_weights
+from transformer_spec import RELATIVE, STORED, Faults, TransformerConfig, tied_weights
 
 CLASS = "torch.nn.Transformer"
 SOURCE_TABLE, TARGET_TABLE = "encoder.embedding.weight", "decoder.embedding.weight"
@@ -83,7 +83,7 @@ def _check_given(source: Source, layout: Layout, faults: Faults) -> None:
             faults.add(f"{name} is not given and cannot be seen: {what}")
     for half in HALVES:
         kind = source.flags.get(f"{half}_positions")
-        if kind in LEARNED and not tables[half]:
+        if kind in STORED and not tables[half]:
             faults.add(f"{half}_positions is {kind}: --map {half}.pos_embedding=NAME says where")
 
 
@@ -140,7 +140,7 @@ def _both_or_none(there: list[bool], names: str, faults: Faults) -> bool:
 
 
 def _positions(source: Source, layout: Layout, faults: Faults) -> dict[str, Any]:
-    """What learned tables show; both have the same rows in our model."""
+    """What tables of positions show, learned unless told; both have the same rows in our model."""
     rows = {}
     for half in HALVES:
         theirs = layout.tensors.get(f"{half}.pos_embedding.weight")
@@ -152,7 +152,7 @@ def _positions(source: Source, layout: Layout, faults: Faults) -> dict[str, Any]
         faults.add(f"encoder and decoder positions have {rows} rows; our model has one max_length")
     given = {half: source.flags.get(f"{half}_positions") for half in rows}
     found: dict[str, Any] = {
-        f"{half}_positions": kind if kind in LEARNED else "learned" for half, kind in given.items()
+        f"{half}_positions": kind if kind in STORED else "learned" for half, kind in given.items()
     }
     if rows:
         found["max_length"] = min(rows.values()) - source.flags.get("position_offset", 0)

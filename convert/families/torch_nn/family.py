@@ -44,7 +44,7 @@ from convert.families.torch_nn.wrapper import (
     stacks,
     usual_layout,
 )
-from transformer_spec import Faults, TransformerConfig, tied_weights, weight_shapes
+from transformer_spec import Faults, TransformerConfig, tied_weights, trained_names, weight_shapes
 
 # Ours -> theirs, inside a layer.
 LAYERS = {"encoder": "encoder.enc_layers", "decoder": "decoder.dec_layers"}
@@ -78,7 +78,8 @@ class TorchTransformer(Family):
 
     def rules(self, config: TransformerConfig, source: Source) -> list[Rule]:
         faults = Faults()
-        layout = find_layout(source, faults, tied_weights(config))
+        frozen = weight_shapes(config).keys() - set(trained_names(config))
+        layout = find_layout(source, faults, tied_weights(config), frozen)
         faults.raise_if_any("this torch.nn.Transformer cannot be read")
         rules = _rules(config, layout)
         return rules + _stored_sinusoids(config, source.tensors, rules)

@@ -70,10 +70,16 @@ def depth(names: Collection[str], prefix: str) -> int:
     return max((1 + int(match[1]) for match in map(pattern.match, names) if match), default=0)
 
 
-def find_layout(source: Source, faults: Faults, tied: Mapping[str, str] | None = None) -> Layout:
+def find_layout(
+    source: Source,
+    faults: Faults,
+    tied: Mapping[str, str] | None = None,
+    frozen: Collection[str] = (),
+) -> Layout:
     """The layout of a source; what cannot be found is a fault that says how to name it.
 
-    Of tables that are ``tied`` (alias -> kept name) one name is enough.
+    Of tables that are ``tied`` (alias -> kept name) one name is enough; an optimizer's moments lack
+    the ``frozen`` ones.
     """
     names, given = source.tensors, source.wrapper
     allowed = (TRANSFORMER, *HALVES, *USUAL)
@@ -85,6 +91,7 @@ def find_layout(source: Source, faults: Faults, tied: Mapping[str, str] | None =
     tensors = {name: there for module in found.values() for name, there in module.items()}
     for ours, theirs in places.items():
         needed = ours in NEEDED or ours in given and ours != OUTPUT
+        needed = needed and f"{ours}.weight" not in frozen
         if needed and not found[ours] and not _is_tied(ours, tensors, tied or {}):
             faults.add(
                 f"{ours}: no tensor {theirs}.weight; say where it is with "

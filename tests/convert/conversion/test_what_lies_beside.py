@@ -60,7 +60,7 @@ def test_a_sound_one_is_carried(tmp_path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are a POSIX matter")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_conversion_that_is_ended_leaves_nothing_for_good(tmp_path, capsys, name) -> None:
     write_run(tmp_path / "run", "torch")
     done = subprocess.run(

@@ -137,20 +137,6 @@ class TestWhatOurTwinIsNot:
         values = 1.0, t5_cases.SCALED
         assert found == [[f"output scale: A {a!r}, B {b!r}"] for a, b in (values, values[::-1])]
 
-    def test_sinusoids_that_a_file_has_in_float32(self, tmp_path):
-        model_class = CLASSES["fsmt"][1]
-        values = TINY | CLASSES["fsmt"][2]
-        config = transformers.FSMTConfig(**{n: x for n, x in values.items() if x is not None})
-        made = model_class(config)
-        tables = {n: x for n, x in made.state_dict().items() if "embed_positions" in n}
-        random = random_model(model_class, config)
-        random.load_state_dict(tables, strict=False)
-        random.save_pretrained(tmp_path / "fsmt")
-        found = self.both_ways(f"hf:{tmp_path / 'fsmt'}", tmp_path / "fsmt")
-        assert all(len(causes) == 1 for causes in found)
-        for causes, where in zip(found, ("(in A)", "(in B)"), strict=True):
-            says(causes[0], "sinusoid table: computed in float32", where)
-
 
 @pytest.mark.parametrize(
     ("damage", "said"),

@@ -72,7 +72,9 @@ class TestInterruption:
         assert run(name, ["--resume", "runs/a"]) == 0
         assert_same_run(place / "runs/a", whole(name))
 
-    @pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
+    @pytest.mark.parametrize(
+        ("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
+    )
     def test_status_of_the_process(self, number, status, place):
         stopped = launch("numpy", f"{number}@step:4", [*SMALL, "--name", "a"], place)
         assert stopped.returncode == status

@@ -10,7 +10,7 @@ from messages import faults_say, says
 
 from training_recipe import fonts
 from training_recipe.searching.attention import AttentionWeights
-from training_recipe.searching.search import Hypothesis
+from training_recipe.searching.search import Hypothesis, Search, hypothesis
 from training_recipe.text.vocabulary import build_vocabulary
 from transformer_spec import TransformerConfig, UserError
 from twinformer.translating import attention_plot
@@ -60,7 +60,7 @@ class TestMaps:
     )
     def test_rows_and_columns(self, kind, layers, rows, columns):
         attend, ids = Attending(), (LETTERS.encode("ab "), WORDS.encode("CC AA"))
-        found = attention_map(attend, kind, ids[0], output(ids[1]), BOTH, CONFIG)
+        found = attention_map(attend, kind, ids[0], output(ids[1]), BOTH, CONFIG, Search())
         assert (found.rows, found.columns) == (rows, columns)
         assert found.weights.shape == (layers, 2, len(rows), len(columns))
         assert found.weights[-1, 1, 2, 1] == 3 / 2
@@ -71,18 +71,56 @@ class TestMaps:
     def test_the_longest_texts_fit(self):
         source, written = LETTERS.encode("abcabcabc"), output(WORDS.encode("AA " * 10), False)
         attend = Attending()
-        found = attention_map(attend, "cross", source, written, BOTH, CONFIG)
+        found = attention_map(attend, "cross", source, written, BOTH, CONFIG, Search())
         assert [array.shape for array in attend.seen[0]] == [(1, 10), (1, 10)]
         assert found.rows == ["AA"] * 10 and len(found.columns) == 10
 
     def test_an_empty_output_has_a_row(self):
-        found = attention_map(Attending(), "cross", [4], output([]), BOTH, CONFIG)
+        found = attention_map(Attending(), "cross", [4], output([]), BOTH, CONFIG, Search())
         assert found.rows == ["</s>"]
 
     def test_an_output_that_did_not_end_has_no_row_for_its_end(self):
         written = output(WORDS.encode("CC AA"), ended=False)
-        found = attention_map(Attending(), "decoder", [4], written, BOTH, CONFIG)
+        found = attention_map(Attending(), "decoder", [4], written, BOTH, CONFIG, Search())
         assert (found.rows, found.columns) == (["CC", "AA"], ["<s>", "CC"])
+
+    @pytest.mark.parametrize(
+        ("search", "begun"),
+        [
+            (Search(start_id=7), [7]),
+            (Search(start_id=7, forced_first_id=6), [7]),
+            (Search(prompt=(2, 8, 4)), [2, 8, 4]),
+        ],
+    )
+    def test_the_decoder_is_given_what_the_search_began_with(self, search, begun):
+        given, ids = (LETTERS.encode("ab "), output([6, 4])), [6, 4]
+        for kind in ("decoder", "cross"):
+            attend = Attending()
+            found = attention_map(attend, kind, *given, BOTH, CONFIG, search)
+            assert attend.seen[0][1][0, : len(begun) + 2].tolist() == [*begun, *ids]
+            assert found.rows == ["CC", "AA", "</s>"]
+            wanted = [(len(begun) + row) / 2 for row in range(3)]  # of the second column
+            assert found.weights[0, 0, :, 1].tolist() == wanted
+        columns = attention_map(Attending(), "decoder", *given, BOTH, CONFIG, search).columns
+        assert columns == [WORDS.token(number) for number in (*begun, *ids)]
+        read = attention_map(Attending(), "encoder", *given, BOTH, CONFIG, search)
+        assert read.rows == read.columns == ["a", "b", "\u2423", "</s>"]
+
+    def test_the_last_row_is_the_token_that_ended_the_output(self):
+        ids, search = np.array([4, 5, 8]), Search(rule="generate", end_ids=(3, 8))
+        ended = hypothesis(ids, -1.0, CONFIG, search)
+        assert (ended.ids, ended.ended, ended.end_id) == ([4, 5], True, 8)
+        found = attention_map(Attending(), "cross", [4], ended, BOTH, CONFIG, search)
+        assert found.rows == ["AA", "BB", "EE"]
+        cut = hypothesis(ids[:2], -1.0, CONFIG, search)
+        assert (cut.ids, cut.ended, cut.end_id) == ([4, 5], False, None)
+
+    def test_an_output_may_be_longer_than_any_source(self):
+        config = TransformerConfig(**{**CONFIG.to_dict(), "max_source_length": 4})
+        written = output(WORDS.encode("AA " * 10), False)
+        attend = Attending()
+        attention_map(attend, "cross", [4], written, BOTH, config, Search())
+        assert [array.shape for array in attend.seen[0]] == [(1, 4), (1, 10)]
 
     def test_tokens_are_shown_as_they_are(self, tmp_path):
         assert [shown(token) for token in ("a", " ", "\t", "\u200b")] == [
@@ -96,7 +134,7 @@ class TestMaps:
 
 def pictures(path, **changed):
     given = {"kind": "cross", "attend": Attending(), "several": False} | changed
-    return Pictures(path, vocabularies=BOTH, config=CONFIG, **given)
+    return Pictures(path, vocabularies=BOTH, config=CONFIG, search=Search(), **given)
 
 
 class TestPictures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ pytest.importorskip("jax")
 
 import twinformer  # noqa: E402
 from convert.__main__ import main as convert  # noqa: E402
+from twinformer.translating.attention import shown  # noqa: E402
 
 # The folders, the languages to give and, beside the texts, what those begin with.
 CASES = {
@@ -111,6 +113,37 @@ class TestCommand:
         status, _, said = call(folder, text, "--rule", "exact", "--min-length", 3)
         assert status == 2
         says(said, "min_length", "rule generate")
+
+    def test_a_picture_is_of_what_the_search_had(self, hub_folders, call, tmp_path, monkeypatch):
+        seen, begin = [], 77
+        monkeypatch.setattr(
+            "twinformer.translating.attention_plot.draw_map",
+            lambda *given: seen.append(given[0]) or set(),
+        )
+        folder = shutil.copytree(hub_folders("bart"), tmp_path / "in")
+
+        def drawn(**published):
+            file = folder / "generation_config.json"
+            settings = (
+                json.loads(file.read_text())
+                | {"forced_bos_token_id": 0, "min_length": 0}
+                | published
+            )
+            file.write_text(json.dumps(settings))
+            kind = "--attention", tmp_path / "a.png", "--attention-kind", "decoder"
+            text, greedy = sentences("test_2016_flickr", "en")[0], ("--beam", 1)
+            assert call(folder, text, *kind, *greedy, "--backend", "torch")[0] == 0
+            return seen[-1]
+
+        target = twinformer.Translator(folder, backend="torch").target
+        tokens = [shown(target.token(number)) for number in range(target.size)]
+        found = drawn(decoder_start_token_id=begin)
+        assert found.columns == [tokens[begin], *found.rows[:-1]]
+        assert (found.rows[0], found.rows[-1]) == (tokens[0], tokens[2])
+        end = found.rows.index(found.rows[4])
+        again = drawn(eos_token_id=[2, tokens.index(found.rows[end])])
+        assert again.rows == found.rows[: end + 1]
+        assert again.columns == found.columns[: end + 1]
 
     @pytest.mark.parametrize(
         ("name", "given", "parts"),

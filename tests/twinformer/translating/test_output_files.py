@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import stat
 
 import pytest
@@ -130,7 +131,9 @@ class TestPart:
         assert {*place.parent.iterdir()} == {place, *kept}
         assert (place.read_text() == OLD) == ended
 
-    def test_signal(self, runs, call, tmp_path):
+    @pytest.mark.skipif(os.name == "nt", reason="signals are a POSIX matter")
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+    def test_signal(self, runs, call, tmp_path, name):
         lines = call(runs["torch"], *TEXTS)[1]
         code = (
             "import os, signal, sys, translate\n"
@@ -140,7 +143,7 @@ class TestPart:
             "decode, asked = decoding.decode, []\n"
             "def ended(*given):\n"
             "    asked.append(given)\n"
-            "    if len(asked) == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
+            f"    if len(asked) == 3: os.kill(os.getpid(), signal.{name})\n"
             "    return decode(*given)\n"
             "decoding.decode = ended\n"
             "sys.argv = ['translate.py']\n"
@@ -148,7 +151,7 @@ class TestPart:
             "'--output', 'new.txt'])\n"
         )
         finished = python(code, tmp_path)
-        assert finished.returncode == 128 + 15
+        assert finished.returncode == 128 + getattr(signal, name)
         part = tmp_path / "new.txt.unfinished"
         faults_say(
             finished.stderr.splitlines(), ("2 of 3 texts", part, "new.txt"), ("stopped before",)

@@ -132,6 +132,27 @@ def test_moments_of_a_table_that_is_one_here_too(tied, tmp_path):
                state["state"].items())  # fmt: skip
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("kind", ["learned", "frozen"])
+def test_a_buffer_of_positions_is_frozen_where_that_is_told(kind, axis, tmp_path):
+    """The optimizer has no buffer: its state is of the model in which the table is frozen."""
+    module = Case(positions="none").module()
+    table = torch.rand(20, 15)
+    module.register_buffer("pe", table.unsqueeze(axis))
+    module.case = replace(module.case, positions=kind)
+    places = {"encoder.pos_embedding": "pe", "decoder.pos_embedding": "pe"}
+    state = converted(module, tmp_path, map=places)
+    weights = open_safetensors(tmp_path / "ours" / "model.safetensors")
+    for half in ("encoder", "decoder"):
+        np.testing.assert_array_equal(weights.read(f"{half}.pos_embedding.weight"), table.numpy())
+    optimizer = tmp_path / "ours" / "optimizer.safetensors"
+    assert optimizer.exists() == (kind == "frozen")
+    if kind == "frozen":
+        first = open_safetensors(optimizer).read("exp_avg/encoder.embedding.weight")
+        np.testing.assert_array_equal(first, state["state"][0]["exp_avg"].numpy())
+        assert not [name for name in open_safetensors(optimizer) if "pos_embedding" in name]
+
+
 def test_moments_of_what_is_one_there_and_two_here(tmp_path):
     """Their gradient is a sum over both halves."""
     module = replace(CASES["learned"], embedding_norm=False).module()

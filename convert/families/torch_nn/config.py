@@ -31,8 +31,8 @@ GIVEN = {
     "activation": "activation of nn.Transformer, which is relu where your code does not say",
     "norm_position": "pre for norm_first=True, post for norm_first=False, which is the default",
     "embedding_scale": "the factor that your module puts on embeddings: 1, or sqrt(hidden_dim)",
-    "encoder_positions": "sinusoidal or none; --map encoder.pos_embedding=NAME if learned",
-    "decoder_positions": "sinusoidal or none; --map decoder.pos_embedding=NAME if learned",
+    "encoder_positions": "sinusoidal or none; --map encoder.pos_embedding=NAME if stored",
+    "decoder_positions": "sinusoidal or none; --map decoder.pos_embedding=NAME if stored",
     "max_length": "the longest sequence in tokens",
     "pad_id": "number of the padding token",
     "unk_id": "number of the unknown token",
@@ -238,7 +238,7 @@ def check_export(config: TransformerConfig) -> None:
     for half in HALVES:
         layers, kind = f"num_{half}_layers", getattr(config, f"{half}_positions")
         other = f"{half}_positions is {kind!r}, which nn.Transformer has not"
-        faults.require(kind not in (RELATIVE, "frozen"), other)
+        faults.require(kind != RELATIVE, other)
         faults.require(getattr(config, layers) > 0, f"{layers} is 0; it must be at least 1")
     faults.raise_if_any("torch.nn.Transformer cannot hold this model")
 

@@ -54,7 +54,10 @@ ATTENTIONS = {
 }
 NORMS = {"encoder": 2, "decoder": 3}
 SHARED = "one weight under several names"
-ADVICE = "--map encoder.pos_embedding={0} and decoder.pos_embedding={0} take the table as it is"
+ADVICE = (
+    "--map encoder.pos_embedding={0} and decoder.pos_embedding={0} take the table as it is, with "
+    "--encoder-positions frozen --decoder-positions frozen never trained"
+)
 TWICE = "one table in several places"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from convert_cases import convert  # noqa: E402
+from convert_cases import convert, fail  # noqa: E402
 from torch_nn_cases import CASES, FLAGS, Case, Wrapper  # noqa: E402
 
 import torch_transformer  # noqa: E402
@@ -79,3 +79,11 @@ def test_one_table_of_positions_for_both_halves(tmp_path, capsys):
     convert(tmp_path / "m.pt", tmp_path / "in", "--to", "torch", *flags)
     both = "encoder.pos_embedding.weight and decoder.pos_embedding.weight"
     assert f"{SEVERAL}: pos_emb ({both})" in capsys.readouterr().out
+    model = torch_transformer.load(tmp_path / "in")
+    with torch.no_grad():
+        model.encoder.pos_embedding.weight[3] += 1
+    torch_transformer.save(model, tmp_path / "trained", like=tmp_path / "in")
+    message = fail(capsys, tmp_path / "trained", tmp_path / "back", "--to", "torch-nn")
+    assert f"{both.replace(' and ', ', ')}: arrays that should be one (tied) differ" in message
+    assert "import with --encoder-positions frozen --decoder-positions frozen before" in message
+    assert not (tmp_path / "back").exists()

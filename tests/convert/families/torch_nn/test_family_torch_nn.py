@@ -151,6 +151,12 @@ def test_a_buffer_of_positions_is_frozen_where_that_is_told(kind, axis, tmp_path
         first = open_safetensors(optimizer).read("exp_avg/encoder.embedding.weight")
         np.testing.assert_array_equal(first, state["state"][0]["exp_avg"].numpy())
         assert not [name for name in open_safetensors(optimizer) if "pos_embedding" in name]
+        convert(ConversionRequest(tmp_path / "ours", tmp_path / "back", to="torch-nn"))
+        back = torch.load(tmp_path / "back" / "model.pt")
+        assert back.keys() == module.state_dict().keys()
+        assert all(torch.equal(back[n], x) for n, x in module.state_dict().items())
+        moments = torch.load(tmp_path / "back" / "optimizer.pt")["state"]
+        assert len(moments) == len(state["state"])
 
 
 def test_moments_of_what_is_one_there_and_two_here(tmp_path):

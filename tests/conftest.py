@@ -8,6 +8,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -67,7 +68,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def hear_signals() -> None:
+    """Let what tests start hear what a terminal's programs hear.
+
+    Programs under nohup, and those in the background of a script, are started deaf to these.
+    """
+    for name in ("SIGHUP", "SIGINT"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    hear_signals()
     gc.set_threshold(YOUNG, YOUNG_LOOKS, OLD_LOOKS)
     place = tempfile.TemporaryDirectory(prefix="compiled-", ignore_cleanup_errors=True)
     config.add_cleanup(place.cleanup)

@@ -14,7 +14,7 @@ FROZEN = "; --encoder-positions frozen --decoder-positions frozen train no table
 
 
 def sharing_notes(tensors: Tensors, rules: Sequence[Rule], config: TransformerConfig) -> list[str]:
-    """What becomes of weights that the source has once; headers only."""
+    """What becomes of weights that the source has once; headers only, of tensors that are there."""
     trained = set(trained_names(config))
     return [*_laid_out(tensors, rules, trained), *_in_one_place(tensors, rules, trained)]
 
@@ -24,7 +24,7 @@ def _laid_out(tensors: Tensors, rules: Sequence[Rule], trained: Collection[str])
     found = dict[str, list[str]]()
     for rule in rules:
         ours = [name for name in rule.targets if name in trained]
-        if len(rule.sources) != 1 or len(ours) < 2:
+        if len(ours) < 2 or len(rule.sources) != 1 or rule.sources[0] not in tensors:
             continue
         shape = tensors[rule.sources[0]].shape
         given = sum(math.prod(s) for s in rule.operation.forward_shapes(shape))
@@ -45,7 +45,8 @@ def _in_one_place(
     """Tensors whose numbers lie in the file once, and that rules make different weights of."""
     places = dict[Hashable, dict[str, Rule]]()
     for rule in rules:
-        for name in rule.sources if any(ours in trained for ours in rule.targets) else ():
+        there = [name for name in rule.sources if name in tensors]
+        for name in there if any(ours in trained for ours in rule.targets) else ():
             if (place := tensors.place(name)) is not None:
                 places.setdefault(place, {})[name] = rule
     several = [n for n in places.values() if len({rule.targets for rule in n.values()}) > 1]

@@ -20,11 +20,16 @@ SETTINGS_KNOWN = "optimizer_settings_known"  # false, or not there
 class Kept:
     """Groups that a conversion kept, and whether those that the moments were trained in were known.
 
-    Moments that were changed since are others: ``sure`` says that they are compared with it too.
+    Moments that were changed since are others: ``compared`` says that they are compared with it.
     """
 
     groups: list[Group] = field(default_factory=list)
-    sure: bool = False
+    known: bool = False
+    compared: bool = False
+
+    @property
+    def sure(self) -> bool:
+        return self.known and self.compared
 
 
 def as_kept(groups: Sequence[Group]) -> list[list[Any]]:
@@ -45,7 +50,7 @@ def kept_groups(ledger: Path, compared: bool) -> Kept:
         return Kept()
     try:
         groups = [group_from(names, settings) for names, settings in content.get(GROUPS, [])]
-        return Kept(groups, compared and content.get(SETTINGS_KNOWN) is not False)
+        return Kept(groups, content.get(SETTINGS_KNOWN) is not False, compared)
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{ledger} is damaged: its {GROUPS} are not what was written; delete it to read without"

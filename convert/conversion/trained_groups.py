@@ -14,6 +14,7 @@ from convert.checkpoints.optimizers.groups import (
     own_groups,
     renamed,
     run_groups,
+    same_settings,
 )
 from convert.conversion.sources.source import Import
 from convert.conversion.target import Target, pairs_before
@@ -51,10 +52,19 @@ def known_groups(source: Import) -> Known:
     """Those that the moments were trained in, or the last that are known of other moments.
 
     An optimizer of torch says its own, conversion.json those of the moments that it wrote, and
-    settings.json those of a run. Where moments were trained on since, none of their files says how.
+    settings.json those of a run. Where moments were trained on since, none of their files says how,
+    nor does an optimizer of torch that was written of such ones and left as it was.
     """
+    last = _last_known(source)
     if source.groups:
-        return Known(source.groups)
+        untold = source.kept.compared and not source.kept.known and bool(last.groups)
+        as_written = untold and same_settings(source.groups, last)
+        return last if as_written else Known(source.groups)
+    return last
+
+
+def _last_known(source: Import) -> Known:
+    """What is known where no optimizer of torch says its own."""
     kept, home, origin = source.kept, source.located.home, source.origin
     of_run = run_groups(source.config, home)
     if kept.groups:

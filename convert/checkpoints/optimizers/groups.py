@@ -205,6 +205,13 @@ def _divided(config: TransformerConfig, settings: dict[str, Any]) -> list[Group]
     return [Group(matrices, settings), Group(vectors, settings | {"weight_decay": 0.0})]
 
 
+def same_settings(groups: Sequence[Group], known: Known) -> bool:
+    """Whether groups have the settings of the known ones, as they would be written."""
+    ours = {name: group.settings for group in groups for name in group.names}
+    theirs = [(name, _whole(group.settings)) for group in known.groups for name in group.names]
+    return all(ours.get(name) == settings for name, settings in theirs)
+
+
 def run_groups(config: TransformerConfig, home: Path | None) -> list[Group]:
     """Those of our own training, as the settings of a run in ``home`` say; none without them."""
     if home is None or not (home / RUN_SETTINGS).is_file():

@@ -244,6 +244,19 @@ class TestUnknown:
         says(told(done), "not known", "the import", *shown, "set your lr and weight_decay")
         assert not any("source's" in note for note in told(done))
 
+    def test_a_file_that_was_written_of_them_is_no_better(self, flax):
+        """Until its user sets what it was trained with."""
+        source = converted(flax, "torch", "own").folder
+        done = converted(source, "bart", "back")
+        says(told(done), "not known", "the import", f"lr {RATE}, weight_decay {DECAY}")
+        content = torch.load(source / "optimizer.pt", weights_only=True)
+        for group in content["param_groups"]:
+            group |= {"lr": 5e-3, "weight_decay": 0.5}
+        torch.save(content, source / "optimizer.pt")
+        done = converted(source, "bart", "mended")
+        assert {found[1:] for found in settings_in(done)} == {(5e-3, 0.5)}
+        says(told(done), "settings are the source's")
+
     def test_those_of_a_run_before(self, tmp_path):
         run = write_run(tmp_path / "run", "flax")
         (run / "settings.json").write_text(json.dumps({"backend": "flax", "settings": RUN}))

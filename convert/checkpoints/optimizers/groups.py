@@ -11,7 +11,7 @@ from convert.checkpoints.optimizers.torch_states import Group
 from convert.core.rules import Rule
 from convert.formats.content import some_of
 from training_recipe.files.json_files import read_json
-from transformer_spec import TransformerConfig, trained_names, weight_shapes
+from transformer_spec import TransformerConfig, UserError, trained_names, weight_shapes
 
 RUN_SETTINGS = "settings.json"
 # What torch.optim.AdamW has where nothing else is asked for.
@@ -220,8 +220,11 @@ def run_groups(config: TransformerConfig, home: Path | None) -> list[Group]:
 
 
 def _of_run(home: Path) -> dict[str, Any]:
-    """What the settings of a run say."""
-    used = read_json(home / RUN_SETTINGS).get("settings")
+    """What the settings of a run say; nothing where they are damaged, which others tell."""
+    try:
+        used = read_json(home / RUN_SETTINGS).get("settings")
+    except UserError:
+        return {}
     used = used if isinstance(used, dict) else {}
     given = {name: used.get(theirs) for name, theirs in OF_RUNS.items()}
     betas = used.get("adam_beta1"), used.get("adam_beta2")

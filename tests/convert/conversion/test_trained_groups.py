@@ -328,3 +328,13 @@ def test_a_parameter_that_was_trained_in_parts(tmp_path):
     says(told(done), "in parts with several settings", "in_proj_weight")
     for group in groups_in(done):
         assert (group["lr"] == 0.5) == any("in_proj" in name for name in group["param_names"])
+
+
+def test_damaged_settings_of_a_run_say_nothing(tmp_path):
+    """The file is left out, which a note tells, and the weights are converted."""
+    run = write_run(tmp_path / "run", "torch")
+    (run / "settings.json").write_text("{damaged")
+    done = converted(run, "torch", "own")
+    says(done.notes, "settings.json is left out", "damaged")
+    says(told(done), "does not say lr", "defaults", "lr 0.001")
+    assert converted(run, "flax", "flax").optimizer is not None

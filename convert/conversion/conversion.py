@@ -12,14 +12,16 @@ import ml_dtypes  # noqa: F401 - teaches NumPy the name bfloat16
 import numpy as np
 from tqdm import tqdm
 
+from convert.checkpoints.optimizers.groups import SOURCES, Known
 from convert.checkpoints.records import LEDGER
-from convert.conversion.kept_groups import GROUPS, as_kept
+from convert.conversion.kept_groups import GROUPS, SETTINGS_KNOWN, as_kept
 from convert.conversion.origin import ORIGIN
-from convert.conversion.plan import Plan, known_groups, make_plan
+from convert.conversion.plan import Plan, make_plan
 from convert.conversion.request import ConversionRequest
 from convert.conversion.sources.changed_files import WRITTEN, written_files
 from convert.conversion.sources.source import DROPPED, Moments
 from convert.conversion.target import SETTINGS, Target
+from convert.conversion.trained_groups import known_groups
 from convert.conversion.writing import write_target
 from convert.core.ledger import Hashed, plan_lines, write_ledger
 from convert.core.numbers import AsDtype, as_dtype
@@ -283,8 +285,10 @@ def _heading(plan: Plan) -> dict[str, object]:
 
 def _groups(plan: Plan) -> dict[str, object]:
     """The groups of an optimizer that is carried, which no file of ours holds but optimizer.pt."""
-    groups = known_groups(plan.source) if plan.count is not None else []
-    return {GROUPS: as_kept(groups)} if groups else {}
+    known = known_groups(plan.source) if plan.count is not None else Known([])
+    if not known.sure:
+        return {SETTINGS_KNOWN: False}
+    return {GROUPS: as_kept(known.groups)} if known.groups and known.whose == SOURCES else {}
 
 
 def _stored(target: Target) -> dict[str, str]:

@@ -11,9 +11,8 @@ import numpy as np
 
 from convert.checkpoints.folders.location import locate
 from convert.checkpoints.layouts import TORCH
-from convert.checkpoints.optimizers.groups import RUN_SETTINGS, OwnGroups, own_groups
 from convert.checkpoints.optimizers.torch_states import Group
-from convert.conversion.origin import ORIGIN, Export
+from convert.conversion.origin import Export
 from convert.conversion.places import check_places
 from convert.conversion.request import ConversionRequest
 from convert.conversion.side_files.beside import VOCABULARY, Beside, folder_of, library_of
@@ -26,10 +25,9 @@ from convert.conversion.target import (
     LAYOUTS,
     Target,
     foreign,
-    groups_before,
     target_rules,
-    trained_on,
 )
+from convert.conversion.trained_groups import groups_of
 from convert.core.ledger import Ledger
 from convert.core.pipeline import Converted
 from convert.core.rules import ASIDE, Rule
@@ -39,7 +37,7 @@ from convert.exports.ctranslate2_speech import SpeechModel, prepare_speech
 from convert.families.registry import FAMILIES
 from convert.families.t5x.family import T5X
 from convert.families.t5x.settings import STEP
-from convert.files.account import CARRIED, REWRITTEN, FilesPlan
+from convert.files.account import FilesPlan
 from convert.files.steadiness import Sizes
 from training_recipe.text.model_vocabularies import load_vocabularies
 from transformer_spec import UserError
@@ -85,7 +83,7 @@ def make_plan(request: ConversionRequest) -> Plan:
     wanted = request.optimizer and request.to != CTRANSLATE2
     located = locate(request.source)
     beside = Beside.of(located)  # before anything there is read
-    source = _as_trained(read_import(replace(request, optimizer=wanted), located))
+    source = read_import(replace(request, optimizer=wanted), located)
     sizes = Sizes.of(source.content.files)
     wrapper, model = _target_map(request, source, target), _model(request, source)
     target = replace(target, wrapper=wrapper, model=model)
@@ -98,55 +96,11 @@ def make_plan(request: ConversionRequest) -> Plan:
     dropped = source.dropped | _without_place(source.rules, export.rules, target)
     casts = casts_of(Converted(canonical, export.rules), target)
     ledger = Ledger(source.rules, export.rules, dropped, casts)
-    files = _with_origin(plan_files(source, target, settings, beside), source)
-    groups, told = _groups(source, target)
+    files = plan_files(source, target, settings, beside)
+    groups, told = groups_of(source, target, export.rules)
     notes = [*source.notes, *adapted, *export.notes, *(model.notes if model else []), *files.notes]
     notes += told
     return Plan(source, target, export.rules, ledger, settings, notes, files, sizes, groups)
-
-
-def _trained_since(source: Import) -> bool:
-    """Whether the optimizer in a folder of ours is one that torch wrote after the import."""
-    return source.family is None and source.content.optimizer is not None and bool(source.groups)
-
-
-def _as_trained(source: Import) -> Import:
-    """A source whose origin tells of the optimizer as it is now."""
-    if source.origin is None or not _trained_since(source):
-        return source
-    return replace(source, origin=trained_on(source.origin, source.config, source.groups))
-
-
-def _with_origin(files: FilesPlan, source: Import) -> FilesPlan:
-    """The files with an origin that is written, where the one that lies there is of before."""
-    if not _trained_since(source):
-        return files
-    now = {"what": REWRITTEN, "reason": "with the optimizer's settings as they are now"}
-    entries = [
-        replace(entry, **now) if (entry.to, entry.what) == (ORIGIN, CARRIED) else entry
-        for entry in files.entries
-    ]
-    return replace(files, entries=entries)
-
-
-def _groups(source: Import, target: Target) -> OwnGroups:
-    """The groups of a torch optimizer that are written, where one is."""
-    origin = source.origin
-    if target.family is not None:
-        same = origin is not None and origin.family == target.family.name
-        return OwnGroups(origin.groups if origin is not None and same else [], [])
-    if target.container != "pt" or not source.has_moments:
-        return OwnGroups([], [])
-    return own_groups(source.config, known_groups(source), source.located.home)
-
-
-def known_groups(source: Import) -> list[Group]:
-    """Those of the source's optimizer under our names, or of the one it was before conversions."""
-    home, origin = source.located.home, source.origin
-    if source.groups or (home is not None and (home / RUN_SETTINGS).is_file()):
-        return source.groups
-    before = groups_before(origin, source.config) if origin else []
-    return source.groups_before or before
 
 
 def _adapted(source: Import, target: Target) -> tuple[Import, list[str]]:

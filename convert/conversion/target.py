@@ -1,11 +1,9 @@
 """The files of a converted folder: which container holds which tensors under which names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from convert.checkpoints.layouts import FLAX, ORBAX, TORCH, TWIN_RULES, Layout, training_rules
-from convert.checkpoints.optimizers.groups import renamed
-from convert.checkpoints.optimizers.torch_states import Group
 from convert.conversion.origin import Export, Origin, export_rules, names_before
 from convert.core.rules import ASIDE, rename, reverse
 from convert.core.tensors import Tensors
@@ -87,25 +85,8 @@ def target_rules(
     return Export(reverse(rules) + kept)
 
 
-def groups_before(origin: Origin, config: TransformerConfig) -> list[Group]:
-    """The groups of the optimizer that came with imported weights, under our names."""
-    return renamed(origin.groups, _names_before(origin, config))
-
-
-def trained_on(origin: Origin, config: TransformerConfig, groups: list[Group]) -> Origin:
-    """The origin of weights that were trained since, as groups under our names say how."""
-    of_ours = {name: group.settings for group in groups for name in group.names}
-    settings = {theirs: of_ours.get(ours) for theirs, ours in _names_before(origin, config)}
-    found = [filter(None, map(settings.get, group.names)) for group in origin.groups]
-    now = [
-        Group(group.names, next(some, group.settings))
-        for group, some in zip(origin.groups, found, strict=True)
-    ]
-    return replace(origin, groups=now)
-
-
-def _names_before(origin: Origin, config: TransformerConfig) -> list[tuple[str, str]]:
-    """(theirs, ours); none where the family that weights came from is not to be had."""
+def pairs_before(origin: Origin, config: TransformerConfig) -> list[tuple[str, str]]:
+    """(theirs, ours) of what is trained; none where the family of before is not to be had."""
     try:
         family = FAMILIES.get(origin.family) or foreign(origin.family)
         return names_before(family, config, origin) if family else []

@@ -25,9 +25,10 @@ RATES = {"learning_rate": "lr", "eps": "eps", "weight_decay": "weight_decay"}
 BETAS = ("b1", "b2")
 OF_NO_USE = {"eps_root": 0.0}  # what changes nothing where it is this
 READ = (
-    "settings of the optimizer are read from {} ({}): optimizer.pt of our PyTorch twin has them "
-    "in one group"
+    "settings of the optimizer are read from {} ({}): an optimizer.pt has the same for all "
+    "parameters"
 )
+LAST_RATE = "; lr is that of the last step: a schedule is not in it"
 MASK = ", as a mask of weight decay is not in the state"
 UNREAD = "settings of the optimizer that are not read: {}"
 LOST = (
@@ -94,7 +95,8 @@ def _as_torch(numbers: Mapping[str, float], place: str, keys: list[str]) -> Hype
         known.update(BETAS)
     others = [f"{place}.{key}" for key in keys if key not in known or key not in numbers]
     mask = MASK if "weight_decay" in settings else ""
-    notes = [READ.format(place, ", ".join(settings)) + mask] if settings else []
+    rate = LAST_RATE if "lr" in settings else ""
+    notes = [READ.format(place, ", ".join(settings)) + mask + rate] if settings else []
     return Hyperparameters(settings, notes + [UNREAD.format(some_of(others))] * bool(others))
 
 

@@ -27,6 +27,12 @@ BY_ORDER = (
     "the optimizer's parameters have no names: they are taken in the order of the weights in the "
     "file, which their shapes do not contradict; --parameter-names FILE says another order"
 )
+BY_GROUPS = (
+    "the optimizer's parameters have no names: its two groups are taken as they are usually made "
+    "(one of matrices, or of all but biases, or but biases and norms; one of the rest), each in "
+    "the order of the weights in the file, which their shapes do not contradict; "
+    "--parameter-names FILE says another order"
+)
 EMPTY = "the optimizer in {} has no moments yet: there is nothing to carry"
 FROZEN = "{} parameters have no moments, as they were frozen: zeros stand for them"
 THAWED = "the moments of {} are left out: it was trained there, and never is here"
@@ -130,7 +136,8 @@ def _named(
     kept = [name for name in state.first if name not in untrained]
     moments = {FIRST + name: state.first[name] for name in kept}
     moments |= {SECOND + name: state.second[name] for name in kept}
-    notes = [] if given or has_names else [BY_ORDER]
+    by_order = BY_ORDER if len(state.groups) == 1 else BY_GROUPS
+    notes = [] if given or has_names else [by_order]
     notes += [THAWED.format(name) for name in state.first if name in untrained]
     if moments and frozen:
         notes.append(FROZEN.format(len(frozen)))

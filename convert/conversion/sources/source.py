@@ -22,7 +22,7 @@ from convert.checkpoints.reading import open_content
 from convert.checkpoints.records import LEDGER, Record
 from convert.checkpoints.states.encodings import check_names
 from convert.checkpoints.states.wrappers import Wrapping, counters, unwrap
-from convert.conversion.kept_groups import kept_groups
+from convert.conversion.kept_groups import Kept, kept_groups
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
 from convert.conversion.sources.changed_files import changed_files
@@ -62,7 +62,7 @@ class Import:
 
     ``family`` is None for checkpoints of ours; ``origin`` says where weights came from before
     they became ours, or where they come from now. ``groups`` are those of an optimizer in it, under
-    canonical names, ``groups_before`` those that an earlier conversion was given.
+    canonical names, ``kept`` those that an earlier conversion was given.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class Import:
     notes: list[str] = field(default_factory=list)
     everything: Tensors | None = None
     groups: list[Group] = field(default_factory=list)
-    groups_before: list[Group] = field(default_factory=list)
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def tensors(self) -> Tensors:
@@ -336,8 +336,15 @@ def _read_ours(
         request.source, located, found.content, None, config, rules, origin,
         dropped | found.dropped, notes,
         groups=renamed(found.groups, moment_pairs(rules, content.layout.first)),
-        groups_before=kept_groups(located.home / LEDGER) if located.home else [],
+        kept=kept_groups(located.home / LEDGER, _compared(content)) if located.home else Kept(),
     )  # fmt: skip
+
+
+def _compared(content: Content) -> bool:
+    """Whether every moment is compared with what a conversion wrote, when it is read."""
+    record, layout = content.record, content.layout
+    moments = [name for name in content.tensors if name.startswith(layout.moments)]
+    return record is not None and record.path.name == LEDGER and record.hashes.keys() >= {*moments}
 
 
 def _read_foreign(

@@ -40,12 +40,15 @@ SLOW_BLAS = torch.backends.mkl.is_available() and vendor() not in ("", "GenuineI
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, quick: bool = False) -> Tensor:
-    """x @ weight.T + bias; ``quick``: by oneDNN on all processors where no gradient is wanted."""
+    """x @ weight.T + bias; ``quick``: by oneDNN on all processors where no gradient is wanted.
+
+    Small ones of a ``quick`` model too: left to the BLAS they cost more (docs/log.md).
+    """
     if not (plain(x, weight) and fitting(x, weight, bias)):
         return F.linear(x, weight, bias)
     work, rows = x.numel() * len(weight), x.numel() // x.shape[-1]
     if not torch.is_grad_enabled():
-        chosen = work >= LEAST and (quick or SLOW_BLAS)
+        chosen = quick or (work >= LEAST and SLOW_BLAS)
         return product(x, weight, bias) if chosen else F.linear(x, weight, bias)
     chosen = work >= LEAST_TRAINED and rows >= FEWEST and SLOW_BLAS
     return _Linear.apply(x, weight, bias) if chosen else F.linear(x, weight, bias)

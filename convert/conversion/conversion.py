@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from convert.checkpoints.optimizers.groups import SOURCES, Known
 from convert.checkpoints.records import LEDGER
-from convert.conversion.kept_groups import GROUPS, SETTINGS_KNOWN, as_kept
 from convert.conversion.origin import ORIGIN
 from convert.conversion.plan import Plan, make_plan
 from convert.conversion.request import ConversionRequest
 from convert.conversion.sources.changed_files import WRITTEN, written_files
+from convert.conversion.sources.kept_groups import GROUPS, SETTINGS_KNOWN, as_kept
 from convert.conversion.sources.source import DROPPED, Moments
 from convert.conversion.target import SETTINGS, Target
 from convert.conversion.trained_groups import known_groups

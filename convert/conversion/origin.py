@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoints.layouts import FIRST, SECOND, TORCH
-from convert.checkpoints.optimizers.torch_states import Group
+from convert.checkpoints.optimizers.torch_states import Group, group_from
 from convert.checkpoints.states.wrappers import Wrapping
-from convert.conversion.kept_groups import group_from
 from convert.core.operations import Constant, Duplicate, Given, Reversed
 from convert.core.rules import ASIDE, Rule, rename, reverse
 from convert.core.tensors import Announced, Header, Renamed, Tensors

@@ -100,12 +100,17 @@ def compare_sides(a: Side, b: Side, settings: Settings, say: Said = lambda _: No
     )
     if report.same:
         say("tensors")
-        whole = {row.part.removeprefix(EVERY_ROW) for row in rows}
-        unshown = {**report.different_settings, **report.not_judged}
-        return replace(report, weights=hidden_apart(a, b, whole), not_judged=unshown)
+        return with_unshown(report, a, b)
     wanted = settings.explain and not how.streamed
     found = with_causes(report, (a, b), truths, batches, say if wanted else None)
     return replace(found, causes=(*sound.causes, *(found.causes or ()))) if sound.causes else found
+
+
+def with_unshown(report: Report, a: Side, b: Side) -> Report:
+    """A report on the same function with the settings and tensors that differ all the same."""
+    whole = {row.part.removeprefix(EVERY_ROW) for row in report.rows}
+    unshown = {**report.different_settings, **report.not_judged}
+    return replace(report, weights=hidden_apart(a, b, whole), not_judged=unshown)
 
 
 def check_kind(sides: tuple[Side, Side], traces: tuple[Trace, Trace]) -> None:

@@ -265,7 +265,7 @@ def judged(
 
 
 def _apart(subject: Subject, roles: Roles) -> list[str]:
-    """Weights that are one in the module and several here; tables are tied by their numbers."""
+    """Weights that are one in the module and several here; what tables are is in the config."""
     one = [g for g in subject.shared if not {*g} & roles.tables.keys()]
     return [" and ".join(group) for group in one if not {*group} <= {*roles.unused}]
 

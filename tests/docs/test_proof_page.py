@@ -13,9 +13,9 @@ PAGE = (DOCS / "proof.md").read_text(encoding="utf-8")
 CATCHES = (DOCS / "parity.md").read_text(encoding="utf-8")
 # What the page tells of a slip -> the start of its row on the page of slips.
 STORIES = {
-    "5.2e-4": "| activation: 'gelu_tanh' for 'gelu' | 5.2e-04 |",
+    "5.3e-4": "| activation: 'gelu_tanh' for 'gelu' | 5.3e-04 |",
     "1.1e-5": "| LayerNorm epsilon: 1e-06 for 1e-05 | 1.1e-05 |",
-    "0.97": "| positions over padding: True for False | 9.7e-01 |",
+    "0.95": "| positions over padding: True for False | 9.5e-01 |",
 }
 
 

@@ -50,6 +50,15 @@ class Group:
     settings: dict[str, Any]
 
 
+def group_from(names: Any, settings: Any) -> Group:
+    """A group from JSON, which has lists where torch has a pair of betas; else a ValueError."""
+    if not isinstance(settings, dict) or not isinstance(names, list):
+        raise ValueError("its optimizer_groups are not what was written")
+    betas = settings.get("betas")
+    pair = {"betas": tuple(betas)} if isinstance(betas, list) else {}
+    return Group([str(name) for name in names], settings | pair)
+
+
 @dataclass(frozen=True)
 class NamedState:
     """Both moments by the parameters' own names, as they lie in the file, and the step count."""

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from convert.checkpoints.checkpoint import check_tensors
 from convert.checkpoints.content import Content
 from convert.checkpoints.folders.file_names import OPTIMIZER, OPTIMIZER_PICKLE
@@ -22,15 +20,16 @@ from convert.checkpoints.reading import open_content
 from convert.checkpoints.records import LEDGER, Record
 from convert.checkpoints.states.encodings import check_names
 from convert.checkpoints.states.wrappers import Wrapping, counters, unwrap
-from convert.conversion.kept_groups import Kept, kept_groups
 from convert.conversion.origin import ORIGIN, Origin, import_rules
 from convert.conversion.request import SourceRequest
 from convert.conversion.sources.changed_files import changed_files
+from convert.conversion.sources.kept_groups import Kept, kept_groups
 from convert.conversion.sources.merging import merged, without_adapter
+from convert.conversion.sources.same_weights import check_same
 from convert.conversion.sources.sharing import sharing_notes
 from convert.core.pipeline import Converted
 from convert.core.rules import Rule
-from convert.core.tensors import Joined, Renamed, Subset, Tensors, as_bytes
+from convert.core.tensors import Joined, Renamed, Subset, Tensors
 from convert.families.base import Family, Source, kept_aside
 from convert.families.registry import FAMILIES, OURS, family_of_table, recognize
 from convert.families.t5x.family import T5X
@@ -38,7 +37,6 @@ from convert.families.t5x.settings import GIN
 from transformer_spec import Faults, TransformerConfig, UserError
 
 DROPPED = "left out by --drop"
-DIFFER = "differ"
 NO_OPTIMIZER = "an optimizer's, which was not asked for"
 
 
@@ -182,30 +180,10 @@ def _compare(request: SourceRequest, found: Import, other: Path) -> str:
     """Weights of another file that should be the same; what differs is a UserError."""
     plain = replace(request, source=other, compare_files=False, optimizer=False, drop=())
     second = read_import(plain)
-    theirs, ours = weights_of(second), weights_of(found)
-    names = _names_in_file(second) | _names_in_file(found)
-    faults = Faults()
-    for name in dict.fromkeys((*ours, *theirs)):
-        told = names.get(name, name)  # several weights may be one there
-        difference = _difference(ours, theirs, name)
-        if difference and f"{told} {difference}" not in faults.messages:
-            faults.add(f"{told} {difference}", DIFFER)
     first = found.content.files[0] if found.content.files else found.located.weights
-    faults.raise_if_any(
-        f"{first} and {other} do not hold the same weights",
-        advice="name the file that is to be read",
-    )
+    names = _names_in_file(second) | _names_in_file(found)
+    check_same((first, weights_of(found)), (other, weights_of(second)), names)
     return f"{other.name} holds the same weights, byte by byte"
-
-
-def _difference(ours: Tensors, theirs: Tensors, name: str) -> str:
-    """In what a weight of two files differs; nothing where it does not."""
-    if name not in ours or name not in theirs:
-        return "is in one of them alone"
-    if ours[name] != theirs[name]:
-        return f"is {ours[name]} and {theirs[name]}"
-    same = np.array_equal(as_bytes(ours.read(name)), as_bytes(theirs.read(name)))
-    return "" if same else "has other numbers"
 
 
 def _names_in_file(found: Import) -> dict[str, str]:

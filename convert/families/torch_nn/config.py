@@ -200,22 +200,15 @@ def notes_of(source: Source, layout: Layout, config: TransformerConfig) -> list[
 
 def _equal_tables(source: Source, layout: Layout, config: TransformerConfig) -> list[str]:
     """Tables that are taken for one since their numbers are the same, and that may be two."""
-    pairs = [
-        (layout.tensors.get(one), layout.tensors.get(other))
-        for one, other in tied_weights(config).items()
-    ]
-    equal = [
-        f"{one} and {other}"
-        for one, other in pairs
-        if one
-        and other
-        and one != other
-        and (
-            source.tensors.place(one) is None
-            or source.tensors.place(one) != source.tensors.place(other)
-        )
-    ]
-    if "tied_embeddings" in source.flags or not equal:
+    if "tied_embeddings" in source.flags:
+        return []
+    equal = list[str]()
+    for names in tied_weights(config).items():
+        theirs = {layout.tensors[name] for name in names if name in layout.tensors}
+        places = {source.tensors.place(name) for name in theirs}
+        if len(theirs) == 2 and (len(places) == 2 or None in places):
+            equal.append(" and ".join(sorted(theirs)))
+    if not equal:
         return []
     same = f"{', '.join(equal)} hold the same numbers"
     return [f"tied_embeddings {config.tied_embeddings!r} ({same}; 'none' trains them apart)"]

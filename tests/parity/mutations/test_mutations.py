@@ -155,6 +155,19 @@ def test_the_command_has_a_model_with_a_place_for_every_bug_and_its_page_a_row()
     assert re.findall(r"^\| ([^:|]+): .* \| (?:passes|caught) \|$", page, re.MULTILINE) == names
 
 
+@pytest.mark.thorough
+def test_the_numbers_of_the_page_are_those_of_the_command():
+    """Of two digits, in float64 as on the page; what float32 rounds may be another machine's."""
+    page = (DOCS / "parity.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S.*?: .*?) \| (\S+) \| \S+ \| (\S+) \| ", page, re.MULTILINE)
+    stated = {what: (float(apart), float(divergence)) for what, apart, divergence in rows}
+    found = {f"{row.bug}: {row.planted}": row for row in planted_in(Size(6, 512, 8000))}
+    assert stated.keys() == found.keys()
+    for what, (apart, divergence) in stated.items():
+        assert found[what].float64 == pytest.approx(apart, rel=0.06), what
+        assert found[what].kl == pytest.approx(divergence, rel=0.2, abs=1e-11), what
+
+
 def test_bugs_that_no_model_has_a_place_for_are_named():
     """They are not left out of what is said to be all of them."""
     with pytest.raises(UserError, check=saying("no model has a place for 'order of layers'")):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convert.checkpoints.optimizers.torch_states import Group
+from convert.checkpoints.optimizers.torch_states import Group, group_from
 from convert.core.ledger import LEDGER_VERSION
 from training_recipe.files.json_files import read_json
 from transformer_spec import UserError
@@ -55,12 +55,3 @@ def kept_groups(ledger: Path, compared: bool) -> Kept:
         raise UserError(
             f"{ledger} is damaged: its {GROUPS} are not what was written; delete it to read without"
         ) from error
-
-
-def group_from(names: Any, settings: Any) -> Group:
-    """A group from JSON, which has lists where torch has a pair of betas; else a ValueError."""
-    if not isinstance(settings, dict) or not isinstance(names, list):
-        raise ValueError(f"its {GROUPS} are not what was written")
-    betas = settings.get("betas")
-    pair = {"betas": tuple(betas)} if isinstance(betas, list) else {}
-    return Group([str(name) for name in names], settings | pair)

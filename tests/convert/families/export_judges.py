@@ -131,7 +131,7 @@ class Described(nn.Module):
         self.generator = nn.Linear(D, around["target_vocab_size"], bias=bias)
         rows = around["max_length"] + around["position_offset"]
         for side, half in (("src", "encoder"), ("tgt", "decoder")):
-            if around[f"{half}_positions"].startswith("learned"):
+            if around[f"{half}_positions"].startswith(("learned", "frozen")):
                 setattr(self, f"{side}_pos", nn.Embedding(rows, D))
             if around["embedding_norm"]:
                 eps, biases = arguments["layer_norm_eps"], arguments["bias"]
@@ -149,7 +149,7 @@ class Described(nn.Module):
             places = (real.cumsum(1) - 1) * real
         places = places + self.around["position_offset"]
         x = getattr(self, f"{side}_emb")(tokens) * self.around["embedding_scale"]
-        if self.around[f"{half}_positions"] == "learned":
+        if self.around[f"{half}_positions"] in ("learned", "frozen"):
             x = x + getattr(self, f"{side}_pos")(places)
         elif self.around[f"{half}_positions"] == "sinusoidal":
             x = x + self.sinusoids(places, x.shape[-1])
